@@ -1,0 +1,1 @@
+"""The pipeline: plan -> read -> decode -> infer -> sink -> account; the files are named after the steps."""

@@ -1,0 +1,82 @@
+"""What can go wrong: one tree of errors that stop a job, and the codes of failed records, which do not.
+
+    PipelineError            exit 1
+    +-- ConfigError          exit 2   a flag, or a combination of flags, that cannot work
+    +-- InputError           exit 3   inputs that are missing, empty or cannot be listed
+    +-- OutputError          exit 5   an output that belongs to something else, or cannot be written
+    +-- TooManyFailedError   exit 6   more failed records than --max-failed-fraction allows
+    +-- AccountsError        exit 7   listed records and published rows do not agree
+    +-- IncompleteError      exit 9   stopped before everything was published
+
+A model that cannot be loaded is `model.weights.CheckpointError` (exit 4).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PipelineError(Exception):
+    """Stops the job; the message says what to do, and is shown to the user without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(PipelineError):
+    """A flag, or a combination of flags, that cannot work."""
+
+    exit_code = 2
+
+
+class InputError(PipelineError):
+    """Inputs that are missing, empty or cannot be listed."""
+
+    exit_code = 3
+
+
+class OutputError(PipelineError):
+    """An output that belongs to something else, or cannot be written."""
+
+    exit_code = 5
+
+
+class TooManyFailedError(PipelineError):
+    """More failed records than `--max-failed-fraction` allows."""
+
+    exit_code = 6
+
+
+class AccountsError(PipelineError):
+    """Listed records and published rows do not agree."""
+
+    exit_code = 7
+
+
+class IncompleteError(PipelineError):
+    """Stopped before everything was published; the same command continues."""
+
+    exit_code = 9
+
+
+class ErrorCode(StrEnum):
+    """Why a record failed: the values of the column `error_code`."""
+
+    SOURCE_MISSING = "source.missing"
+    SOURCE_CHANGED = "source.changed"
+    SOURCE_UNREADABLE = "source.unreadable"
+    SOURCE_TRUNCATED = "source.truncated"
+    DECODE_EMPTY = "decode.empty"
+    DECODE_UNSUPPORTED = "decode.unsupported"
+    DECODE_CORRUPT = "decode.corrupt"
+    DECODE_CRASHED = "decode.crashed"
+    IMAGE_TOO_SMALL = "image.too_small"
+    IMAGE_TOO_LARGE = "image.too_large"
+    INFER_OUT_OF_MEMORY = "infer.out_of_memory"
+    INFER_CRASHED = "infer.crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one record failed. The message must be the same on every attempt (no addresses, times or request ids)."""
+
+    code: ErrorCode
+    message: str

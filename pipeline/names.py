@@ -1,0 +1,73 @@
+"""Which names are images, which are shards, and which are passed over."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+IMAGE_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs "
+    ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm .ico".split()
+)
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+PARQUET_ENDINGS = (".parquet",)
+
+
+def has_image_ending(name: str) -> bool:
+    """True if the name ends as an image's does, in any case."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS
+
+
+def is_tar(name: str) -> bool:
+    """True if the name ends as a tar's does, gzipped or not, in any case."""
+    return name.lower().endswith(TAR_ENDINGS)
+
+
+def is_parquet(name: str) -> bool:
+    """True if the name ends as a Parquet file's does, in any case."""
+    return name.lower().endswith(PARQUET_ENDINGS)
+
+
+def is_hidden(name: str) -> bool:
+    """True for hidden files and folders, markers such as `_SUCCESS`, and folder placeholders.
+
+    A name that begins with `_` is a marker only where its ending is no image's: cameras write `_DSC0001.jpg`.
+    """
+    parts = PurePosixPath(name).parts
+    if name.endswith("/") or not parts or "__MACOSX" in parts:
+        return True
+    return any(part.startswith(".") for part in parts) or (parts[-1].startswith("_") and not has_image_ending(name))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """True if a glob matches: its last part where the pattern has no `/`, else the whole name."""
+    return fnmatchcase(name if "/" in pattern else PurePosixPath(name).name, pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameFilter:
+    """Which names take part. A pattern with a shard's ending chooses shards; every other pattern chooses images.
+
+    Attributes:
+        include: globs; where none of a kind is given, images are the names with an image ending and shards are all.
+        exclude: globs for both kinds.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def _excluded(self, name: str) -> bool:
+        return is_hidden(name) or any(matches(name, pattern) for pattern in self.exclude)
+
+    def takes_image(self, name: str) -> bool:
+        """True if this loose object or tar member is an image record."""
+        patterns = [p for p in self.include if not (is_tar(p) or is_parquet(p))]
+        if self._excluded(name):
+            return False
+        return any(matches(name, p) for p in patterns) if patterns else has_image_ending(name)
+
+    def takes_shard(self, name: str) -> bool:
+        """True if this tar or Parquet object is read as a shard."""
+        patterns = [p for p in self.include if is_tar(p) or is_parquet(p)]
+        if self._excluded(name):
+            return False
+        return any(matches(name, p) for p in patterns) if patterns else True
