@@ -6,9 +6,10 @@
     +-- OutputError          exit 5   an output that belongs to something else, or cannot be written
     +-- TooManyFailedError   exit 6   more failed records than --max-failed-fraction allows
     +-- AccountsError        exit 7   listed records and published rows do not agree
-    +-- IncompleteError      exit 9   stopped before everything was published
+    +-- IncompleteError      exit 9   ended before everything was published
+        +-- StoppedError              by a signal
 
-A model that cannot be loaded is `model.weights.CheckpointError` (exit 4).
+A model that cannot be loaded is `model.errors.CheckpointError` (exit 4).
 """
 
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ class IncompleteError(PipelineError):
     """Stopped before everything was published; the same command continues."""
 
     exit_code = 9
+
+
+class StoppedError(IncompleteError):
+    """A signal asked the run to end."""
 
 
 class ErrorCode(StrEnum):

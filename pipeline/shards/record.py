@@ -1,8 +1,15 @@
 """What every shard reader yields: one record an image, in an order that depends on the shard's bytes alone."""
 
+import json
+import re
 from dataclasses import dataclass
 
 from pipeline.errors import Failure
+
+MAX_ENCODED_BYTES = 256 * 2**20
+"""A record with more encoded bytes than this is not read: it fails as `image.too_large`."""
+
+MAX_ERROR_CHARS = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +32,35 @@ class Record:
     kept: tuple[str | None, ...] = ()
     failure: Failure | None = None
     ignored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEnd:
+    """The last thing that a reader yields, exactly once.
+
+    Attributes:
+        ignored: members passed over since the last record.
+    """
+
+    ignored: int = 0
+
+
+def as_text(value: object) -> str | None:
+    """A label or kept value as text: strings as they are, other JSON values as JSON, None as None, the rest by `str`.
+
+    Bytes are read as UTF-8; what cannot be written as UTF-8 (broken bytes, lone surrogates) becomes backslash escapes.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, bool | int | float | list | tuple | dict):
+        value = json.dumps(value, ensure_ascii=False, default=as_text)
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def error_text(error: BaseException) -> str:
+    """An error of a library as one line of at most 180 characters that is the same on every attempt (no addresses)."""
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[:MAX_ERROR_CHARS]

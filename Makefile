@@ -1,0 +1,50 @@
+# Everything one does with a checkout. `make demo` and `make test` need python3 >= 3.11 and make, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= cpu
+STAMP := $(VENV)/.ready-$(TORCH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types parity clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv with all that demo and test need (TORCH=cuda for a CUDA build of torch)
+
+# The CPU build of torch comes from the configured package index if that has one, else by uv, which knows where it is.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "python 3.11 is needed (PYTHON=python3.11 make ...), this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if [ "$(TORCH)" = cpu ]; then \
+	  $(BIN)/pip install -q "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu" 2>/dev/null \
+	  || { $(BIN)/pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend cpu -c constraints.txt torch; }; \
+	fi
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/.ready-*; touch $@
+
+demo: setup  ## make sample shards, classify them on a local Ray, show rows and throughput
+	$(BIN)/python examples/demo.py
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+check: setup format lint types test  ## what CI runs: format, lint, types, tests
+
+format: setup
+	$(BIN)/ruff format --check .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+parity: setup  ## compare all seven variants at full size with transformers
+	$(BIN)/python -m pytest -s tests/model/parity_full.py
+
+clean:  ## remove .venv and what tools left behind
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""PVTv2 for inference: network, checkpoints, cost. It needs torch and safetensors, and knows nothing of pipelines."""

@@ -1,0 +1,120 @@
+"""Matches the tensors of a checkpoint with the parameters of a network: all of them, in their shapes, or an error."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from model.config import VARIANTS, PVTv2Config, variant_of
+from model.errors import CheckpointError
+from model.pvt_v2 import PVTv2
+from model.rename import RenameTable, upstream_names
+
+Tensors = dict[str, Tensor]
+NUM_NAMED = 3  # tensors that an error names, of each kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """How the tensors of a checkpoint differ from those of a network, in the checkpoint's names."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+    not_float: list[str]
+
+    def count(self) -> int:
+        """How many tensors are wrong."""
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen) + len(self.not_float)
+
+    def describe(self) -> str:
+        """One line that counts each kind of difference and names the first few."""
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": self.misshapen,
+            "of no floating-point type": self.not_float,
+        }
+        return "; ".join(
+            f"{len(names)} {kind} ({', '.join(names[:NUM_NAMED])}{', ...' if len(names) > NUM_NAMED else ''})"
+            for kind, names in kinds.items()
+            if names
+        )
+
+
+def compare(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> Differences:
+    """How the tensors differ from what the network of `config` needs."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parameter in _empty(config, "meta").named_parameters():
+        names = upstream_names(name, table, base)
+        shapes |= dict.fromkeys(names, (parameter.shape[0] // len(names), *parameter.shape[1:]))
+    shared = [name for name in shapes if name in tensors]
+    return Differences(
+        missing=[name for name in shapes if name not in tensors],
+        unexpected=sorted(tensors.keys() - shapes.keys()),
+        misshapen=[
+            f"{name} is {_sides(tuple(tensors[name].shape))}, not {_sides(shapes[name])}"
+            for name in shared
+            if tuple(tensors[name].shape) != shapes[name]
+        ],
+        not_float=[name for name in shared if not tensors[name].is_floating_point()],
+    )
+
+
+def build(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> PVTv2:
+    """The network of `config` with the tensors as its parameters, on the CPU, in float32.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, misshapen, or of whole numbers.
+    """
+    differences = compare(config, tensors, table, base)
+    if differences.count():
+        network = variant_of(config) or "the network in config.json"
+        raise CheckpointError(
+            f"The tensors are not those of {network}: {differences.describe()}. "
+            "Give the weights and the configuration of one and the same model."
+        )
+    model = _empty(config, "cpu")
+    for name, parameter in model.named_parameters():
+        parts = [tensors[upstream] for upstream in upstream_names(name, table, base)]
+        parameter.copy_(parts[0] if len(parts) == 1 else torch.cat(parts))
+    return model
+
+
+def find_variant(like: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> tuple[str, int]:
+    """The published variant that the tensors fit best, and the number of tensors that do not fit it.
+
+    Args:
+        like: its classes, biases and epsilons are taken for every variant.
+        tensors: of the checkpoint.
+        table: of the checkpoint's source.
+        base: fills the table's `{base}`.
+    """
+    counts = {}
+    for name, variant in VARIANTS.items():
+        candidate = with_settings(variant, like)
+        counts[name] = compare(candidate, tensors, table, base).count()
+    closest = min(counts, key=lambda name: counts[name])
+    return closest, counts[closest]
+
+
+def with_settings(variant: PVTv2Config, like: PVTv2Config) -> PVTv2Config:
+    """The variant with the classes, biases and epsilons of another configuration."""
+    return replace(
+        variant,
+        num_classes=like.num_classes,
+        qkv_bias=like.qkv_bias,
+        block_eps=like.block_eps,
+        embed_eps=like.embed_eps,
+    )
+
+
+def _empty(config: PVTv2Config, device: str) -> PVTv2:
+    """The network with memory for its parameters but no values: drawing them first would take longer than loading."""
+    with torch.device("meta"):
+        model = PVTv2(config)
+    return model if device == "meta" else model.to_empty(device=device)
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a single number"

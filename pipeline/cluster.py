@@ -1,0 +1,167 @@
+"""The Ray cluster: started or joined, looked over before the work begins, and left again."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.config import ComputeConfig
+from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parent.parent
+# Packages whose versions must agree between driver and workers, since their objects travel between them.
+_SHARED_PACKAGES = ("ray", "pyarrow", "numpy")
+_NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "obstore", "boto3", "safetensors")
+# Set by Ray in the driver of a submitted job; the job's working directory is on every node then.
+_SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_PROBE_TIMEOUT_S = 120.0
+_LOCAL_OBJECT_STORE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What the joined cluster has."""
+
+    num_cpus: float
+    num_gpus: float
+    num_nodes: int
+    is_local: bool
+
+
+@contextmanager
+def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterator[Cluster]:
+    """A cluster that is ready for work: the given one, or a local Ray that ends with the block.
+
+    Args:
+        local_paths: files and folders on a local disk that the run needs; every node must see them.
+
+    Raises:
+        ConfigError: no cluster there, other versions, missing packages, or a node that does not see a local path.
+    """
+    address = config.ray_address or os.environ.get("RAY_ADDRESS")
+    submitted = _SUBMITTED_JOB in os.environ
+    # Of no use on a worker that has no accelerator, and a warning in every run: the variable keeps Ray from
+    # overriding the visible devices of tasks that ask for no GPU.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _join(address, submitted)
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        _check_nodes(nodes, list(local_paths))
+        resources = ray.cluster_resources()
+        yield Cluster(
+            num_cpus=resources.get("CPU", 0.0),
+            num_gpus=resources.get("GPU", 0.0),
+            num_nodes=len(nodes),
+            is_local=address is None and not submitted,
+        )
+    finally:
+        ray.shutdown()
+
+
+def put_object(data: bytes) -> Any:
+    """A reference to some bytes in Ray's object store, which brings them to each node once."""
+    return ray.put(np.frombuffer(data, np.uint8))
+
+
+def _join(address: str | None, submitted: bool) -> None:
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": False}
+    try:
+        if submitted:
+            ray.init(**common)
+        elif address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+                **common,
+            )
+        elif address.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"{address} is a dashboard, which takes jobs: RAY_ADDRESS={address} ray job submit --working-dir . "
+                "-- python jobs/classify.py ...; or give --ray-address HOST:6379"
+            )
+        else:
+            excludes = [".git", ".venv", "tests", "benchmarks"]
+            ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excludes}, **common)
+    except (ConnectionError, TimeoutError) as error:
+        raise ConfigError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
+    except (RuntimeError, ValueError) as error:
+        if "ersion mismatch" in str(error):
+            raise ConfigError(
+                f"the cluster at {address} runs other versions than this driver: {_one_line(error)}; "
+                f"here are Ray {ray.__version__} and Python {platform.python_version()}"
+            ) from error
+        raise ConfigError(f"Ray could not be {'joined' if address else 'started'}: {_one_line(error)}") from error
+
+
+def _check_nodes(nodes: list[dict], local_paths: list[Path]) -> None:
+    """Asks every node for its versions, and whether it sees the local paths.
+
+    Raises:
+        ConfigError: the first thing that does not fit, with the node's name.
+    """
+    here = _versions()
+    probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
+    asked = {
+        node["NodeManagerHostname"]: probe.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote([str(path) for path in local_paths])
+        for node in nodes
+    }
+    for name, reference in asked.items():
+        try:
+            versions, unseen = ray.get(reference, timeout=_PROBE_TIMEOUT_S)
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            raise ConfigError(f"node {name} cannot set up the job's code: {_one_line(error)}") from error
+        except ray.exceptions.GetTimeoutError as error:
+            raise ConfigError(f"node {name} did not answer within {_PROBE_TIMEOUT_S:.0f} s") from error
+        except ray.exceptions.RayError as error:
+            raise ConfigError(f"node {name} cannot run this code: {_one_line(error)}") from error
+        if missing := [package for package in _NEEDED_PACKAGES if versions.get(package) is None]:
+            raise ConfigError(
+                f"node {name} lacks {', '.join(missing)}: install the same packages on every node (pip install .)"
+            )
+        for package in ("python", *_SHARED_PACKAGES):
+            if versions[package] != here[package]:
+                raise ConfigError(
+                    f"node {name} has {package} {versions[package]}, this driver {here[package]}; they must be equal"
+                )
+        if unseen:
+            raise ConfigError(
+                f"node {name} does not see {', '.join(unseen)}: on a cluster of several nodes use s3:// URIs, "
+                "or a file system that every node mounts at the same path"
+            )
+
+
+def _probe(paths: list[str]) -> tuple[dict[str, str | None], list[str]]:
+    """On a node: the versions there, and which of the paths it does not see."""
+    return _versions(), [path for path in paths if not Path(path).exists()]
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _NEEDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,133 @@
+"""What one run is asked to do: frozen dataclasses, checked once here and trusted afterwards."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.decode import SizePolicy
+from pipeline.errors import ConfigError
+from pipeline.names import NameFilter
+from pipeline.storage import StoreConfig, canonical_uri
+
+InputFormat = Literal["auto", "tar", "parquet", "files"]
+Device = Literal["auto", "cpu", "cuda"]
+
+CHUNK_MAX_RECORDS = 128
+# Decoded size at which a chunk ends. Small enough that one CPU actor answers within seconds and that two actors end
+# a job together; about one hundred images of 224x224, so a GPU still gets a full pack out of one chunk.
+CHUNK_MAX_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """Which records are read.
+
+    Attributes:
+        uris: canonical URIs of objects, prefixes or folders.
+        names: globs that choose images and shards.
+        format: what the objects are; `auto` goes by their endings.
+        image_column: Parquet: the column with the encoded image; None finds it.
+        keep_columns: source columns carried into the output, as text.
+        limit: read this many records at most; None reads all.
+        store: account and endpoint.
+    """
+
+    uris: tuple[str, ...]
+    names: NameFilter = field(default_factory=NameFilter)
+    format: InputFormat = "auto"
+    image_column: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    limit: int | None = None
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+    def __post_init__(self) -> None:
+        if not self.uris:
+            raise ConfigError("no input: give at least one --input URI")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit must be at least 1, not {self.limit}")
+        if len(set(self.keep_columns)) != len(self.keep_columns):
+            raise ConfigError("--keep-columns names a column twice")
+        object.__setattr__(self, "uris", tuple(dict.fromkeys(canonical_uri(uri) for uri in self.uris)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where the rows go.
+
+    Attributes:
+        uri: canonical URI of the output folder.
+        rows_per_file: rows at which a slice, and so an output file, ends.
+        max_file_mib: predicted size at which it ends earlier.
+        store: account and endpoint.
+    """
+
+    uri: str
+    rows_per_file: int = 4096
+    max_file_mib: int = 512
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+    def __post_init__(self) -> None:
+        if self.rows_per_file < 1:
+            raise ConfigError(f"--rows-per-file must be at least 1, not {self.rows_per_file}")
+        if self.max_file_mib < 1:
+            raise ConfigError(f"--max-file-mib must be at least 1, not {self.max_file_mib}")
+        object.__setattr__(self, "uri", canonical_uri(self.uri))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Which machines and processors do the work.
+
+    Attributes:
+        device: where the network runs; `auto` takes the GPUs of the cluster if it has any.
+        num_actors: (fewest, most) actors; None chooses from the cluster's processors.
+        ray_address: cluster to join; None starts a local Ray for this run.
+        max_passes: how often missing slices are run again, the careful last pass included.
+    """
+
+    device: Device = "auto"
+    num_actors: tuple[int, int] | None = None
+    ray_address: str | None = None
+    max_passes: int = 3
+
+    def __post_init__(self) -> None:
+        if self.num_actors is not None and not 1 <= self.num_actors[0] <= self.num_actors[1]:
+            raise ConfigError("--num-actors must be N or MIN,MAX with 1 <= MIN <= MAX")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig:
+    """One classification run, whole.
+
+    Attributes:
+        weights: canonical URI of the checkpoint: a folder, or one safetensors file.
+        variant: which PVTv2, where the checkpoint has no config that says it.
+        labels: URI of a label file; None takes the checkpoint's.
+        top_k: how many classes `topk_ids` and `topk_scores` hold.
+        sizes: what is done with images that are too small or too large.
+        max_failed_fraction: failed / listed above which the run exits 6.
+        run_id: name of this run's folder in the output.
+        dry_run: plan and say what would be done; write nothing.
+    """
+
+    input: InputConfig
+    output: OutputConfig
+    weights: str
+    variant: str | None = None
+    labels: str | None = None
+    top_k: int = 5
+    sizes: SizePolicy = field(default_factory=SizePolicy)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    max_failed_fraction: float = 0.1
+    run_id: str | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ConfigError(f"--top-k must be at least 1, not {self.top_k}")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ConfigError(f"--max-failed-fraction must lie in 0..1, not {self.max_failed_fraction}")
+        if self.run_id is not None and not (self.run_id and all(c.isalnum() or c in "-_." for c in self.run_id)):
+            raise ConfigError(f"--run-id may hold letters, digits, '-', '_' and '.', not {self.run_id!r}")
+        object.__setattr__(self, "weights", canonical_uri(self.weights))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", canonical_uri(self.labels))

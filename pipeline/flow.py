@@ -1,0 +1,147 @@
+"""The one chained expression: plan rows -> read -> decode -> infer -> sink, on Ray Data.
+
+Nothing here is a retry policy but the bounds: every Ray retry is finite, a block whose task fails for good is dropped,
+and the driver runs again what was not published (see `run.py`).
+"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipeline.chunk import map_chunks
+from pipeline.decode import SizePolicy
+from pipeline.decode_step import decode_chunk
+from pipeline.errors import PipelineError
+from pipeline.infer import Classifier, InferConfig
+from pipeline.plan import PlannedShard, from_table, to_table
+from pipeline.processors import Processors
+from pipeline.read import ReadConfig, read_shard
+from pipeline.sink import SliceDatasink
+
+logger = logging.getLogger(__name__)
+
+# Chunks are bundled into blocks, and so into tasks, up to this size: large enough that a task of thumbnails is worth
+# its overhead, small enough that photos flow on at once.
+TARGET_BLOCK_BYTES = 8 * 2**20
+# Blocks that may fail in one pass before the pass is given up. They are found missing at the close; the bound only
+# keeps a broken installation from grinding through the whole input.
+MAX_ERRORED_BLOCKS = 32
+_TASK_RETRIES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """What the steps of one pass need.
+
+    Attributes:
+        weights: reference to the checkpoint's bytes in Ray's object store, which moves them to each node once.
+        careful: decode every image in a child process that may die.
+    """
+
+    read: ReadConfig
+    sizes: SizePolicy
+    infer: InferConfig
+    weights: Any
+    processors: Processors
+    careful: bool
+
+
+def run_pass(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) -> None:
+    """Runs the shards once, end to end; what could not be published is for the caller to find.
+
+    Raises:
+        PipelineError: Ray gave the pass up; its message says why.
+    """
+    context = DataContext.get_current()
+    context.target_max_block_size = TARGET_BLOCK_BYTES
+    context.max_errored_blocks = MAX_ERRORED_BLOCKS
+    context.enable_progress_bars = False
+    processors = config.processors
+    _quieten_ray()
+    try:
+        (
+            ray.data.from_arrow(to_table(shards))
+            .repartition(target_num_rows_per_block=1)
+            .map_batches(
+                _read,
+                fn_kwargs={"config": config.read},
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=processors.read_cpus,
+                max_retries=_TASK_RETRIES,
+            )
+            .map_batches(
+                _decode,
+                fn_kwargs={"sizes": config.sizes, "careful": config.careful},
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=processors.decode_cpus,
+                max_retries=_TASK_RETRIES,
+            )
+            .map_batches(
+                _Infer,
+                fn_constructor_args=(config.weights, config.infer),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(
+                    min_size=processors.num_actors[0],
+                    max_size=processors.num_actors[1],
+                    max_concurrent_calls_per_actor=2,
+                    enable_true_multi_threading=False,
+                ),
+                num_cpus=processors.actor_cpus,
+                num_gpus=processors.actor_gpus,
+                max_restarts=_TASK_RETRIES,
+                max_task_retries=_TASK_RETRIES,
+            )
+            .write_datasink(sink, ray_remote_args={"num_cpus": 0, "max_retries": _TASK_RETRIES})
+        )
+    except ray.exceptions.RayError as error:
+        raise PipelineError(_reason(error)) from error
+
+
+def _quieten_ray() -> None:
+    """Leaves of Ray Data's own lines the errors, without their tracebacks; its log file keeps everything."""
+    # Retries and restarts have no other spelling in this version of Ray, which the package is pinned to.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+    for handler in logging.getLogger("ray.data").handlers:
+        if type(handler).__name__ == "PlainRayHandler" and not handler.filters[1:]:
+            handler.setLevel(logging.ERROR)
+            handler.addFilter(_first_line_only)
+
+
+def _first_line_only(record: logging.LogRecord) -> bool:
+    record.exc_info = record.exc_text = None
+    return True
+
+
+def _read(batch: Any, config: ReadConfig) -> Any:
+    for shard in from_table(batch):
+        for chunk in read_shard(shard, config):
+            yield chunk.to_table()
+
+
+def _decode(batch: pa.Table, sizes: SizePolicy, careful: bool) -> pa.Table:
+    return map_chunks(batch, lambda chunk: decode_chunk(chunk, sizes, careful=careful))
+
+
+class _Infer:
+    """The actor around one `Classifier`."""
+
+    def __init__(self, weights: Any, config: InferConfig) -> None:
+        self._classifier = Classifier(ray.get(weights), config)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return map_chunks(batch, self._classifier.classify)
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of the innermost cause: Ray wraps it in several tracebacks."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1].strip()[:300] if lines else 'no message'}"

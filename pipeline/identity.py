@@ -1,0 +1,96 @@
+"""What makes an output one thing: the settings that decide its rows, written once to `_job.json`, then compared."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from model.weights import LoadedModel
+from pipeline.config import ClassifyConfig
+from pipeline.errors import OutputError
+from pipeline.layout import JOB_FILE
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.storage import ExistsError, StoreConfig, join_uri, put, read
+
+
+def classify_identity(config: ClassifyConfig, loaded: LoadedModel, labels: tuple[str, ...] | None) -> dict[str, Any]:
+    """The identity of a classification output.
+
+    Included is whatever changes a row, or which records a slice holds; so two runs over one output either agree on
+    all of it or the later is refused. The inputs are not: an output may grow by further inputs.
+    """
+    return {
+        "job": "classify",
+        "schema_version": SCHEMA_VERSION,
+        "weights_sha256": loaded.digest,
+        "model": asdict(loaded.config),
+        "labels_sha256": None if labels is None else hashlib.sha256("\n".join(labels).encode()).hexdigest(),
+        "preprocess": {"policy": "native", "mean": list(loaded.mean), "std": list(loaded.std)},
+        "sizes": asdict(config.sizes),
+        "precision": "fp32",
+        "top_k": config.top_k,
+        "rows_per_file": config.output.rows_per_file,
+        "max_file_mib": config.output.max_file_mib,
+        "records": {
+            "include": list(config.input.names.include),
+            "exclude": list(config.input.names.exclude),
+            "image_column": config.input.image_column,
+            "keep_columns": list(config.input.keep_columns),
+            "limit": config.input.limit,
+        },
+    }
+
+
+def identity_digest(identity: dict[str, Any]) -> str:
+    """SHA-256 of an identity, as hex."""
+    return hashlib.sha256(_canonical(identity)).hexdigest()
+
+
+def check_identity(output: str, store: StoreConfig, identity: dict[str, Any]) -> None:
+    """Returns if the output has this identity already.
+
+    Raises:
+        OutputError: it has another one, or its `_job.json` cannot be understood.
+        NotFoundError: the output has none yet.
+    """
+    uri = join_uri(output, JOB_FILE)
+    try:
+        stored = json.loads(read(uri, store))
+    except ValueError as error:
+        raise OutputError(f"{uri} is not JSON: {error}; restore it, or choose another --output") from error
+    if differing := sorted(_differences(stored, json.loads(_canonical(identity)))):
+        raise OutputError(
+            f"{output} holds the results of another job; it differs in: {'; '.join(differing)}. "
+            "Choose another --output, or repeat the settings of that job"
+        )
+
+
+def claim_identity(output: str, store: StoreConfig, identity: dict[str, Any]) -> None:
+    """Writes `_job.json` if the output has none; a run that was quicker must have the same identity.
+
+    Raises:
+        OutputError: it has another one.
+    """
+    try:
+        put(join_uri(output, JOB_FILE), _canonical(identity), store, if_absent=True)
+    except ExistsError:
+        check_identity(output, store, identity)
+
+
+def _canonical(identity: dict[str, Any]) -> bytes:
+    return json.dumps(identity, sort_keys=True, indent=1).encode()
+
+
+def _differences(stored: Any, wanted: Any, path: str = "") -> list[str]:
+    """`setting (stored -> wanted)` for each leaf that differs."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        found = []
+        for key in {*stored, *wanted}:
+            found += _differences(stored.get(key), wanted.get(key), f"{path}.{key}".lstrip("."))
+        return found
+    return [] if stored == wanted else [f"{path} ({_short(stored)} there, {_short(wanted)} now)"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

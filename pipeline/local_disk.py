@@ -1,0 +1,244 @@
+"""The local disk with an object store's promises: whole files, create-only, compare-and-swap, durable at return.
+
+Paths are absolute. Network file systems are not supported: their locks, links and ETags promise less.
+"""
+
+import errno
+import fcntl
+import io
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.store_errors import ChangedError, ExistsError, NotFoundError, StoreError, from_os_error
+
+_TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+# A writer that is still alive after this long has lost its lease long ago.
+_ABANDONED_S = 3600.0
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def etag_of(status: os.stat_result) -> str:
+    """The file's version: every write through `put` makes a new file, so the inode tells what the clock does not."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
+
+
+def file_status(path: str) -> os.stat_result | None:
+    """The status of a regular file, links followed; None if there is none."""
+    with _store_errors(path):
+        try:
+            status = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[tuple[str, os.stat_result]]:
+    """Every regular file below a folder, or the one file that `path` is, in the order of their names' code points.
+
+    Links to files and folders are followed, but for one that leads to a folder which it lies in. Temporary files of
+    `put` are not there, as half-written objects are not there in an object store.
+
+    Args:
+        on_skipped: told the path of each entry that is not UTF-8, a dangling link or looping link, or no file.
+    """
+    with _store_errors(path):
+        try:
+            status = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+    if stat.S_ISREG(status.st_mode):
+        yield path, status
+    elif stat.S_ISDIR(status.st_mode):
+        yield from _walk(path, frozenset({(status.st_dev, status.st_ino)}), on_skipped)
+
+
+def _walk(
+    folder: str, above: frozenset[tuple[int, int]], on_skipped: Callable[[str], None]
+) -> Iterator[tuple[str, os.stat_result]]:
+    entries: list[tuple[str, os.DirEntry[str], os.stat_result]] = []
+    with _store_errors(folder), os.scandir(folder) as scan:
+        for entry in scan:
+            if _TEMPORARY.fullmatch(entry.name):
+                continue
+            try:
+                entry.name.encode()
+                status = entry.stat()
+            except UnicodeEncodeError:
+                on_skipped(os.fsencode(entry.path).decode("utf-8", "backslashreplace"))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                    raise
+                on_skipped(entry.path)
+            else:
+                # A folder sorts as its files' names do, which go on with a slash.
+                is_folder = stat.S_ISDIR(status.st_mode)
+                entries.append((entry.name + "/" * is_folder, entry, status))
+    for _, entry, status in sorted(entries, key=lambda item: item[0]):
+        place = (status.st_dev, status.st_ino)
+        if stat.S_ISREG(status.st_mode):
+            yield entry.path, status
+        elif stat.S_ISDIR(status.st_mode) and place not in above:
+            yield from _walk(entry.path, above | {place}, on_skipped)
+        else:
+            on_skipped(entry.path)
+
+
+class CheckedFile(io.FileIO):
+    """A file open for reading whose ETag is checked at opening and after each read.
+
+    Raises:
+        NotFoundError: there is no such regular file.
+        ChangedError: it is not, or no longer, the version asked for.
+    """
+
+    def __init__(self, path: str, etag: str | None):
+        self._path, self._etag = path, etag
+        with _store_errors(path):
+            try:
+                # Without O_NONBLOCK a named pipe would wait here for a writer.
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except NotADirectoryError:
+                raise NotFoundError(f"file://{path}: not found") from None
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise NotFoundError(f"file://{path}: not a file")
+            super().__init__(descriptor, "rb")
+        self._check()
+
+    def _check(self) -> None:
+        if self._etag and etag_of(os.fstat(self.fileno())) != self._etag:
+            self.close()
+            raise ChangedError(f"file://{self._path}: does not have the ETag asked for")
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """How many bytes were read into the buffer; 0 at the end."""
+        with _store_errors(self._path):
+            count = super().readinto(buffer)
+        self._check()
+        return count or 0
+
+    def readall(self) -> bytes:
+        """The bytes from here to the end."""
+        with _store_errors(self._path):
+            data = super().readall()
+        self._check()
+        return data or b""
+
+    # FileIO's own would go round the check.
+    read = io.RawIOBase.read  # type: ignore[assignment]
+
+
+def put(path: str, data: bytes | memoryview, *, if_absent: bool, if_match: str | None) -> str:
+    """Writes a whole file and returns its ETag; both it and its name are on the disk then.
+
+    Raises:
+        ExistsError: `if_absent`, and there is something under that name.
+        ChangedError: the file there does not have the ETag `if_match`, or there is none.
+    """
+    final = Path(path)
+    with _store_errors(path):
+        _make_folders(final.parent)
+        # A name may have 255 bytes, and the temporary one is longer.
+        short_name = final.name.encode()[:120].decode(errors="ignore")
+        temporary = final.with_name(f".{short_name}.{secrets.token_hex(8)}.tmp")
+        try:
+            etag = _write(temporary, data)
+            if if_absent:
+                try:
+                    final.hardlink_to(temporary)
+                except FileExistsError:
+                    raise ExistsError(f"file://{path}: exists already") from None
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    raise StoreError(
+                        f"file://{path}: this file system has no hard links, which create-only needs"
+                    ) from None
+            else:
+                with _lock(final.parent):
+                    if if_match and ((status := file_status(path)) is None or etag_of(status) != if_match):
+                        raise ChangedError(f"file://{path}: does not have the ETag asked for")
+                    temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(final.parent)
+    return etag
+
+
+def delete(path: str) -> None:
+    """Removes a file; nothing happens if there is none."""
+    folder = Path(path).parent
+    with _store_errors(path), suppress(FileNotFoundError, NotADirectoryError), _lock(folder):
+        Path(path).unlink()
+        _sync_folder(folder)
+
+
+def sweep(path: str) -> int:
+    """Removes what killed writers left below a folder, and returns how many files that were."""
+    count = 0
+    for folder, _, names in os.walk(path):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            # Another process may be sweeping too.
+            leftover = Path(folder, name)
+            with suppress(NotFoundError), _store_errors(str(leftover)):
+                if time.time() - leftover.lstat().st_mtime > _ABANDONED_S:
+                    leftover.unlink()
+                    count += 1
+    return count
+
+
+def _write(temporary: Path, data: bytes | memoryview) -> str:
+    with io.FileIO(temporary, "xb") as file:
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[file.write(view) :]
+        # Before the name appears: after a power cut it must not stand for an empty file.
+        os.fsync(file.fileno())
+        return etag_of(os.fstat(file.fileno()))
+
+
+def _make_folders(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is needed", str(folder)) from None
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Holds the folder against other processes' and threads' compare-and-swap; freed by the kernel if this one dies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _store_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise from_os_error(f"file://{path}", error) from None

@@ -1,0 +1,160 @@
+"""What the output holds: a listing, the index, and the footers of files that are newer than the index."""
+
+import io
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.account import Footer
+from pipeline.errors import OutputError
+from pipeline.layout import DATA, INDEX_FILE, SliceName
+from pipeline.storage import (
+    NotFoundError,
+    ObjectInfo,
+    StoreConfig,
+    join_uri,
+    list_objects,
+    name_of,
+    put,
+    read,
+    read_range,
+)
+
+logger = logging.getLogger(__name__)
+
+FOOTER_KEY = b"pvtv2"
+# Enough for the footer of a file with a few row groups; a longer one is fetched by a second request.
+_TAIL_BYTES = 64 * 1024
+_READ_THREADS = 16
+
+_INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("file_etag", pa.string()),
+        pa.field("shard", pa.string()),
+        pa.field("slice", pa.int64()),
+        pa.field("last", pa.bool_()),
+        pa.field("source_etag", pa.string()),
+        pa.field("rows", pa.int64()),
+        pa.field("ok", pa.int64()),
+        pa.field("failed", pa.int64()),
+        pa.field("footer", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """One output file: its name below `data/`, its ETag, and what it says of itself."""
+
+    file: str
+    etag: str
+    footer: Footer
+
+
+def list_files(output: str, store: StoreConfig) -> dict[str, ObjectInfo]:
+    """The output files that are visible now, by name; objects that are not ours are passed over."""
+    found = {name_of(info.uri): info for info in list_objects(join_uri(output, DATA), store)}
+    return {name: info for name, info in found.items() if SliceName.parse(name) is not None}
+
+
+def published_files(
+    output: str, store: StoreConfig, identity: str | None = None, known: Iterable[PublishedFile] | None = None
+) -> list[PublishedFile]:
+    """Every output file with its footer, from the index where that is current and from the files elsewhere.
+
+    Args:
+        identity: digest that every file must carry; None does not check.
+        known: files whose footers need not be read again; None takes the index.
+
+    Raises:
+        OutputError: a file's footer names another slice than its name does, or another identity, or cannot be read.
+    """
+    listed = list_files(output, store)
+    by_name = {entry.file: entry for entry in (read_index(output, store) if known is None else known)}
+    current = [by_name[name] for name, info in listed.items() if name in by_name and by_name[name].etag == info.etag]
+    names = {entry.file for entry in current}
+    newer = [info for name, info in listed.items() if name not in names]
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = current + list(pool.map(lambda info: _read_published(info, store), newer))
+    for entry in found:
+        _check(entry, identity, output)
+    return sorted(found, key=lambda entry: entry.file)
+
+
+def read_index(output: str, store: StoreConfig) -> list[PublishedFile]:
+    """The index; empty if there is none or it cannot be read, since the footers say the same."""
+    uri = join_uri(output, INDEX_FILE)
+    try:
+        table = pq.read_table(io.BytesIO(read(uri, store)), schema=_INDEX_SCHEMA)
+        return [
+            PublishedFile(row["file"], row["file_etag"], Footer.from_json(row["footer"])) for row in table.to_pylist()
+        ]
+    except NotFoundError:
+        return []
+    except (pa.ArrowException, OSError, ValueError) as error:
+        logger.warning("index.unreadable uri=%s error=%s; rebuilding it from the files", uri, error)
+        return []
+
+
+def write_index(output: str, store: StoreConfig, entries: Iterable[PublishedFile]) -> None:
+    """Writes the index; any run may overwrite it, since it is a cache of the footers."""
+    rows = [
+        {
+            "file": entry.file,
+            "file_etag": entry.etag,
+            "shard": entry.footer.shard,
+            "slice": entry.footer.slice,
+            "last": entry.footer.end,
+            "source_etag": entry.footer.source_etag,
+            "rows": entry.footer.totals.listed,
+            "ok": entry.footer.totals.ok,
+            "failed": entry.footer.totals.failed,
+            "footer": entry.footer.to_json(),
+        }
+        for entry in entries
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA), buffer, compression="zstd")
+    put(join_uri(output, INDEX_FILE), buffer.getvalue(), store)
+
+
+def read_footer(info: ObjectInfo, store: StoreConfig) -> Footer:
+    """The footer of one output file, by one or two small ranged reads.
+
+    Raises:
+        OutputError: the object is no output file of ours.
+    """
+    try:
+        length = min(_TAIL_BYTES, info.size)
+        tail = read_range(info.uri, store, info.size - length, length, info.etag)
+        needed = int.from_bytes(tail[-8:-4], "little") + 8
+        if length < needed <= info.size:
+            tail = read_range(info.uri, store, info.size - needed, needed, info.etag)
+        return Footer.from_json(pq.read_metadata(io.BytesIO(tail)).metadata[FOOTER_KEY])
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{info.uri} has the name of an output file but is none ({type(error).__name__}); move it away"
+        ) from error
+
+
+def _read_published(info: ObjectInfo, store: StoreConfig) -> PublishedFile:
+    return PublishedFile(name_of(info.uri), info.etag, read_footer(info, store))
+
+
+def _check(entry: PublishedFile, identity: str | None, output: str) -> None:
+    name, footer = SliceName.parse(entry.file), entry.footer
+    if name is None or (name.hash16, name.slice, name.end) != (footer.hash16, footer.slice, footer.end):
+        raise OutputError(
+            f"{join_uri(output, DATA, entry.file)} says it holds slice {footer.slice} of {footer.shard}, "
+            "which is not what its name says; was it copied or renamed? Move it away"
+        )
+    if identity is not None and footer.identity != identity:
+        raise OutputError(
+            f"{join_uri(output, DATA, entry.file)} was written under another identity than {output}/_job.json; "
+            "was it copied from elsewhere? Move it away"
+        )

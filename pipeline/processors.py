@@ -1,0 +1,84 @@
+"""How the cluster's processors are divided among the steps: a pure function, said aloud before the work starts."""
+
+from dataclasses import dataclass
+
+from pipeline.errors import ConfigError
+
+# Ray fuses neighbouring steps that ask for equal resources, so no two steps may ask for the same share. The shares are
+# bookkeeping, not limits: a CPU actor computes with one thread, while its share leaves room for the steps that feed it.
+_READ_CPUS = 0.25
+_DECODE_CPUS = {"cpu": 0.5, "cuda": 1.0}
+_ACTOR_CPUS = {"cpu": 0.45, "cuda": 0.2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processors:
+    """What each step asks Ray for.
+
+    Attributes:
+        device: where the network runs.
+        num_actors: (fewest, most) infer actors.
+        actor_cpus, actor_gpus: for each of them.
+        read_cpus, decode_cpus: for each task.
+        num_collectors: they ask for nothing.
+    """
+
+    device: str
+    num_actors: tuple[int, int]
+    actor_cpus: float
+    actor_gpus: float
+    read_cpus: float
+    decode_cpus: float
+    num_collectors: int
+
+    def describe(self) -> str:
+        """One line for the log."""
+        fewest, most = self.num_actors
+        actors = str(most) if fewest == most else f"{fewest}-{most}"
+        gpus = " and 1 GPU" if self.actor_gpus else ""
+        return (
+            f"read {self.read_cpus} CPU a task, decode {self.decode_cpus} CPU a task, "
+            f"{actors} {self.device} actors of {self.actor_cpus} CPU{gpus} each, "
+            f"{self.num_collectors} collectors of 0 CPU"
+        )
+
+
+def divide_processors(num_cpus: float, num_gpus: float, device: str, num_actors: tuple[int, int] | None) -> Processors:
+    """Divides what a cluster has so that every step can always run at least one task.
+
+    Args:
+        num_cpus, num_gpus: of the whole cluster.
+        device: `auto`, `cpu` or `cuda`.
+        num_actors: (fewest, most), or None for one actor a CPU (CPU) or a GPU (GPU).
+
+    Raises:
+        ConfigError: the cluster is too small for what is asked for.
+    """
+    if device == "auto":
+        device = "cuda" if num_gpus >= 1 else "cpu"
+    if device == "cuda" and num_gpus < 1:
+        raise ConfigError("--device cuda: Ray sees no GPU; start it on a machine with one, or use --device cpu")
+    # A machine of one CPU still needs one reader, one decoder and one actor at the same time.
+    scale = min(1.0, num_cpus / (_READ_CPUS + _DECODE_CPUS[device] + _ACTOR_CPUS[device]))
+    read, decode, actor = (share * scale for share in (_READ_CPUS, _DECODE_CPUS[device], _ACTOR_CPUS[device]))
+    most_by_cpu = int((num_cpus - read - decode) / actor + 1e-6)
+    if device == "cuda":
+        wanted = num_actors or (int(num_gpus), int(num_gpus))
+        most = min(int(num_gpus), most_by_cpu)
+    else:
+        wanted = num_actors or (min(int(num_cpus), most_by_cpu) or 1,) * 2
+        most = most_by_cpu
+    if wanted[0] > most:
+        raise ConfigError(
+            f"{wanted[0]} {device} actors do not fit: the cluster has {num_cpus:g} CPUs and {num_gpus:g} GPUs, and "
+            f"besides the actors one reader and one decoder must run; at most {most} fit (--num-actors)"
+        )
+    return Processors(
+        device=device,
+        num_actors=(wanted[0], min(wanted[1], most)),
+        actor_cpus=round(actor, 4),
+        actor_gpus=1.0 if device == "cuda" else 0.0,
+        read_cpus=round(read, 4),
+        decode_cpus=round(decode, 4),
+        num_collectors=max(1, min(8, round(num_cpus / 8) + 1)),
+    )

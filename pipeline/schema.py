@@ -1,0 +1,63 @@
+"""The columns of the output, and of the record table that travels with a chunk."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from pipeline.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+# Columns of every job, in the order in which they stand in the files.
+BASE_COLUMNS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("source_etag", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_code", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("encoded_bytes", pa.int64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("net_width", pa.int32()),
+        pa.field("net_height", pa.int32()),
+        pa.field("scale", pa.float32()),
+        pa.field("true_label", pa.string()),
+    ]
+)
+
+CLASSIFY_COLUMNS = pa.schema(
+    [
+        pa.field("label_id", pa.int32()),
+        pa.field("label", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("topk_ids", pa.list_(pa.int32())),
+        pa.field("topk_scores", pa.list_(pa.float32())),
+    ]
+)
+
+# Work that a row cost; summed into the accounts and dropped before the file is written.
+COST_COLUMNS = pa.schema([pa.field("macs", pa.int64())])
+
+
+def record_schema(keep_columns: Sequence[str]) -> pa.Schema:
+    """The record table of a chunk on its way: the base columns, then the kept source columns as text."""
+    return pa.schema([*BASE_COLUMNS, *(pa.field(name, pa.string()) for name in keep_columns)])
+
+
+def output_schema(job_columns: pa.Schema, keep_columns: Sequence[str]) -> pa.Schema:
+    """The columns of an output file: base, kept, then the job's own.
+
+    Raises:
+        ConfigError: a kept column has the name of one of ours.
+    """
+    ours = {*BASE_COLUMNS.names, *job_columns.names, *COST_COLUMNS.names}
+    if taken := sorted(ours.intersection(keep_columns)):
+        raise ConfigError(
+            f"--keep-columns {','.join(taken)}: the output has a column of that name already; "
+            "leave it out, or rename it in the source"
+        )
+    return pa.schema([*record_schema(keep_columns), *job_columns])

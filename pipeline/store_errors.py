@@ -1,0 +1,149 @@
+"""What a store can answer instead of doing what it was asked: one tree, whatever the store.
+
+    StoreError             nothing helps by itself: no space, a read-only disk, a name that cannot be addressed
+    +-- NotFoundError      there is no such object, or no such bucket
+    +-- ChangedError       the object does not have the ETag that was asked for
+    +-- ExistsError        create-only, and the name is taken
+    +-- DeniedError        credentials are missing or wrong, or do not allow this
+    +-- TransientError     no answer, or not a whole one, and every retry is used up
+
+None of them is an `OSError`: tarfile, gzip and Parquet readers take an `OSError` for a broken file, and a store that
+cannot be reached must not look like one. Messages are one short line with the URI; they never carry what a request was
+signed with.
+"""
+
+import errno
+import re
+
+
+class StoreError(Exception):
+    """Nothing helps by itself: no space, a read-only disk, a name that cannot be addressed."""
+
+
+class NotFoundError(StoreError):
+    """There is no such object, or no such bucket."""
+
+
+class ChangedError(StoreError):
+    """The object does not have the ETag that was asked for."""
+
+
+class ExistsError(StoreError):
+    """Create-only, and the name is taken."""
+
+
+class DeniedError(StoreError):
+    """Credentials are missing or wrong, or do not allow this."""
+
+
+class TransientError(StoreError):
+    """No answer, or not a whole one, and every retry is used up."""
+
+
+_MAX_REASON_CHARS = 240
+_REASONS: dict[type[StoreError], str] = {
+    NotFoundError: "not found",
+    ChangedError: "does not have the ETag asked for",
+    ExistsError: "exists already",
+}
+
+_DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
+_TRANSIENT_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
+
+_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
+# Answered while another conditional request on the same name is under way: asked again, it has a plain answer.
+_CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted"}
+_TRANSIENT_CODES = _CONFLICT_CODES | {"RequestTimeout", "SlowDown", "ThrottlingException", "InternalError"}
+_DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "AccessDenied"}
+_REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+_BY_NAME: dict[str, type[StoreError]] = {
+    "FileNotFoundError": NotFoundError,
+    "PreconditionError": ChangedError,
+    "NotModifiedError": ChangedError,
+    "AlreadyExistsError": ExistsError,
+    "PermissionDeniedError": DeniedError,
+    "UnauthenticatedError": DeniedError,
+}
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([\w.]{1,80})</Code>")
+_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
+_HOST = re.compile(r"Error performing \w+ (https?://[^/\s?@]+)[/\s?]")
+_FAULT = re.compile(r"HttpError \{\s*kind: (\w+)")
+_CAUSE = re.compile(r'(?:message|error): "([^"]{1,120})"|\b(TimedOut|IncompleteBody|InvalidCertificate|BadScheme)\b')
+_SECRETS = re.compile(
+    r"(?i)\b(x-amz-[\w-]+|aws_?\w*?key_?(?:id)?|authorization|signature|credential|\w*_?token|sig|password)\b"
+    r"([\"']?\s*[=:>]\s*[\"']?)(?:(?:AWS4-HMAC-SHA256|Bearer|Basic)\s+)?[^\s&<>,;\"']+"
+)
+_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{8,}\b")
+_QUERY = re.compile(r"(https?://)(?:[^/\s@]*@)?([^\s?]*)(?:\?\S*)?")
+
+
+def from_os_error(uri: str, error: OSError) -> StoreError:
+    """The member of the tree for an error of the local disk."""
+    kind: type[StoreError] = StoreError
+    if error.errno == errno.ENOENT:
+        kind = NotFoundError
+    elif error.errno == errno.EEXIST:
+        kind = ExistsError
+    elif error.errno in _DENIED_ERRNOS:
+        kind = DeniedError
+    elif error.errno in _TRANSIENT_ERRNOS:
+        kind = TransientError
+    return kind(f"{uri}: {_REASONS.get(kind) or error.strerror or type(error).__name__}")
+
+
+def from_client_error(uri: str, error: BaseException) -> StoreError:
+    """The member of the tree for an error of the object-store client.
+
+    The client's texts hold the request's URL, the whole answer and a dump of its own structures. Only the status, the
+    store's code and message, or the cause of a broken connection are taken from them.
+    """
+    text = str(error)
+    if (status := _STATUS.search(text)) is not None:
+        code, message = _CODE.search(text), _MESSAGE.search(text)
+        return from_answer(
+            uri, int(status[1]), code[1] if code else "", message[1] if message else "", type(error).__name__
+        )
+    if "redirect without LOCATION" in text:
+        return from_answer(uri, 301, "PermanentRedirect", "", type(error).__name__)
+    kind = _BY_NAME.get(type(error).__name__, StoreError)
+    fault = _FAULT.search(text)
+    if fault is not None or "Requested" in text:
+        # The second: a range that came back shorter than asked.
+        causes = [a or b for a, b in _CAUSE.findall(text)]
+        permanent = (fault is not None and fault[1] == "Unknown") or "Certificate" in text or "BadScheme" in causes
+        host = _HOST.search(text)
+        reason = f"the connection{' to ' + host[1] if host else ''} failed" if fault else "the answer was short"
+        reason = ": ".join([reason, *causes[-1:]])
+        return (StoreError if permanent else TransientError)(f"{uri}: {redact(reason)}")
+    return kind(f"{uri}: {_REASONS.get(kind) or redact(text.partition(chr(10))[0])}")
+
+
+def from_answer(uri: str, status: int, code: str, message: str, name: str = "") -> StoreError:
+    """The member of the tree for an HTTP answer.
+
+    Args:
+        status: HTTP status.
+        code: the store's own word for the error; empty where the answer has no body, as a HEAD's.
+        message: the store's sentence.
+        name: class name of the client's error, which knows what kind of request it was.
+    """
+    said = redact(": ".join(part for part in (f"{status} {code}".strip(), message) if part))
+    if status == 404 and (name != "PreconditionError" or code == "NoSuchBucket"):
+        return NotFoundError(f"{uri}: {'the bucket does not exist' if code == 'NoSuchBucket' else 'not found'}")
+    if code in _REGION_CODES or status in (301, 307, 308):
+        return StoreError(f"{uri}: {said}; the bucket lies in another region: set AWS_REGION, or the profile's region")
+    if status in (401, 403) or code in _DENIED_CODES:
+        return DeniedError(f"{uri}: {said}")
+    if status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
+        return TransientError(f"{uri}: {said}")
+    kind = _BY_NAME.get(name, StoreError)
+    return kind(f"{uri}: {_REASONS.get(kind, said)}")
+
+
+def redact(text: str) -> str:
+    """The text as one bounded line, without query strings, key ids, signatures and tokens."""
+    text = _KEY_ID.sub("(key id)", _QUERY.sub(r"\1\2", " ".join(text.split())))
+    text = _SECRETS.sub(r"\1\2(hidden)", text)
+    return text if len(text) <= _MAX_REASON_CHARS else text[: _MAX_REASON_CHARS - 4] + " ..."

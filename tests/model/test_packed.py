@@ -1,0 +1,90 @@
+"""Images of mixed sizes give what each gives alone, in their order."""
+
+import pytest
+import torch
+
+from model.packed import run_packed
+from model.random_weights import random_weights
+
+SIZES = [(64, 48), (33, 70), (64, 48), (48, 64), (33, 70), (64, 48)]
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture(scope="module", params=["b0", "b2-linear"])
+def model(request, narrow):
+    return random_weights(narrow(request.param), seed=2)
+
+
+def plainly(model, image_HWC):
+    """The maps of one image, normalised step by step."""
+    pixels = (image_HWC / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    return model.forward_features(pixels.permute(2, 0, 1)[None])
+
+
+def test_mixed_sizes_give_what_each_image_alone_gives(model, photos):
+    images = photos(*SIZES)
+    output = run_packed(model, images, mean=MEAN, std=STD, outputs=("logits", "embedding", "maps"))
+    # Alone or in a batch, sums are taken in another order: the last digits of values up to 5 move.
+    for index, image in enumerate(images):
+        maps = plainly(model, image)
+        embedding = maps[-1].mean(dim=(2, 3))
+        torch.testing.assert_close(output.embedding[index], embedding[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.logits[index], model.head(embedding)[0], atol=1e-5, rtol=0)
+        for ours, alone in zip(output.maps[index], maps, strict=True):
+            torch.testing.assert_close(ours, alone[0], atol=1e-5, rtol=0)
+
+
+def test_the_order_of_the_images_is_kept(model, photos):
+    images = photos(*SIZES)
+    forward = run_packed(model, images).logits
+    backward = run_packed(model, images[::-1]).logits
+    torch.testing.assert_close(forward, backward.flip(0), atol=1e-5, rtol=0)
+    distances = torch.cdist(forward, forward) + torch.eye(len(images)) * 9
+    assert distances.min() > 1e-2  # every image has logits of its own, so an exchange would show
+
+
+def test_only_what_is_asked_for_is_given(model, photos):
+    images = photos((32, 40), (40, 32))
+    output = run_packed(model, images)
+    assert output.logits.shape == (2, 11)
+    assert (output.embedding, output.maps) == (None, None)
+    output = run_packed(model, images, outputs=("embedding",))
+    assert output.embedding.shape == (2, model.config.embed_dims[-1])
+    assert (output.logits, output.maps) == (None, None)
+    output = run_packed(model, images, outputs=["maps"])
+    assert [tuple(each.shape[1:]) for each in output.maps[0]] == [(8, 10), (4, 5), (2, 3), (1, 2)]
+    assert (output.logits, output.embedding) == (None, None)
+
+
+def test_no_images_give_empty_outputs(model):
+    output = run_packed(model, [], outputs=("logits", "embedding", "maps"))
+    assert (output.logits.shape, output.embedding.shape) == ((0, 11), (0, model.config.embed_dims[-1]))
+    assert output.maps == ()
+
+
+def test_a_half_precision_network_gives_float32_logits_near_its_own(narrow, photos):
+    model = random_weights(narrow("b0"), seed=2)
+    images = photos(*SIZES)
+    expected = run_packed(model, images).logits
+    logits = run_packed(model.bfloat16(), images).logits
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected, atol=0.3, rtol=0)  # bfloat16 has three digits, logits reach 5
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 40, 40, dtype=torch.uint8), r"Image 1 must be HWC with 3 channels of uint8, not \(3, 40, 40\)"),
+        (torch.zeros(40, 40, dtype=torch.uint8), r"Image 1 must be HWC .* not \(40, 40\)"),
+        (torch.zeros(40, 40, 3), "not .* of torch.float32"),
+        (torch.zeros(28, 40, 3, dtype=torch.uint8), "28x40 px is too small"),
+    ],
+)
+def test_an_image_that_cannot_run_is_refused(narrow, photos, image, message):
+    with pytest.raises(ValueError, match=message):
+        run_packed(random_weights(narrow("b0"), seed=2), [*photos((32, 40)), image])
+
+
+def test_unknown_outputs_are_refused(model, photos):
+    with pytest.raises(ValueError, match="outputs must be some of logits, embedding, maps"):
+        run_packed(model, photos((32, 40)), outputs=("scores",))

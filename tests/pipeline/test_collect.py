@@ -1,0 +1,153 @@
+import itertools
+import random
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import collect
+from pipeline.collect import Collector, SinkConfig
+from pipeline.output import published_files
+from pipeline.schema import CLASSIFY_COLUMNS, output_schema
+from pipeline.storage import ExistsError, StoreConfig, StoreError, canonical_uri
+
+STORE = StoreConfig()
+FIRST, LAST = "x-0123456789abcdef-00000.parquet", "x-0123456789abcdef-00000-end.parquet"
+
+
+@pytest.fixture
+def collector(tmp_path):
+    return make_collector(tmp_path)
+
+
+def make_collector(folder, **options):
+    schema = output_schema(CLASSIFY_COLUMNS, ())
+    config = SinkConfig(output=canonical_uri(str(folder)), store=STORE, schema=schema, identity="i", run_id="r")
+    collector = Collector(config, **options)
+    collector.start_pass(1)
+    return collector
+
+
+def files(folder):
+    return sorted(path.name for path in (folder / "data").glob("*")) if (folder / "data").exists() else []
+
+
+def test_a_slice_is_published_when_its_last_row_has_come_in_any_order(tmp_path, answered_chunk):
+    for order in itertools.permutations(range(3)):
+        folder = tmp_path / "".join(map(str, order))
+        collector = make_collector(folder)
+        chunks = [answered_chunk(0, 3), answered_chunk(3, 3), answered_chunk(6, 2, slice_rows=8, end=True)]
+        for index in order[:-1]:
+            collector.add(chunks[index].to_table())
+            assert files(folder) == []
+        collector.add(chunks[order[-1]].to_table())
+        assert files(folder) == [LAST]
+        assert pq.read_table(folder / "data" / LAST).column("row").to_pylist() == list(range(8))
+
+
+def test_a_file_has_the_promised_columns_and_a_footer_that_counts_its_rows(tmp_path, collector, answered_chunk):
+    collector.add(answered_chunk(0, 5, slice_rows=5, failed=(1, 3)).to_table())
+    table = pq.read_table(tmp_path / "data" / FIRST)
+    assert table.schema.names == output_schema(CLASSIFY_COLUMNS, ()).names
+    (file,) = published_files(canonical_uri(str(tmp_path)), STORE)
+    totals = file.footer.totals
+    assert (totals.listed, totals.ok, totals.failed) == (5, 3, 2)
+    assert totals.failed_by_code == {"decode.corrupt": 2}
+    assert (totals.bytes, totals.pixels, totals.macs) == (500, 3 * 1200, 3000)
+    assert totals.seconds["infer"] == 0.5
+    assert (file.footer.first_row, file.footer.last_row, file.footer.run_id) == (0, 4, "r")
+
+
+def test_a_replayed_chunk_is_dropped_and_not_counted_twice(tmp_path, collector, answered_chunk):
+    for chunk in (answered_chunk(0, 2), answered_chunk(0, 2, attempt="bbbbbbbb"), answered_chunk(2, 2, slice_rows=4)):
+        collector.add(chunk.to_table())
+    assert pq.read_table(tmp_path / "data" / FIRST).column("row").to_pylist() == [0, 1, 2, 3]
+    assert collector.state().replayed_chunks == 1
+    assert collector.state().rows == 4
+    (receipt,) = collector.state().receipts
+    assert receipt.footer.totals.seconds["read"] == 1.0
+
+
+def test_any_order_and_any_repeats_give_the_same_rows(tmp_path, answered_chunk):
+    rng = random.Random(7)
+    chunks = [answered_chunk(i * 2, 2, slice_rows=20 if i == 9 else None, end=i == 9) for i in range(10)]
+    for trial in range(20):
+        folder = tmp_path / str(trial)
+        collector = make_collector(folder)
+        sent = chunks + rng.choices(chunks, k=8)
+        rng.shuffle(sent)
+        for chunk in sent:
+            collector.add(chunk.to_table())
+        assert files(folder) == [LAST]
+        assert pq.read_table(folder / "data" / LAST).column("row").to_pylist() == list(range(20))
+
+
+def test_chunks_of_another_pass_are_not_taken(tmp_path, collector, answered_chunk):
+    collector.add(answered_chunk(0, 2).to_table())
+    collector.start_pass(2)
+    collector.add(answered_chunk(2, 2, slice_rows=4).to_table())
+    collector.add(answered_chunk(2, 2, slice_rows=4, pass_number=2).to_table())
+    assert files(tmp_path) == []
+    collector.add(answered_chunk(0, 2, pass_number=2).to_table())
+    assert files(tmp_path) == [FIRST]
+
+
+def test_an_empty_shard_becomes_an_empty_file(tmp_path, collector, answered_chunk):
+    collector.add(answered_chunk(0, 0, slice_rows=0, end=True).to_table())
+    assert pq.read_table(tmp_path / "data" / LAST).num_rows == 0
+
+
+def test_a_file_that_is_there_is_never_overwritten(tmp_path, answered_chunk):
+    chunk = answered_chunk(0, 2, slice_rows=2).to_table()
+    make_collector(tmp_path).add(chunk)
+    before = (tmp_path / "data" / FIRST).read_bytes()
+    late = make_collector(tmp_path)
+    late.add(chunk)
+    assert (tmp_path / "data" / FIRST).read_bytes() == before
+    assert late.state().receipts == ()
+    assert late.state().fatal is None
+
+
+def test_an_own_put_whose_answer_was_lost_is_recognised(tmp_path, collector, answered_chunk, monkeypatch):
+    def put_and_lose_the_answer(*args, **options):
+        real_put(*args, **options)
+        raise ExistsError("the name is taken")
+
+    real_put = collect.put
+    monkeypatch.setattr(collect, "put", put_and_lose_the_answer)
+    collector.add(answered_chunk(0, 2, slice_rows=2).to_table())
+    assert [receipt.file for receipt in collector.state().receipts] == [FIRST]
+
+
+def test_a_foreign_file_under_our_name_is_fatal(tmp_path, collector, answered_chunk):
+    from pipeline.errors import OutputError
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FIRST).write_bytes(b"something else, long enough to have a tail")
+    with pytest.raises(OutputError, match="is none"):
+        collector.add(answered_chunk(0, 2, slice_rows=2).to_table())
+
+
+def test_a_store_that_refuses_is_fatal_and_said(collector, answered_chunk, monkeypatch):
+    def refuse(*args, **options):
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(collect, "put", refuse)
+    collector.add(answered_chunk(0, 2, slice_rows=2).to_table())
+    assert "no space left" in collector.state().fatal
+
+
+def test_what_is_held_is_bounded_and_the_slice_let_go_is_not_half_published(tmp_path, answered_chunk):
+    collector = make_collector(tmp_path, max_held_bytes=1)
+    collector.add(answered_chunk(0, 2).to_table())
+    collector.add(answered_chunk(10, 2, slice_number=1, slice_first_row=10).to_table())
+    assert collector.state().evicted_slices == 1
+    collector.add(answered_chunk(2, 2, slice_rows=4).to_table())
+    assert files(tmp_path) == []
+    collector.add(answered_chunk(12, 2, slice_number=1, slice_first_row=10, slice_rows=4, end=True).to_table())
+    assert files(tmp_path) == ["x-0123456789abcdef-00001-end.parquet"]
+
+
+def test_receipts_are_given_from_an_index_on(collector, answered_chunk):
+    for number in range(3):
+        collector.add(answered_chunk(number, 1, slice_number=number, slice_first_row=number, slice_rows=1).to_table())
+    assert [receipt.footer.slice for receipt in collector.state(1).receipts] == [1, 2]

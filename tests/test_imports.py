@@ -1,0 +1,57 @@
+"""The direction of imports: jobs -> pipeline -> model, and each framework only where it belongs."""
+
+import ast
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Library -> the only places that may import it.
+PLACES = {
+    "ray": {"pipeline/cluster.py", "pipeline/flow.py", "pipeline/sink.py"},
+    "obstore": {"pipeline/storage.py", "pipeline/store_errors.py"},
+    "boto3": {"pipeline/storage.py"},
+    "botocore": {"pipeline/storage.py", "pipeline/store_errors.py"},
+    "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
+    "argparse": {"jobs/"},
+    "torch": {"model/", "pipeline/infer.py"},
+    "safetensors": {"model/"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+SOURCES = sorted(
+    str(path.relative_to(ROOT)) for top in ("model", "pipeline", "jobs") for path in (ROOT / top).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_imports_go_one_way_and_frameworks_stay_at_the_edge(source: str) -> None:
+    names = imported(ROOT / source)
+    tops = {name.partition(".")[0] for name in names}
+    top = source.partition("/")[0]
+    allowed = {"jobs": {"jobs", "pipeline", "model"}, "pipeline": {"pipeline", "model"}, "model": {"model"}}[top]
+    assert tops & {"jobs", "pipeline", "model"} <= allowed
+    for library, places in PLACES.items():
+        if library in tops:
+            assert any(source.startswith(place) for place in places), f"{source} imports {library}"
+    assert not any(name.startswith(("ray._private", "ray.data._internal")) for name in names)
+
+
+def test_no_job_shares_its_name_with_a_library() -> None:
+    names = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
+    assert not names & set(sys.stdlib_module_names)
+    installed = set(importlib.metadata.packages_distributions()) - {"jobs", "pipeline", "model"}
+    assert not names & installed
