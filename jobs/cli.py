@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 from model.config import VARIANTS
 from model.errors import CheckpointError
 from pipeline.config import ComputeConfig, InputConfig, OutputConfig
-from pipeline.decode import SizePolicy
 from pipeline.errors import AccountsError, ConfigError, IncompleteError, PipelineError, StoppedError, TooManyFailedError
 from pipeline.names import NameFilter
 from pipeline.report import Report
 from pipeline.run import Progress
+from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,8 @@ def _failure(error: Exception, exit_code: int) -> dict[str, Any]:
 
 
 def _stop(*_: object) -> NoReturn:
-    raise StoppedError("stopped by SIGTERM; the rows published so far are whole, the same command continues")
+    # As Ctrl-C does: libraries catch an ordinary exception on its way.
+    raise KeyboardInterrupt
 
 
 def verdict(report: Report, max_failed_fraction: float) -> PipelineError | None:

@@ -4,6 +4,9 @@ import importlib.metadata
 import logging
 import os
 import platform
+import signal
+import socket
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ _NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "obstore", "boto3", "s
 # Set by Ray in the driver of a submitted job; the job's working directory is on every node then.
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _PROBE_TIMEOUT_S = 120.0
+_CONNECT_TIMEOUT_S = 5.0
 _LOCAL_OBJECT_STORE_BYTES = 2 * 2**30
 
 
@@ -54,7 +58,11 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     # Of no use on a worker that has no accelerator, and a warning in every run: the variable keeps Ray from
     # overriding the visible devices of tasks that ask for no GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray puts a handler of its own in place of the job's.
+    on_terminate = signal.getsignal(signal.SIGTERM)
     _join(address, submitted)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _check_nodes(nodes, list(local_paths))
@@ -74,6 +82,29 @@ def put_object(data: bytes) -> Any:
     return ray.put(np.frombuffer(data, np.uint8))
 
 
+def _check_address(address: str) -> None:
+    """Ray itself would keep trying for minutes where nobody listens.
+
+    Raises:
+        ConfigError: the address is of another kind, or nobody listens there.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{address} is a dashboard, which takes jobs: RAY_ADDRESS={address} ray job submit --working-dir . "
+            "-- python jobs/classify.py ...; or give --ray-address HOST:6379"
+        )
+    if address.startswith("ray://"):
+        raise ConfigError(f"{address}: Ray Client is not supported; give --ray-address HOST:6379, or submit a job")
+    host, separator, port = address.rpartition(":")
+    if not separator:
+        return  # "auto" and the like
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
+
+
 def _join(address: str | None, submitted: bool) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": False}
     try:
@@ -86,12 +117,8 @@ def _join(address: str | None, submitted: bool) -> None:
                 object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
                 **common,
             )
-        elif address.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"{address} is a dashboard, which takes jobs: RAY_ADDRESS={address} ray job submit --working-dir . "
-                "-- python jobs/classify.py ...; or give --ray-address HOST:6379"
-            )
         else:
+            _check_address(address)
             excludes = [".git", ".venv", "tests", "benchmarks"]
             ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excludes}, **common)
     except (ConnectionError, TimeoutError) as error:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.decode import SizePolicy
 from pipeline.errors import ConfigError
 from pipeline.names import NameFilter
+from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig, canonical_uri
 
 InputFormat = Literal["auto", "tar", "parquet", "files"]

@@ -1,6 +1,6 @@
 """The decode step's arithmetic: encoded bytes -> RGB pixels at the size that the network sees, or why not.
 
-No other file imports Pillow. What an image is, is told by its first bytes and never by its name. ICC profiles are
+What an image is, is told by its first bytes and never by its name. ICC profiles are
 ignored: values are taken for sRGB. Of an animation or a document of many pages, the first is taken.
 """
 
@@ -31,7 +31,7 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from pipeline.errors import ErrorCode, Failure
-from pipeline.pixels import gray_to_uint8
+from pipeline.pixels import to_rgb
 from pipeline.shards.record import error_text
 from pipeline.sizes import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
 
@@ -115,8 +115,8 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
 def decode_image(data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
     """The image's pixels, or why there are none; whatever the bytes are, it neither raises nor warns.
 
-    Decodes the whole image, converts it to RGB (`_to_rgb`), resizes it where the policy says so (bicubic, antialiased),
-    and turns it as EXIF says.
+    The whole image is decoded, converted to RGB (`pipeline.pixels`), resized where the policy says so (bicubic,
+    antialiased), and turned as EXIF says.
     """
     if not data:
         return FailedImage(failure=Failure(ErrorCode.DECODE_EMPTY, "the image has no bytes"))
@@ -134,7 +134,7 @@ def decode_image(data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
             size = net_size(*native, policy)
             if isinstance(size, NetSize):
                 _check_whole(image, data)
-                rgb = _to_rgb(image)
+                rgb = to_rgb(image)
                 # Once more, now that the file is read to its end: the EXIF of a PNG may stand behind its pixels.
                 orientation = _orientation(image)
                 native = _turned(rgb.size, orientation)
@@ -198,39 +198,3 @@ def _resize_and_turn(rgb: Image.Image, size: NetSize, orientation: int) -> Image
     if rgb.size != before_turn:
         rgb = rgb.resize(before_turn, Image.Resampling.BICUBIC)
     return rgb.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else rgb
-
-
-def _to_rgb(image: ImageFile) -> Image.Image:
-    """The loaded image in RGB.
-
-    | mode                             | becomes                                                             |
-    | -------------------------------- | ------------------------------------------------------------------- |
-    | RGB                              | itself                                                              |
-    | 1, L                             | grey                                                                |
-    | P                                | the palette's colours                                               |
-    | RGBA RGBa LA La PA, P with alpha | composited on white                                                 |
-    | 1, L, I;16 or RGB with a key     | the key colour becomes white (16-bit RGB: compared by its high byte) |
-    | I;16 and its byte orders, I, F   | grey, scaled by `pixels.gray_to_uint8`                              |
-    | CMYK YCbCr HSV                   | Pillow's arithmetic, no profile                                     |
-    | LAB                              | through LittleCMS to sRGB                                           |
-    """
-    args = image.tile[0].args if image.tile else None
-    raw_mode = args if isinstance(args, str) else args[0] if args else None
-    image.load()
-    key = image.info.get("transparency")
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        gray = gray_to_uint8(values, max_value=4095 if raw_mode == "I;12" else 65535)
-        if isinstance(key, int):
-            gray[values == key] = 255
-        return Image.fromarray(gray).convert("RGB")
-    if raw_mode == "RGB;16B" and key is not None:
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    elif raw_mode in ("L;2", "L;4") and key is not None:
-        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[raw_mode]
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, "white")
-        white.paste(rgba, mask=rgba)
-        return white
-    return image if image.mode == "RGB" else image.convert("RGB")

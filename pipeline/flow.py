@@ -14,7 +14,6 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.chunk import map_chunks
-from pipeline.decode import SizePolicy
 from pipeline.decode_step import decode_chunk
 from pipeline.errors import PipelineError
 from pipeline.infer import Classifier, InferConfig
@@ -22,6 +21,7 @@ from pipeline.plan import PlannedShard, from_table, to_table
 from pipeline.processors import Processors
 from pipeline.read import ReadConfig, read_shard
 from pipeline.sink import SliceDatasink
+from pipeline.sizes import SizePolicy
 
 logger = logging.getLogger(__name__)
 

@@ -134,7 +134,7 @@ class CheckedFile(io.FileIO):
     read = io.RawIOBase.read  # type: ignore[assignment]
 
 
-def put(path: str, data: bytes | memoryview, *, if_absent: bool, if_match: str | None) -> str:
+def put(path: str, data: bytes, *, if_absent: bool, if_match: str | None) -> str:
     """Writes a whole file and returns its ETag; both it and its name are on the disk then.
 
     Raises:
@@ -193,9 +193,9 @@ def sweep(path: str) -> int:
     return count
 
 
-def _write(temporary: Path, data: bytes | memoryview) -> str:
+def _write(temporary: Path, data: bytes) -> str:
     with io.FileIO(temporary, "xb") as file:
-        view = memoryview(data).cast("B")
+        view = memoryview(data)
         while view:
             view = view[file.write(view) :]
         # Before the name appears: after a power cut it must not stand for an empty file.

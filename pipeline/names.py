@@ -40,7 +40,8 @@ def is_hidden(name: str) -> bool:
     parts = PurePosixPath(name).parts
     if name.endswith("/") or not parts or "__MACOSX" in parts:
         return True
-    return any(part.startswith(".") for part in parts) or (parts[-1].startswith("_") and not has_image_ending(name))
+    hidden = any(part.startswith(".") and part != ".." for part in parts)
+    return hidden or (parts[-1].startswith("_") and not has_image_ending(name))
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -1,7 +1,51 @@
-"""Grey values of more than eight bits, scaled to eight. Pillow's own conversion would clip them."""
+"""Every mode that Pillow decodes to, as RGB of eight bits."""
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+_KEY_SCALE = {"L;2": 85, "L;4": 17}
+
+
+def to_rgb(image: ImageFile) -> Image.Image:
+    """The image, decoded, in RGB; ICC profiles are ignored.
+
+    | mode                             | becomes                                                              |
+    | -------------------------------- | -------------------------------------------------------------------- |
+    | RGB                              | itself                                                               |
+    | 1, L                             | grey                                                                 |
+    | P                                | the palette's colours                                                |
+    | RGBA RGBa LA La PA, P with alpha | composited on white                                                  |
+    | 1, L, I;16 or RGB with a key     | the key colour becomes white (16-bit RGB: compared by its high byte) |
+    | I;16 in any byte order, I, F     | grey, scaled as by `gray_to_uint8`                                   |
+    | CMYK YCbCr HSV                   | by Pillow's arithmetic                                               |
+    | LAB                              | sRGB, by LittleCMS                                                   |
+
+    Raises:
+        Exception: anything, as Pillow does over broken bytes.
+    """
+    args = image.tile[0].args if image.tile else None  # gone once it is decoded
+    raw_mode = args if isinstance(args, str) else args[0] if args else None
+    image.load()
+    key = image.info.get("transparency")
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        gray = gray_to_uint8(values, max_value=4095 if raw_mode == "I;12" else 65535)
+        if isinstance(key, int):
+            gray[values == key] = 255
+        return Image.fromarray(gray).convert("RGB")
+    # Pillow gives the key at the file's depth, but the pixels with eight bits.
+    if key is not None and raw_mode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif key is not None and raw_mode in _KEY_SCALE:
+        image.info["transparency"] = key * _KEY_SCALE[raw_mode]
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> npt.NDArray[np.uint8]:
@@ -38,6 +82,7 @@ def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> np
     # float64: the difference of two float32 may overflow a float32.
     scaled = np.where(known, values, offset).astype(np.float64)
     scaled -= offset
-    scaled *= 255 / whitest
+    scaled *= 255  # before the division: x * (255 / y) would put some halves below the half
+    scaled /= whitest
     scaled[~known] = 0
     return (scaled + 0.5).astype(np.uint8)

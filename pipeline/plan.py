@@ -19,6 +19,9 @@ from pipeline.layout import ShardState, hash16, readable_name
 from pipeline.listing import Found, Survey
 from pipeline.output import PublishedFile
 
+# Loose files in a group, about: enough that a read task is worth its overhead, however small the slices are.
+_GROUP_FILES = 4096
+
 ShardFormat = Literal["tar", "parquet", "files"]
 
 
@@ -171,7 +174,7 @@ def make_plan(
         published: the output's files.
         states: the same by shard.
         earlier: the shards of all earlier plans over this output, oldest first.
-        rows_per_file: loose files in a group.
+        rows_per_file: rows at which a slice ends; a group of loose files is a multiple of it.
         count_records: (tar or Parquet object, at most) -> records in it; called only under `--limit`.
     """
     done: dict[str, list[DoneSlice]] = {}
@@ -207,7 +210,8 @@ def make_plan(
         shard.format == "files" and shard.hash16 in states and states[shard.hash16].complete for shard in known.values()
     )
     loose = [found for found in survey.found if found.kind == "files" and found.info.uri not in covered]
-    fresh += _group(loose[: budget.take(len(loose))], rows_per_file)
+    group_size = rows_per_file * max(1, _GROUP_FILES // rows_per_file)
+    fresh += _group(loose[: budget.take(len(loose))], group_size)
 
     shards = [
         replace(shard, done=tuple(sorted(done.get(shard.hash16, []), key=lambda d: d.slice)))
@@ -256,10 +260,10 @@ def _object_shard(
     )
 
 
-def _group(loose: Sequence[Found], rows_per_file: int) -> Iterator[PlannedShard]:
+def _group(loose: Sequence[Found], group_size: int) -> Iterator[PlannedShard]:
     """Groups of loose files in listing order; a key that repeats within a group gets `@<row>`."""
-    for start in range(0, len(loose), rows_per_file):
-        group = loose[start : start + rows_per_file]
+    for start in range(0, len(loose), group_size):
+        group = loose[start : start + group_size]
         code = hash16("\n".join(found.info.uri for found in group))
         seen: set[str] = set()
         members = []

@@ -24,6 +24,7 @@ from pipeline.shards.files import read_files
 from pipeline.shards.parquet import check_columns, num_rows, read_parquet, read_schema
 from pipeline.shards.record import Record, ShardEnd
 from pipeline.shards.tar import read_tar
+from pipeline.sizes import NetSize, SizePolicy, net_size
 from pipeline.storage import ChangedError, NotFoundError, StoreError, open_reader
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class ReadConfig:
         input: globs, columns and the store.
         rows_per_file, max_file_bytes: where slices end.
         row_bytes: predicted size of one output row without its kept columns.
-        max_image_pixels: pixels that an image has at most once it is decoded.
+        sizes: what becomes of small and large images; it decides their decoded size.
         pass_number: which pass of the run this is.
         last_pass: sources that cannot be read become failed rows; before the last pass they are left for the next.
     """
@@ -46,7 +47,7 @@ class ReadConfig:
     rows_per_file: int
     max_file_bytes: int
     row_bytes: int
-    max_image_pixels: int
+    sizes: SizePolicy
     pass_number: int
     last_pass: bool
 
@@ -133,7 +134,8 @@ def _place(row: int, record: Record, config: ReadConfig) -> _Placed:
     decoded = 0
     if record.data is not None and record.failure is None:
         size = probe_size(record.data)
-        decoded = len(record.data) if size is None else 3 * min(size[0] * size[1], config.max_image_pixels)
+        net = None if size is None else net_size(*size, config.sizes)
+        decoded = 3 * net.width * net.height if isinstance(net, NetSize) else 0 if net else len(record.data)
     texts = (record.key, record.true_label, *record.kept)
     return _Placed(row, record, decoded, config.row_bytes + sum(len(text) for text in texts if text is not None))
 

@@ -17,7 +17,7 @@ from pipeline.checkpoint import Checkpoint, fetch_checkpoint
 from pipeline.cluster import joined_cluster, put_object
 from pipeline.collect import CollectorState, Receipt, SinkConfig
 from pipeline.config import ClassifyConfig
-from pipeline.errors import OutputError, PipelineError, StoppedError
+from pipeline.errors import OutputError, PipelineError
 from pipeline.flow import FlowConfig, run_pass
 from pipeline.identity import check_identity, claim_identity, classify_identity, identity_digest
 from pipeline.infer import InferConfig
@@ -152,7 +152,7 @@ def execute(run: _Run, on_progress: Callable[[Progress], None]) -> Report:
         _write_plan(run)
         try:
             last_error = _run_passes(run, on_progress)
-        except (StoppedError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             status = "stopped"
         return _close(run, status, last_error)
     except StoreError as error:
@@ -208,7 +208,7 @@ def _passes_on_cluster(run: _Run, processors: Processors, on_progress: Callable[
                     rows_per_file=output.rows_per_file,
                     max_file_bytes=output.max_file_mib * 2**20,
                     row_bytes=256 + 12 * config.top_k,
-                    max_image_pixels=config.sizes.max_image_pixels,
+                    sizes=config.sizes,
                     pass_number=run.passes,
                     last_pass=last_pass,
                 ),

@@ -195,7 +195,7 @@ def list_objects(
 ) -> Iterator[ObjectInfo]:
     """Every object below a folder or prefix, or the one object that the URI is; nothing if there is none.
 
-    The order is that of the URIs' code points on every store. Folder placeholders of object stores are left out.
+    The order is that of the URIs' code points on every store. Placeholders of folders that hold something are left out.
 
     Args:
         on_skipped: told each name that cannot be read (no UTF-8, dangling links, keys with empty parts or control
@@ -294,9 +294,7 @@ def open_reader(uri: str, config: StoreConfig, *, size: int, etag: str | None, r
     return io.BufferedReader(_BlockReader(uri, config, size, etag, read_ahead), _BUFFER_BYTES)
 
 
-def put(
-    uri: str, data: bytes | memoryview, config: StoreConfig, *, if_absent: bool = False, if_match: str | None = None
-) -> str:
+def put(uri: str, data: bytes, config: StoreConfig, *, if_absent: bool = False, if_match: str | None = None) -> str:
     """Writes a whole object by one request and returns its ETag.
 
     A conditional write whose first answer was lost finds its own bytes under the name when it is asked again; that
@@ -416,6 +414,9 @@ def _open(uri: str, config: StoreConfig, *, upload_bytes: int = 0, retries: bool
         raise StoreError(
             f"{uri!r}: a key with empty parts, '.' or '..' parts or control characters cannot be addressed"
         )
+    if _client_pid not in (0, os.getpid()):
+        # The client's threads did not come along, so that its first request would wait for ever.
+        raise StoreError(f"{uri}: object stores cannot be used in a forked process; start it by spawn")
     timeout_s = config.timeout_s * (1 + upload_bytes // _TIMEOUT_BYTES)
     # Making one takes boto3 a while, and it is not made for threads.
     with _clients_lock:
@@ -503,22 +504,22 @@ class _BlockReader(io.RawIOBase):
         return position
 
     def readinto(self, buffer: Any) -> int:
-        if self._position >= self._size:
-            return 0
-        index, offset = divmod(self._position, _BLOCK_BYTES)
-        if index != self._index:
-            self._turn_to(index)
-        part = self._block[offset : offset + len(buffer)]
+        part = self._next_part(len(buffer))
         buffer[: len(part)] = part
-        self._position += len(part)
         return len(part)
 
     def readall(self) -> bytes:
-        data = bytearray(max(0, self._size - self._position))
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self.readinto(rest) :]
-        return bytes(data)
+        return b"".join(iter(lambda: self._next_part(_BLOCK_BYTES), b""))
+
+    def _next_part(self, max_bytes: int) -> memoryview:
+        if self._position >= self._size:
+            return memoryview(b"")
+        index, offset = divmod(self._position, _BLOCK_BYTES)
+        if index != self._index:
+            self._turn_to(index)
+        part = self._block[offset : offset + max_bytes]
+        self._position += len(part)
+        return part
 
     def _turn_to(self, index: int) -> None:
         reads_on = index == self._index + 1
@@ -617,6 +618,8 @@ class _Aws(NamedTuple):
 
 
 _clients_lock = threading.Lock()
+# The process that made the first client.
+_client_pid = 0
 
 
 def forget_clients() -> None:
@@ -628,6 +631,8 @@ def forget_clients() -> None:
 
 @functools.lru_cache(maxsize=64)
 def _client(scheme: str, bucket: str, config: StoreConfig, timeout_s: float, retries: bool) -> ObjectStore:
+    global _client_pid
+    _client_pid = os.getpid()
     seconds = timedelta(seconds=timeout_s)
     client_options: Any = {"timeout": seconds, "connect_timeout": min(seconds, timedelta(seconds=10))}
     # Only listings leave retries to the client, which knows the page it is at; it retries no lost conditional write.

@@ -1,4 +1,7 @@
-"""Reads a Parquet file of encoded images row by row; memory holds a few rows, and a page of each column."""
+"""Reads a Parquet file of encoded images row by row; memory holds a few rows, and a page of each column.
+
+How large a page is, the writer decided: pyarrow puts 1024 rows of a column of bytes into one.
+"""
 
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -57,9 +60,10 @@ def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
         return image_column
     files = {name.lower(): name for name, kind in types.items() if _is_file(kind)}
     plain = {name.lower(): name for name, kind in types.items() if _is_bytes(kind)}
-    # A struct of bytes and path is a file whatever its name; bytes may be anything, so their name must be known.
-    found = [named[name] for named in (files, plain) for name in IMAGE_COLUMNS if name in named]
+    found = [files[name] for name in IMAGE_COLUMNS if name in files]
+    # One struct of bytes and path is the image whatever its name; bytes may be anything, so their name must be known.
     found += files.values() if len(files) == 1 else ()
+    found += [plain[name] for name in IMAGE_COLUMNS if name in plain]
     if not found:
         raise ValueError(f"no column is known to hold images; name one with --image-column: {there_are}")
     return found[0]
@@ -98,6 +102,8 @@ def read_parquet(
         parquet = _open(guarded)
         image = find_image_column(parquet.schema_arrow, image_column)
     except ValueError as error:
+        if error is guarded.error:
+            raise
         yield Record(key=None, data=None, failure=Failure(ErrorCode.SOURCE_UNREADABLE, str(error)[:200]))
         yield ShardEnd()
         return

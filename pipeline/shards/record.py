@@ -9,7 +9,7 @@ from pipeline.errors import Failure
 MAX_ENCODED_BYTES = 256 * 2**20
 """A record with more encoded bytes than this is not read: it fails as `image.too_large`."""
 
-MAX_ERROR_CHARS = 180
+MAX_ERROR_CHARS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def as_text(value: object) -> str | None:
 
 
 def error_text(error: BaseException) -> str:
-    """An error of a library as one line of at most 180 characters that is the same on every attempt (no addresses)."""
+    """An error of a library as one line of at most 150 characters that is the same on every attempt (no addresses)."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable.split())[:MAX_ERROR_CHARS]

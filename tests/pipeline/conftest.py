@@ -15,6 +15,7 @@ from pipeline.config import InputConfig
 from pipeline.infer import CLASSIFY_COLUMNS
 from pipeline.read import ReadConfig
 from pipeline.schema import record_schema
+from pipeline.sizes import SizePolicy
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def read_config() -> Callable[..., ReadConfig]:
     def make(**changes) -> ReadConfig:
         config = ReadConfig(
             input=InputConfig(uris=("/nowhere",)), rows_per_file=4, max_file_bytes=2**30, row_bytes=256,
-            max_image_pixels=2**22, pass_number=1, last_pass=False,
+            sizes=SizePolicy(), pass_number=1, last_pass=False,
         )  # fmt: skip
         return replace(config, **changes)
 

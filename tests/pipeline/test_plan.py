@@ -2,6 +2,7 @@
 
 from pathlib import PurePosixPath
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +51,18 @@ def plan(found, files=(), earlier=(), limit=None, rows_per_file=4, count=lambda 
     return make_plan(Survey(tuple(found), 0), list(files), states, list(earlier), config, rows_per_file, count)
 
 
-def test_loose_files_are_grouped_by_rows_per_file_and_keep_their_order():
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    monkeypatch.setattr("pipeline.plan._GROUP_FILES", 1)
+
+
+def test_a_group_holds_as_many_whole_slices_as_are_worth_a_read_task(monkeypatch):
+    monkeypatch.setattr("pipeline.plan._GROUP_FILES", 11)
+    shards = plan(loose(*(f"{i:02d}.jpg" for i in range(25))), rows_per_file=4).shards
+    assert [shard.num_records for shard in shards] == [8, 8, 8, 1]
+
+
+def test_loose_files_are_grouped_and_keep_their_order():
     shards = plan(loose(*(f"{i:02d}.jpg" for i in range(10)))).shards
     assert [shard.num_records for shard in shards] == [4, 4, 2]
     assert [member.key for shard in shards for member in shard.members] == [f"{i:02d}.jpg" for i in range(10)]

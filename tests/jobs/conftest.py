@@ -1,0 +1,82 @@
+"""A tiny real model, drawn images, and the command as a user runs it."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.config import PVTv2Config
+from model.random_weights import random_weights
+from model.weights import save_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = tuple(f"class {i}" for i in range(10))
+TIMEOUT_S = 240
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished command."""
+
+    code: int
+    summary: dict[str, Any]
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a real, very small PVTv2 with ten named classes."""
+    config = PVTv2Config(
+        embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2),
+        sr_ratios=(8, 4, 2, 1), num_classes=10,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("weights")
+    save_checkpoint(random_weights(config, 0), config, LABELS, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def job_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a user of whose settings nothing is known, with a home of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "RAY_AUTH_MODE": "disabled"}
+
+
+@pytest.fixture(scope="session")
+def run_job(job_env: dict[str, str]) -> Callable[..., Result]:
+    """Runs `python jobs/classify.py` with some arguments, from a folder of its own, to its end."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None, cwd: Path = ROOT) -> Result:
+        command = [sys.executable, str(ROOT / "jobs" / "classify.py"), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=cwd, env={**job_env, **(env or {})}, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+        return Result(done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stdout, done.stderr)
+
+    return run
+
+
+def photo(seed: int, width: int | None = None, height: int | None = None, image_format: str = "PNG") -> bytes:
+    """An image of smooth colours, of a size that the seed draws where none is given."""
+    rng = np.random.default_rng(seed)
+    size = (width or int(rng.integers(33, 90)), height or int(rng.integers(33, 90)))
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+    body = io.BytesIO()
+    coarse.resize(size, Image.Resampling.BICUBIC).save(body, image_format)
+    return body.getvalue()
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., bytes]:
+    """(seed, width, height, format) -> an encoded image."""
+    return photo
