@@ -19,10 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "python 3.11 is needed (PYTHON=python3.11 make ...), this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if [ "$(TORCH)" = cpu ]; then \
-	  $(BIN)/pip install -q "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu" 2>/dev/null \
+	  $(BIN)/pip install -q --no-compile "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu" 2>/dev/null \
 	  || { $(BIN)/pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend cpu -c constraints.txt torch; }; \
 	fi
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	@rm -f $(VENV)/.ready-*; touch $@
 
 demo: setup  ## make sample shards, classify them on a local Ray, show rows and throughput

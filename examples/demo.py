@@ -17,7 +17,7 @@ FOLDER = ROOT / "build" / "demo"
 _ROWS = """
     SELECT parse_filename(shard) AS shard, key, status, coalesce(error_code, '') AS error_code,
            width || 'x' || height AS size, net_width || 'x' || net_height AS network_saw,
-           label, round(score, 3) AS score
+           label_id, printf('%.3f', score) AS score
     FROM read_parquet($files) ORDER BY status, shard, row LIMIT 12
 """
 
@@ -36,8 +36,8 @@ def main() -> int:
     if result.returncode:
         return result.returncode
     print("\nThe weights are random: the labels below mean nothing, the rest is real.\n")
-    duckdb.execute(_ROWS, {"files": str(output / "data" / "*.parquet")})
-    print(_table([column[0] for column in duckdb.description], duckdb.fetchall()))
+    rows = duckdb.sql(_ROWS, params={"files": str(output / "data" / "*.parquet")})
+    print(_table(list(rows.columns), rows.fetchall()))
     print(
         f"\n{summary['listed']} images: {summary['ok']} ok, {summary['failed']} failed {summary['failed_by_code']}\n"
         f"{summary['images_per_s']} images/s, {summary['mpix_per_s']} Mpix/s, {summary['gmac_per_s']} GMAC/s over the "

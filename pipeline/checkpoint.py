@@ -10,7 +10,9 @@ from model.labels import parse_labels
 from model.weights import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, LoadedModel, parse_checkpoint
 from pipeline.config import ClassifyConfig
 from pipeline.errors import ConfigError
-from pipeline.storage import NotFoundError, StoreConfig, StoreError, join_uri, read
+from pipeline.storage import StoreConfig, read
+from pipeline.store_errors import NotFoundError, StoreError
+from pipeline.uris import join_uri
 
 logger = logging.getLogger(__name__)
 

@@ -69,7 +69,7 @@ class Chunk:
         seconds: time spent on the chunk by each of `STEPS`.
         rows: one row a record: `schema.record_schema` and what the steps add.
         payload: after read the encoded images, after decode the pixels (uint8, HWC, native size, one image after the
-            other without padding), after infer nothing. `rows` has the columns `offset` and `length` into it.
+            other without padding), after infer nothing. `rows` has the columns `schema.PAYLOAD_COLUMNS` into it.
     """
 
     header: Header

@@ -20,7 +20,9 @@ from pipeline.account import Footer, Totals
 from pipeline.chunk import STEPS, Chunk, Header
 from pipeline.layout import DATA, SliceName
 from pipeline.output import FOOTER_KEY, read_footer
-from pipeline.storage import ExistsError, StoreConfig, StoreError, head, join_uri, put
+from pipeline.storage import StoreConfig, head, put
+from pipeline.store_errors import ExistsError, StoreError
+from pipeline.uris import join_uri
 
 logger = logging.getLogger(__name__)
 

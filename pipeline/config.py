@@ -6,7 +6,8 @@ from typing import Literal
 from pipeline.errors import ConfigError
 from pipeline.names import NameFilter
 from pipeline.sizes import SizePolicy
-from pipeline.storage import StoreConfig, canonical_uri
+from pipeline.storage import StoreConfig
+from pipeline.uris import canonical_uri
 
 InputFormat = Literal["auto", "tar", "parquet", "files"]
 Device = Literal["auto", "cpu", "cuda"]

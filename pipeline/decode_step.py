@@ -10,8 +10,9 @@ import pyarrow as pa
 from pipeline.chunk import Chunk, set_columns
 from pipeline.decode import FailedImage, SizePolicy, decode_image
 from pipeline.isolation import IsolatedDecoder
-from pipeline.schema import BASE_COLUMNS
+from pipeline.schema import BASE_COLUMNS, PAYLOAD_COLUMNS
 
+_PLACES = tuple(PAYLOAD_COLUMNS.names)
 _CHANGED = ("status", "error_code", "error_message", "width", "height", "net_width", "net_height", "scale")
 
 
@@ -24,14 +25,15 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
     """
     started = time.perf_counter()
     rows = chunk.rows
-    columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in (*_CHANGED, "offset", "length")}
+    columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in (*_CHANGED, *_PLACES)}
     encoded = memoryview(chunk.payload)
     decode = _isolated().decode if careful else decode_image
     pixels: list[np.ndarray] = []
     offset = 0
+    offsets, lengths = (columns[name] for name in _PLACES)
     for index in range(rows.num_rows):
-        start, length = columns["offset"][index], columns["length"][index]
-        columns["offset"][index], columns["length"][index] = offset, 0
+        start, length = offsets[index], lengths[index]
+        offsets[index], lengths[index] = offset, 0
         if columns["status"][index] != "ok":
             continue
         image = decode(bytes(encoded[start : start + length]), sizes)
@@ -43,11 +45,11 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
             continue
         columns["net_height"][index], columns["net_width"][index] = image.pixels.shape[:2]
         columns["scale"][index] = image.scale
-        columns["length"][index] = image.pixels.nbytes
+        lengths[index] = image.pixels.nbytes
         offset += image.pixels.nbytes
         pixels.append(image.pixels)
     arrays = {name: pa.array(columns[name], BASE_COLUMNS.field(name).type) for name in _CHANGED}
-    arrays |= {name: pa.array(columns[name], pa.int64()) for name in ("offset", "length")}
+    arrays |= {name: pa.array(columns[name], pa.int64()) for name in _PLACES}
     return chunk.with_step("decode_s", started, set_columns(rows, arrays), _join(pixels, offset))
 
 
@@ -66,5 +68,3 @@ def _join(pixels: list[np.ndarray], num_bytes: int) -> pa.Buffer:
 def _isolated() -> IsolatedDecoder:
     """This worker's child; it ends with the worker, when its input does."""
     return IsolatedDecoder()
-
-

@@ -5,7 +5,10 @@ and the driver runs again what was not published (see `run.py`).
 """
 
 import logging
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +18,6 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.chunk import map_chunks
 from pipeline.decode_step import decode_chunk
-from pipeline.errors import PipelineError
 from pipeline.infer import Classifier, InferConfig
 from pipeline.plan import PlannedShard, from_table, to_table
 from pipeline.processors import Processors
@@ -32,6 +34,7 @@ TARGET_BLOCK_BYTES = 8 * 2**20
 # keeps a broken installation from grinding through the whole input.
 MAX_ERRORED_BLOCKS = 32
 _TASK_RETRIES = 2
+_NAMES_AN_ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*: ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,73 +54,94 @@ class FlowConfig:
     careful: bool
 
 
-def run_pass(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) -> None:
+def run_pass(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) -> list[str]:
     """Runs the shards once, end to end; what could not be published is for the caller to find.
 
-    Raises:
-        PipelineError: Ray gave the pass up; its message says why.
+    Returns:
+        Why blocks were dropped, or the pass was given up, in the order in which it happened; mostly empty.
     """
     context = DataContext.get_current()
     context.target_max_block_size = TARGET_BLOCK_BYTES
     context.max_errored_blocks = MAX_ERRORED_BLOCKS
     context.enable_progress_bars = False
+    with _complaints() as complaints:
+        try:
+            _run(shards, config, sink)
+        except ray.exceptions.RayError as error:
+            complaints.reasons.append(_reason(error))
+    return complaints.reasons
+
+
+def _run(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) -> None:
     processors = config.processors
-    _quieten_ray()
-    try:
-        (
-            ray.data.from_arrow(to_table(shards))
-            .repartition(target_num_rows_per_block=1)
-            .map_batches(
-                _read,
-                fn_kwargs={"config": config.read},
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=processors.read_cpus,
-                max_retries=_TASK_RETRIES,
-            )
-            .map_batches(
-                _decode,
-                fn_kwargs={"sizes": config.sizes, "careful": config.careful},
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=processors.decode_cpus,
-                max_retries=_TASK_RETRIES,
-            )
-            .map_batches(
-                _Infer,
-                fn_constructor_args=(config.weights, config.infer),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(
-                    min_size=processors.num_actors[0],
-                    max_size=processors.num_actors[1],
-                    max_concurrent_calls_per_actor=2,
-                    enable_true_multi_threading=False,
-                ),
-                num_cpus=processors.actor_cpus,
-                num_gpus=processors.actor_gpus,
-                max_restarts=_TASK_RETRIES,
-                max_task_retries=_TASK_RETRIES,
-            )
-            .write_datasink(sink, ray_remote_args={"num_cpus": 0, "max_retries": _TASK_RETRIES})
+    (
+        ray.data.from_arrow(to_table(shards))
+        .repartition(target_num_rows_per_block=1)
+        .map_batches(
+            _read,
+            fn_kwargs={"config": config.read},
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=processors.read_cpus,
+            max_retries=_TASK_RETRIES,
         )
-    except ray.exceptions.RayError as error:
-        raise PipelineError(_reason(error)) from error
+        .map_batches(
+            _decode,
+            fn_kwargs={"sizes": config.sizes, "careful": config.careful},
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=processors.decode_cpus,
+            max_retries=_TASK_RETRIES,
+        )
+        .map_batches(
+            _Infer,
+            fn_constructor_args=(config.weights, config.infer),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                min_size=processors.num_actors[0],
+                max_size=processors.num_actors[1],
+                max_concurrent_calls_per_actor=2,
+                enable_true_multi_threading=False,
+            ),
+            num_cpus=processors.actor_cpus,
+            num_gpus=processors.actor_gpus,
+            max_restarts=_TASK_RETRIES,
+            max_task_retries=_TASK_RETRIES,
+        )
+        .write_datasink(sink, ray_remote_args={"num_cpus": 0, "max_retries": _TASK_RETRIES})
+    )
 
 
-def _quieten_ray() -> None:
-    """Leaves of Ray Data's own lines the errors, without their tracebacks; its log file keeps everything."""
-    # Retries and restarts have no other spelling in this version of Ray, which the package is pinned to.
+class _Complaints(logging.Handler):
+    """Takes Ray Data's errors while a pass runs: one line each in our log, their tracebacks in Ray's log file only."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.reasons: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Notes one error."""
+        error = record.exc_info[1] if record.exc_info else None
+        reason = _reason(error) if error is not None else record.getMessage().partition("\n")[0]
+        self.reasons.append(reason)
+        logger.warning("block.dropped reason=%s", reason)
+
+
+@contextmanager
+def _complaints() -> Iterator[_Complaints]:
+    # They advise on what is chosen here on purpose, and on spellings that the pinned version has no other for.
+    warnings.filterwarnings("ignore", module=r"ray\.data")
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-    for handler in logging.getLogger("ray.data").handlers:
-        if type(handler).__name__ == "PlainRayHandler" and not handler.filters[1:]:
-            handler.setLevel(logging.ERROR)
-            handler.addFilter(_first_line_only)
-
-
-def _first_line_only(record: logging.LogRecord) -> bool:
-    record.exc_info = record.exc_text = None
-    return True
+    ray_logger, complaints = logging.getLogger("ray.data"), _Complaints()
+    for handler in ray_logger.handlers:
+        if type(handler).__name__ == "PlainRayHandler":
+            handler.setLevel(logging.CRITICAL)
+    ray_logger.addHandler(complaints)
+    try:
+        yield complaints
+    finally:
+        ray_logger.removeHandler(complaints)
 
 
 def _read(batch: Any, config: ReadConfig) -> Any:
@@ -141,7 +165,11 @@ class _Infer:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of the innermost cause: Ray wraps it in several tracebacks."""
-    cause = getattr(error, "cause", None) or error
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1].strip()[:300] if lines else 'no message'}"
+    """The line that names the innermost error; Ray wraps it in tracebacks above and advice below."""
+    cause = error
+    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
+        cause = inner
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    named = [line for line in lines if _NAMES_AN_ERROR.match(line)]
+    text = named[-1] if named else f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
+    return text[:300]

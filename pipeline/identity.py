@@ -10,7 +10,9 @@ from pipeline.config import ClassifyConfig
 from pipeline.errors import OutputError
 from pipeline.layout import JOB_FILE
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.storage import ExistsError, StoreConfig, join_uri, put, read
+from pipeline.storage import StoreConfig, put, read
+from pipeline.store_errors import ExistsError
+from pipeline.uris import join_uri
 
 
 def classify_identity(config: ClassifyConfig, loaded: LoadedModel, labels: tuple[str, ...] | None) -> dict[str, Any]:

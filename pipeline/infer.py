@@ -17,7 +17,7 @@ from pipeline.allocator import tune_allocator
 from pipeline.batch import plan_packs
 from pipeline.chunk import Chunk, set_columns
 from pipeline.errors import ErrorCode
-from pipeline.schema import CLASSIFY_COLUMNS
+from pipeline.schema import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -135,16 +135,16 @@ class Classifier:
             **{name: pa.array(values[name], CLASSIFY_COLUMNS.field(name).type) for name in CLASSIFY_COLUMNS.names},
             "macs": pa.array(macs, pa.int64()),
         }
-        return set_columns(rows, arrays).drop_columns(["offset", "length"])
+        return set_columns(rows, arrays).drop_columns(PAYLOAD_COLUMNS.names)
 
 
 def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:
     """The readable images as HWC uint8 tensors: views on the chunk's memory, which is never written to."""
     pixels = np.frombuffer(chunk.payload, np.uint8)
-    columns = chunk.rows.select(["offset", "net_height", "net_width"]).to_pydict()
+    columns = chunk.rows.select(["payload_offset", "net_height", "net_width"]).to_pydict()
     images = []
     for index in ok:
-        offset, height, width = (columns[name][index] for name in ("offset", "net_height", "net_width"))
+        offset, height, width = (columns[name][index] for name in ("payload_offset", "net_height", "net_width"))
         view = pixels[offset : offset + height * width * 3].reshape(height, width, 3)
         images.append(_read_only_tensor(view))
     return images

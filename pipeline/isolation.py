@@ -14,6 +14,7 @@ from pipeline.errors import ErrorCode, Failure
 DECODE_TIMEOUT_S = 120.0
 _ROOT = Path(__file__).resolve().parent.parent
 _LENGTH_BYTES = 8
+_STDERR = 2
 
 
 class IsolatedDecoder:
@@ -21,64 +22,84 @@ class IsolatedDecoder:
 
     def __init__(self, timeout_s: float = DECODE_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._child: subprocess.Popen | None = None
+        self._child: _Child | None = None
 
     def decode(self, data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
         """What `decode_image` gives; a child that dies or takes too long is `decode.crashed`."""
-        child = self._child = self._child or _start()
-        assert child.stdin is not None and child.stdout is not None
+        if self._child is not None and self._child.process.poll() is not None:
+            self.close()  # it died between two images, which is no fault of this one
+        child = self._child = self._child or _Child()
         late = threading.Event()
-        timer = threading.Timer(self._timeout_s, _kill, (child, late))
+        timer = threading.Timer(self._timeout_s, _kill, (child.process, late))
         timer.start()
         try:
-            _send(child.stdin, (data, policy))
-            answer = _receive(child.stdout)
+            _send(child.requests, (data, policy))
+            answer = _receive(child.answers)
         except OSError:
             answer = None
         finally:
             timer.cancel()
+            timer.join()
+        if answer is None or late.is_set():
+            self.close()
         if answer is not None:
             return answer
-        self.close()
         if late.is_set():
             message = f"decoding did not end within {self._timeout_s:g} s"
         else:
-            message = f"decoding ended its process with status {child.returncode}"
+            message = f"decoding ended its process with status {child.process.returncode}"
         return FailedImage(failure=Failure(ErrorCode.DECODE_CRASHED, message))
 
     def close(self) -> None:
         """Ends the child."""
         if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            for pipe in (self._child.stdin, self._child.stdout):
-                if pipe is not None:
-                    pipe.close()
+            self._child.close()
             self._child = None
 
 
-def _start() -> subprocess.Popen:
-    path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.isolation import serve; serve()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-        bufsize=0,
-    )
+class _Child:
+    """The process, and its two pipes. It answers on a pipe of its own: any library may print to stdout, at any time."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        read_end, write_end = os.pipe()
+        self.answers: IO[bytes] = os.fdopen(read_end, "rb", buffering=0)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"from pipeline.isolation import serve; serve({write_end})"],
+                stdin=subprocess.PIPE,
+                stdout=_STDERR,
+                env={**os.environ, "PYTHONPATH": path},
+                bufsize=0,
+                pass_fds=(write_end,),
+            )
+        finally:
+            os.close(write_end)  # so that the end of the child is the end of its answers
+        assert self.process.stdin is not None
+        self.requests: IO[bytes] = self.process.stdin
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+        self.requests.close()
+        self.answers.close()
 
 
-def serve() -> None:
-    """The child: answers until its input ends. Whatever a library prints goes to stderr, not among the answers."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    while (request := _receive(sys.stdin.buffer)) is not None:
-        _send(answers, decode_image(*request))
+def serve(answers: int) -> None:
+    """The child: answers on a pipe until its input ends.
+
+    Args:
+        answers: file descriptor.
+    """
+    with os.fdopen(answers, "wb") as pipe:
+        while (request := _receive(sys.stdin.buffer)) is not None:
+            _send(pipe, decode_image(*request))
 
 
-def _kill(child: subprocess.Popen, late: threading.Event) -> None:
+def _kill(process: subprocess.Popen, late: threading.Event) -> None:
     late.set()
-    child.kill()
+    process.kill()
 
 
 def _send(pipe: IO[bytes], message: object) -> None:

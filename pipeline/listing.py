@@ -10,15 +10,9 @@ from typing import Literal
 from pipeline.config import InputConfig
 from pipeline.errors import ConfigError, InputError
 from pipeline.names import is_parquet, is_tar
-from pipeline.storage import (
-    DeniedError,
-    NotFoundError,
-    ObjectInfo,
-    StoreError,
-    is_inside,
-    list_objects,
-    name_of,
-)
+from pipeline.storage import ObjectInfo, list_objects
+from pipeline.store_errors import DeniedError, NotFoundError, StoreError
+from pipeline.uris import is_inside, name_of
 
 logger = logging.getLogger(__name__)
 

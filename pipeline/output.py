@@ -12,17 +12,9 @@ import pyarrow.parquet as pq
 from pipeline.account import Footer
 from pipeline.errors import OutputError
 from pipeline.layout import DATA, INDEX_FILE, SliceName
-from pipeline.storage import (
-    NotFoundError,
-    ObjectInfo,
-    StoreConfig,
-    join_uri,
-    list_objects,
-    name_of,
-    put,
-    read,
-    read_range,
-)
+from pipeline.storage import ObjectInfo, StoreConfig, list_objects, put, read, read_range
+from pipeline.store_errors import NotFoundError
+from pipeline.uris import join_uri, name_of
 
 logger = logging.getLogger(__name__)
 

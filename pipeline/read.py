@@ -19,13 +19,14 @@ from pipeline.decode import probe_size
 from pipeline.errors import ErrorCode, Failure, InputError
 from pipeline.listing import Found
 from pipeline.plan import PlannedShard
-from pipeline.schema import record_schema
+from pipeline.schema import PAYLOAD_COLUMNS, record_schema
 from pipeline.shards.files import read_files
 from pipeline.shards.parquet import check_columns, num_rows, read_parquet, read_schema
 from pipeline.shards.record import Record, ShardEnd
 from pipeline.shards.tar import read_tar
 from pipeline.sizes import NetSize, SizePolicy, net_size
-from pipeline.storage import ChangedError, NotFoundError, StoreError, open_reader
+from pipeline.storage import open_reader
+from pipeline.store_errors import ChangedError, NotFoundError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class _Placed:
 
     row: int
     record: Record
-    decoded_bytes: int
+    chunk_bytes: int
     output_bytes: int
 
 
@@ -91,32 +92,17 @@ def _wanted_records(shard: PlannedShard, config: ReadConfig) -> Iterator[_Placed
         if rows.start <= start:
             start = max(start, rows.stop)
     row = start if shard.format == "parquet" else 0
-    for item in _object_records(shard, config, start):
-        if isinstance(item, ShardEnd):
-            yield item
-            return
-        if shard.num_records is not None and row >= shard.num_records:
-            yield ShardEnd(0)
-            return
-        if not any(row in rows for rows in done_rows):
-            yield _place(row, item, config)
-        row += 1
-
-
-def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iterator[Record | ShardEnd]:
-    """The records of a tar or Parquet object (Parquet: from row `start` on), then a `ShardEnd`."""
     try:
-        with open_reader(shard.shard, config.input.store, size=shard.size, etag=shard.etag) as file:
-            if shard.format == "tar":
-                yield from read_tar(file, names=config.input.names, keep_columns=config.input.keep_columns)
-            else:
-                yield from read_parquet(
-                    file,
-                    image_column=config.input.image_column,
-                    keep_columns=config.input.keep_columns,
-                    start_row=start,
-                )
-        return
+        for item in _object_records(shard, config, start):
+            if isinstance(item, ShardEnd):
+                yield item
+                return
+            if shard.num_records is not None and row >= shard.num_records:
+                yield ShardEnd(0)
+                return
+            if not any(row in rows for rows in done_rows):
+                yield _place(row, item, config)
+            row += 1
     except NotFoundError:
         failure = Failure(ErrorCode.SOURCE_MISSING, "the object was listed but is gone")
     except ChangedError:
@@ -125,19 +111,49 @@ def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iter
         if not config.last_pass:
             raise
         failure = Failure(ErrorCode.SOURCE_UNREADABLE, f"the object could not be read ({type(error).__name__})")
-    yield Record(key=None, data=None, failure=failure)
+    for lost, key in _lost_records(shard, row, done_rows):
+        yield _place(lost, Record(key=key, data=None, failure=failure), config)
     yield ShardEnd(0)
 
 
+def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iterator[Record | ShardEnd]:
+    """The records of a tar or Parquet object (Parquet: from row `start` on), then a `ShardEnd`."""
+    with open_reader(shard.shard, config.input.store, size=shard.size, etag=shard.etag) as file:
+        if shard.format == "tar":
+            yield from read_tar(file, names=config.input.names, keep_columns=config.input.keep_columns)
+        else:
+            yield from read_parquet(
+                file,
+                image_column=config.input.image_column,
+                keep_columns=config.input.keep_columns,
+                start_row=start,
+            )
+
+
+def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> list[tuple[int, str | None]]:
+    """(row, key) of the records from `row` on that are lost with their source.
+
+    Those that are known to be there, before a done slice or by the plan's count, are lost each by itself. Where none
+    is, one without key stands for the rest: a shard whose every known record is done would not be read again.
+    """
+    num_known = shard.num_records
+    if num_known is None:
+        num_known = max((rows.stop for rows in done_rows), default=0)
+    missing = [at for at in range(row, num_known) if not any(at in rows for rows in done_rows)]
+    if missing or shard.num_records is not None:
+        return [(at, str(at) if shard.format == "parquet" else f"@{at}") for at in missing]
+    return [(max(row, num_known), None)]
+
+
 def _place(row: int, record: Record, config: ReadConfig) -> _Placed:
-    """The record with its sizes; the decoded one is the encoded one where the header does not tell."""
-    decoded = 0
+    """The record with its sizes. A chunk carries it encoded, then decoded: the larger of the two is what counts."""
+    num_bytes = 0
     if record.data is not None and record.failure is None:
         size = probe_size(record.data)
         net = None if size is None else net_size(*size, config.sizes)
-        decoded = 3 * net.width * net.height if isinstance(net, NetSize) else 0 if net else len(record.data)
+        num_bytes = max(len(record.data), 3 * net.width * net.height if isinstance(net, NetSize) else 0)
     texts = (record.key, record.true_label, *record.kept)
-    return _Placed(row, record, decoded, config.row_bytes + sum(len(text) for text in texts if text is not None))
+    return _Placed(row, record, num_bytes, config.row_bytes + sum(len(text) for text in texts if text is not None))
 
 
 def _cut(items: Iterator[_Placed | ShardEnd], shard: PlannedShard, config: ReadConfig, attempt: str) -> Iterator[Chunk]:
@@ -160,15 +176,16 @@ def _cut(items: Iterator[_Placed | ShardEnd], shard: PlannedShard, config: ReadC
             cursor = _Cursor(after_done[current.row], current.row)
         pending.append(current)
         cursor.output_bytes += current.output_bytes
-        pending_bytes += current.decoded_bytes
+        pending_bytes += current.chunk_bytes
         following = next(items)
         at_end = isinstance(following, ShardEnd)
         slice_ends = at_end or _next_slice(cursor, current, following, config)
         if slice_ends or _next_chunk(len(pending), pending_bytes, following):
-            ignored = sum(placed.record.ignored for placed in pending)
-            ignored += following.ignored if isinstance(following, ShardEnd) else 0
             slice_rows = current.row - cursor.first_row + 1 if slice_ends else None
             end = at_end and current.row > last_done_row
+            ignored = sum(placed.record.ignored for placed in pending)
+            # Where the shard's last slice is done, it has counted what stands behind it.
+            ignored += following.ignored if end and isinstance(following, ShardEnd) else 0
             header = cursor.header(shard, pending[0].row, len(pending), slice_rows, end, ignored)
             yield _chunk(header, pending, started, attempt, shard, config)
             started = time.perf_counter()
@@ -190,7 +207,7 @@ def _next_slice(cursor: "_Cursor", current: _Placed, following: _Placed | ShardE
 def _next_chunk(num_pending: int, pending_bytes: int, following: _Placed | ShardEnd) -> bool:
     """True if the record that follows does not fit into the chunk."""
     return isinstance(following, _Placed) and (
-        num_pending >= CHUNK_MAX_RECORDS or pending_bytes + following.decoded_bytes > CHUNK_MAX_BYTES
+        num_pending >= CHUNK_MAX_RECORDS or pending_bytes + following.chunk_bytes > CHUNK_MAX_BYTES
     )
 
 
@@ -251,33 +268,38 @@ def _chunk(
                 "encoded_bytes": None if record.data is None else len(record.data),
                 "true_label": record.true_label,
                 **dict(zip(config.input.keep_columns, record.kept, strict=False)),
-                "offset": offset,
-                "length": length,
+                "payload_offset": offset,
+                "payload_length": length,
             }
         )
         offset += length
-    schema = record_schema(config.input.keep_columns).append(pa.field("offset", pa.int64()))
-    table = pa.Table.from_pylist(rows, schema=schema.append(pa.field("length", pa.int64())))
+    schema = pa.schema([*record_schema(config.input.keep_columns), *PAYLOAD_COLUMNS])
     return Chunk(
         header=header,
         attempt=attempt,
         pass_number=config.pass_number,
         seconds={**dict.fromkeys(STEPS, 0.0), "read_s": time.perf_counter() - started},
-        rows=table,
+        rows=pa.Table.from_pylist(rows, schema=schema),
         payload=pa.py_buffer(b"".join(payload)),
     )
 
 
 def count_records(found: Found, at_most: int, config: InputConfig) -> int:
-    """Records in a tar or Parquet object, or `at_most` if there are more; reads no more of it than that takes."""
-    with open_reader(found.info.uri, config.store, size=found.info.size, etag=found.info.etag) as file:
-        if found.kind == "parquet":
-            try:
+    """Records in a tar or Parquet object, or `at_most` if there are more; reads no more of it than that takes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open_reader(found.info.uri, config.store, size=found.info.size, etag=found.info.etag) as file:
+            if found.kind == "parquet":
                 return min(num_rows(file), at_most)
-            except ValueError:
-                return 1  # the one row that says so
-        records = read_tar(file, names=config.names, keep_columns=())
-        return sum(1 for _ in islice((item for item in records if isinstance(item, Record)), at_most))
+            records = read_tar(file, names=config.names, keep_columns=())
+            return sum(1 for _ in islice((item for item in records if isinstance(item, Record)), at_most))
+    except (NotFoundError, ChangedError, ValueError):
+        return 1  # the one row that says so
+    except StoreError as error:
+        raise InputError(f"input {found.info.uri} cannot be read: {error}") from error
 
 
 def check_inputs(found: Sequence[Found], config: InputConfig) -> None:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.account import Totals, discrepancies
@@ -17,7 +16,7 @@ from pipeline.checkpoint import Checkpoint, fetch_checkpoint
 from pipeline.cluster import joined_cluster, put_object
 from pipeline.collect import CollectorState, Receipt, SinkConfig
 from pipeline.config import ClassifyConfig
-from pipeline.errors import OutputError, PipelineError
+from pipeline.errors import OutputError
 from pipeline.flow import FlowConfig, run_pass
 from pipeline.identity import check_identity, claim_identity, classify_identity, identity_digest
 from pipeline.infer import InferConfig
@@ -25,26 +24,15 @@ from pipeline.layout import PLAN_FILE, REPORT_FILE, RUNS, shard_states
 from pipeline.listing import survey_inputs
 from pipeline.output import PublishedFile, published_files, write_index
 from pipeline.plan import DoneSlice, Plan, PlannedShard, from_parquet, make_plan, to_parquet
+from pipeline.preflight import preflight
 from pipeline.processors import Processors, divide_processors
 from pipeline.read import ReadConfig, check_inputs, count_records
 from pipeline.report import Report, Seconds, Status
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
 from pipeline.sink import Collectors, SliceDatasink
-from pipeline.storage import (
-    ExistsError,
-    NotFoundError,
-    StoreConfig,
-    StoreError,
-    delete,
-    is_local,
-    join_uri,
-    list_objects,
-    name_of,
-    preflight,
-    put,
-    read,
-    sweep_temporaries,
-)
+from pipeline.storage import StoreConfig, delete, list_objects, put, read, sweep_temporaries
+from pipeline.store_errors import ExistsError, NotFoundError, StoreError
+from pipeline.uris import is_local, join_uri, local_path, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -163,10 +151,10 @@ def _run_passes(run: _Run, on_progress: Callable[[Progress], None]) -> str | Non
     """Runs what is missing, again and again within bounds; returns what the last pass gave up with, if it did."""
     config, output = run.config, run.config.output
     marker = f".node-check-{secrets.token_hex(8)}"
-    paths = [_local_path(uri) for uri in config.input.uris if is_local(uri)]
+    paths = [local_path(uri) for uri in config.input.uris if is_local(uri)]
     if is_local(output.uri):
         put(join_uri(output.uri, marker), b"", output.store)
-        paths.append(_local_path(join_uri(output.uri, marker)))
+        paths.append(local_path(join_uri(output.uri, marker)))
     try:
         with joined_cluster(config.compute, paths) as cluster:
             run.processors = divide_processors(
@@ -226,12 +214,8 @@ def _passes_on_cluster(run: _Run, processors: Processors, on_progress: Callable[
                 careful=last_pass,
             )
             with _Watch(run, collectors, on_progress):
-                last_error = None
-                try:
-                    run_pass(todo, flow, SliceDatasink(collectors.actors))
-                except PipelineError as error:
-                    last_error = str(error)
-                    logger.warning("pass.broken number=%d error=%s", run.passes, error)
+                reasons = run_pass(todo, flow, SliceDatasink(collectors.actors))
+            last_error = reasons[-1] if reasons else None
             if fatal := next((state.fatal for state in run.counters if state.fatal), None):
                 raise OutputError(f"{fatal}; the rows published so far are whole, the same command continues")
             _refresh(run)
@@ -317,7 +301,7 @@ def _close(run: _Run, status: Status, last_error: str | None) -> Report:
         problems = [f"{shard.shard}: not all of its slices are published" for shard in _missing(run)]
         problems += discrepancies(planned, [file.footer for file in run.published.values()])
         if problems and last_error:
-            problems.append(f"the last pass broke off: {last_error}")
+            problems.append(f"the last pass dropped work: {last_error}")
     report = _report(run, "failed" if problems else status, problems)
     write_index(output, store, run.published.values())
     put(join_uri(output, RUNS, run.run_id, REPORT_FILE), report.to_json(), store)
@@ -424,8 +408,4 @@ def summarise(run: _Run, report: Report) -> dict[str, Any]:
 
 def _shown(uri: str) -> str:
     """A URI as a user would type it."""
-    return str(_local_path(uri)) if is_local(uri) else uri
-
-
-def _local_path(uri: str) -> Path:
-    return Path(uri.removeprefix("file://"))
+    return str(local_path(uri)) if is_local(uri) else uri

@@ -39,6 +39,9 @@ CLASSIFY_COLUMNS = pa.schema(
     ]
 )
 
+# Where a record's bytes lie in its chunk's payload; dropped by the infer step.
+PAYLOAD_COLUMNS = pa.schema([pa.field("payload_offset", pa.int64()), pa.field("payload_length", pa.int64())])
+
 # Work that a row cost; summed into the accounts and dropped before the file is written.
 COST_COLUMNS = pa.schema([pa.field("macs", pa.int64())])
 
@@ -52,12 +55,12 @@ def output_schema(job_columns: pa.Schema, keep_columns: Sequence[str]) -> pa.Sch
     """The columns of an output file: base, kept, then the job's own.
 
     Raises:
-        ConfigError: a kept column has the name of one of ours.
+        ConfigError: a kept column has the name of one of ours, or of one that travels with a chunk.
     """
-    ours = {*BASE_COLUMNS.names, *job_columns.names, *COST_COLUMNS.names}
+    ours = {*BASE_COLUMNS.names, *job_columns.names, *COST_COLUMNS.names, *PAYLOAD_COLUMNS.names}
     if taken := sorted(ours.intersection(keep_columns)):
         raise ConfigError(
-            f"--keep-columns {','.join(taken)}: the output has a column of that name already; "
+            f"--keep-columns {','.join(taken)}: a column of ours has that name already; "
             "leave it out, or rename it in the source"
         )
     return pa.schema([*record_schema(keep_columns), *job_columns])

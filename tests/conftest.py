@@ -21,7 +21,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.storage import forget_clients
+from pipeline.store_clients import forget_clients
 
 
 @pytest.fixture(scope="session")

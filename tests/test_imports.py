@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Library -> the only places that may import it.
 PLACES = {
     "ray": {"pipeline/cluster.py", "pipeline/flow.py", "pipeline/sink.py"},
-    "obstore": {"pipeline/storage.py", "pipeline/store_errors.py"},
-    "boto3": {"pipeline/storage.py"},
-    "botocore": {"pipeline/storage.py", "pipeline/store_errors.py"},
+    "obstore": {"pipeline/storage.py", "pipeline/store_clients.py", "pipeline/store_requests.py"},
+    "boto3": {"pipeline/store_clients.py"},
+    "botocore": {"pipeline/store_clients.py"},
     "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
     "argparse": {"jobs/"},
     "torch": {"model/", "pipeline/infer.py"},

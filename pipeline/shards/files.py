@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pipeline.errors import ErrorCode, Failure
 from pipeline.plan import Member
 from pipeline.shards.record import MAX_ENCODED_BYTES, Record
-from pipeline.storage import ChangedError, NotFoundError, StoreConfig, StoreError, read
+from pipeline.storage import StoreConfig, read
+from pipeline.store_errors import ChangedError, NotFoundError, StoreError
 
 _FETCH_THREADS = 16
 # What may be fetched ahead of the record that is yielded next.

@@ -1,9 +1,15 @@
-"""Makers of small real things: encoded images, chunks, planned shards."""
+"""Makers of small real things: encoded images, chunks, planned shards, and stores that answer as a test says."""
 
+import hashlib
+import http.server
 import io
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +22,8 @@ from pipeline.infer import CLASSIFY_COLUMNS
 from pipeline.read import ReadConfig
 from pipeline.schema import record_schema
 from pipeline.sizes import SizePolicy
+from pipeline.storage import StoreConfig
+from pipeline.uris import canonical_uri
 
 
 @pytest.fixture
@@ -95,3 +103,110 @@ def answered_chunk() -> Callable[..., Chunk]:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A URI below which there is nothing yet."""
+    return request.getfixturevalue("s3_root") if request.param == "s3" else canonical_uri(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def stub_store() -> Callable[..., Any]:
+    """(answers, ...) -> a context: a config for a server that gives each answer once, then the last for ever."""
+    return _stub_store
+
+
+@contextmanager
+def _stub_store(*answers: Callable[[Any], None], **options: Any) -> Iterator[tuple[StoreConfig, list[str]]]:
+    """Also gives the methods that the server was asked; an answer is a function of the request's `_Exchange`."""
+    waiting = list(answers)
+
+    def respond(exchange: _Exchange) -> None:
+        (waiting.pop(0) if len(waiting) > 1 else waiting[0])(exchange)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Exchange)
+    server.daemon_threads = True
+    server.respond, server.requests = respond, []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        options = {"retry_s": 1.0, "timeout_s": 5.0} | options
+        config = StoreConfig(endpoint_url=f"http://127.0.0.1:{server.server_port}", anonymous=True, **options)
+        yield config, server.requests  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Exchange(http.server.BaseHTTPRequestHandler):
+    """One request; the test's function answers it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def answer(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append(self.command)  # type: ignore[attr-defined]
+        self.server.respond(self)  # type: ignore[attr-defined]
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = answer  # noqa: N815
+
+    def reply(
+        self, status: int, body: bytes = b"", *, etag: str = '"1"', claimed: int | None = None, **headers: str
+    ) -> None:
+        """Answers; a body shorter than its `claimed` length is followed by the end of the connection."""
+        self.send_response(status)
+        sent = {"ETag": etag, "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"} | headers
+        for name, value in sent.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body) if claimed is None else claimed))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.close_connection = claimed is not None
+
+    def error(self, status: int, code: str, message: str = "told so") -> None:
+        self.reply(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode())
+
+
+@pytest.fixture
+def keeper() -> Callable[..., Any]:
+    """(ignored conditions, lost answers) -> an answer for `stub_store`: a store of one object."""
+    return _Keeper
+
+
+class _Keeper:
+    """A store of one object in memory, with conditions that can be switched off, and answers that can be lost."""
+
+    def __init__(self, *, ignored: tuple[str, ...] = (), lost: int = 0):
+        self.body: bytes | None = None
+        self.ignored, self.lost = ignored, lost
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.md5(self.body or b"").hexdigest()}"'
+
+    def __call__(self, exchange: _Exchange) -> None:
+        asked = {name: exchange.headers.get(name) for name in ("If-Match", "If-None-Match") if name not in self.ignored}
+        if exchange.command == "GET" and "reads" in self.ignored:
+            asked = {}
+        wanted, refused = asked.get("If-Match"), asked.get("If-None-Match")
+        if (refused and self.body is not None) or (wanted and wanted != self.etag):
+            exchange.error(412, "PreconditionFailed")
+        elif exchange.command == "PUT":
+            self.body = exchange.body
+            self.lost -= 1
+            if self.lost < 0:
+                exchange.reply(200, etag=self.etag)
+            exchange.close_connection = True
+        elif exchange.command == "DELETE":
+            self.body = None
+            exchange.reply(204)
+        elif self.body is None:
+            exchange.error(404, "NoSuchKey")
+        else:
+            exchange.reply(200, self.body, etag=self.etag)

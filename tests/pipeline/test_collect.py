@@ -8,7 +8,9 @@ from pipeline import collect
 from pipeline.collect import Collector, SinkConfig
 from pipeline.output import published_files
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
-from pipeline.storage import ExistsError, StoreConfig, StoreError, canonical_uri
+from pipeline.storage import StoreConfig
+from pipeline.store_errors import ExistsError, StoreError
+from pipeline.uris import canonical_uri
 
 STORE = StoreConfig()
 FIRST, LAST = "x-0123456789abcdef-00000.parquet", "x-0123456789abcdef-00000-end.parquet"

@@ -12,23 +12,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.storage import (
-    ChangedError,
-    DeniedError,
-    ExistsError,
-    NotFoundError,
-    StoreConfig,
-    StoreError,
-    canonical_uri,
-    delete,
-    head,
-    list_objects,
-    open_reader,
-    preflight,
-    put,
-    read,
-    sweep_temporaries,
-)
+from pipeline.preflight import preflight
+from pipeline.storage import StoreConfig, delete, head, list_objects, open_reader, put, read, sweep_temporaries
+from pipeline.store_errors import ChangedError, DeniedError, ExistsError, NotFoundError, StoreError
+from pipeline.uris import canonical_uri
 
 CONFIG = StoreConfig()
 TEMPORARY = ".a.parquet.0123456789abcdef.tmp"
