@@ -1,6 +1,6 @@
 """One data set as a folder, as tar shards and as Parquet on an S3 server: equal rows, images/s, peak memory.
 
-    python benchmarks/inputs.py --photos FOLDER --weights FOLDER --out results/inputs.json
+    python -m benchmarks.inputs --photos FOLDER --weights FOLDER --out benchmarks/results/inputs.json
 
 Needs the development packages: the S3 server is the one that the tests use.
 """
@@ -20,11 +20,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from benchmarks.measure import run_measured
-from benchmarks.s3 import running_s3
+from tests.s3_server import running_s3
+
+ROOT = Path(__file__).resolve().parent.parent
 
 IMAGES_PER_SHARD = 200
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -55,7 +54,9 @@ def main() -> None:
             rows.append({"input": name, **described(result, output)})
             print(rows[-1], flush=True)
         outputs = [folder / f"out-{name.replace(' ', '-')}" for name in inputs]
-        differences = {names: compare(outputs[0], other) for names, other in zip(list(inputs)[1:], outputs[1:], strict=True)}
+        differences = {
+            names: compare(outputs[0], other) for names, other in zip(list(inputs)[1:], outputs[1:], strict=True)
+        }
     report = {"rows": rows, "differences from folder": differences, "machine": machine()}
     print(json.dumps(report["differences from folder"]))
     flags.out.write_text(json.dumps(report, indent=1) + "\n")
@@ -120,7 +121,11 @@ def compare(one: Path, other: Path) -> dict:
 
 
 def machine() -> dict:
-    return {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine(), "python": sys.version.split()[0]}
+    return {
+        "cpus": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "python": sys.version.split()[0],
+    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole job against the recipe of Ray's documentation with transformers, in turn, as ratios.
 
-    python benchmarks/job.py --weights FOLDER --sizes sizes.csv --out results/job.json
+    python -m benchmarks.job --weights FOLDER --sizes sizes.csv --out benchmarks/results/job.json
 
 Each round runs every contender once, so that a machine whose speed drifts slows all of them. Quoted are medians, and
 ratios round by round.
@@ -15,11 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from benchmarks.measure import run_measured
 from benchmarks.photos import read_sizes, write_photos
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow")
 

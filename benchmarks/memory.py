@@ -1,6 +1,6 @@
 """Peak memory at ten times the images: it must follow the settings, not the input.
 
-    python benchmarks/memory.py --weights FOLDER --out results/memory.json
+python -m benchmarks.memory --weights FOLDER --out benchmarks/results/memory.json
 """
 
 import argparse
@@ -9,11 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from benchmarks.measure import run_measured
 from benchmarks.photos import write_photos
+
+ROOT = Path(__file__).resolve().parent.parent
 
 SIZES = [(96, 96), (128, 96), (160, 120)]
 

@@ -14,7 +14,7 @@ from model.cost import count_macs
 from model.packed import run_packed
 from model.weights import parse_checkpoint
 from pipeline.allocator import tune_allocator
-from pipeline.batch import plan_packs
+from pipeline.batch import num_tokens, plan_packs
 from pipeline.chunk import Chunk, set_columns
 from pipeline.errors import ErrorCode
 from pipeline.schema import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
@@ -83,7 +83,7 @@ class Classifier:
     def _run(self, images: list[torch.Tensor]) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], list[int]]:
         """Scores and class ids of each image by its index, and the indexes of images that do not fit alone.
 
-        A pack that runs out of memory is halved and run again, and later packs are planned smaller.
+        A pack that runs out of memory is halved and run again, and the packs of later chunks are planned as small.
         """
         try:
             output = run_packed(self.model, images, mean=self.mean, std=self.std, outputs=("logits",))
@@ -100,7 +100,8 @@ class Classifier:
         if len(images) == 1:
             logger.warning("infer.out_of_memory height=%d width=%d", *images[0].shape[:2])
             return {}, [0]
-        self.token_budget = max(1, self.token_budget // 2)
+        tokens = sum(num_tokens(*image.shape[:2]) for image in images)
+        self.token_budget = max(1, min(self.token_budget, tokens // 2))
         logger.warning("pack.halved images=%d token_budget=%d", len(images), self.token_budget)
         half = len(images) // 2
         first, refused = self._run(images[:half])

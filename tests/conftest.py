@@ -1,27 +1,31 @@
 """Fixtures that several test folders share."""
 
-import ctypes
-import json
 import os
-import random
 import secrets
-import signal
-import socket
-import subprocess
-import sysconfig
-import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.store_clients import forget_clients
+from tests.s3_server import S3Server, running_s3
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """On CI only tests that need a GPU may be skipped."""
+    skipped = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if "gpu" not in report.keywords]
+    if os.environ.get("CI") and skipped:
+        terminalreporter.section("skipped on CI", red=True)
+        for name in skipped:
+            terminalreporter.line(name)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run on CI that skipped a test which needs no GPU."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [] if reporter is None else reporter.stats.get("skipped", [])
+    if os.environ.get("CI") and any("gpu" not in report.keywords for report in skipped):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -33,80 +37,11 @@ def test_data() -> Path:
     return Path(folder)
 
 
-@dataclass(frozen=True, kw_only=True)
-class S3Server:
-    """A real S3 server on the loopback, with one identity that may do everything and one that may only read.
-
-    Attributes:
-        bucket: every test's own names go here, below a prefix; a bucket of its own costs a test 0.2 s.
-        public_bucket: anybody may list and read it, unsigned.
-    """
-
-    endpoint_url: str
-    process: subprocess.Popen[bytes]
-    access_key: str = "testwriterkey"
-    secret_key: str = "testwritersecret"
-    reader_access_key: str = "testreaderkey"
-    reader_secret_key: str = "testreadersecret"
-    bucket: str = "shared"
-    public_bucket: str = "public"
-
-    @property
-    def env(self) -> dict[str, str]:
-        """What a process needs in its environment to use this server, and nothing of the machine's own."""
-        return {
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": "127.0.0.1",
-        }
-
-    @property
-    def reader_env(self) -> dict[str, str]:
-        """The same for the identity that may only read."""
-        return self.env | {
-            "AWS_ACCESS_KEY_ID": self.reader_access_key,
-            "AWS_SECRET_ACCESS_KEY": self.reader_secret_key,
-        }
-
-    def client(self) -> Any:
-        """A boto3 client; close it."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            region_name="us-east-1",
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            config=Config(retries={"max_attempts": 0}),
-        )
-
-    def make_bucket(self, name: str | None = None) -> str:
-        """The name of a new, empty bucket."""
-        name = name or f"test-{secrets.token_hex(6)}"
-        with closing(self.client()) as client:
-            client.create_bucket(Bucket=name)
-        return name
-
-
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One S3 server for the whole session; see also `s3_env` and `s3_root`."""
-    weed = Path(sysconfig.get_path("scripts"), "weed")
-    for _ in range(3):
-        server = _start_s3_server(weed, tmp_path_factory.mktemp("s3"))
-        try:
-            if _is_ready(server):
-                server.make_bucket(server.public_bucket)
-                yield server
-                return
-        finally:
-            server.process.kill()
-            server.process.wait()
-    pytest.fail("the S3 server did not start")
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -125,75 +60,3 @@ def s3_env(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 def s3_root(s3_env: S3Server) -> str:
     """A URI below which there is nothing yet, with credentials in the environment."""
     return f"s3://{s3_env.bucket}/{secrets.token_hex(6)}"
-
-
-def _start_s3_server(weed: Path, folder: Path) -> S3Server:
-    writer = {"accessKey": S3Server.access_key, "secretKey": S3Server.secret_key}
-    reader = {"accessKey": S3Server.reader_access_key, "secretKey": S3Server.reader_secret_key}
-    public = S3Server.public_bucket
-    identities = [
-        {"name": "writer", "credentials": [writer], "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
-        {"name": "reader", "credentials": [reader], "actions": ["Read", "List"]},
-        {"name": "anonymous", "actions": [f"Read:{public}", f"List:{public}"]},
-    ]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    names = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
-    options = {
-        "dir": folder,
-        "ip": "127.0.0.1",
-        "ip.bind": "127.0.0.1",
-        **ports,
-        "s3.config": folder / "s3.json",
-        "s3.autoCreateBucket": "false",
-        "s3.allowDeleteBucketNotEmpty": "false",
-        "s3.port.iceberg": 0,
-        "s3.port.lance": 0,
-        "webdav": "false",
-        "admin.ui": "false",
-        "master.telemetry": "false",
-        # A bucket takes volumes of its own; with the default for this disk, some ten buckets would use them up.
-        "master.volumeSizeLimitMB": 64,
-        "volume.max": 20_000,
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [weed, "mini", *(f"-{name}={value}" for name, value in options.items())],
-            cwd=folder,
-            env={"HOME": str(folder), "PATH": os.environ["PATH"]},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-    return S3Server(endpoint_url=f"http://127.0.0.1:{ports['s3.port']}", process=process)
-
-
-def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG: a killed test run must not leave its server behind.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports whose gRPC neighbours, 10000 above, are free too; below the range that outgoing connections use."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(20_000, 22_700)
-        with suppress(OSError), socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 10_000))
-            ports += [port] if port not in ports else []
-    return ports
-
-
-def _is_ready(server: S3Server) -> bool:
-    """True once the server stores an object; it listens before it can."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and server.process.poll() is None:
-        with suppress(BotoCoreError, ClientError), closing(server.client()) as client:
-            client.create_bucket(Bucket=server.bucket)
-            client.put_object(Bucket=server.bucket, Key="ready", Body=b"ready")
-            return True
-        time.sleep(0.1)
-    return False

@@ -8,9 +8,7 @@ def test_images_are_known_by_their_ending_in_any_case(name):
     assert NameFilter().takes_image(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["a.txt", "jpg", "a.jpg.txt", ".a.jpg", ".git/a.jpg", "__MACOSX/a.jpg", "d/._a.jpg"]
-)
+@pytest.mark.parametrize("name", ["a.txt", "jpg", "a.jpg.txt", ".a.jpg", ".git/a.jpg", "__MACOSX/a.jpg", "d/._a.jpg"])
 def test_other_names_are_passed_over(name):
     assert not NameFilter().takes_image(name)
 
