@@ -9,9 +9,7 @@ from pathlib import Path
 
 import psutil
 
-SAMPLE_EVERY_S = 0.5
-# Where Ray maps its object store.
-_SHARED_MEMORY = ("/dev/shm/", "plasma")
+SAMPLE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +19,7 @@ class Measured:
     Attributes:
         wall_s: start to end.
         peak_mib: largest sum over the processes of proportional-set size, the object store left out.
-        peak_store_mib: the same of the object store's pages.
+        peak_store_mib: the same of shared memory, which is Ray's object store.
         summary: last line of stdout, as JSON.
     """
 
@@ -61,7 +59,7 @@ def run_measured(command: Sequence[str], *, cwd: Path, env: dict[str, str] | Non
 
 
 def _tree_mib(pid: int) -> tuple[float, float]:
-    """(private and proportional memory, object store) of a process and all its children, in MiB."""
+    """(memory without shared memory, shared memory) of a process and all its children, proportional, in MiB."""
     ours = store = 0
     try:
         parent = psutil.Process(pid)
@@ -70,15 +68,10 @@ def _tree_mib(pid: int) -> tuple[float, float]:
         return 0.0, 0.0
     for process in processes:
         try:
-            text = Path(f"/proc/{process.pid}/smaps").read_text()
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         except OSError:
             continue
-        shared = False
-        for line in text.splitlines():
-            head = line.split(maxsplit=1)[0]
-            if "-" in head and not head.endswith(":"):
-                shared = any(mark in line for mark in _SHARED_MEMORY)
-            elif line.startswith("Pss:"):
-                kib = int(line.split()[1])
-                store, ours = (store + kib, ours) if shared else (store, ours + kib)
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
+        store += kib["Pss_Shmem"]
+        ours += kib["Pss"] - kib["Pss_Shmem"]
     return ours / 1024, store / 1024

@@ -187,7 +187,8 @@ def verdict(report: Report, max_failed_fraction: float) -> PipelineError | None:
         return AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")
     if report.status != "done":
         return IncompleteError(f"{report.status}; the rows published so far are whole, the same command continues")
-    if report.run.failed > max_failed_fraction * report.run.listed:
+    # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
+    if report.run.listed and report.run.failed / report.run.listed > max_failed_fraction:
         return TooManyFailedError(
             f"{report.run.failed} of {report.run.listed} records failed ({dict(report.run.failed_by_code)}), more than "
             f"--max-failed-fraction {max_failed_fraction:g}; every one of them has its row"

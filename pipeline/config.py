@@ -96,6 +96,26 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InferConfig:
+    """What the infer step needs besides the weights.
+
+    Attributes:
+        config_json, preprocessor_json: the checkpoint's own description, as text; None where it has none.
+        variant: which PVTv2, where no description says it.
+        labels: a name for each class; None leaves the column `label` null.
+        top_k: classes in `topk_ids` and `topk_scores`.
+        device: `cpu` or `cuda`.
+    """
+
+    config_json: str | None
+    preprocessor_json: str | None
+    variant: str | None
+    labels: tuple[str, ...] | None
+    top_k: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifyConfig:
     """One classification run, whole.
 
@@ -127,8 +147,15 @@ class ClassifyConfig:
             raise ConfigError(f"--top-k must be at least 1, not {self.top_k}")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ConfigError(f"--max-failed-fraction must lie in 0..1, not {self.max_failed_fraction}")
-        if self.run_id is not None and not (self.run_id and all(c.isalnum() or c in "-_." for c in self.run_id)):
-            raise ConfigError(f"--run-id may hold letters, digits, '-', '_' and '.', not {self.run_id!r}")
+        if self.run_id is not None and not _is_plain_name(self.run_id):
+            raise ConfigError(
+                f"--run-id may hold letters, digits, '-', '_' and, but for its beginning, '.', not {self.run_id!r}"
+            )
         object.__setattr__(self, "weights", canonical_uri(self.weights))
         if self.labels is not None:
             object.__setattr__(self, "labels", canonical_uri(self.labels))
+
+
+def _is_plain_name(text: str) -> bool:
+    """True for what may be one folder's name: `..` would be another folder."""
+    return text != "" and text[0] != "." and all(c.isalnum() or c in "-_." for c in text)

@@ -17,8 +17,8 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.chunk import map_chunks
+from pipeline.config import InferConfig
 from pipeline.decode_step import decode_chunk
-from pipeline.infer import Classifier, InferConfig
 from pipeline.plan import PlannedShard, from_table, to_table
 from pipeline.processors import Processors
 from pipeline.read import ReadConfig, read_shard
@@ -158,6 +158,9 @@ class _Infer:
     """The actor around one `Classifier`."""
 
     def __init__(self, weights: Any, config: InferConfig) -> None:
+        # Here and not above: the other steps' workers import this file too, and would load torch for nothing.
+        from pipeline.infer import Classifier
+
         self._classifier = Classifier(ray.get(weights), config)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

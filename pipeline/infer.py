@@ -3,7 +3,6 @@
 import logging
 import time
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from model.weights import parse_checkpoint
 from pipeline.allocator import tune_allocator
 from pipeline.batch import num_tokens, plan_packs
 from pipeline.chunk import Chunk, set_columns
+from pipeline.config import InferConfig
 from pipeline.errors import ErrorCode
 from pipeline.schema import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
 
@@ -24,26 +24,6 @@ logger = logging.getLogger(__name__)
 # Tokens of stage 1 (one for every 4x4 pixels) in a pack: what the activations' memory is proportional to. On a CPU a
 # pack should stay near its cache; on a GPU it should keep thousands of cores busy.
 TOKEN_BUDGET = {"cpu": 16 * 1024, "cuda": 256 * 1024}
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferConfig:
-    """What the infer step needs besides the weights.
-
-    Attributes:
-        config_json, preprocessor_json: the checkpoint's own description, as text; None where it has none.
-        variant: which PVTv2, where no description says it.
-        labels: a name for each class; None leaves the column `label` null.
-        top_k: classes in `topk_ids` and `topk_scores`.
-        device: `cpu` or `cuda`.
-    """
-
-    config_json: str | None
-    preprocessor_json: str | None
-    variant: str | None
-    labels: tuple[str, ...] | None
-    top_k: int
-    device: str
 
 
 class Classifier:

@@ -56,9 +56,10 @@ def survey_inputs(config: InputConfig, output: str) -> Survey:
             raise ConfigError(f"the output {output} lies inside the input {root}; choose another --output")
     found: dict[str, Found] = {}
     seen: set[str] = set()
+    skipped: set[str] = set()
     ignored = 0
     for root in config.uris:
-        objects = _list(root, config)
+        objects = _list(root, config, skipped)
         new = [info for info in objects if info.uri not in seen]
         seen.update(info.uri for info in new)
         taken = {info.uri: entry for info in new if (entry := _classify(info, root, config)) is not None}
@@ -67,12 +68,13 @@ def survey_inputs(config: InputConfig, output: str) -> Survey:
         if not taken and len(new) == len(objects):
             raise InputError(_nothing_taken(root, objects, config))
         found.update(taken)
-    return Survey(tuple(found.values()), ignored)
+    return Survey(tuple(found.values()), ignored + len(skipped))
 
 
-def _list(root: str, config: InputConfig) -> list[ObjectInfo]:
+def _list(root: str, config: InputConfig, skipped: set[str]) -> list[ObjectInfo]:
+    """What is under an input; names that cannot be read go to `skipped`."""
     try:
-        objects = list(list_objects(root, config.store))
+        objects = list(list_objects(root, config.store, on_skipped=skipped.add))
     except NotFoundError as error:
         raise InputError(f"input {root}: {error}") from error
     except DeniedError as error:
@@ -100,8 +102,8 @@ def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
 
 def _without_sidecars(taken: dict[str, Found]) -> dict[str, Found]:
     """Without the Parquet files that stand beside a tar of the same name, as img2dataset writes them."""
-    tars = {uri.removesuffix(".tar") for uri in taken if uri.endswith(".tar")}
-    return {uri: found for uri, found in taken.items() if uri.removesuffix(".parquet") not in tars}
+    sidecars = {uri.removesuffix(".tar") + ".parquet" for uri in taken if uri.endswith(".tar")}
+    return {uri: found for uri, found in taken.items() if uri not in sidecars}
 
 
 def _nothing_taken(root: str, objects: Iterable[ObjectInfo], config: InputConfig) -> str:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 FOOTER_KEY = b"pvtv2"
 # Enough for the footer of a file with a few row groups; a longer one is fetched by a second request.
 _TAIL_BYTES = 64 * 1024
+_MAGIC = b"PAR1"
 _READ_THREADS = 16
 
 _INDEX_SCHEMA = pa.schema(
@@ -49,8 +50,9 @@ class PublishedFile:
 
 
 def list_files(output: str, store: StoreConfig) -> dict[str, ObjectInfo]:
-    """The output files that are visible now, by name; objects that are not ours are passed over."""
-    found = {name_of(info.uri): info for info in list_objects(join_uri(output, DATA), store)}
+    """The output files that are visible now, by name; objects that are not ours are passed over, as are folders."""
+    root = join_uri(output, DATA)
+    found = {name_of(info.uri): info for info in list_objects(root, store) if info.uri.rpartition("/")[0] == root}
     return {name: info for name, info in found.items() if SliceName.parse(name) is not None}
 
 
@@ -125,7 +127,7 @@ def read_footer(info: ObjectInfo, store: StoreConfig) -> Footer:
         length = min(_TAIL_BYTES, info.size)
         tail = read_range(info.uri, store, info.size - length, length, info.etag)
         needed = int.from_bytes(tail[-8:-4], "little") + 8
-        if length < needed <= info.size:
+        if tail.endswith(_MAGIC) and length < needed <= info.size:
             tail = read_range(info.uri, store, info.size - needed, needed, info.etag)
         return Footer.from_json(pq.read_metadata(io.BytesIO(tail)).metadata[FOOTER_KEY])
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:

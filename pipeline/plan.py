@@ -184,7 +184,8 @@ def make_plan(
         done.setdefault(footer.hash16, []).append(DoneSlice(footer.slice, footer.first_row, footer.last_row))
         etags[footer.hash16] = footer.source_etag
 
-    known = {shard.hash16: shard for shard in earlier}
+    # Slices that are published pin the version of their shard: plans of other versions were overtaken.
+    known = {shard.hash16: shard for shard in earlier if etags.get(shard.hash16, shard.etag) == shard.etag}
     listed = {found.info.uri: found for found in survey.found if found.kind != "files"}
     carried = [
         shard

@@ -303,18 +303,26 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
 
 
 def check_inputs(found: Sequence[Found], config: InputConfig) -> None:
-    """Looks into the first Parquet object, so that a wrong column name stops the job before any work.
+    """Looks into the first whole Parquet object, so that a wrong column name stops the job before any work.
+
+    A broken one stops nothing: it becomes a failed row.
 
     Raises:
-        InputError: it has no column with images, or lacks a column to keep.
+        InputError: it has no column with images, or lacks a column to keep; or the store does not let it be read.
     """
-    first = next((entry for entry in found if entry.kind == "parquet"), None)
-    if first is None:
-        return
-    try:
-        with open_reader(first.info.uri, config.store, size=first.info.size, etag=first.info.etag) as file:
-            check_columns(read_schema(file), config.image_column, config.keep_columns)
-    except StoreError as error:
-        raise InputError(f"input {first.info.uri} cannot be read: {error}") from error
-    except ValueError as error:
-        raise InputError(f"input {first.info.uri}: {error}") from error
+    for entry in found:
+        if entry.kind != "parquet":
+            continue
+        uri = entry.info.uri
+        try:
+            with open_reader(uri, config.store, size=entry.info.size, etag=entry.info.etag) as file:
+                schema = read_schema(file)
+        except (NotFoundError, ChangedError, ValueError) as error:
+            logger.warning("shard.broken shard=%s error=%s", uri, error)
+            continue
+        except StoreError as error:
+            raise InputError(f"input {uri} cannot be read: {error}") from error
+        try:
+            return check_columns(schema, config.image_column, config.keep_columns)
+        except ValueError as error:
+            raise InputError(f"input {uri}: {error}") from error

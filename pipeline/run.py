@@ -15,11 +15,10 @@ from pipeline.account import Totals, discrepancies
 from pipeline.checkpoint import Checkpoint, fetch_checkpoint
 from pipeline.cluster import joined_cluster, put_object
 from pipeline.collect import CollectorState, Receipt, SinkConfig
-from pipeline.config import ClassifyConfig
+from pipeline.config import ClassifyConfig, InferConfig
 from pipeline.errors import OutputError
 from pipeline.flow import FlowConfig, run_pass
 from pipeline.identity import check_identity, claim_identity, classify_identity, identity_digest
-from pipeline.infer import InferConfig
 from pipeline.layout import PLAN_FILE, REPORT_FILE, RUNS, shard_states
 from pipeline.listing import survey_inputs
 from pipeline.output import PublishedFile, published_files, write_index

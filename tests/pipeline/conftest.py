@@ -18,9 +18,8 @@ from PIL import Image
 
 from pipeline.chunk import STEPS, Chunk, Header
 from pipeline.config import InputConfig
-from pipeline.infer import CLASSIFY_COLUMNS
 from pipeline.read import ReadConfig
-from pipeline.schema import record_schema
+from pipeline.schema import CLASSIFY_COLUMNS, record_schema
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 from pipeline.uris import canonical_uri

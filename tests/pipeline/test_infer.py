@@ -11,7 +11,8 @@ from model.random_weights import random_weights
 from model.weights import save_checkpoint
 from pipeline import infer
 from pipeline.chunk import STEPS, Chunk, Header
-from pipeline.infer import Classifier, InferConfig
+from pipeline.config import InferConfig
+from pipeline.infer import Classifier
 from pipeline.schema import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS, PAYLOAD_COLUMNS, record_schema
 
 NETWORK = PVTv2Config(
@@ -59,7 +60,8 @@ def decoded_chunk(*images):
         height, width = (None, None) if failed else image.shape[:2]
         rows.append(
             {
-                "image_id": f"i{row}", "shard": "s", "key": str(row), "row": row, "status": "failed" if failed else "ok",
+                "image_id": f"i{row}", "shard": "s", "key": str(row), "row": row,
+                "status": "failed" if failed else "ok",
                 "error_code": failed, "error_message": "broken" if failed else None, "width": width, "height": height,
                 "net_width": width, "net_height": height, "scale": None if failed else 1.0, "caption": "kept",
                 "payload_offset": sum(map(len, payload)), "payload_length": 0 if failed else image.nbytes,

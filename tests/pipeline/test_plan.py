@@ -100,6 +100,14 @@ def test_a_shard_with_missing_slices_is_carried_over_with_its_etag_and_what_is_d
     assert [(done.slice, done.first_row, done.last_row) for done in carried.done] == [(0, 0, 3), (2, 8, 8)]
 
 
+def test_of_several_plans_for_a_shard_the_one_its_slices_were_read_under_counts():
+    (old,) = plan([tar("x.tar", "e1")]).shards
+    (new,) = plan([tar("x.tar", "e2")], [], [old]).shards
+    files = published(new, [4, 4], "e2", ended=False)
+    (carried,) = plan([tar("x.tar", "e3")], files, [new, old]).shards
+    assert carried.etag == "e2"
+
+
 def test_a_shard_of_which_nothing_is_published_is_read_as_it_is_now():
     (shard,) = plan([tar("x.tar")]).shards
     (again,) = plan([tar("x.tar", "e2")], [], [shard]).shards

@@ -275,7 +275,8 @@ def test_with_any_slices_done_exactly_the_chunks_of_the_others_are_yielded(
     tmp_path, make_tar, read_config, shard_format, sizes, ignored, rows_per_file, max_file_rows, chunk_records,
     chunk_bytes, window, done,
 ):  # fmt: skip
-    images = {f"{i:02d}.png": bytes(size) for i, size in enumerate(sizes)}
+    # Names of many lengths, so that rows, and the files they go to, are of many sizes.
+    images = {f"{i:02d}-{size * 5 * 'x'}.png": bytes(size) for i, size in enumerate(sizes)}
     shard = write_shard(tmp_path, make_tar, shard_format, images, ignored)
     max_file_bytes = 256 * max_file_rows + 255
     config = read_config(rows_per_file=rows_per_file, max_file_bytes=max_file_bytes)
@@ -544,15 +545,25 @@ def test_a_wrong_column_of_the_first_parquet_file_stops_the_job(tmp_path):
             check_inputs(found, InputConfig(uris=("/nowhere",), **changes))
 
 
-def test_a_first_parquet_file_that_is_gone_or_none_stops_the_job(tmp_path):
-    uri = canonical_uri(str(tmp_path / "x.parquet"))
-    put(uri, b"no Parquet", STORE)
-    found = [found_at(uri, "parquet")]
-    with pytest.raises(InputError, match=f"{uri}: this is no Parquet file"):
-        check_inputs(found, InputConfig(uris=("/nowhere",)))
-    upset(uri, "missing")
-    with pytest.raises(InputError, match=f"{uri} cannot be read"):
-        check_inputs(found, InputConfig(uris=("/nowhere",)))
+def test_the_first_whole_parquet_file_is_looked_into(tmp_path):
+    """A broken one, which would become one failed row anywhere else, stopped the job where it came first."""
+    gone, broken, whole = (canonical_uri(str(tmp_path / f"{name}.parquet")) for name in ("gone", "broken", "whole"))
+    put(gone, b"", STORE)
+    put(broken, b"no Parquet", STORE)
+    pq.write_table(pa.table({"jpg": [b""]}), tmp_path / "whole.parquet")
+    found = [found_at(uri, "parquet") for uri in (gone, broken, whole)]
+    upset(gone, "missing")
+    check_inputs(found, InputConfig(uris=("/nowhere",)))
+    check_inputs(found[:2], InputConfig(uris=("/nowhere",)))
+    with pytest.raises(InputError, match=f"{whole}: there is no column 'url'"):
+        check_inputs(found, InputConfig(uris=("/nowhere",), keep_columns=("url",)))
+
+
+def test_a_parquet_file_that_the_store_does_not_let_one_read_stops_the_job(make_shard, encode, breaks_off):
+    shard = make_shard("parquet", {"a.png": encode()})
+    breaks_off(0, DeniedError("not allowed"))
+    with pytest.raises(InputError, match=f"input {shard.shard} cannot be read: not allowed"):
+        check_inputs([found_at(shard.shard, "parquet")], InputConfig(uris=("/nowhere",)))
 
 
 def test_tars_and_loose_files_are_not_looked_into(tmp_path):

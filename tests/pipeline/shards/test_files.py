@@ -76,16 +76,17 @@ def test_records_come_in_order_however_long_each_takes(store):
     assert found == [Record(f"{n}.jpg", b"%d" % n, f"label {n}") for n in range(200)]
 
 
-def test_many_are_fetched_at_the_same_time(store):
+def test_as_many_as_the_window_holds_are_fetched_at_the_same_time_to_the_end(store, monkeypatch):
+    monkeypatch.setattr(files, "_WINDOW_BYTES", 8 * 10)
     # A barrier that fewer threads could not pass.
     together = threading.Barrier(8)
 
     def answer(uri):
-        together.wait(10)
+        together.wait(20)
         return uri.encode()
 
     store(answer)
-    assert len(list(read_files([member(number) for number in range(16)], STORE, give_up_failed=False))) == 16
+    assert len(list(read_files([member(number) for number in range(64)], STORE, give_up_failed=False))) == 64
 
 
 @pytest.mark.parametrize(("size", "most"), [(1, 5), (40, 2), (1000, 1)])

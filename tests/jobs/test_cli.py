@@ -1,0 +1,343 @@
+"""Flags become configs, and whatever a command comes to, one line of JSON and an exit code. No Ray is started."""
+
+import io
+import json
+import logging
+import os
+import signal
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from jobs import cli
+from jobs.cli import (
+    EXIT_CODES,
+    ProgressDisplay,
+    compute_config,
+    configure_logging,
+    input_config,
+    make_parser,
+    output_config,
+    run_command,
+    size_policy,
+    verdict,
+)
+from model.errors import CheckpointError
+from pipeline import errors
+from pipeline.account import Totals
+from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.names import NameFilter
+from pipeline.report import Report, Seconds
+from pipeline.run import Progress
+from pipeline.sizes import SizePolicy
+from pipeline.storage import StoreConfig
+
+REQUIRED = ("--input", "/in", "--output", "/out", "--weights", "/w")
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def parse(*arguments):
+    return make_parser("A job.").parse_args([*REQUIRED, *arguments])
+
+
+# Flags.
+
+
+def test_flags_that_are_not_given_are_the_configs_own_defaults():
+    flags = parse()
+    assert input_config(flags) == InputConfig(uris=("/in",))
+    assert output_config(flags) == OutputConfig(uri="/out")
+    assert compute_config(flags) == ComputeConfig()
+    assert size_policy(flags) == SizePolicy()
+    config = ClassifyConfig(
+        input=input_config(flags), output=output_config(flags), weights=flags.weights, variant=flags.variant,
+        labels=flags.labels, max_failed_fraction=flags.max_failed_fraction, run_id=flags.run_id, dry_run=flags.dry_run,
+    )  # fmt: skip
+    assert config == ClassifyConfig(input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights="/w")
+
+
+def test_every_flag_of_the_input_has_its_place():
+    flags = parse(
+        "--input", "s3://bucket/x", "--include", "*.png", "--include", "0*.tar", "--exclude", "a*", "--exclude", "b*",
+        "--input-format", "tar", "--image-column", "img", "--keep-columns", "caption, url,", "--limit", "7",
+        "--input-profile", "p", "--input-endpoint-url", "http://127.0.0.1:1", "--input-anonymous",
+    )  # fmt: skip
+    assert input_config(flags) == InputConfig(
+        uris=("/in", "s3://bucket/x"), names=NameFilter(include=("*.png", "0*.tar"), exclude=("a*", "b*")),
+        format="tar", image_column="img", keep_columns=("caption", "url"), limit=7,
+        store=StoreConfig(profile="p", endpoint_url="http://127.0.0.1:1", anonymous=True),
+    )  # fmt: skip
+
+
+def test_every_flag_of_the_output_has_its_place():
+    flags = parse(
+        "--rows-per-file", "9", "--max-file-mib", "8", "--output-profile", "q", "--output-endpoint-url", "http://h:2"
+    )
+    assert output_config(flags) == OutputConfig(
+        uri="/out", rows_per_file=9, max_file_mib=8, store=StoreConfig(profile="q", endpoint_url="http://h:2")
+    )
+
+
+def test_inputs_and_outputs_have_accounts_of_their_own():
+    flags = parse("--input-profile", "a", "--input-anonymous")
+    assert output_config(flags).store == StoreConfig()
+    flags = parse("--output-profile", "b")
+    assert input_config(flags).store == StoreConfig()
+
+
+@pytest.mark.parametrize(("text", "expected"), [("3", (3, 3)), ("1,4", (1, 4)), ("2, 2", (2, 2))])
+def test_actors_are_one_number_or_two(text, expected):
+    flags = parse("--num-actors", text, "--device", "cuda", "--ray-address", "auto")
+    assert compute_config(flags) == ComputeConfig(device="cuda", num_actors=expected, ray_address="auto")
+
+
+@pytest.mark.parametrize("text", ["", "x", "1,2,3", "1.5", "2,"])
+def test_actors_of_another_form_are_refused(text):
+    with pytest.raises(ConfigError, match="argument --num-actors: must be N or MIN,MAX; see --help"):
+        parse("--num-actors", text)
+
+
+def test_sizes_have_their_place_and_name_their_flag():
+    flags = parse("--max-image-pixels", "5000", "--large-images", "reject", "--small-images", "reject")
+    assert size_policy(flags) == SizePolicy(max_image_pixels=5000, large_images="reject", small_images="reject")
+    with pytest.raises(ConfigError, match=r"--max-image-pixels: must lie in 1024\.\."):
+        size_policy(parse("--max-image-pixels", "1023"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "the following arguments are required: --input, --output, --weights"),
+        ((*REQUIRED, "--row", "5"), "unrecognized arguments: --row 5"),
+        ((*REQUIRED, "--rows-per-fil", "5"), "unrecognized arguments"),
+        ((*REQUIRED, "/more"), "unrecognized arguments: /more"),
+        ((*REQUIRED, "--variant", "b9"), "--variant: invalid choice: 'b9'"),
+        ((*REQUIRED, "--limit", "many"), "--limit: invalid int value: 'many'"),
+        ((*REQUIRED, "--weights"), "--weights: expected one argument"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_a_wrong_config(arguments, expected):
+    with pytest.raises(ConfigError, match=r"; see --help$") as raised:
+        make_parser("A job.").parse_args(arguments)
+    assert expected in str(raised.value)
+
+
+def test_help_says_every_flag_with_its_default_and_every_exit_code(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse("--help")
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.rstrip().endswith(EXIT_CODES)
+    for action in make_parser("A job.")._actions:
+        assert action.option_strings[-1] in said
+        assert action.help or action.choices
+    for default in ("4096", "512", "4194304", "0.1"):
+        assert f"default: {default}" in said
+
+
+# The end of a command.
+
+
+def ended(capsys, command, *arguments):
+    """(exit code, last line as JSON, stderr); the last line is all that stdout has."""
+    code = run_command(command, arguments)
+    captured = capsys.readouterr()
+    (line,) = captured.out.splitlines()
+    return code, json.loads(line), captured.err
+
+
+def failing(error):
+    def command(arguments):
+        raise error
+
+    return command
+
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PipelineError)]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, CheckpointError])
+def test_every_error_of_ours_is_a_sentence_and_its_exit_code(capsys, kind):
+    code, summary, said = ended(capsys, failing(kind("what to do:\n  this")))
+    assert code == (4 if kind is CheckpointError else kind.exit_code)
+    status = "stopped" if kind is errors.StoppedError else "failed"
+    assert summary == {"status": status, "exit_code": code, "error": "what to do: this"}
+    assert said == "error: what to do: this\n"
+
+
+def test_every_exit_code_is_explained():
+    codes = {kind.exit_code for kind in KINDS} | {0, 4}
+    explained = {word for line in EXIT_CODES.splitlines()[1:] for word in line.split() if word.isdigit()}
+    assert explained == {str(code) for code in codes}
+
+
+def test_arguments_reach_the_command_and_its_summary_is_the_last_line(capsys):
+    code, summary, said = ended(capsys, lambda arguments: {"given": arguments, "exit_code": 0}, "--a", "b")
+    assert (code, summary, said) == (0, {"given": ["--a", "b"], "exit_code": 0}, "")
+    assert ended(capsys, lambda arguments: {"exit_code": 6})[0] == 6
+
+
+def test_an_error_that_nobody_foresaw_says_where_and_shows_no_traceback(capsys):
+    def command(arguments):
+        return {}["a key"]
+
+    code, summary, said = ended(capsys, command)
+    assert code == 1
+    assert summary["error"].startswith("internal error: KeyError: 'a key' (command, line ")
+    assert summary["error"].endswith("--log-level debug tells more")
+    assert said == f"error: {summary['error']}\n"
+
+
+def test_an_unforeseen_error_has_its_traceback_in_the_log_where_that_is_asked_for(capsys, caplog):
+    with caplog.at_level("DEBUG", "jobs"):
+        assert ended(capsys, failing(ZeroDivisionError("why")))[0] == 1
+    assert "Traceback" in caplog.text
+    assert "ZeroDivisionError: why" in caplog.text
+
+
+def test_ctrl_c_before_the_work_is_a_stop(capsys):
+    code, summary, _ = ended(capsys, failing(KeyboardInterrupt()))
+    assert (code, summary["status"]) == (9, "stopped")
+
+
+def test_a_request_to_end_is_a_stop(capsys):
+    def command(arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    code, summary, said = ended(capsys, command)
+    assert (code, summary["status"]) == (9, "stopped")
+    assert "Traceback" not in said
+
+
+# What a finished run comes to.
+
+
+def report(status="done", problems=(), **totals):
+    return Report(
+        run_id="r", status=status, identity={}, run=Totals(**totals), output=Totals(), ignored=0,
+        problems=tuple(problems), seconds=Seconds(wall=1.0, model_load=0.0, first_row=None, steady=None), actors={},
+        versions={}, passes=1, replayed_chunks=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("listed", "failed", "fraction", "passes"),
+    [
+        (100, 10, 0.1, True), (100, 11, 0.1, False), (0, 0, 0.0, True), (100, 0, 0.0, True), (100, 1, 0.0, False),
+        (100, 100, 1.0, True), (100, 29, 0.29, True), (10, 7, 0.7, True), (3, 1, 1 / 3, True), (30, 3, 0.1, True),
+    ],
+)  # fmt: skip
+def test_as_many_records_may_fail_as_the_flag_says(listed, failed, fraction, passes):
+    error = verdict(report(listed=listed, ok=listed - failed, failed=failed, failed_by_code={"x": failed}), fraction)
+    assert (error is None) == passes
+    if not passes:
+        assert error.exit_code == 6
+        assert f"{failed} of {listed} records failed ({{'x': {failed}}})" in str(error)
+        assert f"--max-failed-fraction {fraction:g}" in str(error)
+
+
+@pytest.mark.parametrize("status", ["stopped", "stalled", "failed"])
+def test_a_run_that_did_not_end_is_incomplete(status):
+    error = verdict(report(status, listed=10, failed=10), 0.1)
+    assert error.exit_code == 9
+    assert str(error).startswith(f"{status}; ")
+
+
+def test_accounts_that_do_not_close_come_before_everything_else():
+    error = verdict(report("stopped", [f"problem {i}" for i in range(5)], listed=10, failed=10), 0.1)
+    assert error.exit_code == 7
+    assert str(error) == "the accounts do not close: problem 0; problem 1; problem 2 (and 2 more)"
+    assert str(verdict(report("failed", ["one"]), 0.1)) == "the accounts do not close: one"
+
+
+# Progress and logs.
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_on_a_terminal_there_is_a_bar(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    display = ProgressDisplay()
+    clock[0] += 10
+    display(Progress(rows=50, failed=2, files=1, total=200))
+    display(Progress(rows=300, failed=2, files=2, total=200))
+    display(Progress(rows=50, failed=2, files=1, total=None))
+    display.close()
+    first, beyond, unknown = terminal.getvalue().split("\r")[1:]
+    assert first == "[######------------------] 50/200 images, 2 failed, 1 files, 5.0 images/s\x1b[K"
+    assert beyond.startswith("[########################] 300/200 images")
+    assert unknown.startswith("[........................] 50 images, 2 failed")
+    assert unknown.endswith("\n")
+
+
+def test_elsewhere_there_is_a_line_every_ten_seconds(clock, monkeypatch, caplog):
+    caplog.set_level("INFO", "jobs")
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    display = ProgressDisplay()
+    for rows in range(25):
+        clock[0] += 1
+        display(Progress(rows=rows, failed=0, files=0, total=None))
+    display.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "progress 9 images, 0 failed, 0 files, 0.9 images/s",
+        "progress 19 images, 0 failed, 0 files, 0.9 images/s",
+    ]  # fmt: skip
+    assert stream.getvalue() == ""
+
+
+def test_a_display_before_any_row_divides_by_no_zero(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    ProgressDisplay()(Progress(rows=0, failed=0, files=0, total=0))
+    assert "0/0 images" in terminal.getvalue()
+
+
+@contextmanager
+def no_logging_yet():
+    """The root logger without the handlers that pytest gave it; every level as it was afterwards."""
+    names = ("", "jobs", "pipeline", "model", "__main__")
+    levels = {name: logging.getLogger(name).level for name in names}
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@pytest.mark.parametrize(("level", "ours"), [("debug", ["DEBUG", "INFO"]), ("info", ["INFO"]), ("warning", [])])
+def test_our_own_log_lines_go_to_stderr_from_the_level_on_and_libraries_warn_only(capsys, level, ours):
+    with no_logging_yet():
+        configure_logging(level)
+        for name in ("pipeline.read", "jobs.cli", "model.weights", "obstore"):
+            logging.getLogger(name).debug("told by %s", name)
+            logging.getLogger(name).info("told by %s", name)
+        logging.getLogger("obstore").warning("warned by obstore")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line.split(" ", 1)[1] for line in captured.err.splitlines()]
+    told = [f"{each} told by {name}" for name in ("pipeline.read", "jobs.cli", "model.weights") for each in ours]
+    assert lines == [*told, "WARNING warned by obstore"]

@@ -1,0 +1,72 @@
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.allocator import tune_allocator
+
+# mallinfo2: `hblks` is the number of blocks that are mappings of their own.
+COUNT_MAPPINGS = """
+import ctypes
+from pipeline.allocator import tune_allocator
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks rest".split()]
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.mallinfo2.restype = Info
+
+def mapped(size):
+    before = libc.mallinfo2().hblks
+    assert libc.malloc(size)
+    return libc.mallinfo2().hblks - before
+
+print(mapped(2**26))
+tune_allocator()
+print(mapped(2**26), mapped(2**31))
+"""
+
+
+class Libc:
+    """A C library that notes what it is told."""
+
+    def __init__(self, answer):
+        self.calls = []
+        self.answer = answer
+
+    def mallopt(self, parameter, value):
+        self.calls.append((parameter, value))
+        return self.answer
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc before 2.33 cannot be asked")
+def test_large_blocks_are_no_longer_mappings_of_their_own():
+    done = subprocess.run([sys.executable, "-c", COUNT_MAPPINGS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "0", "1"]
+
+
+def test_both_thresholds_are_set_to_a_gibibyte(monkeypatch, caplog):
+    libc = Libc(1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
+    tune_allocator()
+    assert libc.calls == [(-3, 2**30), (-1, 2**30)]
+    assert caplog.text == ""
+
+
+def test_an_allocator_that_refuses_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Libc(0))
+    tune_allocator()
+    assert [record.getMessage() for record in caplog.records] == [
+        "allocator.not_tuned parameter=-3",
+        "allocator.not_tuned parameter=-1",
+    ]
+
+
+def test_another_c_library_and_another_system_are_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    tune_allocator()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(ctypes, "CDLL")
+    tune_allocator()
