@@ -25,8 +25,10 @@ from jobs.cli import (
     size_policy,
     verdict,
 )
+from pipeline.close import summarise
 from pipeline.config import ClassifyConfig
-from pipeline.run import describe_plan, execute, prepare, summarise
+from pipeline.prepare import describe_plan, prepare
+from pipeline.run import execute
 
 
 def classify(arguments: Sequence[str]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from pipeline.config import ComputeConfig, InputConfig, OutputConfig
 from pipeline.errors import AccountsError, ConfigError, IncompleteError, PipelineError, StoppedError, TooManyFailedError
 from pipeline.names import NameFilter
 from pipeline.report import Report
-from pipeline.run import Progress
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
+from pipeline.watch import Progress
 
 logger = logging.getLogger(__name__)
 

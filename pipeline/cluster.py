@@ -39,8 +39,6 @@ class Cluster:
 
     num_cpus: float
     num_gpus: float
-    num_nodes: int
-    is_local: bool
 
 
 @contextmanager
@@ -64,14 +62,13 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        _check_nodes(nodes, list(local_paths))
+        # A local Ray is this machine with this very environment: there is nothing to ask.
+        if address is not None or submitted:
+            _check_nodes([node for node in ray.nodes() if node["Alive"]], list(local_paths))
         resources = ray.cluster_resources()
         yield Cluster(
             num_cpus=resources.get("CPU", 0.0),
             num_gpus=resources.get("GPU", 0.0),
-            num_nodes=len(nodes),
-            is_local=address is None and not submitted,
         )
     finally:
         ray.shutdown()

@@ -13,8 +13,9 @@ InputFormat = Literal["auto", "tar", "parquet", "files"]
 Device = Literal["auto", "cpu", "cuda"]
 
 CHUNK_MAX_RECORDS = 128
-# Decoded size at which a chunk ends. Small enough that one CPU actor answers within seconds and that two actors end
-# a job together; about one hundred images of 224x224, so a GPU still gets a full pack out of one chunk.
+# Size at which a chunk ends: decoded, or encoded where that is more. Small enough that one CPU actor answers within
+# seconds and that two actors end a job together; about one hundred images of 224x224, so a GPU still gets a full pack
+# out of one chunk.
 CHUNK_MAX_BYTES = 16 * 2**20
 
 

@@ -62,8 +62,9 @@ def survey_inputs(config: InputConfig, output: str) -> Survey:
         objects = _list(root, config, skipped)
         new = [info for info in objects if info.uri not in seen]
         seen.update(info.uri for info in new)
-        taken = {info.uri: entry for info in new if (entry := _classify(info, root, config)) is not None}
-        taken = _without_sidecars(taken) if config.format == "auto" else taken
+        taken = _without_sidecars(
+            {info.uri: entry for info in new if (entry := _classify(info, root, config)) is not None}
+        )
         ignored += len(new) - len(taken)
         if not taken and len(new) == len(objects):
             raise InputError(_nothing_taken(root, objects, config))

@@ -99,3 +99,8 @@ def is_addressable(key: str) -> bool:
 
 def _folder(uri: str) -> str:
     return uri if uri.endswith("/") else uri + "/"
+
+
+def shown(uri: str) -> str:
+    """A URI as a user would type it: a path where it is one."""
+    return str(local_path(uri)) if is_local(uri) else uri

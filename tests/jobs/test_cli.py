@@ -30,7 +30,7 @@ from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputCo
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.names import NameFilter
 from pipeline.report import Report, Seconds
-from pipeline.run import Progress
+from pipeline.watch import Progress
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 

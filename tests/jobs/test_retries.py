@@ -10,7 +10,8 @@ import pytest
 
 from pipeline import flow
 from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
-from pipeline.run import execute, prepare
+from pipeline.prepare import prepare
+from pipeline.run import execute
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [

@@ -220,7 +220,8 @@ def test_a_file_of_another_identity_is_refused_where_that_is_asked_for(folder, p
 
 def parquet(metadata):
     body = io.BytesIO()
-    pq.write_table(pa.table({"x": [1]}).replace_schema_metadata(metadata), body)
+    table = pa.table({"x": [1]}).replace_schema_metadata(metadata)
+    pq.write_table(table, body, store_schema=metadata is not None)
     return body.getvalue()
 
 
