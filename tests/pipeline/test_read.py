@@ -261,24 +261,25 @@ def chunks_of(max_records, max_bytes, window):
     sizes=st.lists(st.integers(1, 40), max_size=14),
     ignored=st.lists(st.integers(0, 2), max_size=15),
     rows_per_file=st.integers(1, 6),
-    max_file_rows=st.integers(1, 8),
+    max_file_bytes=st.integers(1, 3000),
     chunk_records=st.integers(1, 4),
     chunk_bytes=st.sampled_from([1, 50, 10_000]),
     window=st.sampled_from([1, 3, 256]),
     done=st.lists(st.booleans(), min_size=14, max_size=14),
 )
-@example(
-    "tar", [1] * 6, [0] * 6 + [2], 2, 8, 4, 100, 1, [True, False, True] + [False] * 11
-)  # the end but not the middle
-@example("tar", [1] * 6, [0] * 6 + [2], 3, 8, 4, 100, 1, [True] * 14)  # everything but the word that it was the last
+# The end is done, but not the middle.
+@example("tar", [1] * 6, [0] * 6 + [2], 2, 3000, 4, 100, 1, [True, False, True] + [False] * 11)
+# Everything is done, but no slice says that it is the last.
+@example("tar", [1] * 6, [0] * 6 + [2], 3, 3000, 4, 100, 1, [True] * 14)
+# The two that are not done would fit into one file.
+@example("tar", [10, 40, 10], [], 6, 767, 4, 10_000, 1, [False, True] + [False] * 12)
 def test_with_any_slices_done_exactly_the_chunks_of_the_others_are_yielded(
-    tmp_path, make_tar, read_config, shard_format, sizes, ignored, rows_per_file, max_file_rows, chunk_records,
+    tmp_path, make_tar, read_config, shard_format, sizes, ignored, rows_per_file, max_file_bytes, chunk_records,
     chunk_bytes, window, done,
 ):  # fmt: skip
     # Names of many lengths, so that rows, and the files they go to, are of many sizes.
     images = {f"{i:02d}-{size * 5 * 'x'}.png": bytes(size) for i, size in enumerate(sizes)}
     shard = write_shard(tmp_path, make_tar, shard_format, images, ignored)
-    max_file_bytes = 256 * max_file_rows + 255
     config = read_config(rows_per_file=rows_per_file, max_file_bytes=max_file_bytes)
     with chunks_of(chunk_records, chunk_bytes, window):
         whole = list(read_shard(shard, config))
@@ -414,6 +415,8 @@ def test_an_object_that_is_gone_fails_as_many_records_as_were_planned(make_shard
     chunks = list(read_shard(shard, read_config()))
     assert [(row, key) for row, key, *_ in failures_of(chunks)] == [(row, f"@{row}") for row in range(6)]
     assert spans(chunks) == [(0, 0, 4, 0, 4, False), (1, 4, 2, 4, 2, True)]
+    (end,) = read_shard(replace(shard, done=(DoneSlice(0, 0, 3), DoneSlice(1, 4, 5))), read_config())
+    assert spans([end]) == [(2, 6, 0, 6, 0, True)]
 
 
 @pytest.fixture
