@@ -30,9 +30,9 @@ from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputCo
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.names import NameFilter
 from pipeline.report import Report, Seconds
-from pipeline.watch import Progress
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
+from pipeline.watch import Progress
 
 REQUIRED = ("--input", "/in", "--output", "/out", "--weights", "/w")
 
