@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.errors import CheckpointError
 from model.labels import parse_labels
@@ -24,7 +24,7 @@ class Checkpoint:
     Attributes:
         weights: the safetensors file's bytes.
         config_json, preprocessor_json: the files beside it, as text.
-        loaded: what the driver found in it; the network itself is dropped, the actors build their own.
+        loaded: what the driver found in it; the network has no data (device meta), the actors build their own.
         labels: from `--labels`, else from the checkpoint; None where neither names the classes.
         load_s: seconds that fetching and checking took.
     """
@@ -74,7 +74,7 @@ def fetch_checkpoint(config: ClassifyConfig) -> Checkpoint:
         weights=weights,
         config_json=texts[0],
         preprocessor_json=texts[1],
-        loaded=loaded,
+        loaded=replace(loaded, model=loaded.model.to("meta")),
         labels=labels,
         load_s=time.perf_counter() - started,
     )

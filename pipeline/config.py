@@ -26,7 +26,7 @@ class InputConfig:
     Attributes:
         uris: canonical URIs of objects, prefixes or folders.
         names: globs that choose images and shards.
-        format: what the objects are; `auto` goes by their endings.
+        format: which kind of object is taken, by its ending; an object that is itself an input may have any ending.
         image_column: Parquet: the column with the encoded image; None finds it.
         keep_columns: source columns carried into the output, as text.
         limit: read this many records at most; None reads all.

@@ -91,9 +91,11 @@ def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
     """How one object is read; None if it is passed over."""
     name = name_of(info.uri) if info.uri == root else info.uri[len(root) :].lstrip("/")
     names = config.names
-    if config.format in ("auto", "tar") and is_tar(name):
+    # An object that the user names is what the user says it is; below a folder, endings tell.
+    named_as = config.format if info.uri == root else "auto"
+    if config.format in ("auto", "tar") and (is_tar(name) or named_as == "tar"):
         return Found(info, root, name, "tar", None) if names.takes_shard(name) else None
-    if config.format in ("auto", "parquet") and is_parquet(name):
+    if config.format in ("auto", "parquet") and (is_parquet(name) or named_as == "parquet"):
         return Found(info, root, name, "parquet", None) if names.takes_shard(name) else None
     if config.format in ("auto", "files") and names.takes_image(name):
         folders = PurePosixPath(name).parts[:-1]

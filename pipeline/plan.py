@@ -206,7 +206,8 @@ def make_plan(
             num_complete += 1
             num_changed += etags.get(code) != found.info.etag
         elif code not in taken and (shard := _object_shard(found, code, budget, count_records)) is not None:
-            fresh.append(shard)
+            # Published slices pin the version, also where the plan that they were read under is gone.
+            fresh.append(replace(shard, etag=etags.get(code, shard.etag)))
     num_complete += sum(
         shard.format == "files" and shard.hash16 in states and states[shard.hash16].complete for shard in known.values()
     )

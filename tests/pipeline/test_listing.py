@@ -222,3 +222,11 @@ def test_names_that_cannot_be_read_are_counted_too(tmp_path):
     found = survey_inputs(InputConfig(uris=(str(tmp_path / "in"), str(tmp_path / "in" / "sub"))), OUTPUT)
     assert names_of(found) == ["a.jpg", "sub/b.jpg"]
     assert found.ignored == 3
+
+
+def test_an_object_that_is_itself_an_input_is_what_the_format_says(tmp_path):
+    write(tmp_path, "shard", "other.tar")
+    found = survey_inputs(InputConfig(uris=(str(tmp_path / "shard"),), format="tar"), OUTPUT)
+    assert [(entry.name, entry.kind) for entry in found.found] == [("shard", "tar")]
+    found = survey_inputs(InputConfig(uris=(str(tmp_path),), format="tar"), OUTPUT)
+    assert [(entry.name, entry.kind) for entry in found.found] == [("other.tar", "tar")]

@@ -108,6 +108,12 @@ def test_of_several_plans_for_a_shard_the_one_its_slices_were_read_under_counts(
     assert carried.etag == "e2"
 
 
+def test_published_slices_pin_the_version_of_their_shard_even_when_their_plan_is_gone():
+    (shard,) = plan([tar("x.tar", "e1")]).shards
+    (again,) = plan([tar("x.tar", "e2")], published(shard, [4, 4], "e1", ended=False)).shards
+    assert again.etag == "e1"
+
+
 def test_a_shard_of_which_nothing_is_published_is_read_as_it_is_now():
     (shard,) = plan([tar("x.tar")]).shards
     (again,) = plan([tar("x.tar", "e2")], [], [shard]).shards
