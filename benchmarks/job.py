@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=Path, help="CSV with width,height,count; default: a few common sizes")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the contenders whose name holds this")
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
     runs: dict[str, list[dict]] = {}
@@ -48,7 +49,10 @@ def main() -> None:
         folder = Path(scratch)
         write_photos(folder / "photos", flags.images, read_sizes(flags.sizes), seed=1)
         for number in range(flags.rounds):
-            for name, command in commands(folder / "photos", flags.weights, folder / f"round-{number}").items():
+            contenders = commands(folder / "photos", flags.weights, folder / f"round-{number}")
+            for name, command in contenders.items():
+                if flags.only not in name:
+                    continue
                 result = run_measured(command, cwd=ROOT, log=folder / "log")
                 rates = {key: result.summary.get(key, 0.0) for key in ("images_per_s", "steady_images_per_s")}
                 run = {"exit": result.exit_code, "whole_images_per_s": flags.images / result.wall_s, **rates}

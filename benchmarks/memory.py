@@ -14,13 +14,13 @@ from benchmarks.photos import write_photos
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SIZES = [(96, 96), (128, 96), (160, 120)]
+SIZES = [(64, 64), (80, 64), (96, 72)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
     rows = []
