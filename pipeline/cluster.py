@@ -30,6 +30,7 @@ _NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "obstore", "boto3", "s
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _PROBE_TIMEOUT_S = 120.0
 _CONNECT_TIMEOUT_S = 5.0
+_SLOW_START = "timed out during startup"
 _LOCAL_OBJECT_STORE_BYTES = 2 * 2**30
 
 
@@ -58,7 +59,7 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray puts a handler of its own in place of the job's.
     on_terminate = signal.getsignal(signal.SIGTERM)
-    _join(address, submitted)
+    _join_patiently(address, submitted)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     try:
@@ -102,6 +103,18 @@ def _check_address(address: str) -> None:
         raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
 
 
+def _join_patiently(address: str | None, submitted: bool) -> None:
+    """Joins, or starts a local Ray; on a machine that is very busy its processes may need a second attempt."""
+    try:
+        _join(address, submitted)
+    except ConfigError as error:
+        if address is not None or submitted or _SLOW_START not in str(error):
+            raise
+        logger.warning("ray.slow_start error=%s; trying once more", error)
+        ray.shutdown()
+        _join(address, submitted)
+
+
 def _join(address: str | None, submitted: bool) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": False}
     try:
@@ -120,7 +133,9 @@ def _join(address: str | None, submitted: bool) -> None:
             ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excludes}, **common)
     except (ConnectionError, TimeoutError) as error:
         raise ConfigError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
-    except (RuntimeError, ValueError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # Ray raises bare ones, too
         if "ersion mismatch" in str(error):
             raise ConfigError(
                 f"the cluster at {address} runs other versions than this driver: {_one_line(error)}; "

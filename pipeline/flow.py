@@ -109,7 +109,12 @@ def _run(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) ->
             max_restarts=_TASK_RETRIES,
             max_task_retries=_TASK_RETRIES,
         )
-        .write_datasink(sink, ray_remote_args={"num_cpus": 0, "max_retries": _TASK_RETRIES})
+        # Without a bound, tasks that ask for no CPU would each get a worker process of their own.
+        .write_datasink(
+            sink,
+            ray_remote_args={"num_cpus": 0, "max_retries": _TASK_RETRIES},
+            concurrency=2 * processors.num_collectors,
+        )
     )
 
 
