@@ -92,6 +92,7 @@ def summarise(run: Run, report: Report) -> dict[str, Any]:
         "failed_by_code": dict(report.run.failed_by_code),
         "ignored": report.run.ignored + report.ignored,
         "files": report.run.files,
+        "changed_shards": run.plan.num_changed,
         "rows_in_output": report.output.listed,
         "seconds": round(report.seconds.wall, 1),
         **report.rates(),

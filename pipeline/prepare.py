@@ -1,5 +1,6 @@
 """What a run sets out to do: everything that can be wrong is found here, before any work; nothing is written."""
 
+import logging
 import secrets
 import time
 from collections import Counter
@@ -21,6 +22,8 @@ from pipeline.schema import CLASSIFY_COLUMNS, output_schema
 from pipeline.storage import StoreConfig, list_objects, read
 from pipeline.store_errors import NotFoundError, StoreError
 from pipeline.uris import join_uri, name_of, shown
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -84,6 +87,8 @@ def prepare(config: ClassifyConfig, started_at: float) -> Run:
         )
     except StoreError as error:
         raise OutputError(f"output {config.output.uri} cannot be read: {error}") from error
+    if plan.num_changed:
+        logger.warning("sources.changed shards=%d; their rows stay those of the version that was read", plan.num_changed)
     return Run(
         config=config,
         run_id=config.run_id or time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(started_at)) + secrets.token_hex(2),
@@ -99,14 +104,14 @@ def describe_plan(run: Run) -> dict[str, Any]:
     """What a run would do, in numbers."""
     shards = run.plan.shards
     formats = Counter(shard.format for shard in shards)
-    counts = [shard.num_records for shard in shards]
+    packed = [shard.num_records for shard in shards if shard.format != "files"]
     return {
         "dry_run": True,
         "output": shown(run.config.output.uri),
         "shards": len(shards),
         "shards_by_format": dict(formats),
         "images": sum(len(shard.members) for shard in shards),
-        "images_in_tar_or_parquet": "not counted" if None in counts else 0,
+        "images_in_tar_or_parquet": "not counted" if None in packed else sum(n for n in packed if n),
         "bytes": sum(shard.size for shard in shards),
         "carried_over_shards": run.plan.num_carried,
         "complete_shards": run.plan.num_complete,
