@@ -88,7 +88,9 @@ def prepare(config: ClassifyConfig, started_at: float) -> Run:
     except StoreError as error:
         raise OutputError(f"output {config.output.uri} cannot be read: {error}") from error
     if plan.num_changed:
-        logger.warning("sources.changed shards=%d; their rows stay those of the version that was read", plan.num_changed)
+        logger.warning(
+            "sources.changed shards=%d; their rows stay those of the version that was read", plan.num_changed
+        )
     return Run(
         config=config,
         run_id=config.run_id or time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(started_at)) + secrets.token_hex(2),
