@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= cpu
+SEEDS ?= 50
 STAMP := $(VENV)/.ready-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types parity clean
+.PHONY: help setup demo test drills chaos check format lint types parity clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +30,13 @@ demo: setup  ## make sample shards, classify them on a local Ray, show rows and 
 	$(BIN)/python examples/demo.py
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not drill"
+
+drills: setup  ## kills and faults on a real Ray: a drill for each point of the commit protocol, steps that crash or hang
+	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
+
+chaos: setup  ## kill processes and break requests, seed by seed, and compare (SEEDS=50, or SEED=17 alone)
+	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 check: setup format lint types test  ## what CI runs: format, lint, types, tests
 

@@ -21,12 +21,15 @@ from jobs.cli import (
     input_config,
     make_parser,
     output_config,
+    output_lease,
+    print_plan,
     run_command,
     size_policy,
     verdict,
 )
 from pipeline.close import summarise
 from pipeline.config import ClassifyConfig
+from pipeline.layout import new_run_id
 from pipeline.prepare import describe_plan, prepare
 from pipeline.run import execute
 
@@ -38,6 +41,7 @@ def classify(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--top-k", type=int, default=ClassifyConfig.top_k, metavar="K", help="default: %(default)s")
     flags = parser.parse_args(arguments)
     configure_logging(flags.log_level)
+    run_id = flags.run_id or new_run_id(started_at)
     config = ClassifyConfig(
         input=input_config(flags),
         output=output_config(flags),
@@ -48,17 +52,19 @@ def classify(arguments: Sequence[str]) -> dict[str, Any]:
         sizes=size_policy(flags),
         compute=compute_config(flags),
         max_failed_fraction=flags.max_failed_fraction,
-        run_id=flags.run_id,
+        run_id=run_id,
         dry_run=flags.dry_run,
     )
-    run = prepare(config, started_at)
-    if config.dry_run:
-        return {**describe_plan(run), "status": "planned", "exit_code": 0}
-    display = ProgressDisplay()
-    try:
-        report = execute(run, display)
-    finally:
-        display.close()
+    with output_lease(config.output, run_id) as lease:
+        run = prepare(config, started_at, lease)
+        if config.dry_run:
+            print_plan(run)
+            return {**describe_plan(run), "status": "planned", "exit_code": 0}
+        display = ProgressDisplay()
+        try:
+            report = execute(run, display)
+        finally:
+            display.close()
     error = verdict(report, config.max_failed_fraction)
     if error is not None:
         print(f"error: {error}", file=sys.stderr, flush=True)

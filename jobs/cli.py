@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,10 +15,14 @@ from model.config import VARIANTS
 from model.errors import CheckpointError
 from pipeline.config import ComputeConfig, InputConfig, OutputConfig
 from pipeline.errors import AccountsError, ConfigError, IncompleteError, PipelineError, StoppedError, TooManyFailedError
+from pipeline.lease import Lease, LeaseTiming
 from pipeline.names import NameFilter
+from pipeline.prepare import Run
 from pipeline.report import Report
 from pipeline.sizes import SizePolicy
+from pipeline.stopper import Stopper
 from pipeline.storage import StoreConfig
+from pipeline.uris import shown
 from pipeline.watch import Progress
 
 logger = logging.getLogger(__name__)
@@ -26,14 +31,19 @@ EXIT_CODES = """exit codes:
   0 done                          5 output: belongs to another job, or cannot be written
   1 internal error                6 too many failed records (--max-failed-fraction)
   2 bad configuration             7 accounts do not close
-  3 input missing or empty        9 incomplete: stopped; the same command continues
-  4 model or weights"""
+  3 input missing or empty        9 incomplete: stopped, stalled; the same command continues
+  4 model or weights             10 another run holds the output (--wait-for-lease-s)"""
 _DEFAULT = "default: %(default)s"
 _INCLUDE_HELP = (
     "images to take; default: names with an image ending. A glob that ends in .tar, .tgz, .tar.gz or .parquet chooses "
     "shards instead. Repeatable"
 )
 _SMALL_HELP = "images with a side under 32 px; default: %(default)s"
+_LEASE_HELP = "seconds to wait for another run on this output to end; default: %(default)g"
+_DEADLINE_HELP = (
+    "seconds for which a request to a store that does not answer, or is busy, is repeated; default: %(default)g"
+)
+_NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so many seconds; default: %(default)g"
 _CHECKPOINT_EXIT = 4
 _LINE_EVERY_S = 10.0
 
@@ -60,7 +70,10 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default=ComputeConfig.device)
     run.add_argument("--num-actors", type=_actors, metavar="N|MIN,MAX", help="infer actors; default: one a CPU or GPU")
     run.add_argument("--ray-address", metavar="ADDR", help="cluster to join; default: RAY_ADDRESS, else a local Ray")
+    timeout_s = ComputeConfig.no_progress_timeout_s
+    run.add_argument("--no-progress-timeout-s", type=float, default=timeout_s, metavar="N", help=_NO_PROGRESS_HELP)
     run.add_argument("--max-failed-fraction", type=float, default=0.1, metavar="F", help="default: %(default)s")
+    run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
     run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
     run.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
@@ -86,6 +99,9 @@ def _add_output_flags(group: Any) -> None:
     add("--output", required=True, metavar="URI", help="folder for the rows: path, s3://, gs:// or az://")
     add("--rows-per-file", type=int, default=OutputConfig.rows_per_file, metavar="N", help=_DEFAULT)
     add("--max-file-mib", type=int, default=OutputConfig.max_file_mib, metavar="N", help=_DEFAULT)
+    add("--prune", action="store_true", help="take out the rows of images that are gone from the inputs")
+    add("--retry-failed", nargs="*", metavar="CODE", help="try failed records again, of these error codes or of all")
+    add("--wait-for-lease-s", type=float, default=OutputConfig.wait_for_lease_s, metavar="N", help=_LEASE_HELP)
     add("--output-profile", metavar="NAME", help="AWS profile for the output")
     add("--output-endpoint-url", metavar="URL", help="S3 endpoint for the output")
 
@@ -110,7 +126,10 @@ def input_config(flags: argparse.Namespace) -> InputConfig:
         keep_columns=flags.keep_columns,
         limit=flags.limit,
         store=StoreConfig(
-            profile=flags.input_profile, endpoint_url=flags.input_endpoint_url, anonymous=flags.input_anonymous
+            profile=flags.input_profile,
+            endpoint_url=flags.input_endpoint_url,
+            anonymous=flags.input_anonymous,
+            deadline_s=flags.store_deadline_s,
         ),
     )
 
@@ -121,13 +140,34 @@ def output_config(flags: argparse.Namespace) -> OutputConfig:
         uri=flags.output,
         rows_per_file=flags.rows_per_file,
         max_file_mib=flags.max_file_mib,
-        store=StoreConfig(profile=flags.output_profile, endpoint_url=flags.output_endpoint_url),
+        wait_for_lease_s=flags.wait_for_lease_s,
+        prune=flags.prune,
+        retry_failed=None if flags.retry_failed is None else frozenset(flags.retry_failed),
+        store=StoreConfig(
+            profile=flags.output_profile,
+            endpoint_url=flags.output_endpoint_url,
+            deadline_s=flags.store_deadline_s,
+        ),
     )
+
+
+def output_lease(config: OutputConfig, run_id: str) -> Lease:
+    """The lease of a run on its output, not taken yet; when it is lost, the run is ended as by SIGTERM.
+
+    A run is at least as patient with its lease as with the output's store.
+    """
+    timing = LeaseTiming(expiry_s=max(LeaseTiming.expiry_s, config.store.deadline_s))
+    return Lease(config.uri, config.store, run_id, timing, on_lost=_stop_main_thread)
 
 
 def compute_config(flags: argparse.Namespace) -> ComputeConfig:
     """The flags that say where the work is done, checked."""
-    return ComputeConfig(device=flags.device, num_actors=flags.num_actors, ray_address=flags.ray_address)
+    return ComputeConfig(
+        device=flags.device,
+        num_actors=flags.num_actors,
+        ray_address=flags.ray_address,
+        no_progress_timeout_s=flags.no_progress_timeout_s,
+    )
 
 
 def size_policy(flags: argparse.Namespace) -> SizePolicy:
@@ -140,13 +180,26 @@ def size_policy(flags: argparse.Namespace) -> SizePolicy:
         raise ConfigError(f"--max-image-pixels: {error}") from error
 
 
+def print_plan(run: Run) -> None:
+    """A line for each shard that a run would read: what is done with it, its format, records, MiB and URI."""
+    for shard in run.plan.rows:
+        records = "?" if shard.num_todo is None else f"{shard.num_todo:,}"
+        size = f"{shard.size / 2**20:,.1f} MiB"
+        print(f"{shard.action:8}  {shard.format:7}  {records:>9}  {size:>14}  {shown(shard.shard)}")
+    for entry in run.plan.summary.emptied:
+        file = entry.file
+        print(f"{'empty':8}  {'':7}  {file.rows:>9,}  {'':>14}  {shown(file.shard)} slice {file.slice}")
+
+
 def run_command(command: Callable[[Sequence[str]], dict[str, Any]], arguments: Sequence[str]) -> int:
     """Runs a command; its summary becomes the last line of stdout, its errors become sentences and exit codes.
 
     Args:
         command: arguments -> summary; the summary's `exit_code` is the process'.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    # Never taken away: a signal that comes while the process ends changes neither its last line nor its exit code.
+    stopper = Stopper()
+    stopper.install()
     try:
         summary = command(arguments)
     except PipelineError as error:
@@ -161,6 +214,8 @@ def run_command(command: Callable[[Sequence[str]], dict[str, Any]], arguments: S
         where = f"{frame.name}, line {frame.lineno}"
         what = f"internal error: {type(error).__name__}: {error} ({where}); --log-level debug tells more"
         summary = _failure(PipelineError(what), PipelineError.exit_code)
+    finally:
+        stopper.close()
     print(json.dumps(summary), flush=True)
     return int(summary["exit_code"])
 
@@ -175,9 +230,9 @@ def _failure(error: Exception, exit_code: int) -> dict[str, Any]:
     }
 
 
-def _stop(*_: object) -> NoReturn:
-    # As Ctrl-C does: libraries catch an ordinary exception on its way.
-    raise KeyboardInterrupt
+def _stop_main_thread() -> None:
+    # A signal, as if from outside: the main thread may be waiting in a system call.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def verdict(report: Report, max_failed_fraction: float) -> PipelineError | None:
@@ -186,7 +241,8 @@ def verdict(report: Report, max_failed_fraction: float) -> PipelineError | None:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
         return AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")
     if report.status != "done":
-        return IncompleteError(f"{report.status}; the rows published so far are whole, the same command continues")
+        why = f"{report.status}: {report.reason}" if report.reason else report.status
+        return IncompleteError(f"{why}; the rows published so far are whole, the same command continues")
     # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
     if report.run.listed and report.run.failed / report.run.listed > max_failed_fraction:
         return TooManyFailedError(

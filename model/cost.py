@@ -1,28 +1,15 @@
 """What a network costs: its parameters, and the multiply-accumulates of one image, both by formula."""
 
 from functools import lru_cache
+from math import prod
 
 from model.config import KERNELS, POOLED_SIDE, PVTv2Config, stage_sides
-
-IMAGE_CHANNELS = 3
+from model.shapes import IMAGE_CHANNELS, parameter_shapes
 
 
 def count_parameters(config: PVTv2Config) -> int:
     """The exact number of weights and biases of `PVTv2(config)`."""
-    total = 0
-    inputs = IMAGE_CHANNELS
-    for stage, channels in enumerate(config.embed_dims):
-        hidden = channels * config.mlp_ratios[stage]
-        window = 1 if config.linear else config.sr_ratios[stage]
-        norm = 2 * channels
-        embed = inputs * channels * KERNELS[stage] ** 2 + channels + norm
-        attention = 4 * channels**2 + channels + 3 * channels * config.qkv_bias
-        if config.linear or window > 1:
-            attention += (channels * window) ** 2 + channels + norm
-        mlp = 2 * channels * hidden + channels + hidden + (9 * hidden + hidden)
-        total += embed + config.depths[stage] * (2 * norm + attention + mlp) + norm
-        inputs = channels
-    return total + (config.num_classes * (inputs + 1) if config.num_classes else 0)
+    return sum(map(prod, parameter_shapes(config).values()))
 
 
 @lru_cache(maxsize=65536)

@@ -1,17 +1,25 @@
-"""Matches the tensors of a checkpoint with the parameters of a network: all of them, in their shapes, or an error."""
+"""Holds the tensors of a checkpoint against the parameters of a network: all of them, in their shapes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import NamedTuple
 
 from model.config import VARIANTS, PVTv2Config, variant_of
 from model.errors import CheckpointError
-from model.pvt_v2 import PVTv2
 from model.rename import RenameTable, upstream_names
+from model.shapes import Shape, parameter_shapes
 
-Tensors = dict[str, Tensor]
 NUM_NAMED = 3  # tensors that an error names, of each kind
+
+
+class TensorInfo(NamedTuple):
+    """What a checkpoint says of one tensor."""
+
+    shape: Shape
+    is_float: bool
+
+
+Tensors = Mapping[str, TensorInfo]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,25 +52,25 @@ class Differences:
 
 def compare(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> Differences:
     """How the tensors differ from what the network of `config` needs."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, parameter in _empty(config, "meta").named_parameters():
+    shapes: dict[str, Shape] = {}
+    for name, (length, *sides) in parameter_shapes(config).items():
         names = upstream_names(name, table, base)
-        shapes |= dict.fromkeys(names, (parameter.shape[0] // len(names), *parameter.shape[1:]))
+        shapes |= dict.fromkeys(names, (length // len(names), *sides))
     shared = [name for name in shapes if name in tensors]
     return Differences(
         missing=[name for name in shapes if name not in tensors],
         unexpected=sorted(tensors.keys() - shapes.keys()),
         misshapen=[
-            f"{name} is {_sides(tuple(tensors[name].shape))}, not {_sides(shapes[name])}"
+            f"{name} is {_sides(tensors[name].shape)}, not {_sides(shapes[name])}"
             for name in shared
-            if tuple(tensors[name].shape) != shapes[name]
+            if tensors[name].shape != shapes[name]
         ],
-        not_float=[name for name in shared if not tensors[name].is_floating_point()],
+        not_float=[name for name in shared if not tensors[name].is_float],
     )
 
 
-def build(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> PVTv2:
-    """The network of `config` with the tensors as its parameters, on the CPU, in float32.
+def check_match(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> None:
+    """Returns if the tensors are those of the network.
 
     Raises:
         CheckpointError: a tensor is missing, left over, misshapen, or of whole numbers.
@@ -74,11 +82,6 @@ def build(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) 
             f"The tensors are not those of {network}: {differences.describe()}. "
             "Give the weights and the configuration of one and the same model."
         )
-    model = _empty(config, "cpu")
-    for name, parameter in model.named_parameters():
-        parts = [tensors[upstream] for upstream in upstream_names(name, table, base)]
-        parameter.copy_(parts[0] if len(parts) == 1 else torch.cat(parts))
-    return model
 
 
 def find_variant(like: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> tuple[str, int]:
@@ -109,12 +112,5 @@ def with_settings(variant: PVTv2Config, like: PVTv2Config) -> PVTv2Config:
     )
 
 
-def _empty(config: PVTv2Config, device: str) -> PVTv2:
-    """The network with memory for its parameters but no values: drawing them first would take longer than loading."""
-    with torch.device("meta"):
-        model = PVTv2(config)
-    return model if device == "meta" else model.to_empty(device=device)
-
-
-def _sides(shape: tuple[int, ...]) -> str:
+def _sides(shape: Shape) -> str:
     return "x".join(map(str, shape)) or "a single number"

@@ -1,10 +1,8 @@
-"""The accounts: what every published slice says of itself, summed; and the proof that nothing is missing."""
+"""The accounts: what every published slice says of itself, and how such statements are summed."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-
-from pipeline.layout import ShardState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +57,15 @@ class Footer:
     Attributes:
         shard: canonical URI of the source; with `hash16` and `slice` it says which records the file holds.
         end: True for the last slice of the shard.
-        source_etag: ETag of the source that was read; None for loose files, whose rows have their own.
+        source_etag: version of the source that was read: an object's ETag, for loose files `version_of` their own. In
+            an emptied file the version that may fill it again; None: none may.
         first_row, last_row: indexes in the shard; `last_row = first_row - 1` in an empty file.
+        pruned: indexes between these two that have no row, since their source is gone.
+        emptied: the file keeps its name taken and holds nothing; it is no part of the shard's slices.
         identity: digest of the output's identity.
         nonce: makes the bytes, and so the ETag, of every attempt its own.
         totals: counts and work of the rows inside.
+        own: what the run that wrote the file did itself, where it exchanged some rows of an older file; else None.
     """
 
     shard: str
@@ -78,6 +80,9 @@ class Footer:
     attempt: str
     nonce: str
     totals: Totals
+    pruned: tuple[int, ...] = ()
+    emptied: bool = False
+    own: Totals | None = None
 
     def to_json(self) -> str:
         """The footer as it is stored."""
@@ -92,48 +97,14 @@ class Footer:
         """
         try:
             values = json.loads(text)
-            return Footer(**{**values, "totals": Totals(**values["totals"])})
-        except (KeyError, TypeError) as error:
+            own = values.get("own")
+            return Footer(
+                **{
+                    **values,
+                    "totals": Totals(**values["totals"]),
+                    "pruned": tuple(values.get("pruned", ())),
+                    "own": None if own is None else Totals(**own),
+                }
+            )
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a footer: {error}") from error
-
-
-def missing_slices(shards: Iterable[tuple[str, int | None]], states: Mapping[str, ShardState]) -> list[str]:
-    """One sentence for each planned shard that is not whole.
-
-    Args:
-        shards: (hash16, number of records if the plan knows it) of each planned shard.
-        states: what the listing of the output holds, by hash16.
-    """
-    return [
-        f"{hash16}: {states[hash16].describe() if hash16 in states else 'nothing published'}"
-        for hash16, _ in shards
-        if hash16 not in states or not states[hash16].complete
-    ]
-
-
-def discrepancies(shards: Iterable[tuple[str, int | None]], footers: Iterable[Footer]) -> list[str]:
-    """One sentence for each way in which the published files do not add up; empty if they do.
-
-    Checked for every planned shard: its slices follow one another without gap or overlap from row 0; each file's rows
-    are its `ok + failed`; where the plan knows how many records there are, so many are published.
-    """
-    found = []
-    by_shard: dict[str, list[Footer]] = {}
-    for footer in footers:
-        by_shard.setdefault(footer.hash16, []).append(footer)
-    for hash16, num_records in shards:
-        next_row = 0
-        for footer in sorted(by_shard.get(hash16, []), key=lambda f: f.slice):
-            where = f"{footer.shard} slice {footer.slice}"
-            totals = footer.totals
-            if footer.first_row != next_row:
-                found.append(f"{where} begins at row {footer.first_row}, expected {next_row}")
-            if not footer.last_row - footer.first_row + 1 == totals.listed == totals.ok + totals.failed:
-                found.append(
-                    f"{where} spans {footer.last_row - footer.first_row + 1} rows but lists {totals.listed} "
-                    f"= {totals.ok} ok + {totals.failed} failed"
-                )
-            next_row = footer.last_row + 1
-        if num_records is not None and next_row != num_records:
-            found.append(f"shard {hash16} has {num_records} records but {next_row} published rows")
-    return found

@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.store_errors import StoreError
 
-_BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 8 * 2**20
+"""What one request fetches."""
 
 # (start, length) -> exactly these bytes.
 Fetch = Callable[[int, int], memoryview]
@@ -58,12 +59,12 @@ class BlockReader(io.RawIOBase):
 
     def readall(self) -> bytes:
         """The bytes from here to the end."""
-        return b"".join(iter(lambda: self._next_part(_BLOCK_BYTES), b""))
+        return b"".join(iter(lambda: self._next_part(BLOCK_BYTES), b""))
 
     def _next_part(self, max_bytes: int) -> memoryview:
         if self._position >= self._size:
             return memoryview(b"")
-        index, offset = divmod(self._position, _BLOCK_BYTES)
+        index, offset = divmod(self._position, BLOCK_BYTES)
         if index != self._index:
             self._turn_to(index)
         part = self._block[offset : offset + max_bytes]
@@ -73,7 +74,7 @@ class BlockReader(io.RawIOBase):
     def _turn_to(self, index: int) -> None:
         reads_on = index == self._index + 1
         self._block, self._index = self._take(index), index
-        if self._fetch_ahead and reads_on and (index + 1) * _BLOCK_BYTES < self._size:
+        if self._fetch_ahead and reads_on and (index + 1) * BLOCK_BYTES < self._size:
             self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
             self._ahead = index + 1, self._pool.submit(self._fetch_ahead, *self._range(index + 1))
 
@@ -86,8 +87,8 @@ class BlockReader(io.RawIOBase):
         return self._fetch(*self._range(index))
 
     def _range(self, index: int) -> tuple[int, int]:
-        start = index * _BLOCK_BYTES
-        return start, min(_BLOCK_BYTES, self._size - start)
+        start = index * BLOCK_BYTES
+        return start, min(BLOCK_BYTES, self._size - start)
 
     def close(self) -> None:
         """Waits for a block that is being fetched, and lets go of what was read."""

@@ -1,13 +1,12 @@
 """The checkpoint of a run: fetched by the driver once, checked there, and handed to the actors as bytes."""
 
-import hashlib
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from model.checkpoint import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, CheckpointInfo, inspect_checkpoint
 from model.errors import CheckpointError
 from model.labels import parse_labels
-from model.weights import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, LoadedModel, parse_checkpoint
 from pipeline.config import ClassifyConfig
 from pipeline.errors import ConfigError
 from pipeline.storage import StoreConfig, read
@@ -19,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint that loads.
+    """A checkpoint whose tensors are those of its network.
 
     Attributes:
         weights: the safetensors file's bytes.
         config_json, preprocessor_json: the files beside it, as text.
-        loaded: what the driver found in it; the network has no data (device meta), the actors build their own.
+        info: what the driver found in it, without torch; the actors load it.
         labels: from `--labels`, else from the checkpoint; None where neither names the classes.
         load_s: seconds that fetching and checking took.
     """
@@ -32,7 +31,7 @@ class Checkpoint:
     weights: bytes
     config_json: str | None
     preprocessor_json: str | None
-    loaded: LoadedModel
+    info: CheckpointInfo
     labels: tuple[str, ...] | None
     load_s: float
 
@@ -59,30 +58,30 @@ def fetch_checkpoint(config: ClassifyConfig) -> Checkpoint:
         )
     texts = [_text(join_uri(folder, name), store) for name in (CONFIG_FILE, PREPROCESSOR_FILE)]
     try:
-        loaded = parse_checkpoint(weights, texts[0], texts[1], config.variant)
+        info = inspect_checkpoint(weights, texts[0], texts[1], config.variant)
     except CheckpointError as error:
         raise CheckpointError(f"--weights {config.weights}: {error}") from error
-    if not loaded.config.num_classes:
+    if not info.config.num_classes:
         raise CheckpointError(
             f"--weights {config.weights}: this is a backbone without a head, which cannot classify. "
             "Give a checkpoint that was saved with its classifier."
         )
-    labels = _labels(config, loaded)
-    digest = hashlib.sha256(weights).hexdigest()[:12]
+    labels = _labels(config, info)
+    digest = info.digest[:12]
     logger.info("weights.loaded uri=%s sha256=%s seconds=%.1f", uri, digest, time.perf_counter() - started)
     return Checkpoint(
         weights=weights,
         config_json=texts[0],
         preprocessor_json=texts[1],
-        loaded=replace(loaded, model=loaded.model.to("meta")),
+        info=info,
         labels=labels,
         load_s=time.perf_counter() - started,
     )
 
 
-def _labels(config: ClassifyConfig, loaded: LoadedModel) -> tuple[str, ...] | None:
+def _labels(config: ClassifyConfig, info: CheckpointInfo) -> tuple[str, ...] | None:
     if config.labels is None:
-        return loaded.labels
+        return info.labels
     data = _read(config.labels, config.input.store)
     if data is None:
         raise ConfigError(f"--labels {config.labels}: there is no such file")
@@ -90,9 +89,9 @@ def _labels(config: ClassifyConfig, loaded: LoadedModel) -> tuple[str, ...] | No
         labels = parse_labels(data.decode("utf-8-sig"), config.labels)
     except ValueError as error:
         raise ConfigError(f"--labels: {error}") from error
-    if len(labels) != loaded.config.num_classes:
+    if len(labels) != info.config.num_classes:
         raise ConfigError(
-            f"--labels {config.labels} names {len(labels)} classes, but the network has {loaded.config.num_classes}"
+            f"--labels {config.labels} names {len(labels)} classes, but the network has {info.config.num_classes}"
         )
     return labels
 

@@ -1,4 +1,4 @@
-"""A chunk: some consecutive records of one slice, as one Ray row.
+"""A chunk: some records of one slice, in order, as one Ray row.
 
 Ray bundles the chunks that a task yields into blocks by their size in bytes, and after a retry it skips by *index* the
 blocks that were already consumed. So every attempt must yield chunks of the same sizes: measurements are columns of a
@@ -40,9 +40,13 @@ class Header:
         first_row: index in the shard of the first record.
         num_rows: records in this chunk.
         slice_first_row: index in the shard of the slice's first record.
-        slice_rows: records in the slice; None but in its last chunk.
+        slice_last_row: index in the shard of the slice's last record; None but in its last chunk.
+        slice_rows: records that make the slice whole, or its rewrite; None but in its last chunk.
         end: True in the last chunk of the shard's last slice.
         ignored: members of the shard that were passed over, counted where they stood.
+        drop: indexes in the shard of the slice's records that have no row; empty but in its last chunk.
+        overwrites: ETag of the output file in which these records exchange their rows; None: the slice is new.
+        file: name of that file.
     """
 
     shard: str
@@ -56,6 +60,10 @@ class Header:
     slice_rows: int | None
     end: bool
     ignored: int
+    slice_last_row: int | None = None
+    drop: tuple[int, ...] = ()
+    overwrites: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,11 @@ class Chunk:
     rows: pa.Table
     payload: pa.Buffer
 
+    def net_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) in pixels of what the network will see of each record that has a size."""
+        columns = (self.rows.column(name).to_pylist() for name in ("net_height", "net_width"))
+        return [(height, width) for height, width in zip(*columns, strict=True) if height and width]
+
     def to_table(self) -> pa.Table:
         """The chunk as an Arrow table of one row."""
         sink = pa.BufferOutputStream()
@@ -101,7 +114,7 @@ class Chunk:
             raise ValueError(f"a chunk is one row, not {table.num_rows}")
         batch = next(batch for batch in table.to_batches() if batch.num_rows)
         return Chunk(
-            header=Header(**json.loads(batch.column("header")[0].as_py())),
+            header=_header(batch.column("header")[0].as_py()),
             attempt=batch.column("attempt")[0].as_py(),
             pass_number=batch.column("pass_number")[0].as_py(),
             seconds={step: batch.column(step)[0].as_py() for step in STEPS},
@@ -113,6 +126,11 @@ class Chunk:
         """The chunk after a step: new rows and payload, and the seconds since `started` (`time.perf_counter()`)."""
         seconds = {**self.seconds, step: time.perf_counter() - started}
         return replace(self, rows=rows, payload=pa.py_buffer(b"") if payload is None else payload, seconds=seconds)
+
+
+def _header(text: bytes) -> Header:
+    values = json.loads(text)
+    return Header(**{**values, "drop": tuple(values["drop"])})
 
 
 def _one_large_binary(buffer: pa.Buffer) -> pa.Array:

@@ -1,42 +1,100 @@
 """The close: plan against output, then index and report; and the headline of a report."""
 
 import importlib.metadata
+import logging
 import platform
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from pipeline.account import Totals, discrepancies
+from pipeline.account import Footer, Totals
 from pipeline.layout import REPORT_FILE, RUNS
 from pipeline.output import write_index
-from pipeline.prepare import Run, missing, refresh
+from pipeline.prepare import Run, add_receipts, describe_changes, missing, refresh
 from pipeline.report import Report, Seconds, Status
+from pipeline.shard_files import by_shard, chain_of
+from pipeline.stopper import Ending
 from pipeline.storage import put
 from pipeline.uris import join_uri, shown
+
+logger = logging.getLogger(__name__)
 
 _REPORTED_PACKAGES = ("ray", "torch", "pyarrow", "pillow", "obstore", "pvtv2-batch")
 
 
-def close(run: Run, status: Status, last_error: str | None) -> Report:
+def close(run: Run, last_error: str | None) -> Report:
     """Compares the plan with what is published, and writes index and report."""
     output, store = run.config.output.uri, run.config.output.store
     refresh(run)
-    planned = [(shard.hash16, shard.num_records) for shard in run.plan.shards]
-    problems = []
-    if status == "done":
-        problems = [f"{shard.shard}: not all of its slices are published" for shard in missing(run)]
-        problems += discrepancies(planned, [file.footer for file in run.published.values()])
-        if problems and last_error:
-            problems.append(f"the last pass dropped work: {last_error}")
-    report = build_report(run, "failed" if problems else status, problems)
+    problems = find_problems(run)
+    if problems and last_error:
+        problems.append(f"the last pass dropped work: {last_error}")
+    report = build_report(run, "failed" if problems else "done", problems)
     write_index(output, store, run.published.values())
     put(join_uri(output, RUNS, run.run_id, REPORT_FILE), report.to_json(), store)
     return report
 
 
-def build_report(run: Run, status: Status, problems: list[str]) -> Report:
+def close_early(run: Run, ending: Ending) -> Report:
+    """Writes the report of a run that was ended before its work was done, and after it the index.
+
+    Ray kills a job three seconds after it told it to stop. So nothing is listed here: the receipts tell what this run
+    published. What the index lacks, the next run reads from the files.
+    """
+    output, store = run.config.output.uri, run.config.output.store
+    add_receipts(run)
+    report = build_report(run, ending.status, [], ending.reason)
+    put(join_uri(output, RUNS, run.run_id, REPORT_FILE), report.to_json(), store)
+    write_index(output, store, run.published.values())
+    return report
+
+
+def find_problems(run: Run) -> list[str]:
+    """One sentence for each way in which plan and output do not add up; empty if they do."""
+    problems = []
+    for shard in missing(run):
+        if shard.action == "rewrite":
+            # Every record has its row; some are older than they could be. The next run plans them again.
+            logger.warning("rewrite.left shard=%s slices=%d", shard.shard, len(shard.rewrites))
+        else:
+            problems.append(f"{shard.shard}: not all of its slices are published")
+    files = by_shard(run.published.values())
+    for shard in run.plan.rows:
+        there = [file for file in files.get(shard.hash16, []) if shard.etag is None or file.source_etag == shard.etag]
+        chain = chain_of(there)
+        if chain.complete:
+            problems += discrepancies([file.footer for file in chain.files], shard.num_records)
+    return problems
+
+
+def discrepancies(footers: Sequence[Footer], num_records: int | None) -> list[str]:
+    """One sentence for each way in which the slices of one shard, in order, do not add up.
+
+    They follow one another without gap or overlap from row 0; each file's rows are its `ok + failed`, and with those
+    that were taken out they are its span; where the plan knows how many records there are, so many are covered.
+    """
+    found = []
+    next_row = 0
+    for footer in footers:
+        where = f"{footer.shard} slice {footer.slice}"
+        totals, span = footer.totals, footer.last_row - footer.first_row + 1
+        if footer.first_row != next_row:
+            found.append(f"{where} begins at row {footer.first_row}, expected {next_row}")
+        if not span - len(footer.pruned) == totals.listed == totals.ok + totals.failed:
+            found.append(
+                f"{where} spans {span} rows, {len(footer.pruned)} of them taken out, but lists {totals.listed} "
+                f"= {totals.ok} ok + {totals.failed} failed"
+            )
+        next_row = footer.last_row + 1
+    if num_records is not None and next_row != num_records:
+        found.append(f"{footers[0].shard} has {num_records} records but {next_row} published rows")
+    return found
+
+
+def build_report(run: Run, status: Status, problems: list[str], reason: str | None = None) -> Report:
     """What the run came to; its sums are those of the published files' footers."""
-    footers = [file.footer for file in run.published.values()]
-    own = sum((footer.totals for footer in footers if footer.run_id == run.run_id), Totals())
+    footers = [file.footer for file in run.published.values() if not file.emptied]
+    own = sum((footer.own or footer.totals for footer in footers if footer.run_id == run.run_id), Totals())
     put_s = sum(receipt.put_s for receipt in run.receipts)
     steady = None
     if run.first_row_at is not None and run.last_row_at is not None:
@@ -63,6 +121,7 @@ def build_report(run: Run, status: Status, problems: list[str]) -> Report:
         versions=_versions(),
         passes=run.passes,
         replayed_chunks=sum(state.replayed_chunks for state in run.counters),
+        reason=reason,
     )
 
 
@@ -79,7 +138,7 @@ def _versions() -> dict[str, str]:
 def summarise(run: Run, report: Report) -> dict[str, Any]:
     """The report's headline, for the last line of stdout."""
     output = run.config.output.uri
-    worked = bool(run.plan.shards)
+    worked = not run.plan.is_empty
     return {
         "status": report.status,
         "message": report.status if worked else "nothing to do: every row is published",
@@ -92,7 +151,7 @@ def summarise(run: Run, report: Report) -> dict[str, Any]:
         "failed_by_code": dict(report.run.failed_by_code),
         "ignored": report.run.ignored + report.ignored,
         "files": report.run.files,
-        "changed_shards": run.plan.num_changed,
+        **describe_changes(run.plan.summary),
         "rows_in_output": report.output.listed,
         "seconds": round(report.seconds.wall, 1),
         **report.rates(),

@@ -57,6 +57,8 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     # Of no use on a worker that has no accelerator, and a warning in every run: the variable keeps Ray from
     # overriding the visible devices of tasks that ask for no GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A task that is killed for its memory would be tried again for ever.
+    os.environ.setdefault("RAY_task_oom_retries", "2")
     # Ray puts a handler of its own in place of the job's.
     on_terminate = signal.getsignal(signal.SIGTERM)
     _join_patiently(address, submitted)

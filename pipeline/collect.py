@@ -1,66 +1,25 @@
 """The collector: gathers the rows of each slice, and publishes a slice with one PUT when its last row has come.
 
 Plain Python; `sink.py` makes Ray actors of it. All chunks of a slice come to the same collector, in any order, some of
-them twice.
+them twice. Rows are told apart by their index in the shard: whatever attempt they come from, each is taken once.
 """
 
-import io
 import logging
-import secrets
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.account import Footer, Totals
-from pipeline.chunk import STEPS, Chunk, Header
-from pipeline.layout import DATA, SliceName
-from pipeline.output import FOOTER_KEY, read_footer
-from pipeline.storage import StoreConfig, head, put
-from pipeline.store_errors import ExistsError, StoreError
-from pipeline.uris import join_uri
+from pipeline.chunk import Chunk, Header
+from pipeline.errors import PipelineError
+from pipeline.publish import Receipt, SinkConfig, file_name, num_ok, publish_new, publish_rewrite
+from pipeline.store_errors import StoreError
 
 logger = logging.getLogger(__name__)
 
 # What one collector holds of unfinished slices before it lets one go; that slice is run again in the next pass.
 MAX_HELD_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class SinkConfig:
-    """Where and as what slices are published.
-
-    Attributes:
-        output: canonical URI of the output folder.
-        schema: columns of the files, in order.
-        identity: digest of the output's identity.
-    """
-
-    output: str
-    store: StoreConfig
-    schema: pa.Schema
-    identity: str
-    run_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """One published slice, as the collector that published it saw it.
-
-    Attributes:
-        file: name below `data/`.
-        etag: the file's ETag.
-        put_s: seconds of the PUT, which the file itself cannot know.
-    """
-
-    file: str
-    etag: str
-    footer: Footer
-    put_s: float
 
 
 @dataclass(slots=True)
@@ -89,13 +48,16 @@ class CollectorState:
 
 @dataclass(slots=True)
 class _Slice:
-    """What has come of one slice: the chunks by their first row."""
+    """What has come of one slice: its chunks, the rows in them, and the chunk that closes it."""
 
-    chunks: dict[int, Chunk] = field(default_factory=dict)
-    num_rows: int = 0
+    chunks: list[Chunk] = field(default_factory=list)
+    rows: set[int] = field(default_factory=set)
     num_bytes: int = 0
-    slice_rows: int | None = None
-    end: bool = False
+    last: Header | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.last is not None and len(self.rows) == self.last.slice_rows
 
 
 class Collector:
@@ -128,16 +90,17 @@ class Collector:
         if chunk.pass_number != self._pass_number or address in self._closed or self._state.fatal:
             return
         entry = self._slices.setdefault(address, _Slice())
-        if header.first_row in entry.chunks:
+        fresh = _only_new(chunk, entry.rows)
+        if fresh is None:
             self._state.replayed_chunks += 1
-            return
-        self._count(chunk)
-        entry.chunks[header.first_row] = _own(chunk)
-        entry.num_rows += header.num_rows
-        entry.num_bytes += chunk.rows.nbytes
+        else:
+            self._count(fresh)
+            entry.chunks.append(_own(fresh))
+            entry.rows.update(fresh.rows.column("row").to_pylist())
+            entry.num_bytes += fresh.rows.nbytes
         if header.slice_rows is not None:
-            entry.slice_rows, entry.end = header.slice_rows, header.end
-        if entry.num_rows == entry.slice_rows:
+            entry.last = header
+        if entry.is_whole:
             del self._slices[address]
             self._closed.add(address)
             self._publish(entry)
@@ -148,8 +111,8 @@ class Collector:
         now = time.time()
         self._state.first_row_at = self._state.first_row_at or now
         self._state.last_row_at = now
-        self._state.rows += chunk.header.num_rows
-        self._state.failed += chunk.header.num_rows - _num_ok(chunk.rows)
+        self._state.rows += chunk.rows.num_rows
+        self._state.failed += chunk.rows.num_rows - num_ok(chunk.rows)
 
     def _evict(self, keep: tuple[str, int]) -> None:
         """Lets the largest other slices go while too much is held."""
@@ -161,88 +124,35 @@ class Collector:
             logger.warning("slice.evicted shard=%s slice=%d", *address)
 
     def _publish(self, entry: _Slice) -> None:
-        """Writes a whole slice under its name, unless it is there already."""
-        chunks = [entry.chunks[row] for row in sorted(entry.chunks)]
-        header = chunks[0].header
-        footer, body = serialise(chunks, entry.end, self._config)
-        name = str(SliceName(header.name, header.hash16, header.slice, entry.end))
-        uri = join_uri(self._config.output, DATA, name)
+        """Writes a whole slice under its name, unless it is there already; or exchanges rows in its file."""
+        assert entry.last is not None
+        chunks = sorted(entry.chunks, key=lambda chunk: chunk.header.first_row)
+        name = file_name(entry.last)
         started = time.perf_counter()
         try:
-            etag = put(uri, body, self._config.store, if_absent=True)
-        except ExistsError:
-            self._read_back(uri, name, footer, started)
-            return
-        except StoreError as error:
-            self._state.fatal = f"{uri} cannot be written: {error}"
+            if entry.last.overwrites is None:
+                receipt = publish_new(chunks, entry.last, self._config)
+            else:
+                receipt = publish_rewrite(chunks, entry.last, self._config)
+        except (StoreError, PipelineError) as error:
+            self._state.fatal = str(error)
             logger.error("slice.not_published file=%s error=%s", name, error)
             return
         seconds = time.perf_counter() - started
-        self._receipts.append(Receipt(name, etag, footer, seconds))
-        logger.info("slice.published file=%s rows=%d seconds=%.3f", name, footer.totals.listed, seconds)
-
-    def _read_back(self, uri: str, name: str, footer: Footer, started: float) -> None:
-        """The name was taken: by our own PUT whose answer was lost, or by another attempt at the same slice."""
-        info = head(uri, self._config.store)
-        there = None if info is None else read_footer(info, self._config.store)
-        if info is None or there is None or (there.shard, there.slice) != (footer.shard, footer.slice):
-            self._state.fatal = f"{uri} exists but holds something else; move it away"
+        if receipt is None:
+            logger.info("slice.was_there file=%s", name)
             return
-        if there.nonce == footer.nonce:
-            self._receipts.append(Receipt(name, info.etag, footer, time.perf_counter() - started))
-        logger.info("slice.was_there file=%s own=%s", name, there.nonce == footer.nonce)
+        self._receipts.append(receipt)
+        logger.info("slice.published file=%s rows=%d seconds=%.3f", name, receipt.footer.totals.listed, seconds)
 
 
-def serialise(chunks: Sequence[Chunk], end: bool, config: SinkConfig) -> tuple[Footer, bytes]:
-    """The footer and the bytes of the output file for the chunks of one slice, given in order."""
-    first: Header = chunks[0].header
-    started = time.perf_counter()
-    rows = pa.concat_tables([chunk.rows for chunk in chunks])
-    columns = rows.select(config.schema.names).cast(config.schema)
-    body = io.BytesIO()
-    with pq.ParquetWriter(body, config.schema, compression="zstd") as writer:
-        writer.write_table(columns)
-        totals = slice_totals(rows, chunks) + Totals(seconds={"serialise": time.perf_counter() - started})
-        footer = Footer(
-            shard=first.shard,
-            hash16=first.hash16,
-            slice=first.slice,
-            end=end,
-            source_etag=first.source_etag,
-            first_row=first.slice_first_row,
-            last_row=first.slice_first_row + rows.num_rows - 1,
-            identity=config.identity,
-            run_id=config.run_id,
-            attempt=chunks[0].attempt,
-            nonce=secrets.token_hex(8),
-            totals=totals,
-        )
-        writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
-    return footer, body.getvalue()
-
-
-def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
-    """Counts and work of one slice, from its rows and from its chunks' clocks."""
-    num_ok = _num_ok(rows)
-    codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
-    ok = rows.filter(pc.equal(rows.column("status"), "ok"))
-    pixels = pc.sum(pc.multiply(ok.column("net_width").cast(pa.int64()), ok.column("net_height").cast(pa.int64())))
-    return Totals(
-        listed=rows.num_rows,
-        ok=num_ok,
-        failed=rows.num_rows - num_ok,
-        failed_by_code=dict(sorted(codes.items())),
-        ignored=sum(chunk.header.ignored for chunk in chunks),
-        bytes=pc.sum(rows.column("encoded_bytes")).as_py() or 0,
-        pixels=pixels.as_py() or 0,
-        macs=pc.sum(rows.column("macs")).as_py() or 0,
-        files=1,
-        seconds={step.removesuffix("_s"): sum(chunk.seconds[step] for chunk in chunks) for step in STEPS},
-    )
-
-
-def _num_ok(rows: pa.Table) -> int:
-    return pc.sum(pc.equal(rows.column("status"), "ok")).as_py() or 0
+def _only_new(chunk: Chunk, seen: set[int]) -> Chunk | None:
+    """The chunk without rows that have come before; None if that is all of them."""
+    rows = chunk.rows.column("row").to_pylist()
+    new = [row not in seen for row in rows]
+    if all(new):
+        return chunk
+    return replace(chunk, rows=chunk.rows.filter(pa.array(new))) if any(new) else None
 
 
 def _own(chunk: Chunk) -> Chunk:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ErrorCode
 from pipeline.names import NameFilter
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
@@ -59,12 +59,18 @@ class OutputConfig:
         uri: canonical URI of the output folder.
         rows_per_file: rows at which a slice, and so an output file, ends.
         max_file_mib: predicted size at which it ends earlier.
+        wait_for_lease_s: how long to wait for another run on this output to end.
+        prune: take out the rows of sources that are gone from the inputs.
+        retry_failed: error codes whose records are tried again; None: none, empty: every code.
         store: account and endpoint.
     """
 
     uri: str
     rows_per_file: int = 4096
     max_file_mib: int = 512
+    wait_for_lease_s: float = 0.0
+    prune: bool = False
+    retry_failed: frozenset[str] | None = None
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
@@ -72,6 +78,12 @@ class OutputConfig:
             raise ConfigError(f"--rows-per-file must be at least 1, not {self.rows_per_file}")
         if self.max_file_mib < 1:
             raise ConfigError(f"--max-file-mib must be at least 1, not {self.max_file_mib}")
+        if not 0 <= self.wait_for_lease_s < float("inf"):
+            raise ConfigError(f"--wait-for-lease-s must not be negative, not {self.wait_for_lease_s:g}")
+        if unknown := sorted((self.retry_failed or frozenset()) - {str(code) for code in ErrorCode}):
+            raise ConfigError(
+                f"--retry-failed: there is no error code {unknown[0]!r}; choose from {', '.join(map(str, ErrorCode))}"
+            )
         object.__setattr__(self, "uri", canonical_uri(self.uri))
 
 
@@ -84,14 +96,18 @@ class ComputeConfig:
         num_actors: (fewest, most) actors; None chooses from the cluster's processors.
         ray_address: cluster to join; None starts a local Ray for this run.
         max_passes: how often missing slices are run again, the careful last pass included.
+        no_progress_timeout_s: seconds in which nothing arrives and nothing is published, after which the run ends.
     """
 
     device: Device = "auto"
     num_actors: tuple[int, int] | None = None
     ray_address: str | None = None
     max_passes: int = 3
+    no_progress_timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
+        if not self.no_progress_timeout_s > 0:
+            raise ConfigError(f"--no-progress-timeout-s must be positive, not {self.no_progress_timeout_s:g}")
         if self.num_actors is not None and not 1 <= self.num_actors[0] <= self.num_actors[1]:
             raise ConfigError("--num-actors must be N or MIN,MAX with 1 <= MIN <= MAX")
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.chunk import Chunk, set_columns
 from pipeline.decode import FailedImage, SizePolicy, decode_image
-from pipeline.isolation import IsolatedDecoder
+from pipeline.decode_isolated import IsolatedDecoder
 from pipeline.schema import BASE_COLUMNS, PAYLOAD_COLUMNS
 
 _PLACES = tuple(PAYLOAD_COLUMNS.names)

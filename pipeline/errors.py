@@ -7,7 +7,9 @@
     +-- TooManyFailedError   exit 6   more failed records than --max-failed-fraction allows
     +-- AccountsError        exit 7   listed records and published rows do not agree
     +-- IncompleteError      exit 9   ended before everything was published
-        +-- StoppedError              by a signal
+    |   +-- StoppedError              by a signal
+    |   +-- LeaseLostError            because the output is no longer this run's
+    +-- LeaseHeldError       exit 10  nothing was done: another run holds the output
 
 A model that cannot be loaded is `model.errors.CheckpointError` (exit 4).
 """
@@ -60,6 +62,20 @@ class IncompleteError(PipelineError):
 
 class StoppedError(IncompleteError):
     """A signal asked the run to end."""
+
+
+class LeaseLostError(IncompleteError):
+    """The output is no longer this run's; it stopped writing.
+
+    Not an exit code of its own, and not that of `LeaseHeldError`: what was published is whole and the same command
+    continues, as after every other end that came early. If another run holds the output then, it is told so.
+    """
+
+
+class LeaseHeldError(PipelineError):
+    """Another run holds the output; this one did nothing."""
+
+    exit_code = 10
 
 
 class ErrorCode(StrEnum):

@@ -7,8 +7,8 @@ and the driver runs again what was not published (see `run.py`).
 import logging
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,18 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.chunk import map_chunks
+from model.config import PVTv2Config
+from pipeline.chunk import Chunk, map_chunks
 from pipeline.config import InferConfig
 from pipeline.decode_step import decode_chunk
-from pipeline.plan import PlannedShard, from_table, to_table
+from pipeline.infer_isolated import IsolatedClassifier
+from pipeline.patience import CHUNK_S, compute_s, given_up_after
+from pipeline.plan import from_table
 from pipeline.processors import Processors
 from pipeline.read import ReadConfig, read_shard
 from pipeline.sink import SliceDatasink
 from pipeline.sizes import SizePolicy
+from pipeline.whereabouts import Tell, at_work
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +47,23 @@ class FlowConfig:
 
     Attributes:
         weights: reference to the checkpoint's bytes in Ray's object store, which moves them to each node once.
-        careful: decode every image in a child process that may die.
+        network: of the weights.
+        careful: give every image to child processes that may die.
+        tell: called by every process of every step with what it holds.
     """
 
     read: ReadConfig
     sizes: SizePolicy
     infer: InferConfig
     weights: Any
+    network: PVTv2Config
     processors: Processors
     careful: bool
+    tell: Tell
 
 
-def run_pass(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) -> list[str]:
-    """Runs the shards once, end to end; what could not be published is for the caller to find.
+def run_pass(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> list[str]:
+    """Runs some tables of the plan once, end to end; what could not be published is for the caller to find.
 
     Returns:
         Why blocks were dropped, or the pass was given up, in the order in which it happened; mostly empty.
@@ -64,22 +72,24 @@ def run_pass(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink
     context.target_max_block_size = TARGET_BLOCK_BYTES
     context.max_errored_blocks = MAX_ERRORED_BLOCKS
     context.enable_progress_bars = False
+    # The run has a patience of its own, which knows what progress is; see `watch.py`.
+    context.execution_no_progress_timeout_s = -1
     with _complaints() as complaints:
         try:
-            _run(shards, config, sink)
+            _run(plan, config, sink)
         except ray.exceptions.RayError as error:
             complaints.reasons.append(_reason(error))
     return complaints.reasons
 
 
-def _run(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) -> None:
+def _run(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> None:
     processors = config.processors
     (
-        ray.data.from_arrow(to_table(shards))
+        ray.data.from_arrow(list(plan))
         .repartition(target_num_rows_per_block=1)
         .map_batches(
             _read,
-            fn_kwargs={"config": config.read},
+            fn_kwargs={"config": config.read, "tell": config.tell},
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=processors.read_cpus,
@@ -87,15 +97,15 @@ def _run(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) ->
         )
         .map_batches(
             _decode,
-            fn_kwargs={"sizes": config.sizes, "careful": config.careful},
+            fn_kwargs={"sizes": config.sizes, "careful": config.careful, "tell": config.tell},
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=processors.decode_cpus,
             max_retries=_TASK_RETRIES,
         )
         .map_batches(
-            _Infer,
-            fn_constructor_args=(config.weights, config.infer),
+            _CarefulInfer if config.careful else _Infer,
+            fn_constructor_args=(config.weights, config.infer, config.network, config.tell),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -106,7 +116,9 @@ def _run(shards: list[PlannedShard], config: FlowConfig, sink: SliceDatasink) ->
             ),
             num_cpus=processors.actor_cpus,
             num_gpus=processors.actor_gpus,
-            max_restarts=_TASK_RETRIES,
+            # What bounds an actor's deaths are the retries of what it dies of. With a bound of their own, images that
+            # kill it would use it up, and Ray waits for ever for a pool without actors.
+            max_restarts=-1,
             max_task_retries=_TASK_RETRIES,
         )
         # Without a bound, tasks that ask for no CPU would each get a worker process of their own.
@@ -149,27 +161,63 @@ def _complaints() -> Iterator[_Complaints]:
         ray_logger.removeHandler(complaints)
 
 
-def _read(batch: Any, config: ReadConfig) -> Any:
+def _read(batch: Any, config: ReadConfig, tell: Tell) -> Any:
     for shard in from_table(batch):
-        for chunk in read_shard(shard, config):
+        chunks, row = read_shard(shard, config), 0
+        while True:
+            with at_work(tell, "read", shard.shard, None, row):
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            row = chunk.header.first_row + chunk.header.num_rows
             yield chunk.to_table()
 
 
-def _decode(batch: pa.Table, sizes: SizePolicy, careful: bool) -> pa.Table:
-    return map_chunks(batch, lambda chunk: decode_chunk(chunk, sizes, careful=careful))
+def _decode(batch: pa.Table, sizes: SizePolicy, careful: bool, tell: Tell) -> pa.Table:
+    def step(chunk: Chunk) -> Chunk:
+        # A child process has a time of its own for each image.
+        with _holding(tell, "decode", chunk), nullcontext() if careful else given_up_after(CHUNK_S):
+            return decode_chunk(chunk, sizes, careful=careful)
+
+    return map_chunks(batch, step)
 
 
 class _Infer:
     """The actor around one `Classifier`."""
 
-    def __init__(self, weights: Any, config: InferConfig) -> None:
+    def __init__(self, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
         # Here and not above: the other steps' workers import this file too, and would load torch for nothing.
         from pipeline.infer import Classifier
 
         self._classifier = Classifier(ray.get(weights), config)
+        self._network, self._device, self._tell = network, config.device, tell
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return map_chunks(batch, self._classifier.classify)
+        return map_chunks(batch, self._classify)
+
+    def _classify(self, chunk: Chunk) -> Chunk:
+        patience_s = CHUNK_S + compute_s(self._network, chunk.net_sizes(), self._device)
+        with _holding(self._tell, "infer", chunk), given_up_after(patience_s):
+            return self._classifier.classify(chunk)
+
+
+class _CarefulInfer:
+    """The actor around one `IsolatedClassifier`; it loads no torch itself."""
+
+    def __init__(self, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
+        self._classifier = IsolatedClassifier(ray.get(weights), config, network)
+        self._tell = tell
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return map_chunks(batch, self._classify)
+
+    def _classify(self, chunk: Chunk) -> Chunk:
+        with _holding(self._tell, "infer", chunk):
+            return self._classifier.classify(chunk)
+
+
+def _holding(tell: Tell, step: str, chunk: Chunk) -> AbstractContextManager[None]:
+    return at_work(tell, step, chunk.header.shard, chunk.header.slice, chunk.header.first_row)
 
 
 def _reason(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from model.weights import LoadedModel
+from model.checkpoint import CheckpointInfo
 from pipeline.config import ClassifyConfig
 from pipeline.errors import OutputError
 from pipeline.layout import JOB_FILE
@@ -15,7 +15,7 @@ from pipeline.store_errors import ExistsError
 from pipeline.uris import join_uri
 
 
-def classify_identity(config: ClassifyConfig, loaded: LoadedModel, labels: tuple[str, ...] | None) -> dict[str, Any]:
+def classify_identity(config: ClassifyConfig, info: CheckpointInfo, labels: tuple[str, ...] | None) -> dict[str, Any]:
     """The identity of a classification output.
 
     Included is whatever changes a row, or which records a slice holds; so two runs over one output either agree on
@@ -24,10 +24,10 @@ def classify_identity(config: ClassifyConfig, loaded: LoadedModel, labels: tuple
     return {
         "job": "classify",
         "schema_version": SCHEMA_VERSION,
-        "weights_sha256": loaded.digest,
-        "model": asdict(loaded.config),
+        "weights_sha256": info.digest,
+        "model": asdict(info.config),
         "labels_sha256": None if labels is None else hashlib.sha256("\n".join(labels).encode()).hexdigest(),
-        "preprocess": {"policy": "native", "mean": list(loaded.mean), "std": list(loaded.std)},
+        "preprocess": {"policy": "native", "mean": list(info.mean), "std": list(info.std)},
         "sizes": asdict(config.sizes),
         "precision": "fp32",
         "top_k": config.top_k,

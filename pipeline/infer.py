@@ -12,7 +12,7 @@ from model.config import PVTv2Config
 from model.cost import count_macs
 from model.packed import run_packed
 from model.weights import parse_checkpoint
-from pipeline.allocator import tune_allocator
+from pipeline.allocator import Trimmer, tune_allocator
 from pipeline.batch import num_tokens, plan_packs
 from pipeline.chunk import Chunk, set_columns
 from pipeline.config import InferConfig
@@ -43,6 +43,7 @@ class Classifier:
         self.mean, self.std = loaded.mean, loaded.std
         self.top_k = min(config.top_k, loaded.config.num_classes)
         self.token_budget = TOKEN_BUDGET[config.device]
+        self._trimmer = Trimmer()
 
     def classify(self, chunk: Chunk) -> Chunk:
         """The chunk with labels in place of pixels."""
@@ -58,6 +59,7 @@ class Classifier:
             too_large += [ok[pack[i]] for i in refused]
             for i, (image_scores, image_ids) in done.items():
                 scores[ok[pack[i]]], ids[ok[pack[i]]] = image_scores, image_ids
+        self._trimmer.trim_if_due()
         return chunk.with_step("infer_s", started, self._rows(rows, scores, ids, too_large))
 
     def _run(self, images: list[torch.Tensor]) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], list[int]]:

@@ -1,13 +1,16 @@
-"""Names in the output folder, and what a listing of them says about each shard."""
+"""Names in the output folder, and the short digests that stand in them and in footers."""
 
 import hashlib
 import re
+import secrets
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 DATA = "data"
 RUNS = "runs"
 JOB_FILE = "_job.json"
+LEASE_FILE = "_lease.json"
 INDEX_FILE = "_index.parquet"
 PLAN_FILE = "plan.parquet"
 REPORT_FILE = "report.json"
@@ -15,9 +18,20 @@ REPORT_FILE = "report.json"
 _SLICE_NAME = re.compile(r"(?P<name>.*)-(?P<hash16>[0-9a-f]{16})-(?P<slice>\d{5,})(?P<end>-end)?\.parquet")
 
 
+def new_run_id(started_at: float) -> str:
+    """A name for a run's folder: the time at which it started, which sorts, and a random part."""
+    return time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(started_at)) + secrets.token_hex(2)
+
+
 def hash16(text: str) -> str:
     """The first 16 hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def version_of(members: Iterable[tuple[str, str | None]]) -> str:
+    """The version of a slice of loose files: 32 hex digits of the SHA-256 of its members' URIs and ETags, in order."""
+    text = "".join(f"{uri}\n{etag or ''}\n" for uri, etag in members)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def readable_name(text: str) -> str:
@@ -45,33 +59,3 @@ class SliceName:
         if match is None:
             return None
         return SliceName(match["name"], match["hash16"], int(match["slice"]), match["end"] is not None)
-
-
-@dataclass(slots=True)
-class ShardState:
-    """Which slices of one shard are published."""
-
-    slices: set[int] = field(default_factory=set)
-    end: int | None = None
-
-    @property
-    def complete(self) -> bool:
-        """True if the last slice and every slice before it are there."""
-        return self.end is not None and len(self.slices) == self.end + 1
-
-    def describe(self) -> str:
-        """One clause for a message."""
-        last = "the last slice is not there" if self.end is None else f"the last slice is {self.end}"
-        return f"{len(self.slices)} slices published, {last}"
-
-
-def shard_states(file_names: Iterable[str]) -> dict[str, ShardState]:
-    """What a listing of `data/` says about each shard, by hash16; names that are not ours are passed over."""
-    states: dict[str, ShardState] = {}
-    for file_name in file_names:
-        if (parsed := SliceName.parse(file_name)) is not None:
-            state = states.setdefault(parsed.hash16, ShardState())
-            state.slices.add(parsed.slice)
-            if parsed.end:
-                state.end = parsed.slice
-    return states

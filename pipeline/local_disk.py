@@ -11,15 +11,18 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from pipeline.spool import Sorter, Spool
 from pipeline.store_errors import ChangedError, ExistsError, NotFoundError, StoreError, from_os_error
 
 _TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 # A writer that is still alive after this long has lost its lease long ago.
 _ABANDONED_S = 3600.0
+# Folders whose own names are known to be on the disk.
+_synced_folders: set[Path] = set()
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -38,11 +41,12 @@ def file_status(path: str) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[tuple[str, os.stat_result]]:
+def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[tuple[str, int, str]]:
     """Every regular file below a folder, or the one file that `path` is, in the order of their names' code points.
 
-    Links to files and folders are followed, but for one that leads to a folder which it lies in. Temporary files of
-    `put` are not there, as half-written objects are not there in an object store.
+    Each is told as its path, size in bytes and ETag. Links to files and folders are followed, but for one that leads to
+    a folder which it lies in. Temporary files of `put` are not there, as half-written objects are not there in an
+    object store. A folder's names are sorted in bounded memory.
 
     Args:
         on_skipped: told the path of each entry that is not UTF-8, a dangling link or looping link, or no file.
@@ -53,40 +57,53 @@ def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[tuple[str, os
         except (FileNotFoundError, NotADirectoryError):
             return
     if stat.S_ISREG(status.st_mode):
-        yield path, status
+        yield path, status.st_size, etag_of(status)
     elif stat.S_ISDIR(status.st_mode):
-        yield from _walk(path, frozenset({(status.st_dev, status.st_ino)}), on_skipped)
+        with closing(Spool()) as spool:
+            yield from _walk(path, frozenset(), spool, on_skipped)
 
 
 def _walk(
-    folder: str, above: frozenset[tuple[int, int]], on_skipped: Callable[[str], None]
-) -> Iterator[tuple[str, os.stat_result]]:
-    entries: list[tuple[str, os.DirEntry[str], os.stat_result]] = []
-    with _store_errors(folder), os.scandir(folder) as scan:
-        for entry in scan:
-            if _TEMPORARY.fullmatch(entry.name):
-                continue
-            try:
-                entry.name.encode()
-                status = entry.stat()
-            except UnicodeEncodeError:
-                on_skipped(os.fsencode(entry.path).decode("utf-8", "backslashreplace"))
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ELOOP):
-                    raise
-                on_skipped(entry.path)
-            else:
-                # A folder sorts as its files' names do, which go on with a slash.
-                is_folder = stat.S_ISDIR(status.st_mode)
-                entries.append((entry.name + "/" * is_folder, entry, status))
-    for _, entry, status in sorted(entries, key=lambda item: item[0]):
+    folder: str, above: frozenset[tuple[int, int]], spool: Spool, on_skipped: Callable[[str], None]
+) -> Iterator[tuple[str, int, str]]:
+    names = Sorter(spool)
+    with _store_errors(folder):
+        status = Path(folder).stat()
         place = (status.st_dev, status.st_ino)
-        if stat.S_ISREG(status.st_mode):
-            yield entry.path, status
-        elif stat.S_ISDIR(status.st_mode) and place not in above:
-            yield from _walk(entry.path, above | {place}, on_skipped)
+        if place in above:
+            on_skipped(folder)
+            return
+        with os.scandir(folder) as scan:
+            names.add(_told_apart(scan, on_skipped))
+    for name, size, etag in names:
+        path = f"{folder.rstrip('/')}/{name}"
+        if name.endswith("/"):
+            yield from _walk(path[:-1], above | {place}, spool, on_skipped)
         else:
+            yield path, size, etag
+
+
+def _told_apart(scan: Iterable[os.DirEntry[str]], on_skipped: Callable[[str], None]) -> Iterator[tuple[str, int, str]]:
+    """Name, size and ETag of the files; a folder's name ends with a slash, since it sorts as its files' names do."""
+    for entry in scan:
+        if _TEMPORARY.fullmatch(entry.name):
+            continue
+        try:
+            entry.name.encode()
+            status = entry.stat()
+        except UnicodeEncodeError:
+            on_skipped(os.fsencode(entry.path).decode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
             on_skipped(entry.path)
+        else:
+            if stat.S_ISREG(status.st_mode):
+                yield entry.name, status.st_size, etag_of(status)
+            elif stat.S_ISDIR(status.st_mode):
+                yield entry.name + "/", 0, ""
+            else:
+                on_skipped(entry.path)
 
 
 class CheckedFile(io.FileIO):
@@ -144,6 +161,7 @@ def put(path: str, data: bytes, *, if_absent: bool, if_match: str | None) -> str
     final = Path(path)
     with _store_errors(path):
         _make_folders(final.parent)
+        _sync_names_above(final.parent)
         # A name may have 255 bytes, and the temporary one is longer.
         short_name = final.name.encode()[:120].decode(errors="ignore")
         temporary = final.with_name(f".{short_name}.{secrets.token_hex(8)}.tmp")
@@ -166,7 +184,9 @@ def put(path: str, data: bytes, *, if_absent: bool, if_match: str | None) -> str
                         raise ChangedError(f"file://{path}: does not have the ETag asked for")
                     temporary.replace(final)
         finally:
-            temporary.unlink(missing_ok=True)
+            # A disk that is full or broken may refuse this too; what counts is why it was written in vain, or its name.
+            with suppress(OSError):
+                temporary.unlink()
         _sync_folder(final.parent)
     return etag
 
@@ -194,13 +214,16 @@ def sweep(path: str) -> int:
 
 
 def _write(temporary: Path, data: bytes) -> str:
-    with io.FileIO(temporary, "xb") as file:
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
         view = memoryview(data)
         while view:
-            view = view[file.write(view) :]
+            view = view[os.write(descriptor, view) :]
         # Before the name appears: after a power cut it must not stand for an empty file.
-        os.fsync(file.fileno())
-        return etag_of(os.fstat(file.fileno()))
+        os.fsync(descriptor)
+        return etag_of(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def _make_folders(folder: Path) -> None:
@@ -212,7 +235,24 @@ def _make_folders(folder: Path) -> None:
     except FileExistsError:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is needed", str(folder)) from None
-    _sync_folder(folder.parent)
+    _synced_folders.discard(folder)
+
+
+def _sync_names_above(folder: Path) -> None:
+    """Puts the name of a folder on the disk, and those of the folders above it: once in a process' life for each.
+
+    Also of folders that were there: another process may have made one this moment, or the user, and neither need have
+    waited for the disk.
+    """
+    unsynced = []
+    while folder not in _synced_folders and not folder.is_mount():
+        unsynced.append(folder)
+        folder = folder.parent
+    for folder in reversed(unsynced):
+        # One that may not be read lies above what is ours, and was there before.
+        with suppress(PermissionError):
+            _sync_folder(folder.parent)
+        _synced_folders.add(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,7 +19,9 @@ PARQUET_ENDINGS = (".parquet",)
 
 def has_image_ending(name: str) -> bool:
     """True if the name ends as an image's does, in any case."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS
+    last = name[name.rfind("/") + 1 :]
+    dot = last.rfind(".")
+    return dot > 0 and last[dot:].lower() in IMAGE_ENDINGS
 
 
 def is_tar(name: str) -> bool:
@@ -37,10 +39,10 @@ def is_hidden(name: str) -> bool:
 
     A name that begins with `_` is a marker only where its ending is no image's: cameras write `_DSC0001.jpg`.
     """
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.endswith("/") or not parts or "__MACOSX" in parts:
         return True
-    hidden = any(part.startswith(".") and part != ".." for part in parts)
+    hidden = any(part[0] == "." and part != ".." for part in parts)
     return hidden or (parts[-1].startswith("_") and not has_image_ending(name))
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 from pipeline.account import Footer
 from pipeline.errors import OutputError
 from pipeline.layout import DATA, INDEX_FILE, SliceName
-from pipeline.storage import ObjectInfo, StoreConfig, list_objects, put, read, read_range
-from pipeline.store_errors import NotFoundError
+from pipeline.storage import ObjectInfo, StoreConfig, head, list_objects, open_reader, put, read, read_range
+from pipeline.store_errors import ChangedError, NotFoundError
 from pipeline.uris import join_uri, name_of
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,12 @@ _INDEX_SCHEMA = pa.schema(
         pa.field("rows", pa.int64()),
         pa.field("ok", pa.int64()),
         pa.field("failed", pa.int64()),
+        pa.field("first_row", pa.int64()),
+        pa.field("last_row", pa.int64()),
+        pa.field("pruned", pa.list_(pa.int64())),
+        pa.field("emptied", pa.bool_()),
+        pa.field("identity", pa.string()),
+        pa.field("run_id", pa.string()),
         pa.field("footer", pa.string()),
     ]
 )
@@ -42,11 +49,68 @@ _INDEX_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """One output file: its name below `data/`, its ETag, and what it says of itself."""
+    """One output file, and what its footer says that a plan needs; there may be hundreds of thousands.
+
+    Attributes:
+        file: its name below `data/`.
+        etag: the file's own.
+        footer_json: the whole footer, parsed when it is asked for.
+    """
 
     file: str
     etag: str
-    footer: Footer
+    shard: str
+    hash16: str
+    slice: int
+    end: bool
+    source_etag: str | None
+    rows: int
+    ok: int
+    failed: int
+    first_row: int
+    last_row: int
+    pruned: tuple[int, ...]
+    emptied: bool
+    identity: str
+    run_id: str
+    footer_json: str
+
+    @property
+    def footer(self) -> Footer:
+        """All that the file says of itself."""
+        return Footer.from_json(self.footer_json)
+
+    @staticmethod
+    def of(file: str, etag: str, footer: Footer) -> "PublishedFile":
+        """The entry of a file with this footer."""
+        return PublishedFile(
+            file=file,
+            etag=etag,
+            shard=footer.shard,
+            hash16=footer.hash16,
+            slice=footer.slice,
+            end=footer.end,
+            source_etag=footer.source_etag,
+            rows=footer.totals.listed,
+            ok=footer.totals.ok,
+            failed=footer.totals.failed,
+            first_row=footer.first_row,
+            last_row=footer.last_row,
+            pruned=footer.pruned,
+            emptied=footer.emptied,
+            identity=footer.identity,
+            run_id=footer.run_id,
+            footer_json=footer.to_json(),
+        )
+
+
+class OutputRow(NamedTuple):
+    """What a plan needs of a row in an output file."""
+
+    row: int
+    key: str | None
+    source_etag: str | None
+    error_code: str | None
 
 
 def list_files(output: str, store: StoreConfig) -> dict[str, ObjectInfo]:
@@ -85,9 +149,9 @@ def read_index(output: str, store: StoreConfig) -> list[PublishedFile]:
     uri = join_uri(output, INDEX_FILE)
     try:
         table = pq.read_table(io.BytesIO(read(uri, store)), schema=_INDEX_SCHEMA)
-        return [
-            PublishedFile(row["file"], row["file_etag"], Footer.from_json(row["footer"])) for row in table.to_pylist()
-        ]
+        if any(table.column(name).null_count for name in table.schema.names if name != "source_etag"):
+            raise ValueError("it lacks columns or values")
+        return [_from_row(row) for row in table.to_pylist()]
     except NotFoundError:
         return []
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -101,14 +165,9 @@ def write_index(output: str, store: StoreConfig, entries: Iterable[PublishedFile
         {
             "file": entry.file,
             "file_etag": entry.etag,
-            "shard": entry.footer.shard,
-            "slice": entry.footer.slice,
-            "last": entry.footer.end,
-            "source_etag": entry.footer.source_etag,
-            "rows": entry.footer.totals.listed,
-            "ok": entry.footer.totals.ok,
-            "failed": entry.footer.totals.failed,
-            "footer": entry.footer.to_json(),
+            "last": entry.end,
+            "footer": entry.footer_json,
+            **{name: getattr(entry, name) for name in _SAME_NAME},
         }
         for entry in entries
     ]
@@ -136,18 +195,57 @@ def read_footer(info: ObjectInfo, store: StoreConfig) -> Footer:
         ) from error
 
 
+_SAME_NAME = [name for name in _INDEX_SCHEMA.names if name not in ("file", "file_etag", "last", "footer")]
+
+
+def _from_row(row: dict[str, Any]) -> PublishedFile:
+    name = SliceName.parse(row["file"])
+    if name is None:
+        raise ValueError(f"{row['file']} is no output file")
+    return PublishedFile(
+        file=row["file"],
+        etag=row["file_etag"],
+        hash16=name.hash16,
+        end=row["last"],
+        footer_json=row["footer"],
+        **{**{column: row[column] for column in _SAME_NAME}, "pruned": tuple(row["pruned"])},
+    )
+
+
+def read_output_rows(file: PublishedFile, output: str, store: StoreConfig) -> list[OutputRow]:
+    """The rows of one output file, as far as a plan needs them.
+
+    Raises:
+        OutputError: it changed since it was listed.
+    """
+    uri = join_uri(output, DATA, file.file)
+    try:
+        with open_reader(uri, store, size=_size_of(uri, store), etag=file.etag, read_ahead=False) as source:
+            table = pq.read_table(pa.PythonFile(source, mode="r"), columns=list(OutputRow._fields))
+    except (NotFoundError, ChangedError) as error:
+        raise OutputError(f"{uri} changed while the plan was made; is another run writing here?") from error
+    return [OutputRow(**row) for row in table.to_pylist()]
+
+
+def _size_of(uri: str, store: StoreConfig) -> int:
+    info = head(uri, store)
+    if info is None:
+        raise NotFoundError(f"{uri}: not found")
+    return info.size
+
+
 def _read_published(info: ObjectInfo, store: StoreConfig) -> PublishedFile:
-    return PublishedFile(name_of(info.uri), info.etag, read_footer(info, store))
+    return PublishedFile.of(name_of(info.uri), info.etag, read_footer(info, store))
 
 
 def _check(entry: PublishedFile, identity: str | None, output: str) -> None:
-    name, footer = SliceName.parse(entry.file), entry.footer
-    if name is None or (name.hash16, name.slice, name.end) != (footer.hash16, footer.slice, footer.end):
+    name = SliceName.parse(entry.file)
+    if name is None or (name.hash16, name.slice, name.end) != (entry.hash16, entry.slice, entry.end):
         raise OutputError(
-            f"{join_uri(output, DATA, entry.file)} says it holds slice {footer.slice} of {footer.shard}, "
+            f"{join_uri(output, DATA, entry.file)} says it holds slice {entry.slice} of {entry.shard}, "
             "which is not what its name says; was it copied or renamed? Move it away"
         )
-    if identity is not None and footer.identity != identity:
+    if identity is not None and entry.identity != identity:
         raise OutputError(
             f"{join_uri(output, DATA, entry.file)} was written under another identity than {output}/_job.json; "
             "was it copied from elsewhere? Move it away"

@@ -20,7 +20,7 @@ def preflight(uri: str, config: StoreConfig) -> None:
     Raises:
         OutputError: it cannot, or does not; the message says which and what to do.
     """
-    config = replace(config, retry_s=min(config.retry_s, _RETRY_S))
+    config = replace(config, deadline_s=min(config.deadline_s, _RETRY_S))
     probe = join_uri(uri, f".preflight-{secrets.token_hex(8)}")
     try:
         _probe(probe, config)

@@ -1,29 +1,74 @@
-"""What a run sets out to do: everything that can be wrong is found here, before any work; nothing is written."""
+"""What a run sets out to do: everything that can be wrong is found here, before any work.
+
+Nothing is written but the lease, and that only when weights, inputs and identity were found right. The output is listed
+after that: from then on nobody else changes it.
+"""
 
 import logging
-import secrets
-import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.checkpoint import Checkpoint, fetch_checkpoint
-from pipeline.collect import CollectorState, Receipt
+from pipeline.collect import CollectorState
 from pipeline.config import ClassifyConfig
 from pipeline.errors import OutputError
 from pipeline.identity import check_identity, classify_identity, identity_digest
-from pipeline.layout import PLAN_FILE, RUNS, shard_states
-from pipeline.listing import survey_inputs
-from pipeline.output import PublishedFile, published_files
-from pipeline.plan import DoneSlice, Plan, PlannedShard, from_parquet, make_plan
+from pipeline.layout import PLAN_FILE, RUNS, new_run_id
+from pipeline.lease import Lease
+from pipeline.listing import Found, Survey
+from pipeline.output import PublishedFile, published_files, read_output_rows
+from pipeline.plan import PlannedShard, to_table
+from pipeline.plan_file import PlanFile, read_plan
+from pipeline.planner import Planner, PlanOptions, PlanSummary
+from pipeline.preflight import preflight
 from pipeline.processors import Processors
-from pipeline.read import check_inputs, count_records
+from pipeline.publish import Receipt, SinkConfig
+from pipeline.read import check_input, count_records
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
+from pipeline.shard_files import by_shard, chain_of
 from pipeline.storage import StoreConfig, list_objects, read
 from pipeline.store_errors import NotFoundError, StoreError
 from pipeline.uris import join_uri, name_of, shown
 
 logger = logging.getLogger(__name__)
+
+# Shards, and loose files in them, that one execution of the flow takes; a longer plan is run in several, so that what
+# Ray keeps of its tasks does not grow with the input.
+_WAVE_SHARDS = 100_000
+_WAVE_MEMBERS = 4_000_000
+# The same for the tables that a wave consists of.
+_PART_SHARDS = 1024
+_PART_MEMBERS = 65_536
+
+
+@dataclass(slots=True)
+class Plan:
+    """The plan of one run: its rows on disk, and what they come to.
+
+    Attributes:
+        num_todo: records to read as far as they are known, and `uncounted` shards that hide theirs.
+        shards: how many there are, by format and by action.
+        ignored: listed names that were passed over.
+    """
+
+    rows: PlanFile
+    summary: PlanSummary
+    num_todo: int = 0
+    uncounted: int = 0
+    bytes: int = 0
+    by_format: Counter[str] = field(default_factory=Counter)
+    by_action: Counter[str] = field(default_factory=Counter)
+    ignored: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to read and nothing to empty."""
+        return not self.by_format and not self.summary.emptied
 
 
 @dataclass(slots=True)
@@ -42,6 +87,7 @@ class Run:
     identity: dict[str, Any]
     plan: Plan
     published: dict[str, PublishedFile]
+    lease: Lease
     receipts: list[Receipt] = field(default_factory=list)
     counters: list[CollectorState] = field(default_factory=list)
     processors: Processors | None = None
@@ -50,102 +96,214 @@ class Run:
     last_row_at: float | None = None
 
 
-def prepare(config: ClassifyConfig, started_at: float) -> Run:
-    """Everything that can go wrong before any work: weights, inputs, output, plan. Writes nothing.
+def prepare(config: ClassifyConfig, started_at: float, lease: Lease) -> Run:
+    """Everything that can go wrong before any work: weights, inputs, output, plan.
 
     Args:
         started_at: `time.time()` of the start of the program.
+        lease: taken here, unless it is a dry run.
 
     Raises:
         PipelineError, model.errors.CheckpointError: with a sentence that says what to do.
     """
     output_schema(CLASSIFY_COLUMNS, config.input.keep_columns)
     checkpoint = fetch_checkpoint(config)
-    identity = classify_identity(config, checkpoint.loaded, checkpoint.labels)
-    survey = survey_inputs(config.input, config.output.uri)
-    check_inputs(survey.found, config.input)
-    store = config.output.store
+    identity = classify_identity(config, checkpoint.info, checkpoint.labels)
+    return prepare_with(config, started_at, lease, checkpoint, identity)
+
+
+def prepare_with(
+    config: ClassifyConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
+) -> Run:
+    """The same for a checkpoint that was read already."""
+    survey = Survey(config.input, config.output.uri)
+    listed = _checked(survey, config)
+    output, store = config.output.uri, config.output.store
     try:
-        try:
-            check_identity(config.output.uri, store, identity)
-            digest = identity_digest(identity)
-        except NotFoundError:
-            digest = None
-        published = published_files(config.output.uri, store, identity=digest)
+        _stored_digest(output, store, identity)
+        # An input that is missing or empty is found with the first object.
+        first = list(islice(listed, 1))
+        if not config.dry_run:
+            # The lease rests on the conditions that this tries.
+            preflight(output, store)
+            lease.take(config.output.wait_for_lease_s)
+        # Again: whoever had the lease until now may have been the first to write.
+        digest = _stored_digest(output, store, identity)
+        published = published_files(output, store, identity=digest)
         if digest is None and published:
-            raise OutputError(
-                f"{config.output.uri} has output files but no _job.json; restore it, or choose another --output"
-            )
-        plan = make_plan(
-            survey,
-            published,
-            shard_states(file.file for file in published),
-            _earlier_plans(config.output.uri, store),
-            config.input,
-            config.output.rows_per_file,
-            lambda found, at_most: count_records(found, at_most, config.input),
-        )
+            raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
+        plan = _make_plan(config, chain(first, listed), published)
+        plan.ignored = survey.ignored
     except StoreError as error:
-        raise OutputError(f"output {config.output.uri} cannot be read: {error}") from error
-    if plan.num_changed:
-        logger.warning(
-            "sources.changed shards=%d; their rows stay those of the version that was read", plan.num_changed
-        )
+        raise OutputError(f"output {output} cannot be read: {error}") from error
     return Run(
         config=config,
-        run_id=config.run_id or time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(started_at)) + secrets.token_hex(2),
+        run_id=config.run_id or new_run_id(started_at),
         started_at=started_at,
         checkpoint=checkpoint,
         identity=identity,
         plan=plan,
         published={file.file: file for file in published},
+        lease=lease,
     )
+
+
+def _stored_digest(output: str, store: StoreConfig, identity: dict[str, Any]) -> str | None:
+    """Digest of the identity, which is that of the output; None if the output has none yet."""
+    try:
+        check_identity(output, store, identity)
+    except NotFoundError:
+        return None
+    return identity_digest(identity)
+
+
+def _make_plan(config: ClassifyConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:
+    output, store = config.output.uri, config.output.store
+    earlier = _earlier_plans(output, store)
+    planner = Planner(
+        found,
+        published,
+        [_groups(plan) for plan in earlier],
+        config.input,
+        PlanOptions(
+            rows_per_file=config.output.rows_per_file,
+            prune=config.output.prune,
+            retry_codes=config.output.retry_failed,
+        ),
+        lambda found, at_most: count_records(found, at_most, config.input),
+        lambda file: read_output_rows(file, output, store),
+    )
+    if config.input.limit is not None:
+        planner.allot(shard for plan in earlier for shard in read_plan(plan))
+    plan = Plan(rows=PlanFile(()), summary=planner.summary)
+    plan.rows = PlanFile(_counted(planner.shards(), plan))
+    return plan
+
+
+def _checked(survey: Survey, config: ClassifyConfig) -> Iterator[Found]:
+    """The survey; the first Parquet object that can be read is looked into as it comes by."""
+    is_checked = False
+    for found in survey:
+        if found.kind == "parquet" and not is_checked:
+            is_checked = check_input(found, config.input)
+        yield found
+
+
+def _counted(shards: Iterable[PlannedShard], plan: Plan) -> Iterator[PlannedShard]:
+    """The shards, counted as they pass."""
+    for shard in shards:
+        plan.by_format[shard.format] += 1
+        plan.by_action[shard.action] += 1
+        plan.bytes += shard.size
+        plan.num_todo += shard.num_todo or 0
+        plan.uncounted += shard.num_todo is None
+        yield shard
+
+
+def _earlier_plans(output: str, store: StoreConfig) -> list[pa.Buffer]:
+    """Every plan over this output, the oldest first, as it was written."""
+    plans = [info for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == PLAN_FILE]
+    return [pa.py_buffer(read(info.uri, store)) for info in sorted(plans, key=lambda info: info.uri)]
+
+
+def _groups(plan: pa.Buffer) -> Iterator[PlannedShard]:
+    """The groups of loose files that a plan made itself."""
+    return (shard for shard in read_plan(plan, lambda kind: kind == "files") if not shard.known)
 
 
 def describe_plan(run: Run) -> dict[str, Any]:
     """What a run would do, in numbers."""
-    shards = run.plan.shards
-    formats = Counter(shard.format for shard in shards)
-    packed = [shard.num_records for shard in shards if shard.format != "files"]
+    plan, summary = run.plan, run.plan.summary
     return {
         "dry_run": True,
         "output": shown(run.config.output.uri),
-        "shards": len(shards),
-        "shards_by_format": dict(formats),
-        "images": sum(len(shard.members) for shard in shards),
-        "images_in_tar_or_parquet": "not counted" if None in packed else sum(n for n in packed if n),
-        "bytes": sum(shard.size for shard in shards),
-        "carried_over_shards": run.plan.num_carried,
-        "complete_shards": run.plan.num_complete,
-        "changed_shards": run.plan.num_changed,
-        "ignored": run.plan.ignored,
+        "shards": plan.by_format.total(),
+        "shards_by_format": dict(plan.by_format),
+        "shards_by_action": dict(plan.by_action),
+        "images": plan.num_todo,
+        "shards_not_counted": plan.uncounted,
+        "bytes": plan.bytes,
+        **describe_changes(summary),
+        "ignored": plan.ignored,
     }
 
 
-def _earlier_plans(output: str, store: StoreConfig) -> list[PlannedShard]:
-    """The shards of every plan over this output, the oldest first."""
-    plans = [info for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == PLAN_FILE]
-    return [shard for info in sorted(plans, key=lambda info: info.uri) for shard in from_parquet(read(info.uri, store))]
+def describe_changes(summary: PlanSummary) -> dict[str, int]:
+    """What the planner found different from the last time, for the last line of stdout."""
+    return {
+        "complete_shards": summary.complete_shards,
+        "changed_shards": summary.changed_shards,
+        "retried_records": summary.retried_records,
+        "removed_records": summary.removed_records,
+        "pruned_records": summary.pruned_records,
+    }
 
 
-def missing(run: Run) -> list[PlannedShard]:
-    """The planned shards that are not whole, each with the slices it has."""
-    states = shard_states(run.published)
-    done: dict[str, list[DoneSlice]] = {}
-    for file in run.published.values():
-        footer = file.footer
-        done.setdefault(footer.hash16, []).append(DoneSlice(footer.slice, footer.first_row, footer.last_row))
-    return [
-        replace(shard, done=tuple(sorted(done.get(shard.hash16, []), key=lambda d: d.slice)))
-        for shard in run.plan.shards
-        if not (shard.hash16 in states and states[shard.hash16].complete)
-    ]
+def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
+    """The shards as tables of the plan, as much at a time as Ray's driver and object store bear well."""
+    wave: list[pa.Table] = []
+    part: list[PlannedShard] = []
+    num_shards = num_members = 0
+    for shard in shards:
+        part.append(shard)
+        num_shards += 1
+        num_members += len(shard.members)
+        is_full = num_shards >= _WAVE_SHARDS or num_members >= _WAVE_MEMBERS
+        if is_full or len(part) >= _PART_SHARDS or sum(len(planned.members) for planned in part) >= _PART_MEMBERS:
+            wave.append(to_table(part))
+            part = []
+        if is_full:
+            yield wave
+            wave, num_shards, num_members = [], 0, 0
+    if part:
+        wave.append(to_table(part))
+    if wave:
+        yield wave
+
+
+def missing(run: Run) -> Iterator[PlannedShard]:
+    """The planned shards of which something is still to do, each with the slices that it has now."""
+    files = by_shard(run.published.values())
+    for shard in run.plan.rows:
+        there = [file for file in files.get(shard.hash16, []) if shard.etag is None or file.source_etag == shard.etag]
+        chain = chain_of(there)
+        rewrites = tuple(
+            rewrite
+            for rewrite in shard.rewrites
+            if rewrite.file in run.published and run.published[rewrite.file].etag == rewrite.file_etag
+        )
+        if chain.complete and rewrites:
+            yield replace(shard, action="rewrite", done=chain.done(), rewrites=rewrites)
+        elif not chain.complete:
+            yield replace(shard, done=chain.done(), rewrites=rewrites)
+
+
+def sink_config(run: Run) -> SinkConfig:
+    """Where and as what this run publishes."""
+    return SinkConfig(
+        output=run.config.output.uri,
+        store=run.config.output.store,
+        schema=output_schema(CLASSIFY_COLUMNS, run.config.input.keep_columns),
+        identity=identity_digest(run.identity),
+        run_id=run.run_id,
+        network=run.checkpoint.info.config,
+        may_write=run.lease.fence.check,
+    )
 
 
 def refresh(run: Run) -> None:
     """Brings `run.published` up to what is visible in the output now."""
-    known = [*run.published.values(), *(PublishedFile(r.file, r.etag, r.footer) for r in run.receipts)]
+    known = [*run.published.values(), *_receipted(run)]
     files = published_files(
         run.config.output.uri, run.config.output.store, identity=identity_digest(run.identity), known=known
     )
     run.published = {file.file: file for file in files}
+
+
+def add_receipts(run: Run) -> None:
+    """Brings `run.published` up to what the collectors told, without a look at the output."""
+    run.published |= {file.file: file for file in _receipted(run)}
+
+
+def _receipted(run: Run) -> list[PublishedFile]:
+    return [PublishedFile.of(receipt.file, receipt.etag, receipt.footer) for receipt in run.receipts]

@@ -1,25 +1,18 @@
-"""The read step: one planned shard -> chunks of encoded images, in an order and with bounds that never vary.
-
-What is yielded is a pure function of the plan row and the source's bytes. Ray retries a task by skipping, by index, the
-blocks that were consumed before; any other order or other bounds would lose and double rows without an error.
-"""
+"""The read step: one planned shard -> chunks of encoded images, in an order and with bounds that never vary."""
 
 import logging
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import pyarrow as pa
-
-from pipeline.chunk import STEPS, Chunk, Header
-from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS, InputConfig
+from pipeline.chunk import Chunk
+from pipeline.config import InputConfig
+from pipeline.cut import CutConfig, Placed, cut_rewrites, cut_slices
 from pipeline.decode import probe_size
 from pipeline.errors import ErrorCode, Failure, InputError
 from pipeline.listing import Found
 from pipeline.plan import PlannedShard
-from pipeline.schema import PAYLOAD_COLUMNS, record_schema
 from pipeline.shards.files import read_files
 from pipeline.shards.parquet import check_columns, num_rows, read_parquet, read_schema
 from pipeline.shards.record import Record, ShardEnd
@@ -53,38 +46,34 @@ class ReadConfig:
     last_pass: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A record, its index in the shard, and the sizes by which slices and chunks are cut."""
-
-    row: int
-    record: Record
-    chunk_bytes: int
-    output_bytes: int
-
-
 def read_shard(shard: PlannedShard, config: ReadConfig) -> Iterator[Chunk]:
-    """The chunks of all slices of a shard that are not done.
+    """The chunks of all slices of a shard that are not done, then those of its rewrites.
 
     A store that fails in another way than "gone" or "changed" ends the iteration early (but in the last pass): the
     slices that are not whole stay unpublished, and the next pass reads them again.
     """
-    attempt = secrets.token_hex(4)
+    cut = CutConfig(
+        rows_per_file=config.rows_per_file,
+        max_file_bytes=config.max_file_bytes,
+        attempt=secrets.token_hex(4),
+        pass_number=config.pass_number,
+        keep_columns=config.input.keep_columns,
+    )
     try:
-        yield from _cut(_wanted_records(shard, config), shard, config, attempt)
+        if shard.action != "rewrite":
+            yield from cut_slices(_missing_records(shard, config), shard, cut)
+        if shard.rewrites:
+            yield from cut_rewrites(_redone_records(shard, config), shard, cut)
     except StoreError as error:
         logger.warning("shard.postponed shard=%s pass=%d error=%s", shard.shard, config.pass_number, error)
 
 
-def _wanted_records(shard: PlannedShard, config: ReadConfig) -> Iterator[_Placed | ShardEnd]:
+def _missing_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed | ShardEnd]:
     """The records outside the done slices, each with its row; ends with a `ShardEnd`."""
     done_rows = [range(done.first_row, done.last_row + 1) for done in shard.done]
     if shard.format == "files":
         wanted = [row for row in range(len(shard.members)) if not any(row in rows for rows in done_rows)]
-        members = [shard.members[row] for row in wanted]
-        records = read_files(members, config.input.store, give_up_failed=config.last_pass)
-        yield from (_place(row, record, config) for row, record in zip(wanted, records, strict=True))
-        yield ShardEnd(0)
+        yield from _member_records(shard, wanted, config)
         return
     # Done slices at the head are skipped by the reader where it can, later ones as they come.
     start = 0
@@ -113,6 +102,42 @@ def _wanted_records(shard: PlannedShard, config: ReadConfig) -> Iterator[_Placed
         failure = Failure(ErrorCode.SOURCE_UNREADABLE, f"the object could not be read ({type(error).__name__})")
     for lost, key in _lost_records(shard, row, done_rows):
         yield _place(lost, Record(key=key, data=None, failure=failure), config)
+    yield ShardEnd(0)
+
+
+def _redone_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed | ShardEnd]:
+    """The records that are read again, each with its row; ends with a `ShardEnd`.
+
+    What a tar or Parquet object does not give any more is left out: its rows stay as they are.
+    """
+    wanted = [row for rewrite in shard.rewrites for row in rewrite.redo]
+    if shard.format == "files":
+        yield from _member_records(shard, wanted, config)
+        return
+    if wanted:
+        row = wanted[0] if shard.format == "parquet" else 0
+        for item in _object_records(shard, config, row):
+            if isinstance(item, ShardEnd) or row > wanted[-1]:
+                break
+            if row in wanted:
+                yield _place(row, item, config)
+            row += 1
+    yield ShardEnd(0)
+
+
+def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig) -> Iterator[Placed | ShardEnd]:
+    """The records of some members of a group; those without a row are not fetched."""
+    drop = set(shard.drop)
+    fetched = read_files(
+        [shard.members[row] for row in rows if row not in drop], config.input.store, give_up_failed=config.last_pass
+    )
+    for row in rows:
+        if row in drop:
+            member = shard.members[row]
+            record = Record(key=member.key, data=None, true_label=member.true_label)
+            yield _place(row, record, config, dropped=True)
+        else:
+            yield _place(row, next(fetched), config)
     yield ShardEnd(0)
 
 
@@ -145,7 +170,7 @@ def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> 
     return [(max(row, num_known), None)]
 
 
-def _place(row: int, record: Record, config: ReadConfig) -> _Placed:
+def _place(row: int, record: Record, config: ReadConfig, *, dropped: bool = False) -> Placed:
     """The record with its sizes. A chunk carries it encoded, then decoded: the larger of the two is what counts."""
     num_bytes = 0
     if record.data is not None and record.failure is None:
@@ -153,135 +178,8 @@ def _place(row: int, record: Record, config: ReadConfig) -> _Placed:
         net = None if size is None else net_size(*size, config.sizes)
         num_bytes = max(len(record.data), 3 * net.width * net.height if isinstance(net, NetSize) else 0)
     texts = (record.key, record.true_label, *record.kept)
-    return _Placed(row, record, num_bytes, config.row_bytes + sum(len(text) for text in texts if text is not None))
-
-
-def _cut(items: Iterator[_Placed | ShardEnd], shard: PlannedShard, config: ReadConfig, attempt: str) -> Iterator[Chunk]:
-    """Cuts the records into slices and the slices into chunks, looking one record ahead."""
-    after_done = {done.last_row + 1: done.slice + 1 for done in shard.done}
-    last_done_row = max((done.last_row for done in shard.done), default=-1)
-    started = time.perf_counter()
-    current = next(items)
-    if isinstance(current, ShardEnd):
-        # Nothing (more) is in the shard, yet no slice says that it is the last: an empty one does.
-        first = last_done_row + 1
-        header = _Cursor(after_done.get(first, 0), first).header(shard, first, 0, 0, True, current.ignored)
-        yield _chunk(header, [], started, attempt, shard, config)
-        return
-    cursor = _Cursor(0, current.row)
-    pending: list[_Placed] = []
-    pending_bytes = 0
-    while isinstance(current, _Placed):
-        if not pending and current.row in after_done:
-            cursor = _Cursor(after_done[current.row], current.row)
-        pending.append(current)
-        cursor.output_bytes += current.output_bytes
-        pending_bytes += current.chunk_bytes
-        following = next(items)
-        at_end = isinstance(following, ShardEnd)
-        slice_ends = at_end or _next_slice(cursor, current, following, config)
-        if slice_ends or _next_chunk(len(pending), pending_bytes, following):
-            slice_rows = current.row - cursor.first_row + 1 if slice_ends else None
-            end = at_end and current.row > last_done_row
-            ignored = sum(placed.record.ignored for placed in pending)
-            # Where the shard's last slice is done, it has counted what stands behind it.
-            ignored += following.ignored if end and isinstance(following, ShardEnd) else 0
-            header = cursor.header(shard, pending[0].row, len(pending), slice_rows, end, ignored)
-            yield _chunk(header, pending, started, attempt, shard, config)
-            started = time.perf_counter()
-            pending, pending_bytes = [], 0
-        if slice_ends and isinstance(following, _Placed):
-            cursor = _Cursor(cursor.slice + 1, following.row)
-        current = following
-
-
-def _next_slice(cursor: "_Cursor", current: _Placed, following: _Placed | ShardEnd, config: ReadConfig) -> bool:
-    """True if the record that follows belongs to another slice."""
-    return isinstance(following, _Placed) and (
-        following.row != current.row + 1
-        or current.row - cursor.first_row + 1 >= config.rows_per_file
-        or cursor.output_bytes + following.output_bytes > config.max_file_bytes
-    )
-
-
-def _next_chunk(num_pending: int, pending_bytes: int, following: _Placed | ShardEnd) -> bool:
-    """True if the record that follows does not fit into the chunk."""
-    return isinstance(following, _Placed) and (
-        num_pending >= CHUNK_MAX_RECORDS or pending_bytes + following.chunk_bytes > CHUNK_MAX_BYTES
-    )
-
-
-@dataclass(slots=True)
-class _Cursor:
-    """The slice that is being cut: its number, its first row, and its predicted size so far."""
-
-    slice: int
-    first_row: int
-    output_bytes: int = 0
-
-    def header(
-        self, shard: PlannedShard, first_row: int, num_rows: int, slice_rows: int | None, end: bool, ignored: int
-    ) -> Header:
-        return Header(
-            shard=shard.shard,
-            name=shard.name,
-            hash16=shard.hash16,
-            source_etag=shard.etag,
-            slice=self.slice,
-            first_row=first_row,
-            num_rows=num_rows,
-            slice_first_row=self.first_row,
-            slice_rows=slice_rows,
-            end=end,
-            ignored=ignored,
-        )
-
-
-def _chunk(
-    header: Header, placed: list[_Placed], started: float, attempt: str, shard: PlannedShard, config: ReadConfig
-) -> Chunk:
-    """The chunk as it leaves the read step; rows that could be read are `ok` until a later step says otherwise."""
-    rows = []
-    payload: list[bytes] = []
-    offset = 0
-    for entry in placed:
-        record = entry.record
-        readable = record.data if record.failure is None else None
-        length = 0 if readable is None else len(readable)
-        payload += [] if readable is None else [readable]
-        if shard.format == "files":
-            member = shard.members[entry.row]
-            image_id, etag = member.uri, member.etag
-        else:
-            image_id = shard.shard if record.key is None else f"{shard.shard}#{record.key}"
-            etag = shard.etag or ""
-        rows.append(
-            {
-                "image_id": image_id,
-                "shard": shard.shard,
-                "key": record.key,
-                "row": entry.row,
-                "source_etag": etag,
-                "status": "ok" if record.failure is None else "failed",
-                "error_code": None if record.failure is None else str(record.failure.code),
-                "error_message": None if record.failure is None else record.failure.message,
-                "encoded_bytes": None if record.data is None else len(record.data),
-                "true_label": record.true_label,
-                **dict(zip(config.input.keep_columns, record.kept, strict=False)),
-                "payload_offset": offset,
-                "payload_length": length,
-            }
-        )
-        offset += length
-    schema = pa.schema([*record_schema(config.input.keep_columns), *PAYLOAD_COLUMNS])
-    return Chunk(
-        header=header,
-        attempt=attempt,
-        pass_number=config.pass_number,
-        seconds={**dict.fromkeys(STEPS, 0.0), "read_s": time.perf_counter() - started},
-        rows=pa.Table.from_pylist(rows, schema=schema),
-        payload=pa.py_buffer(b"".join(payload)),
-    )
+    output_bytes = config.row_bytes + sum(len(text) for text in texts if text is not None)
+    return Placed(row, record, num_bytes, output_bytes, dropped)
 
 
 def count_records(found: Found, at_most: int, config: InputConfig) -> int:
@@ -302,27 +200,26 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
         raise InputError(f"input {found.info.uri} cannot be read: {error}") from error
 
 
-def check_inputs(found: Sequence[Found], config: InputConfig) -> None:
-    """Looks into the first whole Parquet object, so that a wrong column name stops the job before any work.
+def check_input(found: Found, config: InputConfig) -> bool:
+    """Looks into a Parquet object, so that a wrong column name stops the job before any work.
 
-    A broken one stops nothing: it becomes a failed row.
+    Returns:
+        True if it has what it needs; False if it is broken, which stops nothing: it becomes a failed row.
 
     Raises:
         InputError: it has no column with images, or lacks a column to keep; or the store does not let it be read.
     """
-    for entry in found:
-        if entry.kind != "parquet":
-            continue
-        uri = entry.info.uri
-        try:
-            with open_reader(uri, config.store, size=entry.info.size, etag=entry.info.etag) as file:
-                schema = read_schema(file)
-        except (NotFoundError, ChangedError, ValueError) as error:
-            logger.warning("shard.broken shard=%s error=%s", uri, error)
-            continue
-        except StoreError as error:
-            raise InputError(f"input {uri} cannot be read: {error}") from error
-        try:
-            return check_columns(schema, config.image_column, config.keep_columns)
-        except ValueError as error:
-            raise InputError(f"input {uri}: {error}") from error
+    uri = found.info.uri
+    try:
+        with open_reader(uri, config.store, size=found.info.size, etag=found.info.etag) as file:
+            schema = read_schema(file)
+    except (NotFoundError, ChangedError, ValueError) as error:
+        logger.warning("shard.broken shard=%s error=%s", uri, error)
+        return False
+    except StoreError as error:
+        raise InputError(f"input {uri} cannot be read: {error}") from error
+    try:
+        check_columns(schema, config.image_column, config.keep_columns)
+    except ValueError as error:
+        raise InputError(f"input {uri}: {error}") from error
+    return True

@@ -38,6 +38,7 @@ class Report:
         output: what the whole output holds.
         ignored: names in the inputs that were passed over when they were listed.
         problems: what keeps the accounts from closing; empty when they close.
+        reason: why the run ended before its work was done; None if it did not.
         rates: of the run, over its wall time.
         actors: how many of which kind.
         passes: how many passes were needed.
@@ -55,6 +56,7 @@ class Report:
     versions: Mapping[str, str]
     passes: int
     replayed_chunks: int
+    reason: str | None = None
 
     def rates(self) -> dict[str, float]:
         """Images, megapixels and giga-MACs a second, over the run's wall time."""
@@ -72,6 +74,7 @@ class Report:
         return {
             "run_id": self.run_id,
             "status": self.status,
+            "reason": self.reason,
             "run": _totals(self.run, self.ignored),
             "output": _totals(self.output, self.ignored),
             "problems": list(self.problems),

@@ -3,23 +3,22 @@
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 
-from pipeline.close import build_report, close
+from pipeline.close import build_report, close, close_early
 from pipeline.cluster import joined_cluster, put_object
-from pipeline.collect import SinkConfig
 from pipeline.config import InferConfig
+from pipeline.emptying import empty_files, empty_late_files
 from pipeline.errors import OutputError
 from pipeline.flow import FlowConfig, run_pass
-from pipeline.identity import claim_identity, identity_digest
+from pipeline.identity import claim_identity
 from pipeline.layout import PLAN_FILE, RUNS
-from pipeline.plan import to_parquet
-from pipeline.preflight import preflight
-from pipeline.prepare import Run, missing, refresh
+from pipeline.prepare import Run, missing, refresh, sink_config, waves
 from pipeline.processors import Processors, divide_processors
 from pipeline.read import ReadConfig
-from pipeline.report import Report, Status
-from pipeline.schema import CLASSIFY_COLUMNS, output_schema
+from pipeline.report import Report
 from pipeline.sink import Collectors, SliceDatasink
+from pipeline.stopper import Ending, Stopper, installed_stopper
 from pipeline.storage import delete, put, sweep_temporaries
 from pipeline.store_errors import ExistsError, StoreError
 from pipeline.uris import is_local, join_uri, local_path
@@ -34,68 +33,83 @@ def execute(run: Run, on_progress: Callable[[Progress], None]) -> Report:
     Raises:
         PipelineError: the work could not be begun, or the output cannot be written.
     """
-    if not run.plan.shards:
+    if run.plan.is_empty:
         return build_report(run, "done", [])
     output, store = run.config.output.uri, run.config.output.store
-    preflight(output, store)
     sweep_temporaries(output)
-    status: Status = "done"
-    last_error = None
     try:
         claim_identity(output, store, run.identity)
-        _write_plan(run)
-        try:
-            last_error = _run_passes(run, on_progress)
-        except KeyboardInterrupt:
-            status = "stopped"
-        return close(run, status, last_error)
+        write_plan(run)
+        # The cluster is left when the report is written: that takes a second or two of the three that Ray leaves a job
+        # which it stops.
+        with ExitStack() as until_closed, installed_stopper() as stopper:
+            ending, last_error = _work(run, on_progress, stopper, until_closed)
+            # Whoever lost the output writes no report either.
+            run.lease.check()
+            _check_fatal(run)
+            run.lease.fence.check()
+            return close(run, last_error) if ending is None else close_early(run, ending)
     except StoreError as error:
         raise OutputError(f"output {output} cannot be written: {error}") from error
 
 
-def _run_passes(run: Run, on_progress: Callable[[Progress], None]) -> str | None:
-    """Runs what is missing, again and again within bounds; returns what the last pass gave up with, if it did."""
-    config, output = run.config, run.config.output
-    marker = f".node-check-{secrets.token_hex(8)}"
-    paths = [local_path(uri) for uri in config.input.uris if is_local(uri)]
-    if is_local(output.uri):
-        put(join_uri(output.uri, marker), b"", output.store)
-        paths.append(local_path(join_uri(output.uri, marker)))
-    try:
-        with joined_cluster(config.compute, paths) as cluster:
-            run.processors = divide_processors(
-                cluster.num_cpus, cluster.num_gpus, config.compute.device, config.compute.num_actors
-            )
-            logger.info(
-                "processors.divided cpus=%g gpus=%g: %s", cluster.num_cpus, cluster.num_gpus, run.processors.describe()
-            )
-            return _passes_on_cluster(run, run.processors, on_progress)
-    finally:
-        if is_local(output.uri):
-            delete(join_uri(output.uri, marker), output.store)
+def _work(
+    run: Run, on_progress: Callable[[Progress], None], stopper: Stopper, until_closed: ExitStack
+) -> tuple[Ending | None, str | None]:
+    """Does all that is planned; returns why it was ended early, if it was, and what the last pass gave up with.
 
-
-def _passes_on_cluster(run: Run, processors: Processors, on_progress: Callable[[Progress], None]) -> str | None:
-    config, output = run.config, run.config.output
-    schema = output_schema(CLASSIFY_COLUMNS, config.input.keep_columns)
-    sink_config = SinkConfig(
-        output=output.uri,
-        store=output.store,
-        schema=schema,
-        identity=identity_digest(run.identity),
-        run_id=run.run_id,
-    )
-    weights = put_object(run.checkpoint.weights)
-    collectors = Collectors(sink_config, processors.num_collectors)
+    Nothing interrupts the main thread after it.
+    """
     last_error = None
     try:
-        while todo := missing(run):
-            if run.passes == config.compute.max_passes:
-                break
+        empty_files(run, run.plan.summary.emptied)
+        if run.plan.by_format:
+            run.processors = _join(run, until_closed)
+            last_error = _run_passes(run, run.processors, on_progress, stopper)
+            refresh(run)
+            empty_late_files(run)
+        stopper.close()
+    except KeyboardInterrupt:
+        return stopper.ending or Ending("stopped", "the run was told to stop"), None
+    return None, last_error
+
+
+def _check_fatal(run: Run) -> None:
+    """Raises what a collector could not go on for; where it lost the right to write, the fence says that."""
+    if fatal := next((state.fatal for state in run.counters if state.fatal), None):
+        run.lease.fence.check()
+        raise OutputError(f"{fatal}; the rows published so far are whole, the same command continues")
+
+
+def _join(run: Run, until_closed: ExitStack) -> Processors:
+    """Joins the cluster until the stack is closed; returns how its processors are divided."""
+    config, output = run.config, run.config.output
+    paths = [local_path(uri) for uri in config.input.uris if is_local(uri)]
+    if is_local(output.uri):
+        marker = join_uri(output.uri, f".node-check-{secrets.token_hex(8)}")
+        put(marker, b"", output.store)
+        until_closed.callback(delete, marker, output.store)
+        paths.append(local_path(marker))
+    cluster = until_closed.enter_context(joined_cluster(config.compute, paths))
+    processors = divide_processors(cluster.num_cpus, cluster.num_gpus, config.compute.device, config.compute.num_actors)
+    logger.info("processors.divided cpus=%g gpus=%g: %s", cluster.num_cpus, cluster.num_gpus, processors.describe())
+    return processors
+
+
+def _run_passes(
+    run: Run, processors: Processors, on_progress: Callable[[Progress], None], stopper: Stopper
+) -> str | None:
+    """Runs what is missing, again and again within bounds; returns what the last pass gave up with, if it did."""
+    config, output = run.config, run.config.output
+    weights = put_object(run.checkpoint.weights)
+    collectors = Collectors(sink_config(run), processors.num_collectors)
+    last_error = None
+    try:
+        while run.passes < config.compute.max_passes and next(missing(run), None) is not None:
             run.passes += 1
             last_pass = run.passes == config.compute.max_passes
             collectors.start_pass(run.passes)
-            logger.info("pass.started number=%d shards=%d last=%s", run.passes, len(todo), last_pass)
+            logger.info("pass.started number=%d last=%s", run.passes, last_pass)
             flow = FlowConfig(
                 read=ReadConfig(
                     input=config.input,
@@ -116,23 +130,33 @@ def _passes_on_cluster(run: Run, processors: Processors, on_progress: Callable[[
                     device=processors.device,
                 ),
                 weights=weights,
+                network=run.checkpoint.info.config,
                 processors=processors,
                 careful=last_pass,
+                tell=collectors.teller(),
             )
-            with Watch(run, collectors, on_progress):
-                reasons = run_pass(todo, flow, SliceDatasink(collectors.actors))
+            with Watch(run, collectors, on_progress, stopper):
+                reasons = [
+                    reason
+                    for wave in waves(missing(run))
+                    for reason in run_pass(wave, flow, SliceDatasink(collectors.actors))
+                ]
             last_error = reasons[-1] if reasons else None
-            if fatal := next((state.fatal for state in run.counters if state.fatal), None):
-                raise OutputError(f"{fatal}; the rows published so far are whole, the same command continues")
+            _check_fatal(run)
             refresh(run)
     finally:
         collectors.stop()
     return last_error
 
 
-def _write_plan(run: Run) -> None:
+def write_plan(run: Run) -> None:
+    """Writes the run's plan into its folder.
+
+    Raises:
+        OutputError: another run has had the same name.
+    """
     uri = join_uri(run.config.output.uri, RUNS, run.run_id, PLAN_FILE)
     try:
-        put(uri, to_parquet(run.plan.shards), run.config.output.store, if_absent=True)
+        put(uri, run.plan.rows.to_bytes(), run.config.output.store, if_absent=True)
     except ExistsError as error:
         raise OutputError(f"--run-id {run.run_id} was used before in this output; choose another") from error

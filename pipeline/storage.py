@@ -3,62 +3,37 @@
 URIs are canonical: see `pipeline.uris`. S3 is tested against a real server. gs and az are untested and go by the
 client's own defaults; `pipeline.preflight` refuses them as an output where they do not keep the conditions.
 
-Every request fails as a member of the tree in `pipeline.store_errors`. What may pass by itself is asked again for up to
-`StoreConfig.retry_s`, and a conditional write whose answer was lost is known again when it meets itself.
+Every request fails as a member of the tree in `pipeline.store_errors`. What may pass by itself is asked again until
+`StoreConfig.deadline_s`, and a conditional write whose answer was lost is known again when it meets itself. The local
+disk is asked once. docs/store-faults.md lists the faults and what becomes of each.
 """
 
 import io
 import logging
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import obstore
-from obstore.exceptions import InvalidPathError
 from obstore.store import ObjectStore
 
 from pipeline import local_disk
-from pipeline.block_reader import BlockReader
-from pipeline.errors import ConfigError
-from pipeline.store_clients import Account, check_endpoint, list_odd_keys, open_client
+from pipeline.block_reader import BLOCK_BYTES, BlockReader
+from pipeline.placeholders import UNADDRESSABLE
+from pipeline.store_clients import Account, open_client
+from pipeline.store_config import StoreConfig
 from pipeline.store_errors import ChangedError, DeniedError, ExistsError, NotFoundError, StoreError, TransientError
+from pipeline.store_listing import LISTING_THREADS, list_keys
+from pipeline.store_pages import open_pages
 from pipeline.store_requests import retrying, translated
-from pipeline.uris import is_local, local_path
+from pipeline.uris import is_local, local_path, split_uri
 
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 256 * 1024
-# What one request may carry within `timeout_s`: longer reads are split, longer uploads get a multiple of the time.
-_TIMEOUT_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreConfig:
-    """Account, endpoint and patience; no secrets, so it may be pickled and logged.
-
-    Credentials, region and endpoint come from boto3's chain: environment, profile, web identity, container, instance.
-
-    Attributes:
-        profile: AWS profile; None goes by the environment.
-        endpoint_url: S3 endpoint; None takes boto3's (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, AWS itself).
-        anonymous: send unsigned requests, for public buckets.
-        retry_s: how long a request is asked again after a transient failure.
-        timeout_s: how long one request may take, for up to 32 MiB.
-    """
-
-    profile: str | None = None
-    endpoint_url: str | None = None
-    anonymous: bool = False
-    retry_s: float = 60.0
-    timeout_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        if self.endpoint_url is not None:
-            check_endpoint(self.endpoint_url)
-        if self.retry_s < 0 or self.timeout_s <= 0:
-            raise ConfigError("the store's retry time must not be negative, and its timeout must be positive")
+# An upload has `timeout_s` for each of these, since it cannot be split.
+_UPLOAD_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +59,22 @@ def list_objects(
     Raises:
         StoreError: also while iterating. A bucket that does not exist is a `NotFoundError`.
     """
-    skipped: list[str] = []
+    skipped, first_skipped = 0, ""
 
     def skip(name: str) -> None:
-        skipped.append(name)
+        nonlocal skipped, first_skipped
+        first_skipped = first_skipped or name
+        skipped += 1
         if on_skipped is not None:
             on_skipped(name)
 
     if is_local(uri):
-        for path, status in local_disk.walk(_path(uri), skip):
-            yield ObjectInfo(f"file://{path}", status.st_size, local_disk.etag_of(status))
+        for path, size, etag in local_disk.walk(_path(uri), skip):
+            yield ObjectInfo(f"file://{path}", size, etag)
     else:
         yield from _list_remote(uri, config, skip)
     if skipped:
-        logger.warning("store.names_skipped uri=%s names=%d first=%r", uri, len(skipped), skipped[0])
+        logger.warning("store.names_skipped uri=%s names=%d first=%r", uri, skipped, first_skipped)
 
 
 def head(uri: str, config: StoreConfig) -> ObjectInfo | None:
@@ -109,7 +86,7 @@ def head(uri: str, config: StoreConfig) -> ObjectInfo | None:
     if not key:
         return None
     try:
-        meta = retrying(uri, config.retry_s, lambda: obstore.head(client, key))
+        meta = retrying(uri, config.deadline_s, lambda: obstore.head(client, key))
     except NotFoundError:
         return None
     return ObjectInfo(uri, meta["size"], meta["e_tag"] or "")
@@ -128,14 +105,14 @@ def read(uri: str, config: StoreConfig, etag: str | None = None) -> bytes:
     client, key = _open(uri, config)
 
     def request() -> bytes | ObjectInfo:
-        answer = obstore.get(client, key, options={"if_match": etag} if etag else None)
-        size = answer.meta["size"]
-        if size > _TIMEOUT_BYTES:
-            return ObjectInfo(uri, size, answer.meta["e_tag"] or "")
-        return bytes(_whole(uri, answer.bytes(), size))
+        with _gone_or_changed(uri, config), translated(uri):
+            answer = obstore.get(client, key, options={"if_match": etag} if etag else None)
+            size = answer.meta["size"]
+            if size > BLOCK_BYTES:
+                return ObjectInfo(uri, size, answer.meta["e_tag"] or "")
+            return bytes(_whole(uri, answer.bytes(), size))
 
-    with _gone_or_changed(uri, config):
-        found = retrying(uri, config.retry_s, request)
+    found = retrying(uri, config.deadline_s, request)
     if isinstance(found, bytes):
         return found
     with open_reader(uri, config, size=found.size, etag=found.etag) as reader:
@@ -159,7 +136,9 @@ def read_range(uri: str, config: StoreConfig, start: int, length: int, etag: str
         if len(data) < length:
             raise StoreError(f"{uri}: ends before byte {start + length}")
         return data
-    return bytes(retrying(uri, config.retry_s, lambda: _fetch(uri, config, start, length, etag)))
+    # Opened before the deadline begins to run: the first client takes boto3 a while.
+    opened = _open(uri, config)
+    return bytes(retrying(uri, config.deadline_s, lambda: _fetch(uri, config, opened, start, length, etag)))
 
 
 def open_reader(uri: str, config: StoreConfig, *, size: int, etag: str | None, read_ahead: bool = True) -> BinaryIO:
@@ -172,11 +151,13 @@ def open_reader(uri: str, config: StoreConfig, *, size: int, etag: str | None, r
     if is_local(uri):
         return io.BufferedReader(local_disk.CheckedFile(_path(uri), etag), _BUFFER_BYTES)
 
+    opened = _open(uri, config)
+
     def fetch_once(start: int, length: int) -> memoryview:
-        return _fetch(uri, config, start, length, etag)
+        return _fetch(uri, config, opened, start, length, etag)
 
     def fetch(start: int, length: int) -> memoryview:
-        return retrying(uri, config.retry_s, lambda: fetch_once(start, length))
+        return retrying(uri, config.deadline_s, lambda: fetch_once(start, length))
 
     return io.BufferedReader(BlockReader(size, fetch, fetch_once if read_ahead else None), _BUFFER_BYTES)
 
@@ -208,12 +189,12 @@ def put(uri: str, data: bytes, config: StoreConfig, *, if_absent: bool = False, 
             with translated(uri):
                 return obstore.put(client, key, data, mode=mode, use_multipart=False)["e_tag"] or ""
         except (ExistsError, ChangedError):
-            there = head(uri, config) if attempts > 1 else None
-            if there is None or there.size != len(data) or read(uri, config, there.etag) != data:
+            etag = _etag_of_same(uri, data, config) if attempts > 1 else None
+            if etag is None:
                 raise
-            return there.etag
+            return etag
 
-    return retrying(uri, config.retry_s, request)
+    return retrying(uri, config.deadline_s, request)
 
 
 def delete(uri: str, config: StoreConfig) -> None:
@@ -222,7 +203,7 @@ def delete(uri: str, config: StoreConfig) -> None:
         return local_disk.delete(_path(uri))
     client, key = _open(uri, config)
     with suppress(NotFoundError):
-        retrying(uri, config.retry_s, lambda: obstore.delete(client, key))
+        retrying(uri, config.deadline_s, lambda: obstore.delete(client, key))
     return None
 
 
@@ -242,10 +223,15 @@ def _account(config: StoreConfig) -> Account:
     return Account(profile=config.profile, endpoint_url=config.endpoint_url, anonymous=config.anonymous)
 
 
-def _open(uri: str, config: StoreConfig, *, upload_bytes: int = 0, retries: bool = False) -> tuple[ObjectStore, str]:
+def _open(uri: str, config: StoreConfig, *, upload_bytes: int = 0) -> tuple[ObjectStore, str]:
     """The client of a URI's bucket, and the key."""
-    timeout_s = config.timeout_s * (1 + upload_bytes // _TIMEOUT_BYTES)
-    return open_client(uri, _account(config), timeout_s=timeout_s, retry_s=config.retry_s if retries else None)
+    timeout_s = config.timeout_s * (1 + upload_bytes // _UPLOAD_BYTES)
+    return open_client(uri, _account(config), timeout_s=timeout_s)
+
+
+def _once(config: StoreConfig) -> StoreConfig:
+    """For requests inside an attempt, whose patience is that of the whole."""
+    return replace(config, deadline_s=0.0)
 
 
 @contextmanager
@@ -254,9 +240,21 @@ def _gone_or_changed(uri: str, config: StoreConfig) -> Iterator[None]:
     try:
         yield
     except ChangedError:
-        if head(uri, config) is None:
+        if head(uri, _once(config)) is None:
             raise NotFoundError(f"{uri}: not found") from None
         raise
+
+
+def _etag_of_same(uri: str, data: bytes, config: StoreConfig) -> str | None:
+    """The ETag of the object under a name, if it has these bytes."""
+    there = head(uri, _once(config))
+    if there is None or there.size != len(data):
+        return None
+    try:
+        return there.etag if read(uri, _once(config), there.etag) == data else None
+    except (NotFoundError, ChangedError):
+        # Another writer came between the two requests.
+        return None
 
 
 def _whole(uri: str, data: obstore.Bytes, length: int) -> memoryview:
@@ -265,9 +263,11 @@ def _whole(uri: str, data: obstore.Bytes, length: int) -> memoryview:
     return memoryview(data)
 
 
-def _fetch(uri: str, config: StoreConfig, start: int, length: int, etag: str | None) -> memoryview:
+def _fetch(
+    uri: str, config: StoreConfig, opened: tuple[ObjectStore, str], start: int, length: int, etag: str | None
+) -> memoryview:
     """A range, by one attempt."""
-    client, key = _open(uri, config)
+    client, key = opened
     with _gone_or_changed(uri, config), translated(uri):
         options: Any = {"range": (start, start + length)} | ({"if_match": etag} if etag else {})
         answer = obstore.get(client, key, options=options)
@@ -277,7 +277,6 @@ def _fetch(uri: str, config: StoreConfig, start: int, length: int, etag: str | N
 
 
 def _list_remote(uri: str, config: StoreConfig, skip: Callable[[str], None]) -> Iterator[ObjectInfo]:
-    client, prefix = _open(uri, config, retries=True)
     itself = None
     # Who may list, but not read what the prefix's own name would be, is answered by the listing.
     with suppress(DeniedError):
@@ -285,29 +284,14 @@ def _list_remote(uri: str, config: StoreConfig, skip: Callable[[str], None]) -> 
     if itself is not None:
         yield itself
         return
-
-    def request() -> list[tuple[str, int, str]] | None:
-        try:
-            pages = obstore.list(client, prefix or None, chunk_size=1000)
-            return [(meta["path"], meta["size"], meta["e_tag"] or "") for page in pages for meta in page]
-        except InvalidPathError:
-            # One key that the client cannot represent, and its whole listing fails.
-            if not uri.startswith("s3://"):
-                raise
-            return None
-
-    # The client's own retries do not cover a page that breaks off.
-    found = retrying(uri, config.retry_s, request)
-    if found is None:
-        found = list_odd_keys(uri, _account(config), skip)
-    # Stores list in orders of their own, and a run must not depend on it.
-    found.sort()
-    keys = [key for key, _, _ in found]
-    root = uri[: len(uri) - len(prefix)].rstrip("/")
-    for key, size, etag in found:
-        if size == 0:
-            # Placeholders of folders arrive without the slash that they end with.
-            below = bisect_left(keys, key + "/")
-            if key == prefix or (below < len(keys) and keys[below].startswith(key + "/")):
-                continue
-        yield ObjectInfo(f"{root}/{key}", size, etag)
+    scheme, bucket, prefix = split_uri(uri)
+    pages = open_pages(uri, _account(config), timeout_s=config.timeout_s, deadline_s=config.deadline_s)
+    # Only S3 is listed by folders.
+    threads = LISTING_THREADS if scheme == "s3" else 1
+    for key, size, etag in list_keys(
+        pages, prefix and prefix + "/", uri=uri, deadline_s=config.deadline_s, threads=threads
+    ):
+        if size == UNADDRESSABLE:
+            skip(key)
+        else:
+            yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag)

@@ -14,6 +14,7 @@ signed with.
 
 import errno
 import re
+from typing import TypeGuard
 
 
 class StoreError(Exception):
@@ -37,7 +38,15 @@ class DeniedError(StoreError):
 
 
 class TransientError(StoreError):
-    """No answer, or not a whole one, and every retry is used up."""
+    """No answer, or not a whole one, and every retry is used up.
+
+    Attributes:
+        wait_s: how long the store wants to be left alone, in seconds, before it is asked again.
+    """
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
 
 
 _MAX_REASON_CHARS = 240
@@ -53,7 +62,13 @@ _TRANSIENT_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno
 _TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
 # Answered while another conditional request on the same name is under way: asked again, it has a plain answer.
 _CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted"}
-_TRANSIENT_CODES = _CONFLICT_CODES | {"RequestTimeout", "SlowDown", "ThrottlingException", "InternalError"}
+# The body was not what the client sent: it was changed or cut on its way.
+_DAMAGED_CODES = {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
+_THROTTLING_CODES = {"SlowDown", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded"}
+_TRANSIENT_CODES = _CONFLICT_CODES | _DAMAGED_CODES | _THROTTLING_CODES | {"RequestTimeout", "InternalError"}
+_THROTTLING_STATUSES = {429, 503}
+# What a store that has too much to do is left alone for, if it does not say for how long or cannot be heard.
+_THROTTLED_S = 0.5
 _DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "AccessDenied"}
 _REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _BY_NAME: dict[str, type[StoreError]] = {
@@ -120,7 +135,9 @@ def from_client_error(uri: str, error: BaseException) -> StoreError:
     return kind(f"{uri}: {_REASONS.get(kind) or redact(text.partition(chr(10))[0])}")
 
 
-def from_answer(uri: str, status: int, code: str, message: str, name: str = "") -> StoreError:
+def from_answer(
+    uri: str, status: int, code: str, message: str, name: str = "", retry_after: str | None = None
+) -> StoreError:
     """The member of the tree for an HTTP answer.
 
     Args:
@@ -128,6 +145,7 @@ def from_answer(uri: str, status: int, code: str, message: str, name: str = "") 
         code: the store's own word for the error; empty where the answer has no body, as a HEAD's.
         message: the store's sentence.
         name: class name of the client's error, which knows what kind of request it was.
+        retry_after: the header; None where there is none, or the client does not tell.
     """
     said = redact(": ".join(part for part in (f"{status} {code}".strip(), message) if part))
     if status == 404 and (name != "PreconditionError" or code == "NoSuchBucket"):
@@ -137,9 +155,16 @@ def from_answer(uri: str, status: int, code: str, message: str, name: str = "") 
     if status in (401, 403) or code in _DENIED_CODES:
         return DeniedError(f"{uri}: {said}")
     if status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
-        return TransientError(f"{uri}: {said}")
+        throttled = status in _THROTTLING_STATUSES or code in _THROTTLING_CODES
+        wait_s = _THROTTLED_S if throttled else 0.0
+        return TransientError(f"{uri}: {said}", float(retry_after) if _is_seconds(retry_after) else wait_s)
     kind = _BY_NAME.get(name, StoreError)
     return kind(f"{uri}: {_REASONS.get(kind, said)}")
+
+
+def _is_seconds(retry_after: str | None) -> TypeGuard[str]:
+    # The header may also be a date, which no object store is known to send.
+    return retry_after is not None and re.fullmatch(r"\s*\d{1,6}\s*", retry_after) is not None
 
 
 def redact(text: str) -> str:

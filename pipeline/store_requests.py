@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
 
 
@@ -27,8 +28,18 @@ def translated(uri: str) -> Iterator[None]:
         raise from_client_error(uri, error) from None
 
 
-def retrying(uri: str, retry_s: float, request: Callable[[], T]) -> T:
-    """What `request` returns, asked again after growing pauses while it fails transiently, for up to `retry_s`."""
+def retrying(uri: str, deadline_s: float, request: Callable[[], T]) -> T:
+    """What `request` returns, asked again after growing pauses while it fails transiently.
+
+    A store that says how long it wants to be left alone is left alone for so long, but not beyond the deadline.
+
+    Args:
+        deadline_s: after so many seconds it is asked for the last time; 0 asks once.
+        request: one attempt, which bounds its own time; it must not be patient itself.
+
+    Raises:
+        TransientError: it still fails at the deadline.
+    """
     started, attempt = time.monotonic(), 1
     while True:
         try:
@@ -36,9 +47,12 @@ def retrying(uri: str, retry_s: float, request: Callable[[], T]) -> T:
                 return request()
         except TransientError as error:
             spent_s = time.monotonic() - started
-            pause_s = min(MAX_PAUSE_S, 0.1 * 2**attempt) * random.uniform(0.5, 1.0)
-            if spent_s + pause_s > retry_s:
-                raise TransientError(f"{error} (gave up after {attempt} attempts in {spent_s:.0f} s)") from None
+            if spent_s >= deadline_s:
+                said = f"{error} (gave up after {attempt} attempts in {spent_s:.0f} s)"
+                raise TransientError(said, error.wait_s) from None
+            # Jittered, or all that were refused together come back together.
+            grown_s = min(MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt - 1, 10))
+            pause_s = min(error.wait_s + grown_s * random.uniform(0.5, 1.0), deadline_s - spent_s)
             logger.info("store.retried attempt=%d pause_s=%.1f error=%s", attempt, pause_s, error)
             time.sleep(pause_s)
             attempt += 1

@@ -13,6 +13,8 @@ from pipeline.store_errors import StoreError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _REMOTE = ("s3", "gs", "az")
+# A part that is empty, "." or "..", a control character, or bytes that were no UTF-8.
+_UNADDRESSABLE = re.compile(r"(?:^|/)\.{0,2}(?:/|\Z)|[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def canonical_uri(text: str) -> str:
@@ -93,8 +95,7 @@ def split_uri(uri: str) -> tuple[str, str, str]:
 
 def is_addressable(key: str) -> bool:
     """False for a key that the client would refuse, or change into another."""
-    bad_parts = {"", ".", ".."}.intersection(key.split("/")) if key else ()
-    return not bad_parts and not any(ord(character) < 32 or ord(character) == 127 for character in key)
+    return not key or _UNADDRESSABLE.search(key) is None
 
 
 def _folder(uri: str) -> str:

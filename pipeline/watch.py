@@ -1,13 +1,25 @@
-"""Watches a pass from the driver: rows, failures and published files, as the collectors tell of them."""
+"""Watches a pass from the driver: rows, failures and published files, as the collectors tell of them.
 
+It also ends a pass that should not go on: nothing arrives any more, or somebody else has a reason.
+"""
+
+import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from types import TracebackType
 
 from pipeline.prepare import Run
 from pipeline.sink import Collectors
+from pipeline.stopper import Ending, Stopper
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
+_POLL_TIMEOUT_S = 10.0
+# Ray kills a job three seconds after it told it to stop; a slice is published in a fraction of this.
+_FINISH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,45 +32,99 @@ class Progress:
     total: int | None
 
 
+class NoProgress:
+    """Notices that nothing changes: progress is a chunk that arrives at a collector, or a file that is published."""
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_s, self._clock = timeout_s, clock
+        self._marker: Hashable = None
+        self._changed_at = clock()
+
+    def since(self, marker: Hashable) -> float | None:
+        """Seconds for which the marker has not changed, if they are too many; else None."""
+        now = self._clock()
+        if marker != self._marker:
+            self._marker, self._changed_at = marker, now
+        quiet_s = now - self._changed_at
+        return quiet_s if quiet_s >= self._timeout_s else None
+
+
 class Watch:
     """Polls the collectors on a thread of its own while a pass runs, and once more at its end."""
 
-    def __init__(self, run: Run, collectors: Collectors, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        collectors: Collectors,
+        on_progress: Callable[[Progress], None],
+        stopper: Stopper,
+        stop_if: Sequence[Callable[[], Ending | None]] = (),
+    ) -> None:
+        """Watches nothing yet.
+
+        Args:
+            stopper: ends the pass.
+            stop_if: asked every second; the first to give a reason ends the pass.
+        """
         self._run, self._collectors, self._on_progress = run, collectors, on_progress
+        self._stopper, self._stop_if = stopper, stop_if
+        self._no_progress = NoProgress(run.config.compute.no_progress_timeout_s)
         self._ended = threading.Event()
+        self._polling = threading.Lock()
         self._thread = threading.Thread(target=self._poll_until_ended, name="watch", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
-        self._thread.join()
-        self._poll()
+        if kind is None:
+            self._thread.join()
+        else:
+            self._collectors.finish(_FINISH_S)
+        if self._polling.acquire(timeout=_FINISH_S):
+            self._poll(_FINISH_S if kind else _POLL_TIMEOUT_S)
 
     def _poll_until_ended(self) -> None:
         while not self._ended.wait(_POLL_S):
-            self._poll()
+            with self._polling:
+                self._poll(_POLL_TIMEOUT_S)
+            ending = self._why_end()
+            if ending is not None and not self._ended.is_set():
+                logger.error("pass.ended status=%s reason=%s", ending.status, ending.reason)
+                self._stopper.stop(ending)
+                return
 
-    def _poll(self) -> None:
+    def _why_end(self) -> Ending | None:
+        for check in self._stop_if:
+            if ending := check():
+                return ending
+        counters = self._run.counters
+        if fatal := next((state.fatal for state in counters if state.fatal), None):
+            return Ending("failed", fatal)
+        arrived = tuple((state.rows, state.replayed_chunks) for state in counters)
+        quiet_s = self._no_progress.since((arrived, len(self._run.receipts)))
+        if quiet_s is None:
+            return None
+        where = self._collectors.whereabouts()
+        return Ending("stalled", f"nothing arrived and no file was published for {quiet_s:.0f} s: {where}")
+
+    def _poll(self, timeout_s: float) -> None:
         run = self._run
-        states = self._collectors.poll()
-        if not states:
-            return
+        states = self._collectors.poll(timeout_s)
         run.counters = [replace(state, receipts=()) for state in states]
         run.receipts += [receipt for state in states for receipt in state.receipts]
         first = [state.first_row_at for state in states if state.first_row_at is not None]
         last = [state.last_row_at for state in states if state.last_row_at is not None]
         run.first_row_at = min([*first, run.first_row_at or float("inf")]) if first else run.first_row_at
         run.last_row_at = max([*last, run.last_row_at or 0.0]) if last else run.last_row_at
-        counts = [shard.num_records for shard in run.plan.shards]
-        done_before = sum(done.last_row - done.first_row + 1 for shard in run.plan.shards for done in shard.done)
-        known = [count for count in counts if count is not None]
         self._on_progress(
             Progress(
                 rows=sum(state.rows for state in states),
                 failed=sum(state.failed for state in states),
                 files=len(run.receipts),
-                total=sum(known) - done_before if len(known) == len(counts) else None,
+                total=None if run.plan.uncounted else run.plan.num_todo,
             )
         )

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # Library -> the only places that may import it.
 PLACES = {
     "ray": {"pipeline/cluster.py", "pipeline/flow.py", "pipeline/sink.py"},
-    "obstore": {"pipeline/storage.py", "pipeline/store_clients.py", "pipeline/store_requests.py"},
+    "obstore": {
+        "pipeline/storage.py",
+        "pipeline/store_clients.py",
+        "pipeline/store_pages.py",
+        "pipeline/store_requests.py",
+    },
     "boto3": {"pipeline/store_clients.py"},
-    "botocore": {"pipeline/store_clients.py"},
+    "botocore": {"pipeline/store_clients.py", "pipeline/store_pages.py"},
     "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
     "argparse": {"jobs/"},
     "torch": {"model/", "pipeline/infer.py"},
@@ -55,3 +61,9 @@ def test_no_job_shares_its_name_with_a_library() -> None:
     assert not names & set(sys.stdlib_module_names)
     installed = set(importlib.metadata.packages_distributions()) - {"jobs", "pipeline", "model"}
     assert not names & installed
+
+
+def test_a_driver_starts_without_loading_torch() -> None:
+    """It would cost every run, and every mistake in a flag, seconds and 200 MB for nothing."""
+    code = "import sys, jobs.classify; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

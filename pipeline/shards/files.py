@@ -46,7 +46,9 @@ def _fetch(member: Member, store: StoreConfig, give_up_failed: bool) -> Record:
     """One member's record; what it says on failure is the same on every attempt."""
     failure = None
     data = None
-    if member.size > MAX_ENCODED_BYTES:
+    if member.etag is None:
+        failure = Failure(ErrorCode.SOURCE_MISSING, "the object was listed by an earlier run but is gone")
+    elif member.size > MAX_ENCODED_BYTES:
         failure = Failure(ErrorCode.IMAGE_TOO_LARGE, f"the object has {member.size} bytes, more than an image may have")
     else:
         try:

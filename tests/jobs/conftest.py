@@ -1,11 +1,15 @@
 """A tiny real model, drawn images, and the command as a user runs it."""
 
+import gc
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.classify import classify
+from jobs.cli import run_command
 from model.config import PVTv2Config
 from model.random_weights import random_weights
 from model.weights import save_checkpoint
+from pipeline import cluster
+from pipeline.cluster import Cluster
+from pipeline.config import ComputeConfig
+from pipeline.stopper import SIGNALS
+from tests.ray_settings import RAY_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = tuple(f"class {i}" for i in range(10))
@@ -49,7 +60,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a user of whose settings nothing is known, with a home of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
-    return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "RAY_AUTH_MODE": "disabled"}
+    return {**kept, **RAY_SETTINGS, "HOME": str(tmp_path_factory.mktemp("home"))}
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +75,56 @@ def run_job(job_env: dict[str, str]) -> Callable[..., Result]:
         return Result(done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A command keeps the handlers of its signals to its end, which a test that runs one here outlives."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def warm_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One local Ray for the jobs that a file's tests run in this process; its workers stay warm between them."""
+    saved = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        del os.environ[name]
+    os.environ |= {**RAY_SETTINGS, "HOME": str(tmp_path_factory.mktemp("home"))}
+    handler = signal.getsignal(signal.SIGTERM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with cluster.joined_cluster(ComputeConfig(), ()) as joined:
+            yield joined
+        # What Ray leaves to the garbage collector goes here, where its warnings are not errors.
+        gc.collect()
+    signal.signal(signal.SIGTERM, handler)
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture
+def run_here(warm_ray: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., Result]:
+    """Runs the classify command in this process, on a Ray that is up: all of it but Python's and Ray's own start."""
+
+    @contextmanager
+    def already_joined(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterator[Cluster]:
+        yield warm_ray
+
+    def run(*arguments: object) -> Result:
+        capfd.readouterr()
+        code = run_command(classify, [str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Result(code, json.loads(out.splitlines()[-1]), out, err)
+
+    monkeypatch.setattr("pipeline.run.joined_cluster", already_joined)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield run
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def photo(seed: int, width: int | None = None, height: int | None = None, image_format: str = "PNG") -> bytes:

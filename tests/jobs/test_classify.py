@@ -20,6 +20,13 @@ from PIL import Image, ImageOps
 
 from pipeline.names import has_image_ending
 
+# Ray, in this process for some of these tests, warns of its own settings and leaves sockets to its own end.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 COLUMNS = [
     *("image_id", "shard", "key", "row", "source_etag", "status", "error_code", "error_message", "encoded_bytes"),
@@ -47,6 +54,10 @@ def report(output):
     return json.loads(path.read_text())
 
 
+def mtimes(output):
+    return {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.name != "_lease.json"}
+
+
 def write_loose(folder, draw, count, side=None):
     for index in range(count):
         path = folder / ("cat", "dog")[index % 2] / f"{index:04d}.png"
@@ -54,7 +65,7 @@ def write_loose(folder, draw, count, side=None):
         path.write_bytes(draw(index, side, side))
 
 
-def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw, tiny_weights, run_job):
+def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw, tiny_weights, run_here):
     count = 30
     write_loose(tmp_path / "loose", draw, count)
     names = ("cat", "dog")
@@ -73,7 +84,7 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
 
     inputs = [part for kind in ("loose", "tars", "parquet") for part in ("--input", tmp_path / kind)]
     output = tmp_path / "out"
-    result = run_job(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "8")
+    result = run_here(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "8")
     assert result.code == 0, result.stderr
     found = table(output)
     assert found.schema.names == COLUMNS
@@ -113,16 +124,22 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
     assert result.summary["listed"] == 4 * count
     # Other readers, and no partial or hidden file left behind.
     assert polars.read_parquet(output / "data" / "*.parquet").height == 4 * count
-    assert sorted(path.name for path in output.iterdir()) == ["_index.parquet", "_job.json", "data", "runs"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "_index.parquet",
+        "_job.json",
+        "_lease.json",
+        "data",
+        "runs",
+    ]
 
-    # A second run does nothing, and says so.
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    again = run_job(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "8")
+    # A second run takes and gives back the lease, does nothing else, and says so.
+    before = mtimes(output)
+    again = run_here(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "8")
     assert again.code == 0
     assert "nothing to do" in again.summary["message"]
-    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    assert mtimes(output) == before
     # Another identity is refused.
-    other = run_job(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "9")
+    other = run_here(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "9")
     assert other.code == 5
     assert "rows_per_file (8 there, 9 now)" in other.stderr
     assert "Traceback" not in other.stderr
@@ -155,7 +172,9 @@ def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
     assert result.summary["rows_in_output"] == count
 
 
-def test_a_run_that_is_told_to_stop_says_so_and_the_next_one_continues(tmp_path, draw, tiny_weights, job_env, run_job):
+def test_a_run_that_is_told_to_stop_more_than_once_says_so_and_the_next_one_continues(
+    tmp_path, draw, tiny_weights, job_env, run_job
+):
     count, output = 400, tmp_path / "out"
     write_loose(tmp_path / "in", draw, count, side=220)
     arguments = ["--input", tmp_path / "in", "--weights", tiny_weights, "--output", output, "--rows-per-file", "8"]
@@ -165,11 +184,16 @@ def test_a_run_that_is_told_to_stop_says_so_and_the_next_one_continues(tmp_path,
     while len(list(output.glob("data/*.parquet"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.terminate()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        time.sleep(0.1)
+        process.send_signal(number)
     stdout, _ = process.communicate(timeout=60)
     summary = json.loads(stdout.splitlines()[-1])
     assert process.returncode == summary["exit_code"] == 9
     assert summary["status"] == "stopped"
     assert report(output)["status"] == "stopped"
+    assert report(output)["reason"] == "the run was told to stop (SIGTERM)"
+    assert report(output)["run"]["listed"] == table(output).num_rows
     assert 0 < report(output)["run"]["listed"] < count
     result = run_job(*arguments)
     assert result.code == 0
@@ -213,14 +237,14 @@ def test_s3_in_and_out_under_two_accounts_and_no_secret_is_written_anywhere(
     assert found.column("key").to_pylist() == [f"{index:03d}.png" for index in range(20)]
 
 
-def test_failed_records_have_their_rows_and_too_many_of_them_exit_6(tmp_path, draw, tiny_weights, run_job):
+def test_failed_records_have_their_rows_and_too_many_of_them_exit_6(tmp_path, draw, tiny_weights, run_here):
     (tmp_path / "in").mkdir()
     good, bad = draw(1), draw(2)[:-40]
     contents = {"a.png": good, "b.png": bad, "c.jpg": b"", "d.jpg": b"no image at all", "e.png": draw(3, 20, 50)}
     for name, data in contents.items():
         (tmp_path / "in" / name).write_bytes(data)
     arguments = ("--input", tmp_path / "in", "--weights", tiny_weights, "--small-images", "reject")
-    result = run_job(*arguments, "--output", tmp_path / "out")
+    result = run_here(*arguments, "--output", tmp_path / "out")
     assert result.code == 6
     assert "4 of 5 records failed" in result.stderr
     assert "Traceback" not in result.stderr
@@ -238,7 +262,7 @@ def test_failed_records_have_their_rows_and_too_many_of_them_exit_6(tmp_path, dr
     }
 
 
-def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run_job):
+def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run_here):
     """All files loose; those with image endings again in a tar and in Parquet."""
     odd = test_data / "odd"
     files = sorted(path for path in odd.rglob("*") if path.is_file())
@@ -249,17 +273,17 @@ def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run
     images = pa.table({"jpg": pa.array(list(members.values()), pa.binary()), "key": list(members)})
     pq.write_table(images, tmp_path / "tar" / "other.parquet", row_group_size=100)
 
-    loose = run_job(
+    loose = run_here(
         "--input", odd, "--input-format", "files", "--include", "*", "--weights", tiny_weights,
         "--output", tmp_path / "loose", "--max-failed-fraction", "1",
     )  # fmt: skip
     assert loose.code == 0, loose.stderr
-    packed = run_job(
+    packed = run_here(
         "--input", tmp_path / "tar", "--weights", tiny_weights, "--output", tmp_path / "packed",
         "--max-failed-fraction", "1", "--keep-columns", "cls",
     )  # fmt: skip
     assert packed.code == 2 or packed.code == 3  # Parquet has no column "cls": said before any work
-    packed = run_job(
+    packed = run_here(
         "--input", tmp_path / "tar", "--weights", tiny_weights, "--output", tmp_path / "packed",
         "--max-failed-fraction", "1",
     )  # fmt: skip
@@ -287,11 +311,11 @@ def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run
         assert row["label_id"] == twin["label_id"]
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, draw, tiny_weights, run_job):
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, draw, tiny_weights, run_here):
     write_loose(tmp_path / "in", draw, 12)
     (tmp_path / "in" / "x.txt").write_text("passed over")
     output = tmp_path / "out"
-    result = run_job(
+    result = run_here(
         "--input", tmp_path / "in", "--weights", tiny_weights, "--output", output, "--rows-per-file", "5", "--dry-run"
     )
     assert result.code == 0
@@ -299,12 +323,12 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, draw, ti
     assert not output.exists()
 
 
-def test_a_limit_takes_the_first_records(tmp_path, draw, tiny_weights, run_job):
+def test_a_limit_takes_the_first_records(tmp_path, draw, tiny_weights, run_here):
     (tmp_path / "in").mkdir()
     for number in range(2):
         members = {f"{index}.png": draw(index) for index in range(6)}
         (tmp_path / "in" / f"{number}.tar").write_bytes(tar_of(members))
-    result = run_job(
+    result = run_here(
         "--input", tmp_path / "in", "--weights", tiny_weights, "--output", tmp_path / "out", "--limit", "8"
     )
     assert result.code == 0, result.stderr

@@ -19,6 +19,7 @@ from jobs.cli import (
     input_config,
     make_parser,
     output_config,
+    output_lease,
     run_command,
     size_policy,
     verdict,
@@ -79,11 +80,27 @@ def test_every_flag_of_the_input_has_its_place():
 
 def test_every_flag_of_the_output_has_its_place():
     flags = parse(
-        "--rows-per-file", "9", "--max-file-mib", "8", "--output-profile", "q", "--output-endpoint-url", "http://h:2"
-    )
+        "--rows-per-file", "9", "--max-file-mib", "8", "--wait-for-lease-s", "7.5", "--output-profile", "q",
+        "--output-endpoint-url", "http://h:2",
+    )  # fmt: skip
     assert output_config(flags) == OutputConfig(
-        uri="/out", rows_per_file=9, max_file_mib=8, store=StoreConfig(profile="q", endpoint_url="http://h:2")
-    )
+        uri="/out", rows_per_file=9, max_file_mib=8, wait_for_lease_s=7.5,
+        store=StoreConfig(profile="q", endpoint_url="http://h:2"),
+    )  # fmt: skip
+
+
+def test_a_run_is_at_least_as_patient_with_its_lease_as_with_its_store():
+    for deadline_s, expected in ((5.0, 60.0), (300.0, 300.0)):
+        lease = output_lease(OutputConfig(uri="/out", store=StoreConfig(deadline_s=deadline_s)), "run-1")
+        assert lease.timing.expiry_s == expected
+
+
+def test_one_deadline_holds_for_both_stores():
+    flags = parse("--store-deadline-s", "12.5")
+    assert input_config(flags).store == output_config(flags).store == StoreConfig(deadline_s=12.5)
+    for wrong in ("-1", "nan", "inf"):
+        with pytest.raises(ConfigError, match="--store-deadline-s must be a number of seconds"):
+            input_config(parse("--store-deadline-s", wrong))
 
 
 def test_inputs_and_outputs_have_accounts_of_their_own():

@@ -11,8 +11,10 @@ import pytest
 
 from pipeline import flow
 from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
+from pipeline.lease import Lease
 from pipeline.prepare import prepare
 from pipeline.run import execute
+from tests.ray_settings import RAY_SETTINGS
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -31,7 +33,8 @@ SELECT = """
 def ray_home(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    for name, value in RAY_SETTINGS.items():
+        monkeypatch.setenv(name, value)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -61,7 +64,8 @@ def run(photos, tiny_weights, tmp_path):
             weights=str(tiny_weights),
             compute=ComputeConfig(device="cpu", **changes),
         )
-        report = execute(prepare(config, time.time()), lambda progress: None)
+        with Lease(config.output.uri, config.output.store, name) as lease:
+            report = execute(prepare(config, time.time(), lease), lambda progress: None)
         return report, duckdb.sql(SELECT.format(output)).fetchall() if list(output.glob("data/*")) else []
 
     return run
@@ -89,15 +93,15 @@ def test_a_task_that_dies_after_some_of_its_chunks_is_retried_to_the_same_output
     read_dies, decode_dies = die_once(read_flag, after=9), die_once(decode_flag, after=1)
 
     # Nested, so that Ray sends them by value: its workers cannot import a test.
-    def read_and_die(batch, config):
+    def read_and_die(batch, config, tell):
         calls: list = []
-        for table in real_read(batch, config):
+        for table in real_read(batch, config, tell):
             yield table
             read_dies(calls)
 
-    def decode_and_die(batch, sizes, careful):
+    def decode_and_die(batch, sizes, careful, tell):
         decode_dies([])
-        return real_decode(batch, sizes, careful)
+        return real_decode(batch, sizes, careful, tell)
 
     monkeypatch.setattr(flow, "_read", read_and_die)
     monkeypatch.setattr(flow, "TARGET_BLOCK_BYTES", 2**18)
@@ -117,12 +121,12 @@ def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row
     _, expected = run("undisturbed")
     real_decode = flow._decode
 
-    def decode_or_die(batch, sizes, careful):
+    def decode_or_die(batch, sizes, careful, tell):
         from pipeline.chunk import Chunk
 
         if not careful and 42 in Chunk.from_table(batch).rows.column("row").to_pylist():
             os._exit(1)
-        return real_decode(batch, sizes, careful)
+        return real_decode(batch, sizes, careful, tell)
 
     monkeypatch.setattr(flow, "_decode", decode_or_die)
     report, found = run("disturbed")
@@ -132,7 +136,7 @@ def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row
 
 
 def test_a_worker_whose_code_is_broken_ends_the_run_with_the_reason(run, monkeypatch):
-    def broken(batch, config):
+    def broken(batch, config, tell):
         raise RuntimeError("this step is broken")
         yield
 

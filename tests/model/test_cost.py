@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates, against published figures and against the network itself."""
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.config import VARIANTS
 from model.cost import count_macs, count_parameters
 from model.pvt_v2 import PVTv2
+from model.shapes import parameter_shapes
 
 PARAMETERS_M = {"b0": 3.67, "b1": 14.01, "b2": 25.36, "b2-linear": 22.55, "b3": 45.24, "b4": 62.56, "b5": 81.96}
 GMACS_AT_224 = {"b0": 0.57, "b1": 2.11, "b2": 4.03, "b2-linear": 3.89, "b3": 6.90, "b4": 10.10, "b5": 11.72}
@@ -33,7 +35,9 @@ def test_macs_at_224_px_are_the_published_ones(name):
 @pytest.mark.parametrize("name", ["b0", "b2-linear", "b5"])
 def test_parameters_are_those_of_the_network(name, change):
     config = replace(VARIANTS[name], **change)
-    assert count_parameters(config) == sum(parameter.numel() for parameter in on_meta(config).parameters())
+    parameters = {name: tuple(value.shape) for name, value in on_meta(config).state_dict().items()}
+    assert parameter_shapes(config) == parameters
+    assert count_parameters(config) == sum(map(prod, parameters.values()))
 
 
 @pytest.mark.parametrize("size", [(224, 224), (229, 333), (32, 640)], ids=str)

@@ -71,7 +71,7 @@ def test_every_variant_is_recognised_by_its_shapes(name, narrow, monkeypatch, tm
     # Narrowed, b1 to b5 still differ in depths, reduction or MLP; the real ones would take 250 million weights.
     monkeypatch.setattr("model.config.VARIANTS", narrowed)
     monkeypatch.setattr("model.matching.VARIANTS", narrowed)
-    monkeypatch.setattr("model.weights.VARIANTS", narrowed)
+    monkeypatch.setattr("model.checkpoint.VARIANTS", narrowed)
     save_checkpoint(random_weights(narrowed[name], seed=0), narrowed[name], None, tmp_path)
     (tmp_path / "config.json").unlink()
     assert load_checkpoint(tmp_path).config == narrowed[name]

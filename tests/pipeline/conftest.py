@@ -75,6 +75,7 @@ def answered_chunk() -> Callable[..., Chunk]:
     def make(
         first_row: int, num_rows: int, *, slice_rows: int | None = None, end: bool = False, slice_number: int = 0,
         slice_first_row: int = 0, failed: tuple[int, ...] = (), attempt: str = "aaaaaaaa", pass_number: int = 1,
+        **header_changes: Any,
     ) -> Chunk:  # fmt: skip
         rows = []
         for row in range(first_row, first_row + num_rows):
@@ -92,9 +93,12 @@ def answered_chunk() -> Callable[..., Chunk]:
             )  # fmt: skip
         schema = pa.schema([*record_schema(()), *CLASSIFY_COLUMNS, pa.field("macs", pa.int64())])
         header = Header(
-            shard="s3://b/x.tar", name="x", hash16="0123456789abcdef", source_etag="e", slice=slice_number,
-            first_row=first_row, num_rows=num_rows, slice_first_row=slice_first_row, slice_rows=slice_rows, end=end,
-            ignored=0,
+            **{
+                "shard": "s3://b/x.tar", "name": "x", "hash16": "0123456789abcdef", "source_etag": "e",
+                "slice": slice_number, "first_row": first_row, "num_rows": num_rows, "end": end, "ignored": 0,
+                "slice_first_row": slice_first_row, "slice_rows": slice_rows,
+                "slice_last_row": None if slice_rows is None else slice_first_row + slice_rows - 1, **header_changes,
+            }
         )  # fmt: skip
         return Chunk(
             header=header, attempt=attempt, pass_number=pass_number, seconds=dict.fromkeys(STEPS, 0.5),
@@ -130,7 +134,7 @@ def _stub_store(*answers: Callable[[Any], None], **options: Any) -> Iterator[tup
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        options = {"retry_s": 1.0, "timeout_s": 5.0} | options
+        options = {"deadline_s": 1.0, "timeout_s": 5.0} | options
         config = StoreConfig(endpoint_url=f"http://127.0.0.1:{server.server_port}", anonymous=True, **options)
         yield config, server.requests  # type: ignore[attr-defined]
     finally:

@@ -70,3 +70,31 @@ def test_another_c_library_and_another_system_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delattr(ctypes, "CDLL")
     tune_allocator()
+
+
+LEAVE_GAPS = """
+import ctypes, re
+from pathlib import Path
+from pipeline.allocator import Trimmer, tune_allocator
+
+def resident_mib():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+tune_allocator()
+blocks = [libc.malloc(2**20) for _ in range(200)]
+for block in blocks:
+    ctypes.memset(block, 1, 2**20)
+for block in blocks[:-1]:  # the last one holds the end of the heap in its place
+    libc.free(block)
+held = resident_mib()
+assert not Trimmer(3600).trim_if_due()
+assert Trimmer(0).trim_if_due()
+print(round(held - resident_mib()))
+"""
+
+
+def test_what_lies_free_between_blocks_in_use_is_handed_back():
+    done = subprocess.run([sys.executable, "-c", LEAVE_GAPS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 150

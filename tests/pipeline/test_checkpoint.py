@@ -56,12 +56,12 @@ def test_a_folder_is_fetched_with_all_that_actors_need_to_build_the_same_network
     found = fetch(write(join_uri(root, "weights"), files))
     assert found.weights == files["model.safetensors"]
     assert found.labels == LABELS
-    assert found.loaded.config == NETWORK
+    assert found.info.config == NETWORK
     rebuilt = parse_checkpoint(found.weights, found.config_json, found.preprocessor_json)
     image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert rebuilt.model(image).equal(random_weights(NETWORK, 0)(image))
-    assert (rebuilt.mean, rebuilt.std, rebuilt.digest) == (found.loaded.mean, found.loaded.std, found.loaded.digest)
+    assert (rebuilt.mean, rebuilt.std, rebuilt.digest) == (found.info.mean, found.info.std, found.info.digest)
 
 
 def test_a_file_is_fetched_with_what_lies_beside_it(weights, files):
@@ -79,10 +79,10 @@ def test_normalisation_comes_from_the_preprocessor_file(weights):
         json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}).encode(),
         STORE,
     )
-    assert fetch(weights).loaded.mean == (0.1, 0.2, 0.3)
+    assert fetch(weights).info.mean == (0.1, 0.2, 0.3)
     delete(join_uri(weights, "preprocessor_config.json"), STORE)
     found = fetch(weights)
-    assert (found.preprocessor_json, found.loaded.mean) == (None, (0.485, 0.456, 0.406))
+    assert (found.preprocessor_json, found.info.mean) == (None, (0.485, 0.456, 0.406))
 
 
 # What is refused.

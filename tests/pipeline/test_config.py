@@ -33,6 +33,8 @@ def test_uris_become_canonical_and_inputs_are_named_once(tmp_path, monkeypatch):
         (lambda: InputConfig(uris=("/in", "ftp://x/y")), "ftp://x/y"),
         (lambda: OutputConfig(uri="/out", rows_per_file=0), "--rows-per-file"),
         (lambda: OutputConfig(uri="/out", max_file_mib=0), "--max-file-mib"),
+        (lambda: OutputConfig(uri="/out", wait_for_lease_s=-1), "--wait-for-lease-s"),
+        (lambda: OutputConfig(uri="/out", wait_for_lease_s=float("nan")), "--wait-for-lease-s"),
         (lambda: OutputConfig(uri=""), "empty path"),
         (lambda: ComputeConfig(num_actors=(0, 1)), "--num-actors"),
         (lambda: ComputeConfig(num_actors=(3, 2)), "--num-actors"),

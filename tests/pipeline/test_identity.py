@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from model.checkpoint import CheckpointInfo
 from model.config import VARIANTS
-from model.weights import LoadedModel
 from pipeline import identity
 from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
 from pipeline.errors import OutputError
@@ -19,15 +19,15 @@ from pipeline.store_errors import NotFoundError
 from pipeline.uris import canonical_uri, join_uri
 
 STORE = StoreConfig()
-LOADED = LoadedModel(
-    model=None, config=VARIANTS["b0"], labels=None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), digest="d" * 64,
-    source_format="transformers",
+INFO = CheckpointInfo(
+    config=VARIANTS["b0"], labels=None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), digest="d" * 64,
+    source_format="transformers", base="",
 )  # fmt: skip
 CONFIG = ClassifyConfig(
     input=InputConfig(uris=("/in",), keep_columns=("caption",)), output=OutputConfig(uri="/out"), weights="/weights"
 )
 NAMES = ("cat", "dog")
-EXPECTED = classify_identity(CONFIG, LOADED, NAMES)
+EXPECTED = classify_identity(CONFIG, INFO, NAMES)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def with_input(**changes):
     ],
 )
 def test_a_setting_that_changes_rows_is_part_of_it_and_named_where_it_differs(folder, config, setting):
-    other = classify_identity(config, LOADED, NAMES)
+    other = classify_identity(config, INFO, NAMES)
     assert identity_digest(other) != identity_digest(EXPECTED)
     claim_identity(folder, STORE, EXPECTED)
     with pytest.raises(OutputError) as raised:
@@ -70,13 +70,13 @@ def test_a_setting_that_changes_rows_is_part_of_it_and_named_where_it_differs(fo
 @pytest.mark.parametrize(
     ("loaded", "names"),
     [
-        (replace(LOADED, digest="e" * 64), NAMES),
-        (replace(LOADED, config=VARIANTS["b1"]), NAMES),
-        (replace(LOADED, mean=(0.5, 0.4, 0.2)), NAMES),
-        (replace(LOADED, std=(0.2, 0.2, 0.1)), NAMES),
-        (LOADED, ("cat", "cow")),
-        (LOADED, ("dog", "cat")),
-        (LOADED, None),
+        (replace(INFO, digest="e" * 64), NAMES),
+        (replace(INFO, config=VARIANTS["b1"]), NAMES),
+        (replace(INFO, mean=(0.5, 0.4, 0.2)), NAMES),
+        (replace(INFO, std=(0.2, 0.2, 0.1)), NAMES),
+        (INFO, ("cat", "cow")),
+        (INFO, ("dog", "cat")),
+        (INFO, None),
     ],
 )
 def test_the_network_and_the_names_of_its_classes_are_part_of_it(loaded, names):
@@ -96,7 +96,7 @@ def test_the_network_and_the_names_of_its_classes_are_part_of_it(loaded, names):
     ],
 )
 def test_where_things_are_and_who_computes_is_no_part_of_it(config):
-    assert classify_identity(config, LOADED, NAMES) == EXPECTED
+    assert classify_identity(config, INFO, NAMES) == EXPECTED
 
 
 def test_a_claimed_output_can_be_claimed_and_checked_again(root):
@@ -116,7 +116,7 @@ def test_an_output_that_has_none_yet_says_so(root):
 def test_of_two_runs_that_claim_at_the_same_time_the_later_must_agree_or_is_refused(root):
     """Both have found none when they were prepared; the store decides."""
     claim_identity(root, STORE, EXPECTED)
-    other = classify_identity(replace(CONFIG, top_k=4), LOADED, NAMES)
+    other = classify_identity(replace(CONFIG, top_k=4), INFO, NAMES)
     with pytest.raises(OutputError, match=r"top_k \(5 there, 4 now\)"):
         claim_identity(root, STORE, other)
     check_identity(root, STORE, EXPECTED)
@@ -125,7 +125,7 @@ def test_of_two_runs_that_claim_at_the_same_time_the_later_must_agree_or_is_refu
 def test_every_difference_is_named_once_and_long_values_are_shortened(folder):
     claim_identity(folder, STORE, EXPECTED)
     names = NameFilter(include=tuple(f"folder-{i}/*.jpg" for i in range(20)))
-    other = classify_identity(replace(with_input(names=names), top_k=1), replace(LOADED, digest="e" * 64), NAMES)
+    other = classify_identity(replace(with_input(names=names), top_k=1), replace(INFO, digest="e" * 64), NAMES)
     with pytest.raises(OutputError) as raised:
         check_identity(folder, STORE, other)
     message = str(raised.value)

@@ -1,21 +1,26 @@
-"""A real child process decodes; where it must misbehave, a `sitecustomize` of the test's makes it do so."""
+"""A real child process, which decodes; where it must misbehave, a `sitecustomize` of the test's makes it do so."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline import isolation
 from pipeline.decode import DecodedImage, FailedImage, decode_image
+from pipeline.decode_isolated import IsolatedDecoder
 from pipeline.errors import ErrorCode, Failure
-from pipeline.isolation import IsolatedDecoder
+from pipeline.isolation import IsolatedService
 from pipeline.sizes import SizePolicy
 
 POLICY = SizePolicy()
 MISBEHAVIOUR = """
-import os, signal, time
+import os, pathlib, signal, time
 import pipeline.decode
 
 real = pipeline.decode.decode_image
@@ -26,7 +31,14 @@ def decode_image(data, policy):
         os.kill(os.getpid(), signal.SIGSEGV)
     elif data.startswith(b"exit"):
         os._exit(3)
+    elif data.startswith(b"once"):
+        flag = pathlib.Path(os.environ["DIED_ONCE"])
+        if not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        data = data[4:]
     elif data.startswith(b"hang"):
+        pathlib.Path(os.environ.get("HANGS", os.devnull)).touch()
         time.sleep(600)
     elif data.startswith(b"noise"):
         print("noise " * 1000, flush=True)
@@ -78,10 +90,10 @@ def test_a_child_gives_what_decoding_here_gives(decoder, encode):
 
 def test_one_child_serves_image_after_image(decoder, encode):
     decoder.decode(encode(), POLICY)
-    child = decoder._child
+    child = decoder._service._child
     decoder.decode(b"no image", POLICY)
     decoder.decode(encode(), POLICY)
-    assert decoder._child is child
+    assert decoder._service._child is child
     assert child.process.poll() is None
 
 
@@ -94,6 +106,14 @@ def test_an_image_that_ends_its_process_is_one_failure_and_its_neighbours_are_fi
     message = f"decoding ended its process with status {status}"
     assert decoder.decode(what + bytes(2**20), POLICY) == crashed(message)
     same(decoder.decode(data, POLICY), decode_image(data, POLICY))
+
+
+def test_an_image_is_not_to_blame_for_the_death_of_one_child(misbehaving, decoder, encode, monkeypatch, tmp_path):
+    """A child may be killed for the sake of another process, at any moment."""
+    monkeypatch.setenv("DIED_ONCE", str(tmp_path / "died"))
+    data = encode()
+    same(decoder.decode(b"once" + data, POLICY), decode_image(data, POLICY))
+    assert (tmp_path / "died").exists()
 
 
 def test_an_image_that_does_not_end_is_one_failure_and_its_neighbours_are_fine(
@@ -120,7 +140,7 @@ def test_what_a_library_prints_is_no_answer(misbehaving, decoder, encode, capfd)
 def test_a_child_that_died_between_two_images_costs_neither_its_row(decoder, encode):
     data = encode()
     decoder.decode(data, POLICY)
-    process = decoder._child.process
+    process = decoder._service._child.process
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert isinstance(decoder.decode(data, POLICY), DecodedImage)
@@ -138,12 +158,12 @@ def test_an_answer_that_came_as_the_time_ran_out_counts_and_the_next_image_has_a
 
     data = encode()
     decoder.decode(data, POLICY)
-    first = decoder._child
+    first = decoder._service._child
     monkeypatch.setattr(threading, "Timer", Late)
     same(decoder.decode(data, POLICY), decode_image(data, POLICY))
     monkeypatch.undo()
     same(decoder.decode(data, POLICY), decode_image(data, POLICY))
-    assert decoder._child is not first
+    assert decoder._service._child is not first
 
 
 def descriptors():
@@ -154,7 +174,7 @@ def test_a_closed_child_is_gone_and_its_descriptors_with_it(encode):
     before = descriptors()
     decoder = IsolatedDecoder()
     decoder.decode(encode(), POLICY)
-    process = decoder._child.process
+    process = decoder._service._child.process
     decoder.close()
     decoder.close()
     assert process.returncode == -signal.SIGKILL
@@ -163,5 +183,47 @@ def test_a_closed_child_is_gone_and_its_descriptors_with_it(encode):
 
 def test_a_child_ends_when_nobody_is_left_to_ask_it(decoder, encode):
     decoder.decode(encode(), POLICY)
-    decoder._child.requests.close()
-    assert decoder._child.process.wait(20) == 0
+    decoder._service._child.requests.close()
+    assert decoder._service._child.process.wait(20) == 0
+
+
+def test_a_child_that_hangs_ends_itself_when_nobody_is_left_to_end_it(misbehaving, decoder, encode):
+    """Its parent was killed, and a hanging C library never comes to see that its input has ended."""
+    data = encode()
+    decoder.decode(data, POLICY)
+    child = decoder._service._child
+    isolation._send(child.requests, ((b"hang", POLICY), 0.1 - isolation._ORPHAN_GRACE_S))
+    assert child.process.wait(20) == 1
+
+
+def test_a_child_that_hangs_is_killed_with_its_parent(misbehaving, tmp_path):
+    """Ray's memory monitor killed a worker, and the image went on eating memory in the worker's child."""
+    code = (
+        "from pipeline.decode_isolated import IsolatedDecoder\nfrom pipeline.sizes import SizePolicy\n"
+        "decoder = IsolatedDecoder()\ndecoder.decode(b'', SizePolicy())\n"
+        "print(decoder._service._child.process.pid, flush=True)\ndecoder.decode(b'hang', SizePolicy())"
+    )
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(isolation._ROOT)]),
+        "HANGS": str(tmp_path / "hangs"),
+    }
+    parent = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE)
+    with parent:
+        child = next(int(line) for line in parent.stdout if line.strip().isdigit())
+        wait_until((tmp_path / "hangs").exists)
+        parent.kill()
+    wait_until(lambda: not Path(f"/proc/{child}").exists())
+    assert not Path(f"/proc/{child}").exists()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_a_service_that_cannot_start_is_an_error_and_no_images_fault():
+    broken = IsolatedService("pipeline.no_such_module")
+    with pytest.raises(RuntimeError, match="did not start: it ended its process with status 1"):
+        broken.ask(b"x", 1.0)

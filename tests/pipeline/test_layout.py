@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.layout import ShardState, SliceName, hash16, readable_name, shard_states
+from pipeline.layout import SliceName, hash16, readable_name, version_of
 
 
 @pytest.mark.parametrize("end", [False, True])
@@ -19,15 +19,11 @@ def test_a_foreign_name_is_none_of_ours(name):
     assert SliceName.parse(name) is None
 
 
-def test_a_shard_is_complete_when_every_slice_up_to_the_last_is_there():
-    code = CODE
-    files = [f"s-{code}-00000.parquet", f"s-{code}-00002-end.parquet"]
-    assert not shard_states(files)[code].complete
-    assert shard_states([*files, f"s-{code}-00001.parquet"])[code].complete
-
-
-def test_a_shard_without_its_last_slice_is_not_complete():
-    assert not ShardState({0, 1}, None).complete
+def test_a_version_follows_from_every_uri_and_etag_and_their_order():
+    members = [("s3://b/a.jpg", "e1"), ("s3://b/b.jpg", None)]
+    assert version_of(members) == version_of(list(members))
+    others = [members[::-1], members[:1], [("s3://b/a.jpg", "e2"), members[1]], [members[0], ("s3://b/c.jpg", None)]]
+    assert len({version_of(members), *map(version_of, others)}) == 5
 
 
 def test_readable_names_are_plain_and_short():

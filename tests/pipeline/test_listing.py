@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import InputConfig
 from pipeline.errors import ConfigError, InputError
-from pipeline.listing import survey_inputs
+from pipeline.listing import Survey
 from pipeline.names import NameFilter
 from pipeline.storage import StoreConfig, head, put
 from pipeline.uris import canonical_uri, join_uri
@@ -16,13 +16,22 @@ STORE = StoreConfig()
 OUTPUT = "file:///nowhere/out"
 
 
+class Taken:
+    """A survey, iterated once."""
+
+    def __init__(self, config, output):
+        survey = Survey(config, output)
+        self.found = tuple(survey)
+        self.ignored = survey.ignored
+
+
 @pytest.fixture
 def survey(tmp_path):
     """(names below the input, ...) -> a survey of a folder in which exactly these are."""
 
     def make(*names, **changes):
         write(tmp_path / "in", *names)
-        return survey_inputs(InputConfig(uris=(str(tmp_path / "in"),), **changes), OUTPUT)
+        return Taken(InputConfig(uris=(str(tmp_path / "in"),), **changes), OUTPUT)
 
     return make
 
@@ -54,25 +63,25 @@ def test_what_is_found_is_known_by_uri_size_and_etag(root):
     uri = join_uri(root, "in", "a b/ü.jpg")
     put(uri, b"12345", STORE)
     put(join_uri(root, "in-no", "b.jpg"), b"x", STORE)  # a name that begins alike is no input
-    (found,) = survey_inputs(InputConfig(uris=(join_uri(root, "in"),)), join_uri(root, "out")).found
+    (found,) = Taken(InputConfig(uris=(join_uri(root, "in"),)), join_uri(root, "out")).found
     assert found.info == head(uri, STORE)
     assert (found.info.uri, found.info.size, found.root, found.name) == (uri, 5, join_uri(root, "in"), "a b/ü.jpg")
 
 
-def test_objects_come_in_the_order_of_their_names_input_after_input(tmp_path):
+def test_objects_come_in_the_order_of_their_names_whatever_the_order_of_the_inputs(tmp_path):
     write(tmp_path / "z", "b.jpg", "a.jpg")
     write(tmp_path / "y", "d.jpg", "c/x.jpg")
-    found = survey_inputs(InputConfig(uris=(str(tmp_path / "z"), str(tmp_path / "y"))), OUTPUT)
-    assert names_of(found) == ["a.jpg", "b.jpg", "c/x.jpg", "d.jpg"]
+    found = Taken(InputConfig(uris=(str(tmp_path / "z"), str(tmp_path / "y"))), OUTPUT)
+    assert names_of(found) == ["c/x.jpg", "d.jpg", "a.jpg", "b.jpg"]
 
 
 def test_an_object_that_several_inputs_name_is_taken_once_under_the_first(tmp_path):
     write(tmp_path / "in", "cat/a.jpg", "cat/b.jpg", "cat/x.txt", "dog/c.jpg")
     whole, part, one = (canonical_uri(str(tmp_path / "in" / name)) for name in ("", "cat", "cat/a.jpg"))
-    found = survey_inputs(InputConfig(uris=(whole, part, one, whole)), OUTPUT)
+    found = Taken(InputConfig(uris=(whole, part, one, whole)), OUTPUT)
     assert names_of(found) == ["cat/a.jpg", "cat/b.jpg", "dog/c.jpg"]
     assert found.ignored == 1
-    found = survey_inputs(InputConfig(uris=(one, part, whole)), OUTPUT)
+    found = Taken(InputConfig(uris=(one, part, whole)), OUTPUT)
     assert [(entry.root, entry.name) for entry in found.found] == [
         (one, "a.jpg"), (part, "b.jpg"), (whole, "dog/c.jpg"),
     ]  # fmt: skip
@@ -90,7 +99,7 @@ def test_an_input_may_be_one_object(root, name, kind):
     uri = join_uri(root, "x", name)
     put(uri, b"1", STORE)
     put(join_uri(root, "x", "other.jpg"), b"1", STORE)
-    found = survey_inputs(InputConfig(uris=(uri,)), join_uri(root, "out"))
+    found = Taken(InputConfig(uris=(uri,)), join_uri(root, "out"))
     (entry,) = found.found
     assert (entry.info.uri, entry.name, entry.kind, entry.true_label) == (uri, name, kind, None)
     assert found.ignored == 0
@@ -98,7 +107,7 @@ def test_an_input_may_be_one_object(root, name, kind):
 
 def test_an_input_in_a_hidden_folder_is_read(tmp_path):
     write(tmp_path / ".cache" / "_photos", "a.jpg", ".b.jpg")
-    found = survey_inputs(InputConfig(uris=(str(tmp_path / ".cache" / "_photos"),)), OUTPUT)
+    found = Taken(InputConfig(uris=(str(tmp_path / ".cache" / "_photos"),)), OUTPUT)
     assert names_of(found) == ["a.jpg"]
 
 
@@ -152,13 +161,13 @@ def test_patterns_choose_images_and_shards(survey):
 def test_an_output_inside_an_input_is_refused(output):
     config = InputConfig(uris=("s3://bucket/other", "s3://bucket/in"))
     with pytest.raises(ConfigError, match=f"the output s3://bucket/in{output} lies inside the input s3://bucket/in"):
-        survey_inputs(config, f"s3://bucket/in{output}")
+        Taken(config, f"s3://bucket/in{output}")
 
 
 def test_an_output_beside_an_input_whose_name_begins_alike_is_none_inside(tmp_path):
     write(tmp_path / "in", "a.jpg")
     config = InputConfig(uris=(str(tmp_path / "in"),))
-    assert names_of(survey_inputs(config, canonical_uri(str(tmp_path / "in-out")))) == ["a.jpg"]
+    assert names_of(Taken(config, canonical_uri(str(tmp_path / "in-out")))) == ["a.jpg"]
 
 
 def test_an_output_inside_a_folder_that_is_linked_to_is_refused(tmp_path):
@@ -166,20 +175,20 @@ def test_an_output_inside_a_folder_that_is_linked_to_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "in")
     config = InputConfig(uris=(str(tmp_path / "link"),))
     with pytest.raises(ConfigError, match="lies inside"):
-        survey_inputs(config, canonical_uri(str(tmp_path / "in" / "out")))
+        Taken(config, canonical_uri(str(tmp_path / "in" / "out")))
 
 
 def test_an_input_that_is_not_there_is_named(root):
     put(join_uri(root, "in", "a.jpg"), b"x", STORE)
     config = InputConfig(uris=(join_uri(root, "in"), join_uri(root, "gone")))
     with pytest.raises(InputError, match=f"input {join_uri(root, 'gone')}: nothing is there; check the spelling"):
-        survey_inputs(config, join_uri(root, "out"))
+        Taken(config, join_uri(root, "out"))
 
 
 def test_an_empty_folder_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: nothing is there"):
-        survey_inputs(InputConfig(uris=(str(tmp_path / "empty"),)), OUTPUT)
+        Taken(InputConfig(uris=(str(tmp_path / "empty"),)), OUTPUT)
 
 
 def test_an_input_without_images_is_named_with_what_is_there(survey):
@@ -193,7 +202,7 @@ def test_an_input_without_images_is_named_with_what_is_there(survey):
 
 def test_an_input_all_of_whose_objects_another_input_gave_is_no_error(tmp_path):
     write(tmp_path / "in", "cat/a.jpg", "x/y.txt")
-    found = survey_inputs(InputConfig(uris=(str(tmp_path / "in"), str(tmp_path / "in" / "x"))), OUTPUT)
+    found = Taken(InputConfig(uris=(str(tmp_path / "in"), str(tmp_path / "in" / "x"))), OUTPUT)
     assert names_of(found) == ["cat/a.jpg"]
 
 
@@ -205,12 +214,12 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"/in may not be listed: .*; check the credentials or the profile"):
-        survey_inputs(InputConfig(uris=(str(tmp_path / "in"),)), OUTPUT)
+        Taken(InputConfig(uris=(str(tmp_path / "in"),)), OUTPUT)
 
 
 def test_a_bucket_that_is_not_there_is_named(s3_env):
     with pytest.raises(InputError, match=r"input s3://no-such-bucket-here/x: .*the bucket does not exist"):
-        survey_inputs(InputConfig(uris=("s3://no-such-bucket-here/x",)), OUTPUT)
+        Taken(InputConfig(uris=("s3://no-such-bucket-here/x",)), OUTPUT)
 
 
 def test_names_that_cannot_be_read_are_counted_too(tmp_path):
@@ -219,14 +228,14 @@ def test_names_that_cannot_be_read_are_counted_too(tmp_path):
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "sub" / "dangling.jpg").symlink_to(tmp_path / "gone")
     Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.jpg")).write_bytes(b"x")
-    found = survey_inputs(InputConfig(uris=(str(tmp_path / "in"), str(tmp_path / "in" / "sub"))), OUTPUT)
+    found = Taken(InputConfig(uris=(str(tmp_path / "in"), str(tmp_path / "in" / "sub"))), OUTPUT)
     assert names_of(found) == ["a.jpg", "sub/b.jpg"]
     assert found.ignored == 3
 
 
 def test_an_object_that_is_itself_an_input_is_what_the_format_says(tmp_path):
     write(tmp_path, "shard", "other.tar")
-    found = survey_inputs(InputConfig(uris=(str(tmp_path / "shard"),), format="tar"), OUTPUT)
+    found = Taken(InputConfig(uris=(str(tmp_path / "shard"),), format="tar"), OUTPUT)
     assert [(entry.name, entry.kind) for entry in found.found] == [("shard", "tar")]
-    found = survey_inputs(InputConfig(uris=(str(tmp_path),), format="tar"), OUTPUT)
+    found = Taken(InputConfig(uris=(str(tmp_path),), format="tar"), OUTPUT)
     assert [(entry.name, entry.kind) for entry in found.found] == [("other.tar", "tar")]

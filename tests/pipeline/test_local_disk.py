@@ -3,14 +3,17 @@
 import errno
 import logging
 import os
+import re
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import local_disk, spool
 from pipeline.errors import OutputError
 from pipeline.preflight import preflight
 from pipeline.storage import StoreConfig, delete, head, list_objects, open_reader, put, read, sweep_temporaries
@@ -38,29 +41,138 @@ def failing(code: int) -> Callable[..., Any]:
     return fail
 
 
-@pytest.mark.parametrize("publish", ["link", "replace"])
-def test_a_name_appears_after_its_bytes_are_on_disk_and_before_its_folder_is(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, publish: str
-) -> None:
-    events: list[str] = []
-    calls = {name: getattr(os, name) for name in ("fsync", "link", "replace")}
+@pytest.fixture
+def traced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The calls below the folder that change the disk or wait for it, in order, each with the names that it touches."""
+    calls: list[str] = []
 
-    def watch(name: str) -> Callable[..., Any]:
+    def short(argument: Any) -> str:
+        path = Path(f"/proc/self/fd/{argument}").readlink() if isinstance(argument, int) else Path(argument)
+        text = str(path.relative_to(folder)) if path.is_relative_to(folder) else "above"
+        return re.sub(r"\.a\.[0-9a-f]{16}\.tmp", "tmp", text)
+
+    def watch(name: str, num_paths: int) -> None:
+        real = getattr(os, name)
+
         def watched(*args: Any, **kwargs: Any) -> Any:
-            is_folder = name == "fsync" and Path(f"/proc/self/fd/{args[0]}").is_dir()
-            events.append(f"{name} folder" if is_folder else name)
-            return calls[name](*args, **kwargs)
+            calls.append(" ".join([name, *map(short, args[:num_paths])]))
+            return real(*args, **kwargs)
 
-        return watched
+        monkeypatch.setattr(os, name, watched)
 
-    for name in calls:
-        monkeypatch.setattr(os, name, watch(name))
-    put(f"file://{folder}/new/a", b"body", CONFIG, if_absent=publish == "link")
-    assert events == ["fsync folder", "fsync", publish, "fsync folder"]
+    for name, num_paths in (("mkdir", 1), ("write", 1), ("fsync", 1), ("link", 2), ("replace", 2), ("unlink", 1)):
+        watch(name, num_paths)
+    monkeypatch.setattr(local_disk, "_synced_folders", {folder})
+    return calls
+
+
+@pytest.mark.parametrize("publish", ["link", "replace"])
+def test_a_name_appears_after_its_bytes_are_on_disk_and_is_on_disk_itself_at_return(
+    folder: Path, traced: list[str], publish: str
+) -> None:
+    (folder / "out").mkdir()
+    put(f"file://{folder}/out/first", b"body", CONFIG)
+    traced.clear()
+    put(f"file://{folder}/out/a", b"body", CONFIG, if_absent=publish == "link")
+    assert traced == ["write out/tmp", "fsync out/tmp", f"{publish} out/tmp out/a", "unlink out/tmp", "fsync out"]
+    traced.clear()
+    delete(f"file://{folder}/out/a", CONFIG)
+    assert traced == ["unlink out/a", "fsync out"]
+
+
+def test_new_folders_are_on_disk_before_the_name_of_what_they_hold(folder: Path, traced: list[str]) -> None:
+    put(f"file://{folder}/out/data/a", b"body", CONFIG, if_absent=True)
+    assert traced[:5] == ["mkdir out", "mkdir out/data", "fsync .", "fsync out", "write out/data/tmp"]
+    assert traced[-1] == "fsync out/data"
+
+
+def test_a_folder_that_another_process_has_just_made_is_on_disk_too(folder: Path, traced: list[str]) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "data").mkdir()
+    traced.clear()
+    put(f"file://{folder}/out/data/a", b"body", CONFIG, if_absent=True)
+    assert traced[:3] == ["fsync .", "fsync out", "write out/data/tmp"]
+    traced.clear()
+    put(f"file://{folder}/out/data/b", b"body", CONFIG, if_absent=True)
+    assert traced[0].startswith("write")
+
+
+def test_the_first_write_syncs_the_names_up_to_the_mount_point(folder: Path, traced: list[str]) -> None:
+    local_disk._synced_folders.clear()
+    put(f"file://{folder}/a", b"body", CONFIG)
+    assert "fsync above" in traced and traced.index("fsync above") < traced.index("write tmp")
+    assert all(path in local_disk._synced_folders or path.is_mount() for path in (folder, *folder.parents[:2]))
+
+
+def test_what_is_above_an_output_need_not_be_readable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        if Path(path) == folder.parent:
+            raise PermissionError(errno.EACCES, "not yours")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(local_disk, "_synced_folders", set())
+    monkeypatch.setattr(os, "open", refuse)
+    put(f"file://{folder}/a", b"body", CONFIG)
+    assert (folder / "a").read_bytes() == b"body"
+
+
+@pytest.fixture(params=["mounted", "simulated"])
+def small_disk(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A disk of one MiB: a real one where this user may mount it, else `os.write` that counts; and always the second.
+
+    Without the right to mount, the first is the second as well.
+    """
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if request.param == "mounted" and subprocess.run(mount, capture_output=True).returncode == 0:
+        yield folder
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        return
+    real, left = os.write, 2**20
+
+    def write(descriptor: int, data: Any) -> int:
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = real(descriptor, memoryview(data)[:left])
+        left -= count
+        return count
+
+    monkeypatch.setattr(os, "write", write)
+    yield folder
+
+
+def test_a_full_disk_keeps_what_is_there_and_no_half_file(small_disk: Path) -> None:
+    root = f"file://{small_disk}"
+    etag = put(f"{root}/out/a", b"whole", CONFIG, if_absent=True)
+    with pytest.raises(StoreError, match=f"out/b: {os.strerror(errno.ENOSPC)}") as caught:
+        put(f"{root}/out/b", bytes(2**21), CONFIG, if_absent=True)
+    assert type(caught.value) is StoreError
+    with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
+        put(f"{root}/out/a", bytes(2**21), CONFIG, if_match=etag)
+    assert [path.name for path in (small_disk / "out").iterdir()] == ["a"]
+    assert read(f"{root}/out/a", CONFIG, etag) == b"whole"
+
+
+def test_a_leftover_that_cannot_be_removed_does_not_hide_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", failing(errno.ENOSPC))
+    monkeypatch.setattr(os, "unlink", failing(errno.EROFS))
+    with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
+        put(f"file://{folder}/a", b"body", CONFIG, if_absent=True)
+    assert names(folder) == []
+
+
+def test_a_leftover_that_cannot_be_removed_costs_a_published_file_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "unlink", failing(errno.EIO))
+    etag = put(f"file://{folder}/a", b"body", CONFIG, if_absent=True)
+    assert names(folder) == ["a"] and read(f"file://{folder}/a", CONFIG, etag) == b"body"
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(errno.ENOSPC, StoreError), (errno.EIO, StoreError), (errno.EACCES, DeniedError)]
+    ("code", "kind"), [(errno.EDQUOT, StoreError), (errno.EIO, StoreError), (errno.EACCES, DeniedError)]
 )
 def test_a_write_that_fails_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StoreError]
@@ -72,6 +184,18 @@ def test_a_write_that_fails_leaves_nothing(
     assert list(folder.iterdir()) == []
     with pytest.raises(OutputError, match=os.strerror(code)):
         preflight(f"file://{folder}/out", CONFIG)
+
+
+def test_a_read_only_disk_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def read_only(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        return failing(errno.EROFS)() if flags & os.O_CREAT else real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(OutputError, match=r"cannot be written: .* Read-only file system"):
+        preflight(f"file://{folder}", CONFIG)
+    assert list(folder.iterdir()) == []
 
 
 def test_a_file_where_a_folder_is_needed_is_told(folder: Path) -> None:
@@ -129,6 +253,20 @@ def test_links_are_followed_but_not_round_and_round(folder: Path) -> None:
     skipped: list[str] = []
     assert names(folder / "in", skipped.append) == ["a/x", "b/y", "c"]
     assert sorted(skipped) == [f"{folder}/in/{name}" for name in ("b/up", "dangling", "self")]
+
+
+def test_a_folder_of_more_files_than_are_sorted_at_once_keeps_its_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_SORTED_ENTRIES", "_BLOCK_ENTRIES", "_FAN_IN"):
+        monkeypatch.setattr(spool, name, 2)
+    expected = [f"{parent}/{number}" for parent in ("a", "a-b", "a.b", "b/c", "b/c-d") for number in range(7)]
+    for name in expected:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    assert names(folder) == sorted(expected)
+    assert [info.size for info in list_objects(f"file://{folder}/b/c-d", CONFIG)] == [7] * 7
+    assert all(info == head(info.uri, CONFIG) for info in list_objects(f"file://{folder}", CONFIG))
 
 
 def test_names_that_are_no_text_and_entries_that_are_no_files_are_counted(

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from model.config import VARIANTS
 from pipeline import output
-from pipeline.collect import Collector, SinkConfig
+from pipeline.collect import Collector
 from pipeline.errors import OutputError
 from pipeline.layout import DATA, INDEX_FILE, SliceName
 from pipeline.output import FOOTER_KEY, list_files, published_files, read_footer, read_index, write_index
+from pipeline.publish import SinkConfig
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
 from pipeline.storage import StoreConfig, delete, head, put, read
 from pipeline.store_errors import NotFoundError
@@ -29,7 +31,9 @@ def publish(answered_chunk):
 
     def make(uri, *numbers, identity="i"):
         schema = output_schema(CLASSIFY_COLUMNS, ())
-        collector = Collector(SinkConfig(output=uri, store=STORE, schema=schema, identity=identity, run_id="r"))
+        collector = Collector(
+            SinkConfig(output=uri, store=STORE, schema=schema, identity=identity, run_id="r", network=VARIANTS["b0"])
+        )
         collector.start_pass(1)
         for number in numbers:
             chunk = answered_chunk(

@@ -10,7 +10,7 @@ from pipeline.preflight import preflight
 from pipeline.storage import StoreConfig, list_objects
 from pipeline.store_clients import forget_clients
 
-CONFIG = StoreConfig(retry_s=1, timeout_s=10)
+CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
 
 
 def test_a_preflight_leaves_nothing_behind(root: str) -> None:
@@ -37,7 +37,7 @@ def test_who_may_only_read_cannot_have_an_output(s3_env: Any, s3_root: str, monk
 
 def test_a_wrong_endpoint_is_told(s3_root: str) -> None:
     with pytest.raises(OutputError, match="check the endpoint"):
-        preflight(s3_root, StoreConfig(endpoint_url="http://127.0.0.1:9", retry_s=0.5))
+        preflight(s3_root, StoreConfig(endpoint_url="http://127.0.0.1:9", deadline_s=0.5))
 
 
 def test_a_missing_bucket_is_named(s3_env: Any) -> None:

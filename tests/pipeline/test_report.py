@@ -25,6 +25,7 @@ def test_the_file_holds_the_whole_account():
     assert json.loads(report(problems=("x: missing",), passes=3, replayed_chunks=5).to_json()) == {
         "run_id": "r1",
         "status": "done",
+        "reason": None,
         "run": {
             "listed": 120, "ok": 117, "failed": 3, "failed_by_code": {"decode.corrupt": 2, "source.missing": 1},
             "ignored": 11, "bytes": 5000, "pixels": 6_000_000, "macs": 9_000_000_000, "files": 2,

@@ -31,7 +31,7 @@ from pipeline.storage import (
 from pipeline.store_errors import ChangedError, ExistsError, NotFoundError, StoreError, TransientError
 from pipeline.uris import canonical_uri, is_local, join_uri
 
-CONFIG = StoreConfig(retry_s=1, timeout_s=10)
+CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
 MIB = 2**20
 ODD_NAMES = (
     "a b",
@@ -244,7 +244,7 @@ def test_a_body_that_breaks_off_is_never_taken_for_whole(stub_store: Callable[..
     with stub_store(short, whole) as (config, requests):
         assert read("s3://bucket/a", config) == b"0123456789"
         assert requests == ["GET", "GET"]
-    with stub_store(short, retry_s=0.3) as (config, _), pytest.raises(TransientError, match="IncompleteBody"):
+    with stub_store(short, deadline_s=0.3) as (config, _), pytest.raises(TransientError, match="IncompleteBody"):
         read("s3://bucket/a", config)
 
 
@@ -261,7 +261,7 @@ def test_a_range_that_comes_back_short_is_never_taken_for_whole(stub_store: Call
     for short in (broken, lying):
         with stub_store(short, whole) as (config, _):
             assert open_reader("s3://bucket/a", config, size=5, etag='"1"').read() == b"01234"
-        with stub_store(short, retry_s=0.3) as (config, _), pytest.raises(TransientError):
+        with stub_store(short, deadline_s=0.3) as (config, _), pytest.raises(TransientError):
             read_range("s3://bucket/a", config, 0, 5)
 
 
@@ -296,7 +296,7 @@ def test_a_store_error_passes_through_the_readers_above(stub_store: Callable[...
         else:
             exchange.reply(206, body[: 8 * MIB], Content_Range=f"bytes 0-{8 * MIB - 1}/{len(body)}")
 
-    with stub_store(respond, retry_s=0.1) as (config, _):
+    with stub_store(respond, deadline_s=0.1) as (config, _):
 
         def reader() -> Any:
             return closing(open_reader("s3://bucket/a", config, size=len(body), etag='"1"'))

@@ -15,7 +15,7 @@ from pipeline.store_clients import _s3_address, forget_clients
 from pipeline.store_errors import DeniedError, NotFoundError, StoreError, TransientError
 from pipeline.uris import join_uri
 
-CONFIG = StoreConfig(retry_s=1, timeout_s=10)
+CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
 
 
 def uris(root: str, config: StoreConfig = CONFIG) -> list[str]:
@@ -65,7 +65,7 @@ def test_public_buckets_are_read_without_credentials(s3_env: Any, monkeypatch: p
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     forget_clients()
-    anonymous = StoreConfig(anonymous=True, retry_s=1)
+    anonymous = StoreConfig(anonymous=True, deadline_s=1)
     assert uris(f"s3://{s3_env.public_bucket}/a b", anonymous) == [uri]
     assert read(uri, anonymous) == b"body"
     with pytest.raises(DeniedError):
@@ -84,7 +84,7 @@ def test_a_profile_gives_credentials_and_endpoint(
         f"region = eu-north-1\nservices = lab\n[services lab]\ns3 =\n  endpoint_url = {s3_env.endpoint_url}\n"
     )
     forget_clients()
-    assert read(f"{s3_root}/a", StoreConfig(profile="lab", retry_s=1)) == b"x"
+    assert read(f"{s3_root}/a", StoreConfig(profile="lab", deadline_s=1)) == b"x"
     with pytest.raises(ConfigError, match="no-such-profile"):
         read(f"{s3_root}/a", StoreConfig(profile="no-such-profile"))
 
@@ -92,13 +92,13 @@ def test_a_profile_gives_credentials_and_endpoint(
 def test_a_given_endpoint_wins_over_the_environment(s3_env: Any, s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     forget_clients()
-    assert uris(s3_root, StoreConfig(endpoint_url=s3_env.endpoint_url, retry_s=0)) == []
+    assert uris(s3_root, StoreConfig(endpoint_url=s3_env.endpoint_url, deadline_s=0)) == []
     with pytest.raises(TransientError, match=r"the connection to http://127\.0\.0\.1:9 failed: Connection refused"):
-        uris(s3_root, StoreConfig(retry_s=0))
+        uris(s3_root, StoreConfig(deadline_s=0))
 
 
 def test_a_wrong_endpoint_fails_in_bounded_time(s3_root: str) -> None:
-    config = StoreConfig(endpoint_url="http://127.0.0.1:9", retry_s=0.5)
+    config = StoreConfig(endpoint_url="http://127.0.0.1:9", deadline_s=0.5)
     for request in (lambda: uris(s3_root, config), lambda: put(f"{s3_root}/a", b"x", config, if_absent=True)):
         started = time.monotonic()
         with pytest.raises(TransientError, match="gave up after"):

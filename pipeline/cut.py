@@ -1,0 +1,241 @@
+"""How records become slices and chunks: bounds that follow from the plan row and the source's bytes alone.
+
+Ray retries a task by skipping, by index, the blocks that were consumed before; any other order or other bounds would
+lose and double rows without an error. In a group of loose files the bounds of slices follow from its membership alone,
+so that a slice keeps its records when one of its files changes or goes.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.chunk import STEPS, Chunk, Header
+from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
+from pipeline.plan import PlannedShard, Rewrite
+from pipeline.schema import PAYLOAD_COLUMNS, record_schema
+from pipeline.shards.record import Record, ShardEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A record, its index in the shard, and the sizes by which slices and chunks are cut.
+
+    Attributes:
+        dropped: it counts for the bounds but gets no row.
+    """
+
+    row: int
+    record: Record
+    chunk_bytes: int
+    output_bytes: int
+    dropped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutConfig:
+    """Where slices end, and what every chunk of one attempt carries.
+
+    Attributes:
+        attempt: 8 hex digits of the read task's attempt.
+        pass_number: which pass of the run this is.
+        keep_columns: source columns that the records carry.
+    """
+
+    rows_per_file: int
+    max_file_bytes: int
+    attempt: str
+    pass_number: int
+    keep_columns: tuple[str, ...]
+
+
+def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: CutConfig) -> Iterator[Chunk]:
+    """Cuts the records of slices that are not done into slices, and these into chunks, looking one record ahead.
+
+    Args:
+        items: the records in order, then a `ShardEnd`.
+    """
+    after_done = {done.last_row + 1: done.slice + 1 for done in shard.done}
+    last_done_row = max((done.last_row for done in shard.done), default=-1)
+    started = time.perf_counter()
+    current = next(items)
+    if isinstance(current, ShardEnd):
+        # Nothing (more) is in the shard, yet no slice says that it is the last: an empty one does.
+        first = last_done_row + 1
+        cursor = _Cursor(after_done.get(first, 0), first)
+        header = cursor.header(shard, first, 0, last_row=first - 1, end=True, ignored=current.ignored)
+        yield _chunk(header, [], started, shard, config)
+        return
+    cursor = _Cursor(0, current.row)
+    pending: list[Placed] = []
+    pending_bytes = 0
+    while isinstance(current, Placed):
+        if not pending and current.row in after_done:
+            cursor = _Cursor(after_done[current.row], current.row)
+        pending.append(current)
+        cursor.output_bytes += current.output_bytes
+        pending_bytes += current.chunk_bytes
+        following = next(items)
+        at_end = isinstance(following, ShardEnd)
+        slice_ends = at_end or _next_slice(cursor, current, following, config)
+        if slice_ends or _next_chunk(len(pending), pending_bytes, following):
+            end = at_end and current.row > last_done_row
+            ignored = sum(placed.record.ignored for placed in pending)
+            # Where the shard's last slice is done, it has counted what stands behind it.
+            ignored += following.ignored if end and isinstance(following, ShardEnd) else 0
+            cursor.drop += [placed.row for placed in pending if placed.dropped]
+            last_row = current.row if slice_ends else None
+            kept = [placed for placed in pending if not placed.dropped]
+            header = cursor.header(shard, pending[0].row, len(kept), last_row=last_row, end=end, ignored=ignored)
+            yield _chunk(header, kept, started, shard, config)
+            started = time.perf_counter()
+            pending, pending_bytes = [], 0
+        if slice_ends and isinstance(following, Placed):
+            cursor = _Cursor(cursor.slice + 1, following.row)
+        current = following
+
+
+def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: CutConfig) -> Iterator[Chunk]:
+    """Cuts the records that are read again into chunks for the slices in which they exchange their rows.
+
+    Ends early, within a slice, where the source does not give all of them.
+    """
+    following = next(items)
+    for rewrite in shard.rewrites:
+        started = time.perf_counter()
+        header = _rewrite_header(shard, rewrite)
+        pending: list[Placed] = []
+        pending_bytes = 0
+        for row in rewrite.redo:
+            if not isinstance(following, Placed) or following.row != row:
+                return
+            if pending and _next_chunk(len(pending), pending_bytes, following):
+                part = replace(header, first_row=pending[0].row, num_rows=len(pending))
+                yield _chunk(part, pending, started, shard, config)
+                started = time.perf_counter()
+                pending, pending_bytes = [], 0
+            pending.append(following)
+            pending_bytes += following.chunk_bytes
+            following = next(items)
+        last = replace(
+            header,
+            first_row=pending[0].row if pending else rewrite.first_row,
+            num_rows=len(pending),
+            slice_last_row=rewrite.last_row,
+            slice_rows=len(rewrite.redo),
+            drop=rewrite.drop,
+        )
+        yield _chunk(last, pending, started, shard, config)
+
+
+def _next_slice(cursor: "_Cursor", current: Placed, following: Placed | ShardEnd, config: CutConfig) -> bool:
+    """True if the record that follows belongs to another slice."""
+    return isinstance(following, Placed) and (
+        following.row != current.row + 1
+        or current.row - cursor.first_row + 1 >= config.rows_per_file
+        or cursor.output_bytes + following.output_bytes > config.max_file_bytes
+    )
+
+
+def _next_chunk(num_pending: int, pending_bytes: int, following: Placed | ShardEnd) -> bool:
+    """True if the record that follows does not fit into the chunk."""
+    return isinstance(following, Placed) and (
+        num_pending >= CHUNK_MAX_RECORDS or pending_bytes + following.chunk_bytes > CHUNK_MAX_BYTES
+    )
+
+
+class _Cursor:
+    """The slice that is being cut: its number, its first row, its dropped rows and predicted size so far."""
+
+    def __init__(self, slice_number: int, first_row: int) -> None:
+        self.slice = slice_number
+        self.first_row = first_row
+        self.output_bytes = 0
+        self.drop: list[int] = []
+
+    def header(
+        self, shard: PlannedShard, first_row: int, num_rows: int, *, last_row: int | None, end: bool, ignored: int
+    ) -> Header:
+        """The header of a chunk; `last_row` is the slice's last row in its last chunk, else None."""
+        is_last = last_row is not None
+        return Header(
+            shard=shard.shard,
+            name=shard.name,
+            hash16=shard.hash16,
+            source_etag=shard.etag,
+            slice=self.slice,
+            first_row=first_row,
+            num_rows=num_rows,
+            slice_first_row=self.first_row,
+            slice_last_row=last_row,
+            slice_rows=last_row - self.first_row + 1 - len(self.drop) if last_row is not None else None,
+            end=end,
+            ignored=ignored,
+            drop=tuple(self.drop) if is_last else (),
+        )
+
+
+def _rewrite_header(shard: PlannedShard, rewrite: Rewrite) -> Header:
+    return Header(
+        shard=shard.shard,
+        name=shard.name,
+        hash16=shard.hash16,
+        source_etag=shard.etag,
+        slice=rewrite.slice,
+        first_row=rewrite.first_row,
+        num_rows=0,
+        slice_first_row=rewrite.first_row,
+        slice_last_row=None,
+        slice_rows=None,
+        end=rewrite.end,
+        ignored=0,
+        overwrites=rewrite.file_etag,
+        file=rewrite.file,
+    )
+
+
+def _chunk(header: Header, placed: Sequence[Placed], started: float, shard: PlannedShard, config: CutConfig) -> Chunk:
+    """The chunk as it leaves the read step; rows that could be read are `ok` until a later step says otherwise."""
+    rows = []
+    payload: list[bytes] = []
+    offset = 0
+    for entry in placed:
+        readable = entry.record.data if entry.record.failure is None else None
+        length = 0 if readable is None else len(readable)
+        payload += [] if readable is None else [readable]
+        rows.append({**_row(entry, shard, config), "payload_offset": offset, "payload_length": length})
+        offset += length
+    schema = pa.schema([*record_schema(config.keep_columns), *PAYLOAD_COLUMNS])
+    return Chunk(
+        header=header,
+        attempt=config.attempt,
+        pass_number=config.pass_number,
+        seconds={**dict.fromkeys(STEPS, 0.0), "read_s": time.perf_counter() - started},
+        rows=pa.Table.from_pylist(rows, schema=schema),
+        payload=pa.py_buffer(b"".join(payload)),
+    )
+
+
+def _row(entry: Placed, shard: PlannedShard, config: CutConfig) -> dict[str, Any]:
+    record = entry.record
+    if shard.format == "files":
+        member = shard.members[entry.row]
+        image_id, etag = member.uri, member.etag
+    else:
+        image_id = shard.shard if record.key is None else f"{shard.shard}#{record.key}"
+        etag = shard.etag
+    return {
+        "image_id": image_id,
+        "shard": shard.shard,
+        "key": record.key,
+        "row": entry.row,
+        "source_etag": etag,
+        "status": "ok" if record.failure is None else "failed",
+        "error_code": None if record.failure is None else str(record.failure.code),
+        "error_message": None if record.failure is None else record.failure.message,
+        "encoded_bytes": None if record.data is None else len(record.data),
+        "true_label": record.true_label,
+        **dict(zip(config.keep_columns, record.kept, strict=False)),
+    }

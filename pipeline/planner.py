@@ -1,0 +1,307 @@
+"""The planner: listing, earlier plans and output, merged in the order of their URIs, into what is still to do.
+
+It holds one group of loose files at a time and no list of objects, so its memory does not grow with the input; what it
+keeps is one small entry for each output file. It is a function of what it is given: it reads a few columns of output
+files whose rows differ from the listing, and writes nothing.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from pipeline.config import InputConfig
+from pipeline.groups import OpenGroup, new_group, plan_group
+from pipeline.layout import hash16, readable_name
+from pipeline.listing import Found
+from pipeline.output import OutputRow, PublishedFile
+from pipeline.plan import FILES_SCHEME, Action, PlannedShard, Rewrite
+from pipeline.shard_files import by_shard, chain_of
+from pipeline.uris import is_inside
+
+# Loose files in a group, about: enough that a read task is worth its overhead, however small the slices are.
+_GROUP_FILES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What a run is asked to do besides what is new or changed.
+
+    Attributes:
+        rows_per_file: rows at which a slice ends; a group of loose files is a multiple of it.
+        prune: take out the rows of sources that are gone.
+        retry_codes: error codes whose records are tried again; None: none are, empty: all are.
+    """
+
+    rows_per_file: int
+    prune: bool = False
+    retry_codes: frozenset[str] | None = None
+
+    def retries(self, code: str | None) -> bool:
+        """True for a failed record that is to be tried again."""
+        return code is not None and self.retry_codes is not None and (not self.retry_codes or code in self.retry_codes)
+
+
+@dataclass(frozen=True, slots=True)
+class Emptying:
+    """An output file to be emptied, and the version of its source that may fill it again; None: none may."""
+
+    file: PublishedFile
+    awaits: str | None
+
+
+@dataclass(slots=True)
+class PlanSummary:
+    """What the planner came upon; complete when the last planned shard has been taken.
+
+    Attributes:
+        complete_shards: tar and Parquet objects, and groups, of which every row is published and current.
+        new_shards, continued_shards, changed_shards: planned ones by what they are; a group counts as changed if some
+            of its files did.
+        retried_records: failed records that are tried again.
+        removed_records: rows in the output whose source is gone.
+        pruned_records: those of them that this run takes out.
+        emptied: files to be emptied before the work begins.
+    """
+
+    complete_shards: int = 0
+    new_shards: int = 0
+    continued_shards: int = 0
+    changed_shards: int = 0
+    retried_records: int = 0
+    removed_records: int = 0
+    pruned_records: int = 0
+    emptied: list[Emptying] = field(default_factory=list)
+
+
+class Planner:
+    """Makes one plan.
+
+    Args:
+        listed: the inputs' objects in the order of their URIs, each once.
+        published: the output's files.
+        earlier: the groups that each earlier plan made, one iterator a plan, in its order; oldest plan first.
+        count_records: (tar or Parquet object, at most) -> records in it; called only under `--limit`.
+        look: output file -> its rows; called for files whose rows differ from the listing, or are tried again.
+    """
+
+    def __init__(
+        self,
+        listed: Iterable[Found],
+        published: Iterable[PublishedFile],
+        earlier: Sequence[Iterable[PlannedShard]],
+        config: InputConfig,
+        options: PlanOptions,
+        count_records: Callable[[Found, int], int],
+        look: Callable[[PublishedFile], Sequence[OutputRow]],
+    ) -> None:
+        self.summary = PlanSummary()
+        self._listed = listed
+        self._files = by_shard(published)
+        self._earlier = earlier
+        self._roots = config.uris
+        self._options = options
+        self._look = look
+        self._count_records = count_records
+        self._budget: int | None = None
+        self._allotted: dict[str, int] = {}
+        self._limit = config.limit
+        self._seen: set[str] = set()
+        self._group_size = options.rows_per_file * max(1, _GROUP_FILES // options.rows_per_file)
+
+    def allot(self, planned: Iterable[PlannedShard]) -> None:
+        """Under `--limit`: the records that earlier plans took, all of them; call before `shards`."""
+        for shard in planned:
+            self._allotted[shard.hash16] = shard.num_records or 0
+        if self._limit is not None:
+            self._budget = max(0, self._limit - sum(self._allotted.values()))
+
+    def shards(self) -> Iterator[PlannedShard]:
+        """The shards that this run has to read, in the order of their first URI."""
+        if self._limit is not None and self._budget is None:
+            self._budget = self._limit
+        fresh: list[Found] = []
+        for found, members in _merged(self._listed, self._earlier):
+            if found is not None and found.kind != "files":
+                yield from self._object(found)
+            elif found is not None and not members and self._take(1):
+                fresh.append(found)
+                if len(fresh) == self._group_size:
+                    yield self._fresh_group(fresh)
+                    fresh = []
+            for index, (group, row) in enumerate(members):
+                # A file that two plans put into groups belongs to the older one.
+                group.see(row, found if found is not None and found.kind == "files" else None, foreign=index > 0)
+                if group.is_seen:
+                    yield from self._known_group(group)
+        if fresh:
+            yield self._fresh_group(fresh)
+        self._removed_objects()
+
+    def _take(self, wanted: int) -> int:
+        """How many records of those wanted `--limit` still allows."""
+        if self._budget is None:
+            return wanted
+        taken = min(wanted, self._budget)
+        self._budget -= taken
+        return taken
+
+    def _fresh_group(self, found: Sequence[Found]) -> PlannedShard:
+        self.summary.new_shards += 1
+        return new_group(found)
+
+    def _known_group(self, group: OpenGroup) -> Iterator[PlannedShard]:
+        files = self._files.get(group.shard.hash16, [])
+        self._seen.add(group.shard.hash16)
+        options = self._options
+        planned, findings = plan_group(group, files, self._roots, options.prune, options.retries, self._look)
+        summary = self.summary
+        summary.emptied += [Emptying(file, None) for file in findings.extra]
+        summary.retried_records += findings.retried
+        summary.removed_records += findings.removed
+        summary.pruned_records += findings.pruned
+        if planned is None:
+            summary.complete_shards += findings.is_ours
+            return
+        if planned.action == "continue":
+            summary.continued_shards += 1
+        summary.changed_shards += findings.changed > 0
+        yield planned
+
+    def _object(self, found: Found) -> Iterator[PlannedShard]:
+        """A tar or Parquet object, if some of its rows are not published as they should be."""
+        info, summary = found.info, self.summary
+        code = hash16(info.uri)
+        self._seen.add(code)
+        files = self._files.get(code, [])
+        current = [file for file in files if file.source_etag == info.etag]
+        chain = chain_of(current)
+        stale = [file for file in files if file.source_etag != info.etag]
+        was_read = any(not file.emptied for file in stale)
+        lost = self._lost_tail(chain.files)
+        if lost is not None:
+            chain = chain_of(file for file in chain.files if file.slice < lost.slice)
+            stale += [file for file in current if file.slice >= lost.slice and not file.emptied]
+        summary.emptied += [Emptying(file, info.etag) for file in [*stale, *chain.extra]]
+        rewrites = self._retries(chain.files)
+        if chain.complete and not rewrites:
+            summary.complete_shards += 1
+            return
+        num_records = None
+        if self._limit is not None:
+            allotted = self._allotted.get(code)
+            at_most = self._budget or 0 if allotted is None else allotted
+            if at_most == 0:
+                return
+            num_records = self._count_records(found, at_most)
+            if allotted is None:
+                self._take(num_records)
+        action: Action
+        if chain.complete:
+            action = "rewrite"
+        elif was_read:
+            action = "replace"
+            summary.changed_shards += 1
+        elif chain.files or lost is not None:
+            action = "continue"
+            summary.continued_shards += 1
+        else:
+            action = "new"
+            summary.new_shards += 1
+        yield PlannedShard(
+            shard=info.uri,
+            name=readable_name(PurePosixPath(found.name).name),
+            hash16=code,
+            format=found.kind,
+            action=action,
+            etag=info.etag,
+            size=info.size,
+            num_records=num_records,
+            done=chain.done(),
+            rewrites=tuple(rewrites),
+        )
+
+    def _failed_to_retry(self, file: PublishedFile) -> bool:
+        return file.failed > 0 and any(map(self._options.retries, file.footer.totals.failed_by_code))
+
+    def _lost_tail(self, files: Sequence[PublishedFile]) -> PublishedFile | None:
+        """The slice from which on a shard is read again, since the store lost the rest of it; None if it did not.
+
+        One row without a key stands for records nobody has counted, so it cannot be exchanged by itself.
+        """
+        last = files[-1] if files and files[-1].end else None
+        if last is None or not self._failed_to_retry(last):
+            return None
+        rows = [row for row in self._look(last) if row.key is None and self._options.retries(row.error_code)]
+        if not rows:
+            return None
+        self.summary.retried_records += len(rows)
+        return last
+
+    def _retries(self, files: Sequence[PublishedFile]) -> list[Rewrite]:
+        rewrites = []
+        for file in files:
+            if not self._failed_to_retry(file):
+                continue
+            redo = tuple(row.row for row in self._look(file) if row.key and self._options.retries(row.error_code))
+            if redo:
+                self.summary.retried_records += len(redo)
+                rewrites.append(
+                    Rewrite(
+                        file.slice, file.file, file.etag, file.first_row, file.last_row, file.end, redo, file.pruned
+                    )
+                )
+        return rewrites
+
+    def _removed_objects(self) -> None:
+        """What the output holds of tar and Parquet objects that are gone from where this run looked."""
+        for code, files in self._files.items():
+            uri = files[0].shard
+            if code in self._seen or uri.startswith(FILES_SCHEME) or not any(is_inside(uri, r) for r in self._roots):
+                continue
+            there = [file for file in files if not file.emptied]
+            records = sum(file.rows for file in there)
+            self.summary.removed_records += records
+            if self._options.prune:
+                self.summary.pruned_records += records
+                self.summary.emptied += [Emptying(file, None) for file in there]
+
+
+def _merged(
+    listed: Iterable[Found], earlier: Sequence[Iterable[PlannedShard]]
+) -> Iterator[tuple[Found | None, list[tuple[OpenGroup, int]]]]:
+    """Each URI that is listed or known, in order: the listed object if it is there, and the groups that it is in."""
+
+    def from_plan(number: int, shards: Iterable[PlannedShard]) -> Iterator[tuple[str, int, tuple[OpenGroup, int]]]:
+        for shard in shards:
+            group = OpenGroup(shard)
+            for row, member in enumerate(shard.members):
+                yield member.uri, number, (group, row)
+
+    known = heapq.merge(*(from_plan(n, shards) for n, shards in enumerate(earlier)), key=lambda entry: entry[:2])
+    pending = next(known, None)
+    for found in listed:
+        uri = found.info.uri
+        while pending is not None and pending[0] < uri:
+            members, pending = _same_uri(pending, known)
+            yield None, members
+        members = []
+        if pending is not None and pending[0] == uri:
+            members, pending = _same_uri(pending, known)
+        yield found, members
+    while pending is not None:
+        members, pending = _same_uri(pending, known)
+        yield None, members
+
+
+_Known = tuple[str, int, tuple[OpenGroup, int]]
+
+
+def _same_uri(first: _Known, rest: Iterator[_Known]) -> tuple[list[tuple[OpenGroup, int]], _Known | None]:
+    """What the entries with the first one's URI say, and the entry after them."""
+    members = [first[2]]
+    following = next(rest, None)
+    while following is not None and following[0] == first[0]:
+        members.append(following[2])
+        following = next(rest, None)
+    return members, following

@@ -1,0 +1,276 @@
+"""Publication: one slice, one PUT, under a name that is used once; and the exchange of rows in a file that is there.
+
+Every PUT is conditional. A slice is created where its name is free, or where the file under its name was emptied for
+this very version of the source. A rewrite replaces the one version of the file that it was planned on. So a writer that
+comes late, from a run that was overtaken, finds its condition broken and changes nothing; and a writer whose answer was
+lost finds its own nonce and knows that it has written.
+"""
+
+import io
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from model.config import PVTv2Config
+from model.cost import count_macs
+from pipeline.account import Footer, Totals
+from pipeline.chunk import STEPS, Chunk, Header
+from pipeline.errors import OutputError
+from pipeline.layout import DATA, SliceName, version_of
+from pipeline.output import FOOTER_KEY, PublishedFile, read_footer
+from pipeline.plan import FILES_SCHEME
+from pipeline.storage import ObjectInfo, StoreConfig, head, put, read
+from pipeline.store_errors import ChangedError, ExistsError, NotFoundError
+from pipeline.uris import join_uri
+
+logger = logging.getLogger(__name__)
+
+# How often a name may be found in another state than it was just read in; each time somebody else has written.
+_MAX_ROUNDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkConfig:
+    """Where and as what slices are published.
+
+    Attributes:
+        output: canonical URI of the output folder.
+        schema: columns of the files, in order.
+        identity: digest of the output's identity.
+        network: of the model; it says what the rows of an older file cost.
+        may_write: called before every PUT; raises if this run has lost the right to write.
+    """
+
+    output: str
+    store: StoreConfig
+    schema: pa.Schema
+    identity: str
+    run_id: str
+    network: PVTv2Config
+    may_write: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One published slice, as the collector that published it saw it.
+
+    Attributes:
+        file: name below `data/`.
+        etag: the file's ETag.
+        put_s: seconds of the PUT, which the file itself cannot know.
+    """
+
+    file: str
+    etag: str
+    footer: Footer
+    put_s: float
+
+
+def file_name(header: Header) -> str:
+    """The name below `data/` of the slice that a chunk belongs to; `header` is that of its last chunk."""
+    return header.file or str(SliceName(header.name, header.hash16, header.slice, header.end))
+
+
+def publish_new(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Receipt | None:
+    """Publishes a slice whose chunks, in order, are all there; None if somebody else has published it.
+
+    Args:
+        last: header of the slice's last chunk.
+
+    Raises:
+        OutputError: something else lies under the name.
+        StoreError: the store refuses.
+    """
+    rows = pa.concat_tables([chunk.rows for chunk in chunks])
+    totals = slice_totals(rows, chunks)
+    footer, body = _serialise(rows, totals, None, last, chunks[0].attempt, config)
+    name = file_name(last)
+    uri = join_uri(config.output, DATA, name)
+    empty_etag = None
+    for _ in range(_MAX_ROUNDS):
+        _check_right(config)
+        started = time.perf_counter()
+        try:
+            etag = put(uri, body, config.store, if_absent=empty_etag is None, if_match=empty_etag)
+            return Receipt(name, etag, footer, time.perf_counter() - started)
+        except (ExistsError, ChangedError):
+            there, info = _look(uri, config)
+        if there is None or info is None:
+            # Gone between two requests: nobody of ours removes a name.
+            raise OutputError(f"{uri} came and went; does something else delete from the output?")
+        if (there.shard, there.slice) != (footer.shard, footer.slice):
+            raise OutputError(f"{uri} exists but holds something else; move it away")
+        if there.nonce == footer.nonce:
+            return Receipt(name, info.etag, footer, time.perf_counter() - started)
+        if not there.emptied or there.source_etag != footer.source_etag:
+            return None
+        empty_etag = info.etag
+    raise OutputError(f"{uri} changes all the time; is another run writing here?")
+
+
+def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Receipt | None:
+    """Exchanges rows in a published file, if it is still the version that the rewrite was planned on; else None.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    name = file_name(last)
+    uri = join_uri(config.output, DATA, name)
+    try:
+        body = read(uri, config.store, etag=last.overwrites)
+    except (NotFoundError, ChangedError):
+        return None
+    file = pq.ParquetFile(io.BytesIO(body))
+    older, before = file.read(), Footer.from_json(file.metadata.metadata[FOOTER_KEY])
+    fresh = pa.concat_tables([chunk.rows for chunk in chunks])
+    exchanged = {*fresh.column("row").to_pylist(), *last.drop}
+    kept = older.filter(pa.array([row not in exchanged for row in older.column("row").to_pylist()], pa.bool_()))
+    names = config.schema.names
+    kept_rows = kept.select(names).cast(config.schema).replace_schema_metadata(None)
+    rows = pa.concat_tables([kept_rows, fresh.select(names).cast(config.schema)]).sort_by("row")
+    own = slice_totals(fresh, chunks)
+    totals = _count_rows(rows, _macs(kept, config.network) + own.macs, before.totals.ignored, before.totals.seconds)
+    totals += Totals(seconds=own.seconds)
+    footer, body = _serialise(rows, totals, own, last, chunks[0].attempt, config)
+    _check_right(config)
+    started = time.perf_counter()
+    try:
+        etag = put(uri, body, config.store, if_match=last.overwrites)
+    except ChangedError:
+        there, info = _look(uri, config)
+        if there is None or info is None or there.nonce != footer.nonce:
+            return None
+        etag = info.etag
+    return Receipt(name, etag, footer, time.perf_counter() - started)
+
+
+def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> Receipt | None:
+    """Exchanges a published file for one without rows that keeps its name taken; None if it has changed meanwhile.
+
+    Args:
+        awaits: version of the source that may fill it again; None: none may.
+    """
+    rows = config.schema.empty_table()
+    footer = Footer(
+        shard=file.shard,
+        hash16=file.hash16,
+        slice=file.slice,
+        end=file.end,
+        source_etag=awaits,
+        first_row=file.first_row,
+        last_row=file.first_row - 1,
+        identity=config.identity,
+        run_id=config.run_id,
+        attempt="",
+        nonce=secrets.token_hex(8),
+        totals=Totals(),
+        emptied=True,
+    )
+    uri = join_uri(config.output, DATA, file.file)
+    _check_right(config)
+    try:
+        etag = put(uri, _to_parquet(rows, footer, config.schema), config.store, if_match=file.etag)
+    except ChangedError:
+        there, info = _look(uri, config)
+        if there is None or info is None or there.nonce != footer.nonce:
+            return None
+        etag = info.etag
+    return Receipt(file.file, etag, footer, 0.0)
+
+
+def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
+    """Counts and work of the rows that some chunks brought, with the chunks' clocks."""
+    seconds = {step.removesuffix("_s"): sum(chunk.seconds[step] for chunk in chunks) for step in STEPS}
+    ignored = sum(chunk.header.ignored for chunk in chunks)
+    return _count_rows(rows, pc.sum(rows.column("macs")).as_py() or 0, ignored, seconds)
+
+
+def num_ok(rows: pa.Table) -> int:
+    """Rows that are not failed records."""
+    return pc.sum(pc.equal(rows.column("status"), "ok")).as_py() or 0
+
+
+def _count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, float]) -> Totals:
+    ok = num_ok(rows)
+    codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
+    seen = rows.filter(pc.equal(rows.column("status"), "ok"))
+    pixels = pc.sum(pc.multiply(seen.column("net_width").cast(pa.int64()), seen.column("net_height").cast(pa.int64())))
+    return Totals(
+        listed=rows.num_rows,
+        ok=ok,
+        failed=rows.num_rows - ok,
+        failed_by_code=dict(sorted(codes.items())),
+        ignored=ignored,
+        bytes=pc.sum(rows.column("encoded_bytes")).as_py() or 0,
+        pixels=pixels.as_py() or 0,
+        macs=macs,
+        files=1,
+        seconds=seconds,
+    )
+
+
+def _macs(rows: pa.Table, network: PVTv2Config) -> int:
+    columns = rows.select(["status", "net_height", "net_width"]).to_pylist()
+    return sum(count_macs(network, row["net_height"], row["net_width"]) for row in columns if row["status"] == "ok")
+
+
+def _serialise(
+    rows: pa.Table, totals: Totals, own: Totals | None, last: Header, attempt: str, config: SinkConfig
+) -> tuple[Footer, bytes]:
+    """The footer and the bytes of an output file."""
+    assert last.slice_last_row is not None
+    started = time.perf_counter()
+    is_group = last.shard.startswith(FILES_SCHEME)
+    columns = rows.select(config.schema.names).cast(config.schema)
+    version = last.source_etag
+    if is_group:
+        ids, etags = columns.column("image_id").to_pylist(), columns.column("source_etag").to_pylist()
+        version = version_of(zip(ids, etags, strict=True))
+    body = io.BytesIO()
+    with pq.ParquetWriter(body, config.schema, compression="zstd") as writer:
+        writer.write_table(columns)
+        spent = Totals(seconds={"serialise": time.perf_counter() - started})
+        footer = Footer(
+            shard=last.shard,
+            hash16=last.hash16,
+            slice=last.slice,
+            end=last.end,
+            source_etag=version,
+            first_row=last.slice_first_row,
+            last_row=last.slice_last_row,
+            identity=config.identity,
+            run_id=config.run_id,
+            attempt=attempt,
+            nonce=secrets.token_hex(8),
+            totals=totals + spent,
+            pruned=last.drop,
+            own=None if own is None else own + spent,
+        )
+        writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
+    return footer, body.getvalue()
+
+
+def _to_parquet(rows: pa.Table, footer: Footer, schema: pa.Schema) -> bytes:
+    body = io.BytesIO()
+    with pq.ParquetWriter(body, schema, compression="zstd") as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
+    return body.getvalue()
+
+
+def _look(uri: str, config: SinkConfig) -> tuple[Footer | None, ObjectInfo | None]:
+    """What lies under a name now."""
+    info = head(uri, config.store)
+    return (None, None) if info is None else (read_footer(info, config.store), info)
+
+
+def _check_right(config: SinkConfig) -> None:
+    if config.may_write is not None:
+        config.may_write()

@@ -1,0 +1,200 @@
+"""Processes of each step that die every time, die once, or never end: real runs on a warm Ray, with a tiny model."""
+
+import os
+import re
+import tarfile
+import time
+from contextlib import contextmanager
+
+import duckdb
+import pytest
+
+from pipeline import flow, sink, watch
+from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
+from pipeline.lease import Lease
+from pipeline.prepare import prepare
+from pipeline.run import execute
+
+# Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
+pytestmark = [
+    pytest.mark.drill,
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+KILLER_SIDE = 47
+# In the child process that hosts the network: an image that is 47 pixels high ends it.
+MISBEHAVIOUR = f"""
+import os, signal, sys
+
+if any("pipeline.infer_isolated" in argument for argument in sys.orig_argv):
+    import model.packed
+
+    real = model.packed.run_packed
+
+    def run_packed(network, images, **options):
+        if any(image.shape[0] == {KILLER_SIDE} for image in images):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return real(network, images, **options)
+
+    model.packed.run_packed = run_packed
+"""
+
+
+@pytest.fixture
+def photos(tmp_path, draw):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(40):
+        (folder / f"{index:03d}.png").write_bytes(draw(index, 40, KILLER_SIDE if index == 21 else 40))
+    return folder
+
+
+@pytest.fixture
+def run(photos, tiny_weights, tmp_path, warm_ray, monkeypatch):
+    """Runs the job in this process; returns its report and its rows."""
+
+    @contextmanager
+    def already_joined(config, local_paths):
+        yield warm_ray
+
+    monkeypatch.setattr("pipeline.run.joined_cluster", already_joined)
+
+    def run(rows_per_file, **compute):
+        output = tmp_path / "out"
+        config = ClassifyConfig(
+            input=InputConfig(uris=(str(photos),)),
+            output=OutputConfig(uri=str(output), rows_per_file=rows_per_file),
+            weights=str(tiny_weights),
+            compute=ComputeConfig(device="cpu", **compute),
+        )
+        with Lease(config.output.uri, config.output.store, "faults") as lease:
+            report = execute(prepare(config, time.time(), lease), lambda progress: None)
+        query = f"SELECT key, status, error_code, label_id FROM read_parquet('{output}/data/*.parquet') ORDER BY key"
+        return report, duckdb.sql(query).fetchall() if list(output.glob("data/*")) else []
+
+    return run
+
+
+def test_an_image_that_crashes_the_network_is_one_failed_row_whoever_else_dies(run, monkeypatch, tmp_path):
+    """It kills its actor in every attempt; another actor and the collector are killed once each."""
+    actor_died, collector_died = tmp_path / "actor-died", tmp_path / "collector-died"
+    child_path = tmp_path / "child"
+    child_path.mkdir()
+    (child_path / "sitecustomize.py").write_text(MISBEHAVIOUR)
+
+    # Nested, so that Ray sends them by value: its workers cannot import a test.
+    class Dying(flow._Infer):
+        def _classify(self, chunk):
+            if any(height == KILLER_SIDE for height, _ in chunk.net_sizes()):
+                os._exit(1)
+            if chunk.header.slice == 4 and not actor_died.exists():
+                actor_died.touch()
+                os._exit(1)
+            return super()._classify(chunk)
+
+    class Careful(flow._CarefulInfer):
+        def __init__(self, *arguments):
+            os.environ["PYTHONPATH"] = str(child_path)
+            super().__init__(*arguments)
+
+    class DyingCollector(sink.CollectorActor):
+        def take(self, table, pass_number, holding):
+            super().take(table, pass_number, holding)
+            if not collector_died.exists():
+                collector_died.touch()
+                os._exit(1)
+
+    monkeypatch.setattr(flow, "_Infer", Dying)
+    monkeypatch.setattr(flow, "_CarefulInfer", Careful)
+    monkeypatch.setattr(sink, "CollectorActor", DyingCollector)
+    # A chunk a block, and more blocks than an actor has in its queue: were it not restarted, nobody would do the rest.
+    monkeypatch.setattr(flow, "TARGET_BLOCK_BYTES", 1)
+    monkeypatch.setattr(flow, "_TASK_RETRIES", 1)
+    report, rows = run(2, max_passes=2, num_actors=(1, 1), no_progress_timeout_s=200.0)
+    assert actor_died.exists()
+    assert collector_died.exists()
+    assert (report.status, report.problems, report.passes) == ("done", (), 2)
+    assert [row[0] for row in rows] == [f"{index:03d}.png" for index in range(40)]
+    failed = [row for row in rows if row[1] != "ok"]
+    assert failed == [("021.png", "failed", "infer.crashed", None)]
+    assert all(label is not None for *_, code, label in rows if code is None)
+
+
+def test_a_run_in_which_every_step_hangs_ends_and_says_what_each_of_them_holds(run, photos, monkeypatch, tmp_path):
+    with tarfile.open(photos / "t.tar", "w") as tar:
+        for index in range(24):
+            tar.add(photos / f"{index:03d}.png", f"{index:03d}.png")
+    released, pids = tmp_path / "released", tmp_path / "pids"
+    pids.mkdir()
+    real_read, real_decode = flow._read, flow._decode
+
+    def hang():
+        (pids / str(os.getpid())).touch()
+        while not released.exists():
+            time.sleep(0.05)
+
+    # Sent by value too, the steps have globals of their own there.
+    def read(batch, config, tell):
+        def read_shard(shard, config):
+            if shard.format == "files":
+                hang()
+            yield from real(shard, config)
+
+        real = real_read.__globals__["read_shard"]
+        real_read.__globals__["read_shard"] = read_shard
+        yield from real_read(batch, config, tell)
+
+    def decode(batch, sizes, careful, tell):
+        def decode_chunk(chunk, sizes, careful):
+            if chunk.header.slice == 2:
+                hang()
+            return real(chunk, sizes, careful=careful)
+
+        real = real_decode.__globals__["decode_chunk"]
+        real_decode.__globals__["decode_chunk"] = decode_chunk
+        return real_decode(batch, sizes, careful, tell)
+
+    class HangingCollector(sink.CollectorActor):
+        def __init__(self, config):
+            super().__init__(config)
+            self._publish, self._collector._publish = self._collector._publish, self._publish_once
+            self._has_published = False
+
+        def _publish_once(self, entry):
+            if self._has_published:
+                hang()
+            self._publish(entry)
+            self._has_published = True
+
+    class UntilAllHang(watch.NoProgress):
+        """A machine that is busy may need longer to come so far than the test wants to wait then."""
+
+        def since(self, marker):
+            quiet_s = super().since(marker)
+            all_hang = len(list(pids.iterdir())) == 3
+            return quiet_s if all_hang or (quiet_s or 0) > 100 else None
+
+    monkeypatch.setattr(flow, "_read", read)
+    monkeypatch.setattr(flow, "_decode", decode)
+    monkeypatch.setattr(sink, "CollectorActor", HangingCollector)
+    monkeypatch.setattr(watch, "NoProgress", UntilAllHang)
+    monkeypatch.setattr(flow, "TARGET_BLOCK_BYTES", 1)
+    try:
+        report, rows = run(8, no_progress_timeout_s=3.0, num_actors=(1, 1))
+    finally:
+        released.touch()
+    assert report.status == "stalled"
+    assert "nothing arrived and no file was published for" in report.reason
+    tar = f"file://{photos}/t.tar"
+    for what in (
+        "read holds files:",
+        f"decode holds slice 2 of {tar} from row 16 ",
+        f"publish holds slice [01] of {tar}",
+    ):
+        assert re.search(what, report.reason), report.reason
+    assert all(f"pid {path.name})" in report.reason for path in pids.iterdir())
+    assert len(list(pids.iterdir())) == 3
+    # What was whole before is published, and nothing else.
+    assert len(rows) == report.run.listed == 8

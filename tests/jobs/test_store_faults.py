@@ -1,0 +1,77 @@
+"""The job on a store that takes back a permission while it runs, and on one that loses answers."""
+
+import io
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.storage import StoreConfig, list_objects, read
+from pipeline.store_clients import forget_clients
+from tests.fault_proxy import Cut, FaultProxy, Lose, Refuse
+
+pytestmark = [
+    pytest.mark.drill,
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def profile(warm_ray, s3, monkeypatch):
+    """The name of a profile for the S3 server, in the home that Ray's workers were started with."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    folder = Path(os.environ["HOME"], ".aws")
+    folder.mkdir(exist_ok=True)
+    (folder / "config").write_text(
+        f"[profile tests]\nregion = us-east-1\naws_access_key_id = {s3.access_key}\n"
+        f"aws_secret_access_key = {s3.secret_key}\n"
+    )
+    forget_clients()
+    yield "tests"
+    (folder / "config").unlink()
+    forget_clients()
+
+
+def test_an_output_that_may_not_be_written_any_more_exits_5_and_the_same_command_continues(
+    run_here, profile, s3, tiny_weights, draw, tmp_path
+):
+    (tmp_path / "in").mkdir()
+    for index in range(24):
+        (tmp_path / "in" / f"{index:02d}.png").write_bytes(draw(index))
+    output = f"s3://{s3.make_bucket()}/out"
+    with FaultProxy(s3.endpoint_url, seed=1) as proxy:
+        store = StoreConfig(profile=profile, endpoint_url=proxy.endpoint_url)
+
+        def run():
+            return run_here(
+                *("--input", tmp_path / "in", "--weights", tiny_weights, "--output", output, "--rows-per-file", "4"),
+                *("--output-profile", profile, "--output-endpoint-url", proxy.endpoint_url),
+            )
+
+        def rows():
+            files = [info for info in list_objects(f"{output}/data", store)]
+            tables = [pq.read_table(io.BytesIO(read(info.uri, store))) for info in files]
+            return len(files), sorted(row for table in tables for row in table.column("row").to_pylist())
+
+        refused = proxy.add("^PUT .*/data/", Refuse(403, "AccessDenied"), skip=2)
+        stopped = run()
+        assert stopped.code == 5
+        assert refused.num_fired >= 1
+        assert "403 AccessDenied" in stopped.summary["error"]
+        assert "the rows published so far are whole, the same command continues" in stopped.summary["error"]
+        assert "Traceback" not in stopped.stderr
+        proxy.clear()
+        num_files, found = rows()
+        assert (num_files, len(found)) == (2, 8)
+
+        # It continues, on a store that now loses answers and cuts bodies.
+        faults = [proxy.add("^PUT ", Lose(), probability=0.3), proxy.add("^GET ", Cut(), probability=0.1)]
+        finished = run()
+        proxy.clear()
+        assert finished.code == 0, finished.stderr
+        assert sum(rule.num_fired for rule in faults) > 0
+        assert rows() == (6, list(range(24)))

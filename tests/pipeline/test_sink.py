@@ -1,0 +1,54 @@
+"""The collector actor, without an actor's process; see `test_collect.py` for what it gathers and publishes."""
+
+import pytest
+
+from model.config import VARIANTS
+from pipeline.publish import SinkConfig
+from pipeline.schema import CLASSIFY_COLUMNS, output_schema
+from pipeline.sink import CollectorActor
+from pipeline.storage import StoreConfig
+from pipeline.uris import canonical_uri
+from pipeline.whereabouts import Holding, own_note
+
+HOLDING = Holding("publish", "s3://b/x.tar", 0, 0)
+
+
+@pytest.fixture
+def actor(tmp_path):
+    config = SinkConfig(
+        output=canonical_uri(str(tmp_path)), store=StoreConfig(), schema=output_schema(CLASSIFY_COLUMNS, ()),
+        identity="i", run_id="r", network=VARIANTS["b0"],
+    )  # fmt: skip
+    return CollectorActor(config)
+
+
+def take(actor, chunk):
+    actor.take(chunk.to_table(), chunk.pass_number, HOLDING)
+
+
+def published(actor):
+    return [receipt.footer.slice for receipt in actor.answer(0).state.receipts]
+
+
+def test_a_collector_that_was_restarted_in_the_middle_of_a_pass_takes_what_comes_from_then_on(actor, answered_chunk):
+    """It took nothing until the next pass: with one collector, the rest of a pass was done for nothing."""
+    take(actor, answered_chunk(2, 2, slice_rows=4, pass_number=2))  # its first half went with the life before
+    take(actor, answered_chunk(4, 2, slice_number=1, slice_first_row=4, slice_rows=2, pass_number=2))
+    assert published(actor) == [1]
+    # What is left of the pass before is still not taken.
+    take(actor, answered_chunk(0, 2, slice_rows=2, pass_number=1))
+    assert published(actor) == [1]
+
+
+def test_its_lives_are_told_apart(actor):
+    other = CollectorActor(actor._collector._config)
+    assert actor.answer(0).life == actor.answer(5).life != other.answer(0).life
+
+
+def test_a_pass_begins_with_an_empty_board_and_a_chunk_that_is_done_is_held_no_more(actor, answered_chunk):
+    take(actor, answered_chunk(0, 2, pass_number=1))
+    assert actor.notes() == []
+    actor.hear(own_note(HOLDING))
+    assert len(actor.notes()) == 1
+    actor.start_pass(2)
+    assert actor.notes() == []
