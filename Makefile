@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { $(BIN)/pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend cpu -c constraints.txt torch; }; \
 	fi
 	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[dev]'
+	@# All at once and on all cores. Where PYTHONDONTWRITEBYTECODE is set, every process would compile what it imports.
+	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|/pip/' $(VENV)/lib > /dev/null || true
 	@rm -f $(VENV)/.ready-*; touch $@
 
 demo: setup  ## make sample shards, classify them on a local Ray, show rows and throughput
