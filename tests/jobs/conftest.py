@@ -106,12 +106,20 @@ def warm_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def run_here(warm_ray: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., Result]:
-    """Runs the classify command in this process, on a Ray that is up: all of it but Python's and Ray's own start."""
+def on_warm_ray(warm_ray: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs of this process find Ray up, and leave it up."""
 
     @contextmanager
     def already_joined(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterator[Cluster]:
         yield warm_ray
+
+    monkeypatch.setattr("pipeline.run.joined_cluster", already_joined)
+    yield
+
+
+@pytest.fixture
+def run_here(on_warm_ray: None, capfd: pytest.CaptureFixture) -> Callable[..., Result]:
+    """Runs the classify command in this process, on a Ray that is up: all of it but Python's and Ray's own start."""
 
     def run(*arguments: object) -> Result:
         capfd.readouterr()
@@ -119,12 +127,7 @@ def run_here(warm_ray: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
         out, err = capfd.readouterr()
         return Result(code, json.loads(out.splitlines()[-1]), out, err)
 
-    monkeypatch.setattr("pipeline.run.joined_cluster", already_joined)
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield run
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    return run
 
 
 def photo(seed: int, width: int | None = None, height: int | None = None, image_format: str = "PNG") -> bytes:

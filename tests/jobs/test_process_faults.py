@@ -4,7 +4,6 @@ import os
 import re
 import tarfile
 import time
-from contextlib import contextmanager
 
 import duckdb
 import pytest
@@ -52,14 +51,8 @@ def photos(tmp_path, draw):
 
 
 @pytest.fixture
-def run(photos, tiny_weights, tmp_path, warm_ray, monkeypatch):
+def run(photos, tiny_weights, tmp_path, on_warm_ray):
     """Runs the job in this process; returns its report and its rows."""
-
-    @contextmanager
-    def already_joined(config, local_paths):
-        yield warm_ray
-
-    monkeypatch.setattr("pipeline.run.joined_cluster", already_joined)
 
     def run(rows_per_file, **compute):
         output = tmp_path / "out"

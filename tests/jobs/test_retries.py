@@ -1,8 +1,6 @@
-"""Processes that die in the middle of a task change nothing in the output. Ray runs in this process' own cluster."""
+"""Processes that die in the middle of a task change nothing in the output."""
 
-import gc
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputCo
 from pipeline.lease import Lease
 from pipeline.prepare import prepare
 from pipeline.run import execute
-from tests.ray_settings import RAY_SETTINGS
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -29,20 +26,6 @@ SELECT = """
 """
 
 
-@pytest.fixture(autouse=True)
-def ray_home(monkeypatch, tmp_path):
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        monkeypatch.delenv(name)
-    for name, value in RAY_SETTINGS.items():
-        monkeypatch.setenv(name, value)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-    # What Ray leaves to the garbage collector goes here, where its warnings are not errors.
-    for _ in range(3):
-        gc.collect()
-
-
 @pytest.fixture
 def photos(tmp_path, draw):
     """Enough pixels for several blocks, so that a task is in the middle of its work when it dies."""
@@ -55,7 +38,7 @@ def photos(tmp_path, draw):
 
 
 @pytest.fixture
-def run(photos, tiny_weights, tmp_path):
+def run(photos, tiny_weights, tmp_path, on_warm_ray):
     def run(name, **changes):
         output = tmp_path / name
         config = ClassifyConfig(

@@ -61,7 +61,7 @@ def head(tmp_path_factory, job_env):
         # Blocking, it ends what it started; what is left is ended with its process group.
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=5)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
