@@ -2,8 +2,9 @@
 
 import ctypes
 import logging
+import resource
 import sys
-import time
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -11,7 +12,8 @@ logger = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEEP_BYTES = 1 << 30
-_TRIM_EVERY_S = 30.0
+# A pack needs some hundred MiB at a time; a trim costs tens of milliseconds.
+_SLACK_BYTES = 128 * 2**20
 
 
 def tune_allocator() -> None:
@@ -31,23 +33,32 @@ def tune_allocator() -> None:
 class Trimmer:
     """Hands freed memory back now and then, so that what a process keeps does not creep up over a long run.
 
-    Packs are of many sizes, and the gaps that one leaves between the others do not always fit the next. Once in half a
-    minute costs less than a hundredth of the time.
+    Packs are of many sizes, and the gaps that one leaves between the others do not always fit the next.
     """
 
-    def __init__(self, every_s: float = _TRIM_EVERY_S) -> None:
-        self._every_s = every_s
-        self._trimmed_at = time.monotonic()
+    def __init__(self, slack_bytes: int = _SLACK_BYTES) -> None:
+        """Counts from what the process holds now.
+
+        Args:
+            slack_bytes: growth of the process' own memory, since the last time, at which it is trimmed again.
+        """
+        self._slack_bytes = slack_bytes
         self._libc = _glibc()
+        self._held_bytes = _own_bytes() if self._libc is not None else 0
 
     def trim_if_due(self) -> bool:
-        """Trims if the last time is long enough ago; True if it did."""
-        now = time.monotonic()
-        if self._libc is None or now - self._trimmed_at < self._every_s:
+        """Trims if the process has grown enough; True if it did."""
+        if self._libc is None or _own_bytes() - self._held_bytes < self._slack_bytes:
             return False
-        self._trimmed_at = now
         self._libc.malloc_trim(0)
+        self._held_bytes = _own_bytes()
         return True
+
+
+def _own_bytes() -> int:
+    """Resident memory of this process that it shares with nobody."""
+    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -83,18 +83,22 @@ def resident_mib():
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 tune_allocator()
+trimmer = Trimmer({slack_mib} * 2**20)
 blocks = [libc.malloc(2**20) for _ in range(200)]
 for block in blocks:
     ctypes.memset(block, 1, 2**20)
 for block in blocks[:-1]:  # the last one holds the end of the heap in its place
     libc.free(block)
 held = resident_mib()
-assert not Trimmer(3600).trim_if_due()
-assert Trimmer(0).trim_if_due()
-print(round(held - resident_mib()))
+trimmed = trimmer.trim_if_due()
+print(trimmed, round(held - resident_mib()))
 """
 
 
-def test_what_lies_free_between_blocks_in_use_is_handed_back():
-    done = subprocess.run([sys.executable, "-c", LEAVE_GAPS], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 150
+@pytest.mark.parametrize(("slack_mib", "is_trimmed"), [(100, True), (500, False)])
+def test_what_lies_free_between_blocks_in_use_is_handed_back_once_it_is_much(slack_mib, is_trimmed):
+    code = LEAVE_GAPS.replace("{slack_mib}", str(slack_mib))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    trimmed, freed_mib = done.stdout.split()
+    assert trimmed == str(is_trimmed)
+    assert (int(freed_mib) > 150) == is_trimmed
