@@ -38,6 +38,10 @@ _INCLUDE_HELP = (
     "images to take; default: names with an image ending. A glob that ends in .tar, .tgz, .tar.gz or .parquet chooses "
     "shards instead. Repeatable"
 )
+_WEIGHTS_HELP = (
+    "checkpoint of transformers, timm or the original repository: a folder, a .safetensors, .pth or .bin file, or a "
+    "model on the Hub"
+)
 _SMALL_HELP = "images with a side under 32 px; default: %(default)s"
 _LEASE_HELP = "seconds to wait for another run on this output to end; default: %(default)g"
 _DEADLINE_HELP = (
@@ -108,7 +112,7 @@ def _add_output_flags(group: Any) -> None:
 
 def _add_model_flags(group: Any) -> None:
     add = group.add_argument
-    add("--weights", required=True, metavar="PATH|URI", help="transformers folder, or a .safetensors file")
+    add("--weights", required=True, metavar="PATH|URI|hf://ORG/NAME", help=_WEIGHTS_HELP)
     add("--variant", choices=tuple(VARIANTS), help="which PVTv2; default: what the checkpoint says")
     add("--labels", metavar="FILE", help="names of the classes, one a line or JSON; default: the checkpoint's")
     add("--max-image-pixels", type=int, default=SizePolicy.max_image_pixels, metavar="N", help=_DEFAULT)

@@ -1,10 +1,19 @@
 """Names of classes, read from a file in any of the usual layouts."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from model.errors import LabelsError
+
+NUM_IMAGENET_CLASSES = 1000
+
+
+@functools.cache
+def imagenet_labels() -> tuple[str, ...]:
+    """The names of the 1000 classes of ImageNet-1k, in the order in which published weights have them."""
+    return read_labels(Path(__file__).with_name("imagenet_labels.txt"))
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from model.config import KERNELS, NUM_STAGES, STRIDES, PVTv2Config
 from model.errors import CheckpointError, LabelsError
@@ -38,20 +39,22 @@ class Description:
         config: the network; its `num_classes` is 0 and means nothing.
         num_classes: None where the file does not say.
         labels: None where the file has no names, or just numbered ones.
+        mean, std: RGB, of pixels in [0, 1]; None where the file does not say.
     """
 
     config: PVTv2Config
     num_classes: int | None
     labels: tuple[str, ...] | None
+    mean: RGB | None = None
+    std: RGB | None = None
 
 
-def read_config(text: str) -> Description:
-    """What the text of a `config.json` says.
+def read_config(raw: dict[str, Any]) -> Description:
+    """What the JSON object of a `config.json` says.
 
     Raises:
-        CheckpointError: it is no JSON, describes another network, or one that this package cannot build.
+        CheckpointError: it describes another network, or one that this package cannot build.
     """
-    raw = _json_object(text, "config.json")
     if raw.get("model_type") != "pvt_v2":
         raise CheckpointError(
             f"config.json describes a model of type {raw.get('model_type')!r}, not 'pvt_v2': give a PVTv2 checkpoint."
@@ -116,14 +119,14 @@ def read_preprocessing(text: str) -> tuple[RGB, RGB]:
     Raises:
         CheckpointError: it is no JSON, or asks for pixels that are scaled in another way.
     """
-    raw = _json_object(text, "preprocessor_config.json")
+    raw = json_object(text, "preprocessor_config.json")
     factor = raw.get("rescale_factor", 1 / 255) if raw.get("do_rescale", True) else 1
     if not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-6:
         raise CheckpointError(f"preprocessor_config.json scales pixels by {factor!r}; only 1/255 can be loaded.")
     if not raw.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    mean = _rgb(raw.get("image_mean") or IMAGENET_MEAN, "image_mean")
-    std = _rgb(raw.get("image_std") or IMAGENET_STD, "image_std")
+    mean = rgb(raw.get("image_mean") or IMAGENET_MEAN, "image_mean")
+    std = rgb(raw.get("image_std") or IMAGENET_STD, "image_std")
     if min(std) <= 0:
         raise CheckpointError(f"preprocessor_config.json has image_std {list(std)}; each must be above 0.")
     return mean, std
@@ -135,7 +138,12 @@ def write_preprocessing(mean: RGB, std: RGB) -> str:
     return json.dumps({**raw, "image_mean": mean, "image_std": std}, indent=2) + "\n"
 
 
-def _json_object(text: str, name: str) -> dict[str, object]:
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """The JSON object in a text.
+
+    Raises:
+        CheckpointError: it holds none; `name` is what to call it.
+    """
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -165,7 +173,12 @@ def _numbered_labels(num_classes: int) -> tuple[str, ...]:
     return tuple(f"LABEL_{number}" for number in range(num_classes))
 
 
-def _rgb(raw: object, name: str) -> RGB:
+def rgb(raw: object, name: str) -> RGB:
+    """Three numbers.
+
+    Raises:
+        CheckpointError: they are something else.
+    """
     if isinstance(raw, list | tuple) and len(raw) == 3 and all(isinstance(n, int | float) for n in raw):
         return float(raw[0]), float(raw[1]), float(raw[2])
-    raise CheckpointError(f"preprocessor_config.json has {name} {raw!r}; it must be three numbers.")
+    raise CheckpointError(f"The configuration has {name} {raw!r}; it must be three numbers.")

@@ -7,11 +7,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from model.checkpoint import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, CheckpointInfo, inspect_checkpoint
+from model.checkpoint import CheckpointInfo, inspect_checkpoint, is_pickled
 from model.config import PVTv2Config
 from model.errors import CheckpointError
+from model.pickled import read_pickled
 from model.pvt_v2 import PVTv2
 from model.rename import TRANSFORMERS, TRANSFORMERS_BASE, upstream_names
+from model.sources import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, read_files
 from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD, write_config, write_preprocessing
 
 
@@ -27,27 +29,22 @@ class LoadedModel(CheckpointInfo):
 
 
 def load_checkpoint(source: str | Path, variant: str | None = None) -> LoadedModel:
-    """The model in a folder that transformers saved, or in one `.safetensors` file.
+    """The model of a checkpoint of transformers, timm or the authors' repository.
 
     Args:
-        source: the folder or the file. A `config.json` and a `preprocessor_config.json` in the same folder are used.
+        source: a folder, or a `.safetensors`, `.pth` or `.bin` file, as a local path or an `s3://` URI (boto3's
+            credentials); or `hf://org/name[@revision]`. A `config.json` and a `preprocessor_config.json` beside it are
+            used.
         variant: a key of `VARIANTS`, for weights without a `config.json`; found from their shapes where not given.
 
     Raises:
         CheckpointError: a file is missing or broken, or does not hold the tensors of the network it should.
     """
-    path = Path(source)
-    weights = path / WEIGHTS_FILE if path.is_dir() else path
-    if not weights.is_file():
-        raise CheckpointError(_missing_weights(path))
+    files = read_files(source)
     try:
-        return parse_checkpoint(
-            weights.read_bytes(), _text_beside(weights, CONFIG_FILE), _text_beside(weights, PREPROCESSOR_FILE), variant
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+        return parse_checkpoint(files.weights, files.config_json, files.preprocessor_json, variant)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def parse_checkpoint(
@@ -59,13 +56,13 @@ def parse_checkpoint(
     """The model in the contents of a checkpoint's files. See `load_checkpoint`."""
     weights = bytes(weights)
     info = inspect_checkpoint(weights, config_json, preprocessor_json, variant)
-    tensors = safetensors.torch.load(weights)
+    tensors = read_pickled(weights) if is_pickled(weights) else safetensors.torch.load(weights)
     # Memory for the parameters but no values: drawing them first would take longer than loading.
     with torch.device("meta"):
         model = PVTv2(info.config)
     model = model.to_empty(device="cpu")
     for name, parameter in model.named_parameters():
-        parts = [tensors[upstream] for upstream in upstream_names(name, TRANSFORMERS, info.base)]
+        parts = [tensors[upstream] for upstream in upstream_names(name, info.naming.table, info.base)]
         parameter.copy_(parts[0] if len(parts) == 1 else torch.cat(parts))
     return LoadedModel(model=model, **vars(info))
 
@@ -91,23 +88,3 @@ def save_checkpoint(model: PVTv2, config: PVTv2Config, labels: tuple[str, ...] |
         (path / file).write_text(text, "utf-8")
     # transformers refuses a file that does not say which framework it is for.
     (path / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
-
-
-def _missing_weights(path: Path) -> str:
-    """What to do where a checkpoint has no weights that can be read."""
-    if not path.is_dir():
-        return f"There is no {path}: give a folder that transformers saved, or a .safetensors file."
-    others = sorted(
-        other.name for pattern in ("*.index.json", "*.bin", "*.pth", "*.pt") for other in path.glob(pattern)
-    )
-    if not others:
-        return f"{path} has no {WEIGHTS_FILE}: give a folder that transformers saved, or a .safetensors file."
-    return (
-        f"{path} has no {WEIGHTS_FILE}, only {', '.join(others)}: sharded and pickled weights are not read. Load them "
-        "with transformers, and save them again with save_pretrained(folder), which writes one safetensors file."
-    )
-
-
-def _text_beside(weights: Path, name: str) -> str | None:
-    path = weights.parent / name
-    return path.read_text("utf-8") if path.is_file() else None

@@ -4,12 +4,14 @@ import logging
 import time
 from dataclasses import dataclass
 
-from model.checkpoint import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, CheckpointInfo, inspect_checkpoint
+from model.checkpoint import CheckpointInfo, inspect_checkpoint
 from model.errors import CheckpointError
+from model.hub import is_hub, parse_hub_source, read_hub
 from model.labels import parse_labels
+from model.sources import WEIGHTS_ENDINGS, CheckpointFiles, gather_files
 from pipeline.config import ClassifyConfig
 from pipeline.errors import ConfigError
-from pipeline.storage import StoreConfig, read
+from pipeline.storage import StoreConfig, list_objects, read
 from pipeline.store_errors import NotFoundError, StoreError
 from pipeline.uris import join_uri
 
@@ -21,44 +23,36 @@ class Checkpoint:
     """A checkpoint whose tensors are those of its network.
 
     Attributes:
-        weights: the safetensors file's bytes.
-        config_json, preprocessor_json: the files beside it, as text.
-        info: what the driver found in it, without torch; the actors load it.
+        files: what the actors load it from.
+        info: what the driver found in them.
         labels: from `--labels`, else from the checkpoint; None where neither names the classes.
         load_s: seconds that fetching and checking took.
     """
 
-    weights: bytes
-    config_json: str | None
-    preprocessor_json: str | None
+    files: CheckpointFiles
     info: CheckpointInfo
     labels: tuple[str, ...] | None
     load_s: float
 
 
-def fetch_checkpoint(config: ClassifyConfig) -> Checkpoint:
-    """Reads a checkpoint from a local path or an object store, with the account of the inputs.
+def fetch_checkpoint(config: ClassifyConfig, pinned: str | None = None) -> Checkpoint:
+    """Reads a checkpoint from a local path, the Hub, or an object store with the account of the inputs.
+
+    Args:
+        pinned: `org/name@commit` of the weights that the output was made with so far; a run that names the model on the
+            Hub without a revision goes on with them, whatever its main branch has become.
 
     Raises:
         CheckpointError: it is not there, or does not load, or has no head.
         ConfigError: the labels are not one for each class.
     """
     started = time.perf_counter()
-    store = config.input.store
-    uri, folder = config.weights, config.weights
-    if uri.endswith(".safetensors"):
-        folder = uri.rpartition("/")[0]
-    else:
-        uri = join_uri(folder, WEIGHTS_FILE)
-    weights = _read(uri, store)
-    if weights is None:
-        raise CheckpointError(
-            f"--weights {config.weights}: there is no {uri}. Give a folder that transformers saved, or a "
-            ".safetensors file; for a trial, examples/random_checkpoint.py makes one with random weights."
-        )
-    texts = [_text(join_uri(folder, name), store) for name in (CONFIG_FILE, PREPROCESSOR_FILE)]
     try:
-        info = inspect_checkpoint(weights, texts[0], texts[1], config.variant)
+        if is_hub(config.weights):
+            files = read_hub(_pinned(config.weights, pinned))
+        else:
+            files = _from_store(config.weights, config.input.store)
+        info = inspect_checkpoint(files.weights, files.config_json, files.preprocessor_json, config.variant)
     except CheckpointError as error:
         raise CheckpointError(f"--weights {config.weights}: {error}") from error
     if not info.config.num_classes:
@@ -67,16 +61,31 @@ def fetch_checkpoint(config: ClassifyConfig) -> Checkpoint:
             "Give a checkpoint that was saved with its classifier."
         )
     labels = _labels(config, info)
-    digest = info.digest[:12]
-    logger.info("weights.loaded uri=%s sha256=%s seconds=%.1f", uri, digest, time.perf_counter() - started)
-    return Checkpoint(
-        weights=weights,
-        config_json=texts[0],
-        preprocessor_json=texts[1],
-        info=info,
-        labels=labels,
-        load_s=time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    logger.info("weights.loaded uri=%s sha256=%s seconds=%.1f", config.weights, info.digest[:12], seconds)
+    return Checkpoint(files=files, info=info, labels=labels, load_s=seconds)
+
+
+def _pinned(source: str, pinned: str | None) -> str:
+    repo, revision = parse_hub_source(source)
+    return f"hf://{pinned}" if revision is None and pinned is not None and pinned.startswith(f"{repo}@") else source
+
+
+def _from_store(uri: str, store: StoreConfig) -> CheckpointFiles:
+    folder, weights_name = uri, None
+    if uri.endswith(WEIGHTS_ENDINGS):
+        folder, _, weights_name = uri.rpartition("/")
+
+    def names() -> list[str]:
+        try:
+            below = [found.uri.removeprefix(f"{folder}/") for found in list_objects(folder, store)]
+            return [name for name in below if "/" not in name]
+        except NotFoundError:
+            return []
+        except StoreError as error:
+            raise CheckpointError(f"{folder} cannot be listed: {error}") from error
+
+    return gather_files(folder, lambda name: _read(join_uri(folder, name), store), names, weights_name=weights_name)
 
 
 def _labels(config: ClassifyConfig, info: CheckpointInfo) -> tuple[str, ...] | None:
@@ -103,11 +112,3 @@ def _read(uri: str, store: StoreConfig) -> bytes | None:
         return None
     except StoreError as error:
         raise CheckpointError(f"{uri} cannot be read: {error}") from error
-
-
-def _text(uri: str, store: StoreConfig) -> str | None:
-    data = _read(uri, store)
-    try:
-        return None if data is None else data.decode()
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{uri} is not UTF-8 text: {error}") from error

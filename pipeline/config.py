@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from model.hub import is_hub
 from pipeline.errors import ConfigError, ErrorCode
 from pipeline.names import NameFilter
 from pipeline.sizes import SizePolicy
@@ -137,7 +138,7 @@ class ClassifyConfig:
     """One classification run, whole.
 
     Attributes:
-        weights: canonical URI of the checkpoint: a folder, or one safetensors file.
+        weights: canonical URI of the checkpoint, a folder or one file; or `hf://org/name[@revision]`.
         variant: which PVTv2, where the checkpoint has no config that says it.
         labels: URI of a label file; None takes the checkpoint's.
         top_k: how many classes `topk_ids` and `topk_scores` hold.
@@ -168,7 +169,8 @@ class ClassifyConfig:
             raise ConfigError(
                 f"--run-id may hold letters, digits, '-', '_' and, but for its beginning, '.', not {self.run_id!r}"
             )
-        object.__setattr__(self, "weights", canonical_uri(self.weights))
+        if not is_hub(self.weights):
+            object.__setattr__(self, "weights", canonical_uri(self.weights))
         if self.labels is not None:
             object.__setattr__(self, "labels", canonical_uri(self.labels))
 

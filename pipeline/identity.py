@@ -5,26 +5,28 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from model.checkpoint import CheckpointInfo
+from pipeline.checkpoint import Checkpoint
 from pipeline.config import ClassifyConfig
 from pipeline.errors import OutputError
 from pipeline.layout import JOB_FILE
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import StoreConfig, put, read
-from pipeline.store_errors import ExistsError
+from pipeline.store_errors import ExistsError, NotFoundError, StoreError
 from pipeline.uris import join_uri
 
 
-def classify_identity(config: ClassifyConfig, info: CheckpointInfo, labels: tuple[str, ...] | None) -> dict[str, Any]:
+def classify_identity(config: ClassifyConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     """The identity of a classification output.
 
     Included is whatever changes a row, or which records a slice holds; so two runs over one output either agree on
     all of it or the later is refused. The inputs are not: an output may grow by further inputs.
     """
+    info, labels = checkpoint.info, checkpoint.labels
     return {
         "job": "classify",
         "schema_version": SCHEMA_VERSION,
         "weights_sha256": info.digest,
+        "weights_revision": checkpoint.files.revision,
         "model": asdict(info.config),
         "labels_sha256": None if labels is None else hashlib.sha256("\n".join(labels).encode()).hexdigest(),
         "preprocess": {"policy": "native", "mean": list(info.mean), "std": list(info.std)},
@@ -55,16 +57,34 @@ def check_identity(output: str, store: StoreConfig, identity: dict[str, Any]) ->
         OutputError: it has another one, or its `_job.json` cannot be understood.
         NotFoundError: the output has none yet.
     """
-    uri = join_uri(output, JOB_FILE)
-    try:
-        stored = json.loads(read(uri, store))
-    except ValueError as error:
-        raise OutputError(f"{uri} is not JSON: {error}; restore it, or choose another --output") from error
+    stored = _stored(output, store)
     if differing := sorted(_differences(stored, json.loads(_canonical(identity)))):
         raise OutputError(
             f"{output} holds the results of another job; it differs in: {'; '.join(differing)}. "
             "Choose another --output, or repeat the settings of that job"
         )
+
+
+def stored_revision(output: str, store: StoreConfig) -> str | None:
+    """`org/name@commit` of the weights on the Hub that an output was made with so far, if it was.
+
+    Raises:
+        OutputError: its `_job.json` cannot be read.
+    """
+    try:
+        return _stored(output, store).get("weights_revision")
+    except NotFoundError:
+        return None
+    except StoreError as error:
+        raise OutputError(f"output {output} cannot be read: {error}") from error
+
+
+def _stored(output: str, store: StoreConfig) -> dict[str, Any]:
+    uri = join_uri(output, JOB_FILE)
+    try:
+        return json.loads(read(uri, store))
+    except ValueError as error:
+        raise OutputError(f"{uri} is not JSON: {error}; restore it, or choose another --output") from error
 
 
 def claim_identity(output: str, store: StoreConfig, identity: dict[str, Any]) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from model.hub import is_hub
 from pipeline.checkpoint import Checkpoint, fetch_checkpoint
 from pipeline.collect import CollectorState
 from pipeline.config import ClassifyConfig
 from pipeline.errors import OutputError
-from pipeline.identity import check_identity, classify_identity, identity_digest
+from pipeline.identity import check_identity, classify_identity, identity_digest, stored_revision
 from pipeline.layout import PLAN_FILE, RUNS, new_run_id
 from pipeline.lease import Lease
 from pipeline.listing import Found, Survey
@@ -107,8 +108,9 @@ def prepare(config: ClassifyConfig, started_at: float, lease: Lease) -> Run:
         PipelineError, model.errors.CheckpointError: with a sentence that says what to do.
     """
     output_schema(CLASSIFY_COLUMNS, config.input.keep_columns)
-    checkpoint = fetch_checkpoint(config)
-    identity = classify_identity(config, checkpoint.info, checkpoint.labels)
+    pinned = stored_revision(config.output.uri, config.output.store) if is_hub(config.weights) else None
+    checkpoint = fetch_checkpoint(config, pinned)
+    identity = classify_identity(config, checkpoint)
     return prepare_with(config, started_at, lease, checkpoint, identity)
 
 

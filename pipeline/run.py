@@ -101,7 +101,7 @@ def _run_passes(
 ) -> str | None:
     """Runs what is missing, again and again within bounds; returns what the last pass gave up with, if it did."""
     config, output = run.config, run.config.output
-    weights = put_object(run.checkpoint.weights)
+    weights = put_object(run.checkpoint.files.weights)
     collectors = Collectors(sink_config(run), processors.num_collectors)
     last_error = None
     try:
@@ -122,8 +122,8 @@ def _run_passes(
                 ),
                 sizes=config.sizes,
                 infer=InferConfig(
-                    config_json=run.checkpoint.config_json,
-                    preprocessor_json=run.checkpoint.preprocessor_json,
+                    config_json=run.checkpoint.files.config_json,
+                    preprocessor_json=run.checkpoint.files.preprocessor_json,
                     variant=config.variant,
                     labels=run.checkpoint.labels,
                     top_k=config.top_k,

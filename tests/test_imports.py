@@ -19,10 +19,11 @@ PLACES = {
         "pipeline/store_pages.py",
         "pipeline/store_requests.py",
     },
-    "boto3": {"pipeline/store_clients.py"},
-    "botocore": {"pipeline/store_clients.py", "pipeline/store_pages.py"},
+    "boto3": {"pipeline/store_clients.py", "model/sources.py"},
+    "botocore": {"pipeline/store_clients.py", "pipeline/store_pages.py", "model/sources.py"},
+    "huggingface_hub": {"model/hub.py"},
     "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
-    "argparse": {"jobs/"},
+    "argparse": {"jobs/", "model/pickled.py"},  # there, a class that training states hold
     "torch": {"model/", "pipeline/infer.py"},
     "safetensors": {"model/"},
 }

@@ -186,7 +186,7 @@ def test_a_classifier_that_lost_its_head_is_no_backbone(folder, tensors):
     ("content", "message"),
     [
         (b"", "no whole safetensors file"),
-        (b"\x80\x02}q\x00this is a pickle of sorts", "no whole safetensors file"),
+        (b"\x80\x02}q\x00this is a pickle of sorts", "is not read because|no whole file that torch saved"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer"),
         (safetensors.torch.save({"conv1.weight": torch.zeros(1)}), r"not those of a PVTv2 .* conv1.weight"),
         (safetensors.torch.save({}), "not those of a PVTv2 .*: none"),
@@ -268,9 +268,10 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(folder):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "has no model.safetensors: give a folder"),
-        (["pytorch_model.bin"], "only pytorch_model.bin: sharded and pickled weights are not read"),
-        (["model.safetensors.index.json"], "only model.safetensors.index.json: sharded"),
+        ([], r"there is no .*/model.safetensors, nor another file with weights \(.safetensors, .pth, .pt, .bin\)"),
+        (["optimizer.bin", "notes.txt"], "there is no .*/model.safetensors, nor another file with weights"),
+        (["a.pth", "b.safetensors"], r"several weights files \(a.pth, b.safetensors\): name one of them"),
+        (["model.safetensors.index.json"], "weights in several parts, which are not read: load them with transformers"),
     ],
 )
 def test_a_folder_without_weights_says_what_it_has(tmp_path, files, message):
@@ -281,7 +282,7 @@ def test_a_folder_without_weights_says_what_it_has(tmp_path, files, message):
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"There is no .*nothing: give a folder"):
+    with pytest.raises(CheckpointError, match=r"there is no .*nothing: give a folder"):
         load_checkpoint(tmp_path / "nothing")
 
 

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from model.checkpoint import CheckpointInfo
 from model.config import VARIANTS
+from model.rename import NAMINGS
+from model.sources import CheckpointFiles
 from pipeline import prepare
 from pipeline.checkpoint import Checkpoint
 from pipeline.chunk import Chunk, set_columns
@@ -29,10 +31,10 @@ from pipeline.run import write_plan
 from pipeline.schema import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
 
 CHECKPOINT = Checkpoint(
-    weights=b"", config_json=None, preprocessor_json=None, labels=None, load_s=0.0,
+    files=CheckpointFiles(weights=b"", config_json=None, preprocessor_json=None), labels=None, load_s=0.0,
     info=CheckpointInfo(
         config=VARIANTS["b0"], labels=None, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), digest="d" * 64,
-        source_format="transformers", base="",
+        naming=NAMINGS[0], base="",
     ),
 )  # fmt: skip
 
@@ -70,7 +72,7 @@ class SimulatedRun:
             weights="/weights",
             run_id=f"run-{number:04d}",
         )
-        identity = classify_identity(self.config, CHECKPOINT.info, None)
+        identity = classify_identity(self.config, CHECKPOINT)
         self.run: Run = prepare.prepare_with(self.config, time.time(), _NoLease(), CHECKPOINT, identity)
 
     def begin(self) -> None:

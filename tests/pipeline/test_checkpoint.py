@@ -1,9 +1,11 @@
 """A tiny real checkpoint is fetched from the disk or from S3, and refused with a sentence where it cannot be used."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 
 from model.config import PVTv2Config
@@ -54,10 +56,10 @@ def fetch(weights, **changes):
 
 def test_a_folder_is_fetched_with_all_that_actors_need_to_build_the_same_network(root, files):
     found = fetch(write(join_uri(root, "weights"), files))
-    assert found.weights == files["model.safetensors"]
+    assert found.files.weights == files["model.safetensors"]
     assert found.labels == LABELS
     assert found.info.config == NETWORK
-    rebuilt = parse_checkpoint(found.weights, found.config_json, found.preprocessor_json)
+    rebuilt = parse_checkpoint(found.files.weights, found.files.config_json, found.files.preprocessor_json)
     image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert rebuilt.model(image).equal(random_weights(NETWORK, 0)(image))
@@ -66,9 +68,7 @@ def test_a_folder_is_fetched_with_all_that_actors_need_to_build_the_same_network
 
 def test_a_file_is_fetched_with_what_lies_beside_it(weights, files):
     folder, file = fetch(weights), fetch(join_uri(weights, "model.safetensors"))
-    assert (file.weights, file.config_json, file.preprocessor_json) == (
-        folder.weights, folder.config_json, folder.preprocessor_json,
-    )  # fmt: skip
+    assert file.files == folder.files
     put(join_uri(weights, "other.safetensors"), files["model.safetensors"], STORE)
     assert fetch(join_uri(weights, "other.safetensors")).labels == LABELS
 
@@ -82,7 +82,7 @@ def test_normalisation_comes_from_the_preprocessor_file(weights):
     assert fetch(weights).info.mean == (0.1, 0.2, 0.3)
     delete(join_uri(weights, "preprocessor_config.json"), STORE)
     found = fetch(weights)
-    assert (found.preprocessor_json, found.info.mean) == (None, (0.485, 0.456, 0.406))
+    assert (found.files.preprocessor_json, found.info.mean) == (None, (0.485, 0.456, 0.406))
 
 
 # What is refused.
@@ -93,9 +93,9 @@ def test_weights_that_are_not_there_are_named_with_what_to_do(root):
     with pytest.raises(CheckpointError) as raised:
         fetch(weights)
     message = str(raised.value)
-    assert message.startswith(f"--weights {weights}: there is no {weights}/model.safetensors.")
+    assert message.startswith(f"--weights {weights}: there is no {weights}/model.safetensors, ")
     assert "examples/random_checkpoint.py" in message
-    with pytest.raises(CheckpointError, match=r"there is no .*/x\.safetensors\. "):
+    with pytest.raises(CheckpointError, match=r"there is no .*/x\.safetensors\.$"):
         fetch(join_uri(root, "x.safetensors"))
 
 
@@ -187,3 +187,17 @@ def test_labels_that_cannot_be_used_are_a_wrong_flag(weights, content, expected)
         fetch(weights, labels=uri)
     assert str(raised.value).startswith("--labels")
     assert expected in str(raised.value)
+
+
+def test_a_pickle_is_found_by_its_name_or_as_the_only_weights_of_its_folder(root, files):
+    state = io.BytesIO()
+    torch.save(safetensors.torch.load(files["model.safetensors"]), state)
+    folder = join_uri(root, "folder")
+    write(folder, {"nice.pth": state.getvalue(), "config.json": files["config.json"]})
+    write(folder, {"below/other.pth": b"x", "a.txt": b"x"})
+    found = fetch(folder)
+    assert (found.info.source_format, found.labels) == ("transformers", LABELS)
+    assert found == replace(fetch(join_uri(folder, "nice.pth")), load_s=found.load_s)
+    write(folder, {"second.safetensors": files["model.safetensors"]})
+    with pytest.raises(CheckpointError, match=r"several weights files \(nice.pth, second.safetensors\): name one"):
+        fetch(folder)

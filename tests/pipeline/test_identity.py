@@ -7,10 +7,13 @@ import pytest
 
 from model.checkpoint import CheckpointInfo
 from model.config import VARIANTS
+from model.rename import NAMINGS
+from model.sources import CheckpointFiles
 from pipeline import identity
+from pipeline.checkpoint import Checkpoint
 from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
 from pipeline.errors import OutputError
-from pipeline.identity import check_identity, claim_identity, classify_identity, identity_digest
+from pipeline.identity import check_identity, claim_identity, identity_digest, stored_revision
 from pipeline.layout import JOB_FILE
 from pipeline.names import NameFilter
 from pipeline.sizes import SizePolicy
@@ -21,12 +24,19 @@ from pipeline.uris import canonical_uri, join_uri
 STORE = StoreConfig()
 INFO = CheckpointInfo(
     config=VARIANTS["b0"], labels=None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), digest="d" * 64,
-    source_format="transformers", base="",
+    naming=NAMINGS[0], base="",
 )  # fmt: skip
 CONFIG = ClassifyConfig(
     input=InputConfig(uris=("/in",), keep_columns=("caption",)), output=OutputConfig(uri="/out"), weights="/weights"
 )
 NAMES = ("cat", "dog")
+
+
+def classify_identity(config, info, labels, revision=None):
+    files = CheckpointFiles(weights=b"", config_json=None, preprocessor_json=None, revision=revision)
+    return identity.classify_identity(config, Checkpoint(files=files, info=info, labels=labels, load_s=0.0))
+
+
 EXPECTED = classify_identity(CONFIG, INFO, NAMES)
 
 
@@ -154,3 +164,12 @@ def test_the_digest_does_not_hang_on_the_order_of_the_settings():
     shuffled = dict(reversed(EXPECTED.items()))
     assert identity_digest(shuffled) == identity_digest(EXPECTED)
     assert identity_digest(json.loads(identity._canonical(EXPECTED))) == identity_digest(EXPECTED)
+
+
+def test_weights_of_the_hub_are_pinned_to_the_commit_that_the_output_began_with(folder):
+    assert stored_revision(folder, STORE) is None
+    claim_identity(folder, STORE, classify_identity(CONFIG, INFO, NAMES, "org/name@abc"))
+    assert stored_revision(folder, STORE) == "org/name@abc"
+    check_identity(folder, STORE, classify_identity(CONFIG, INFO, NAMES, "org/name@abc"))
+    with pytest.raises(OutputError, match=r'weights_revision \("org/name@abc" there, "org/name@def" now\)'):
+        check_identity(folder, STORE, classify_identity(CONFIG, INFO, NAMES, "org/name@def"))
