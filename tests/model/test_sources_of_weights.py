@@ -2,8 +2,10 @@
 
 import argparse
 import hashlib
+import io
 import json
 import pickle
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -196,3 +198,39 @@ def test_a_configuration_of_timm_that_does_not_fit_is_refused(config, expected, 
     folder = write_timm(tmp_path / "timm", as_timm(tensors), **config)
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(folder)
+
+
+@pytest.fixture
+def on_s3(s3, s3_root, saved):
+    """Puts files below a URI; the network's own are given."""
+    folder, tensors = saved(replace(VARIANTS["b0"], num_classes=3))
+    state = io.BytesIO()
+    torch.save(as_original(tensors), state)
+    bucket, _, prefix = s3_root.removeprefix("s3://").partition("/")
+    with closing(s3.client()) as client:
+        for path in folder.iterdir():
+            client.put_object(Bucket=bucket, Key=f"{prefix}/hf/{path.name}", Body=path.read_bytes())
+        client.put_object(Bucket=bucket, Key=f"{prefix}/one/pvt_v2_b0.pth", Body=state.getvalue())
+        client.put_object(Bucket=bucket, Key=f"{prefix}/one/below/other.pth", Body=b"x")
+    return s3_root, folder
+
+
+def test_a_checkpoint_on_s3_is_that_on_the_disk(on_s3):
+    root, folder = on_s3
+    expected = load_checkpoint(folder)
+    for source in (f"{root}/hf", f"{root}/hf/", f"{root}/hf/model.safetensors"):
+        assert load_checkpoint(source).digest == expected.digest
+    original = load_checkpoint(f"{root}/one")
+    assert original.source_format == "original"
+    assert original.digest == load_checkpoint(f"{root}/one/pvt_v2_b0.pth").digest
+    with pytest.raises(CheckpointError, match=r"there is no s3://.*/none/model.safetensors"):
+        load_checkpoint(f"{root}/none")
+    with pytest.raises(CheckpointError, match=r"there is no s3://.*/hf/x.pth"):
+        load_checkpoint(f"{root}/hf/x.pth")
+    with pytest.raises(CheckpointError, match=r"s3://no-such-bucket-here/x cannot be read: .*NoSuchBucket"):
+        load_checkpoint("s3://no-such-bucket-here/x")
+
+
+def test_another_scheme_is_refused_with_those_that_are_read():
+    with pytest.raises(CheckpointError, match="read from a local path, s3:// or hf://"):
+        load_checkpoint("gs://bucket/x")

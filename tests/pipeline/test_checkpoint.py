@@ -11,6 +11,7 @@ import torch
 from model.config import PVTv2Config
 from model.errors import CheckpointError
 from model.random_weights import random_weights
+from model.sources import CheckpointFiles
 from model.weights import parse_checkpoint, save_checkpoint
 from pipeline import checkpoint
 from pipeline.checkpoint import fetch_checkpoint
@@ -201,3 +202,28 @@ def test_a_pickle_is_found_by_its_name_or_as_the_only_weights_of_its_folder(root
     write(folder, {"second.safetensors": files["model.safetensors"]})
     with pytest.raises(CheckpointError, match=r"several weights files \(nice.pth, second.safetensors\): name one"):
         fetch(folder)
+
+
+@pytest.mark.parametrize(
+    ("weights", "pinned", "asked_for"),
+    [
+        ("hf://org/name", None, "hf://org/name"),
+        ("hf://org/name", "org/name@abc", "hf://org/name@abc"),
+        ("hf://org/name@v2", "org/name@abc", "hf://org/name@v2"),
+        ("hf://org/name2", "org/name@abc", "hf://org/name2"),
+    ],
+)
+def test_a_model_of_the_hub_without_a_revision_is_the_one_that_the_output_began_with(
+    weights, pinned, asked_for, files, monkeypatch
+):
+    asked = []
+
+    def read_hub(source):
+        asked.append(source)
+        texts = {"config_json": files["config.json"].decode(), "preprocessor_json": None}
+        return CheckpointFiles(weights=files["model.safetensors"], revision="org/name@abc", **texts)
+
+    monkeypatch.setattr(checkpoint, "read_hub", read_hub)
+    config = ClassifyConfig(input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights=weights)
+    assert fetch_checkpoint(config, pinned).files.revision == "org/name@abc"
+    assert asked == [asked_for]
