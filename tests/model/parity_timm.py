@@ -32,12 +32,7 @@ def draw_weights(network: nn.Module, seed: int) -> None:
 
 @torch.inference_mode()
 def maps_and_logits(network: nn.Module, pixels: Tensor) -> list[Tensor]:
-    x, size = network.patch_embed(pixels)
-    maps = []
-    for stage in network.stages:
-        x, size = stage(x, feat_size=size)
-        maps.append(x)
-    return [*maps, network(pixels)]
+    return [*network.forward_intermediates(pixels, intermediates_only=True), network(pixels)]
 
 
 def main() -> int:
