@@ -41,7 +41,6 @@ def read_hub(source: str) -> CheckpointFiles:
     # Loaded for these alone: it takes a third of a second.
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -72,8 +71,9 @@ def read_hub(source: str) -> CheckpointFiles:
             f"{source}: the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the model is not in the cache; run "
             "once with a network, or give a local folder."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise CheckpointError(f"{source}: the Hub did not give it: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of its HTTP library too, which is another one in each of its major versions
+        what = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(f"{source}: the Hub did not give it: {type(error).__name__}: {what}") from error
     # The cache keeps a folder for each commit, whatever name was asked for.
     return read_folder(folder, name=f"hf://{repo}@{folder.name}", revision=f"{repo}@{folder.name}")
 

@@ -94,7 +94,8 @@ def gather_files(
     candidates = (weights_name,) if weights_name is not None else _USUAL
     weights = next((data for name in candidates if (data := read(name)) is not None), None)
     if weights is None and weights_name is None:
-        weights = read(_only_weights(folder, names()))
+        weights_name = _only_weights(folder, names())
+        weights = read(weights_name)
     if weights is None:
         raise CheckpointError(f"there is no {folder}/{weights_name}.")
     config_json, preprocessor_json = (_text(folder, name, read(name)) for name in (CONFIG_FILE, PREPROCESSOR_FILE))

@@ -26,10 +26,12 @@ def read_timm_config(raw: dict[str, Any]) -> Description:
     details = details if isinstance(details, dict) else {}
     num_classes = raw.get("num_classes", details.get("num_classes"))
     labels = raw.get("label_names") or details.get("label_names")
+    if labels is not None and (not isinstance(labels, list) or len(labels) != num_classes):
+        raise CheckpointError(f"config.json names other than its {num_classes} classes: correct its label_names.")
     return Description(
         config=replace(VARIANTS[variant], num_classes=0),
         num_classes=num_classes if isinstance(num_classes, int) else None,
-        labels=tuple(map(str, labels)) if isinstance(labels, list) and len(labels) == num_classes else None,
+        labels=None if labels is None else tuple(map(str, labels)),
         mean=rgb(details["mean"], "mean") if "mean" in details else None,
         std=rgb(details["std"], "std") if "std" in details else None,
     )

@@ -111,6 +111,10 @@ def test_what_the_hub_does_not_give_is_said(hub, load, files):
     assert "there is no hf://org/empty@" in load("hf://org/empty")
     hub.is_down = True
     assert load("hf://org/fresh").startswith("refused: hf://org/fresh: the Hub")
+    # Whatever its HTTP library says of an answer that breaks off.
+    hub.is_down, hub.breaks_off = False, True
+    hub.push("org/broken", files[0])
+    assert load("hf://org/broken").startswith("refused: hf://org/broken: the Hub")
 
 
 @pytest.mark.parametrize("source", ["hf://name", "hf://a/b/c", "hf://", "hf://a/b@", "hf://a/b@x y"])

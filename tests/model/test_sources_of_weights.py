@@ -189,6 +189,7 @@ def test_timms_configuration_says_variant_classes_labels_and_normalisation(saved
     [
         ({"architecture": "resnet18"}, r"architecture 'resnet18'.*pvt_v2_b2_li"),
         ({"architecture": "pvt_v2_b1", "num_classes": 3}, "not those of b1"),
+        ({"architecture": "pvt_v2_b0", "num_classes": 3, "label_names": ["a"]}, "other than its 3 classes"),
         ({"architecture": "pvt_v2_b0", "num_classes": 5}, r"head.weight is 3x256, not 5x256"),
         ({"architecture": "pvt_v2_b0", "num_classes": 3, "pretrained_cfg": {"mean": [1]}}, "mean .* three numbers"),
     ],
