@@ -16,6 +16,12 @@ def imagenet_labels() -> tuple[str, ...]:
     return read_labels(Path(__file__).with_name("imagenet_labels.txt"))
 
 
+@functools.cache
+def imagenet_wordnet_ids() -> tuple[str, ...]:
+    """The WordNet ids of the same classes, such as `n01440764`: the names of the data set's folders."""
+    return read_labels(Path(__file__).with_name("imagenet_wordnet_ids.txt"))
+
+
 def read_labels(path: str | Path) -> tuple[str, ...]:
     """The labels in a file, in the order of the classes. See `parse_labels` for the layouts.
 

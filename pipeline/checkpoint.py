@@ -5,14 +5,16 @@ import time
 from dataclasses import dataclass
 
 from model.checkpoint import CheckpointInfo, inspect_checkpoint
+from model.config import PVTv2Config
 from model.errors import CheckpointError
 from model.hub import is_hub, parse_hub_source, read_hub
 from model.labels import parse_labels
 from model.sources import WEIGHTS_ENDINGS, CheckpointFiles, gather_files
-from pipeline.config import ClassifyConfig
+from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from pipeline.storage import StoreConfig, list_objects, read
 from pipeline.store_errors import NotFoundError, StoreError
+from pipeline.task import Classify
 from pipeline.uris import join_uri
 
 logger = logging.getLogger(__name__)
@@ -25,17 +27,19 @@ class Checkpoint:
     Attributes:
         files: what the actors load it from.
         info: what the driver found in them.
+        network: what the job runs of it.
         labels: from `--labels`, else from the checkpoint; None where neither names the classes.
         load_s: seconds that fetching and checking took.
     """
 
     files: CheckpointFiles
     info: CheckpointInfo
+    network: PVTv2Config
     labels: tuple[str, ...] | None
     load_s: float
 
 
-def fetch_checkpoint(config: ClassifyConfig, pinned: str | None = None) -> Checkpoint:
+def fetch_checkpoint(config: JobConfig, pinned: str | None = None) -> Checkpoint:
     """Reads a checkpoint from a local path, the Hub, or an object store with the account of the inputs.
 
     Args:
@@ -55,15 +59,18 @@ def fetch_checkpoint(config: ClassifyConfig, pinned: str | None = None) -> Check
         info = inspect_checkpoint(files.weights, files.config_json, files.preprocessor_json, config.variant)
     except CheckpointError as error:
         raise CheckpointError(f"--weights {config.weights}: {error}") from error
-    if not info.config.num_classes:
-        raise CheckpointError(
-            f"--weights {config.weights}: this is a backbone without a head, which cannot classify. "
-            "Give a checkpoint that was saved with its classifier."
-        )
-    labels = _labels(config, info)
+    labels = None
+    if isinstance(config.task, Classify):
+        if not info.config.num_classes:
+            raise CheckpointError(
+                f"--weights {config.weights}: this is a backbone without a head, which cannot classify. "
+                "Give a checkpoint that was saved with its classifier."
+            )
+        labels = _labels(config.task, config.input.store, info)
     seconds = time.perf_counter() - started
     logger.info("weights.loaded uri=%s sha256=%s seconds=%.1f", config.weights, info.digest[:12], seconds)
-    return Checkpoint(files=files, info=info, labels=labels, load_s=seconds)
+    network = config.task.network(info.config)
+    return Checkpoint(files=files, info=info, network=network, labels=labels, load_s=seconds)
 
 
 def _pinned(source: str, pinned: str | None) -> str:
@@ -88,19 +95,19 @@ def _from_store(uri: str, store: StoreConfig) -> CheckpointFiles:
     return gather_files(folder, lambda name: _read(join_uri(folder, name), store), names, weights_name=weights_name)
 
 
-def _labels(config: ClassifyConfig, info: CheckpointInfo) -> tuple[str, ...] | None:
-    if config.labels is None:
+def _labels(task: Classify, store: StoreConfig, info: CheckpointInfo) -> tuple[str, ...] | None:
+    if task.labels is None:
         return info.labels
-    data = _read(config.labels, config.input.store)
+    data = _read(task.labels, store)
     if data is None:
-        raise ConfigError(f"--labels {config.labels}: there is no such file")
+        raise ConfigError(f"--labels {task.labels}: there is no such file")
     try:
-        labels = parse_labels(data.decode("utf-8-sig"), config.labels)
+        labels = parse_labels(data.decode("utf-8-sig"), task.labels)
     except ValueError as error:
         raise ConfigError(f"--labels: {error}") from error
     if len(labels) != info.config.num_classes:
         raise ConfigError(
-            f"--labels {config.labels} names {len(labels)} classes, but the network has {info.config.num_classes}"
+            f"--labels {task.labels} names {len(labels)} classes, but the network has {info.config.num_classes}"
         )
     return labels
 

@@ -103,7 +103,7 @@ def build_report(run: Run, status: Status, problems: list[str], reason: str | No
     return Report(
         run_id=run.run_id,
         status=status,
-        identity=run.identity,
+        identity={name: value for name, value in run.identity.items() if name != "labels"},
         run=own,
         output=sum((footer.totals for footer in footers), Totals()),
         ignored=run.plan.ignored,

@@ -5,9 +5,12 @@ them twice. Rows are told apart by their index in the shard: whatever attempt th
 """
 
 import logging
+import mmap
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,7 +21,8 @@ from pipeline.store_errors import StoreError
 
 logger = logging.getLogger(__name__)
 
-# What one collector holds of unfinished slices before it lets one go; that slice is run again in the next pass.
+# What one collector holds of unfinished slices in memory; what comes on top goes to files without names in the folder
+# for temporary files (TMPDIR). Where that is full, a slice is let go, which is run again in the next pass.
 MAX_HELD_BYTES = 512 * 2**20
 
 
@@ -30,6 +34,7 @@ class CollectorState:
         rows: rows that arrived, replays apart.
         failed: rows among them that are failed records.
         replayed_chunks: chunks that were there already.
+        spilled_bytes: rows that were held in temporary files.
         evicted_slices: slices let go because too much was held.
         first_row_at, last_row_at: `time.time()` of the first and the latest chunk.
         fatal: why nothing more can be published; None while all is well.
@@ -39,6 +44,7 @@ class CollectorState:
     rows: int = 0
     failed: int = 0
     replayed_chunks: int = 0
+    spilled_bytes: int = 0
     evicted_slices: int = 0
     first_row_at: float | None = None
     last_row_at: float | None = None
@@ -48,7 +54,7 @@ class CollectorState:
 
 @dataclass(slots=True)
 class _Slice:
-    """What has come of one slice: its chunks, the rows in them, and the chunk that closes it."""
+    """What has come of one slice: its chunks, the rows in them, the memory they take, and the chunk that closes it."""
 
     chunks: list[Chunk] = field(default_factory=list)
     rows: set[int] = field(default_factory=set)
@@ -95,9 +101,8 @@ class Collector:
             self._state.replayed_chunks += 1
         else:
             self._count(fresh)
-            entry.chunks.append(_own(fresh))
             entry.rows.update(fresh.rows.column("row").to_pylist())
-            entry.num_bytes += fresh.rows.nbytes
+            self._keep(fresh, entry)
         if header.slice_rows is not None:
             entry.last = header
         if entry.is_whole:
@@ -114,9 +119,25 @@ class Collector:
         self._state.rows += chunk.rows.num_rows
         self._state.failed += chunk.rows.num_rows - num_ok(chunk.rows)
 
+    def _keep(self, chunk: Chunk, entry: _Slice) -> None:
+        """Takes the chunk's rows over, into memory, or to the disk where too much would be held."""
+        num_bytes = chunk.rows.nbytes
+        if self._held_bytes() + num_bytes > self._max_held_bytes:
+            try:
+                entry.chunks.append(_on_disk(chunk))
+                self._state.spilled_bytes += num_bytes
+                return
+            except OSError as error:
+                logger.warning("rows.not_spilled folder=%s error=%s", tempfile.gettempdir(), error)
+        entry.chunks.append(_in_memory(chunk))
+        entry.num_bytes += num_bytes
+
+    def _held_bytes(self) -> int:
+        return sum(entry.num_bytes for entry in self._slices.values())
+
     def _evict(self, keep: tuple[str, int]) -> None:
         """Lets the largest other slices go while too much is held."""
-        while sum(entry.num_bytes for entry in self._slices.values()) > self._max_held_bytes and len(self._slices) > 1:
+        while self._held_bytes() > self._max_held_bytes and len(self._slices) > 1:
             address = max((a for a in self._slices if a != keep), key=lambda a: self._slices[a].num_bytes)
             del self._slices[address]
             self._closed.add(address)
@@ -155,10 +176,29 @@ def _only_new(chunk: Chunk, seen: set[int]) -> Chunk | None:
     return replace(chunk, rows=chunk.rows.filter(pa.array(new))) if any(new) else None
 
 
-def _own(chunk: Chunk) -> Chunk:
+def _in_memory(chunk: Chunk) -> Chunk:
     """The chunk with its rows copied to this process' heap, so that it does not pin the object store."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, chunk.rows.schema) as writer:
-        writer.write_table(chunk.rows)
-    rows = pa.ipc.open_stream(sink.getvalue()).read_all()
-    return replace(chunk, rows=rows, payload=pa.py_buffer(b""))
+    _write(chunk.rows, sink)
+    return _with_rows(chunk, sink.getvalue())
+
+
+def _on_disk(chunk: Chunk) -> Chunk:
+    """The chunk with its rows in a file that nobody else sees, and that is gone with the chunk or this process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with tempfile.TemporaryFile() as file:
+        _write(chunk.rows, file)
+        file.flush()
+        return _with_rows(chunk, pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def _write(rows: pa.Table, sink: Any) -> None:
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+
+
+def _with_rows(chunk: Chunk, stream: pa.Buffer) -> Chunk:
+    return replace(chunk, rows=pa.ipc.open_stream(stream).read_all(), payload=pa.py_buffer(b""))

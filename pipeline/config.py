@@ -8,6 +8,7 @@ from pipeline.errors import ConfigError, ErrorCode
 from pipeline.names import NameFilter
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
+from pipeline.task import Task
 from pipeline.uris import canonical_uri
 
 InputFormat = Literal["auto", "tar", "parquet", "files"]
@@ -18,6 +19,8 @@ CHUNK_MAX_RECORDS = 128
 # seconds and that two actors end a job together; about one hundred images of 224x224, so a GPU still gets a full pack
 # out of one chunk.
 CHUNK_MAX_BYTES = 16 * 2**20
+# Predicted size of a chunk's output rows at which it ends earlier: feature maps are several times their image's pixels.
+CHUNK_MAX_OUTPUT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ class InferConfig:
         config_json, preprocessor_json: the checkpoint's own description, as text; None where it has none.
         variant: which PVTv2, where no description says it.
         labels: a name for each class; None leaves the column `label` null.
-        top_k: classes in `topk_ids` and `topk_scores`.
+        task: what is asked of the network.
         device: `cpu` or `cuda`.
     """
 
@@ -129,31 +132,29 @@ class InferConfig:
     preprocessor_json: str | None
     variant: str | None
     labels: tuple[str, ...] | None
-    top_k: int
+    task: Task
     device: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig:
-    """One classification run, whole.
+class JobConfig:
+    """One run, whole.
 
     Attributes:
+        task: what is asked of the network for each image.
         weights: canonical URI of the checkpoint, a folder or one file; or `hf://org/name[@revision]`.
         variant: which PVTv2, where the checkpoint has no config that says it.
-        labels: URI of a label file; None takes the checkpoint's.
-        top_k: how many classes `topk_ids` and `topk_scores` hold.
         sizes: what is done with images that are too small or too large.
         max_failed_fraction: failed / listed above which the run exits 6.
         run_id: name of this run's folder in the output.
         dry_run: plan and say what would be done; write nothing.
     """
 
+    task: Task
     input: InputConfig
     output: OutputConfig
     weights: str
     variant: str | None = None
-    labels: str | None = None
-    top_k: int = 5
     sizes: SizePolicy = field(default_factory=SizePolicy)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     max_failed_fraction: float = 0.1
@@ -161,8 +162,6 @@ class ClassifyConfig:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ConfigError(f"--top-k must be at least 1, not {self.top_k}")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ConfigError(f"--max-failed-fraction must lie in 0..1, not {self.max_failed_fraction}")
         if self.run_id is not None and not _is_plain_name(self.run_id):
@@ -171,8 +170,6 @@ class ClassifyConfig:
             )
         if not is_hub(self.weights):
             object.__setattr__(self, "weights", canonical_uri(self.weights))
-        if self.labels is not None:
-            object.__setattr__(self, "labels", canonical_uri(self.labels))
 
 
 def _is_plain_name(text: str) -> bool:

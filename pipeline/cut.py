@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.chunk import STEPS, Chunk, Header
-from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
+from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_OUTPUT_BYTES, CHUNK_MAX_RECORDS
 from pipeline.plan import PlannedShard, Rewrite
 from pipeline.schema import PAYLOAD_COLUMNS, record_schema
 from pipeline.shards.record import Record, ShardEnd
@@ -69,29 +69,28 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
         yield _chunk(header, [], started, shard, config)
         return
     cursor = _Cursor(0, current.row)
-    pending: list[Placed] = []
-    pending_bytes = 0
+    pending = _Pending()
     while isinstance(current, Placed):
-        if not pending and current.row in after_done:
+        if not pending.records and current.row in after_done:
             cursor = _Cursor(after_done[current.row], current.row)
-        pending.append(current)
+        pending.add(current)
         cursor.output_bytes += current.output_bytes
-        pending_bytes += current.chunk_bytes
         following = next(items)
         at_end = isinstance(following, ShardEnd)
         slice_ends = at_end or _next_slice(cursor, current, following, config)
-        if slice_ends or _next_chunk(len(pending), pending_bytes, following):
+        if slice_ends or not pending.takes(following):
             end = at_end and current.row > last_done_row
-            ignored = sum(placed.record.ignored for placed in pending)
+            ignored = sum(placed.record.ignored for placed in pending.records)
             # Where the shard's last slice is done, it has counted what stands behind it.
             ignored += following.ignored if end and isinstance(following, ShardEnd) else 0
-            cursor.drop += [placed.row for placed in pending if placed.dropped]
+            cursor.drop += [placed.row for placed in pending.records if placed.dropped]
             last_row = current.row if slice_ends else None
-            kept = [placed for placed in pending if not placed.dropped]
-            header = cursor.header(shard, pending[0].row, len(kept), last_row=last_row, end=end, ignored=ignored)
+            kept = [placed for placed in pending.records if not placed.dropped]
+            first_row = pending.records[0].row
+            header = cursor.header(shard, first_row, len(kept), last_row=last_row, end=end, ignored=ignored)
             yield _chunk(header, kept, started, shard, config)
             started = time.perf_counter()
-            pending, pending_bytes = [], 0
+            pending = _Pending()
         if slice_ends and isinstance(following, Placed):
             cursor = _Cursor(cursor.slice + 1, following.row)
         current = following
@@ -106,28 +105,26 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
     for rewrite in shard.rewrites:
         started = time.perf_counter()
         header = _rewrite_header(shard, rewrite)
-        pending: list[Placed] = []
-        pending_bytes = 0
+        pending = _Pending()
         for row in rewrite.redo:
             if not isinstance(following, Placed) or following.row != row:
                 return
-            if pending and _next_chunk(len(pending), pending_bytes, following):
-                part = replace(header, first_row=pending[0].row, num_rows=len(pending))
-                yield _chunk(part, pending, started, shard, config)
+            if pending.records and not pending.takes(following):
+                part = replace(header, first_row=pending.records[0].row, num_rows=len(pending.records))
+                yield _chunk(part, pending.records, started, shard, config)
                 started = time.perf_counter()
-                pending, pending_bytes = [], 0
-            pending.append(following)
-            pending_bytes += following.chunk_bytes
+                pending = _Pending()
+            pending.add(following)
             following = next(items)
         last = replace(
             header,
-            first_row=pending[0].row if pending else rewrite.first_row,
-            num_rows=len(pending),
+            first_row=pending.records[0].row if pending.records else rewrite.first_row,
+            num_rows=len(pending.records),
             slice_last_row=rewrite.last_row,
             slice_rows=len(rewrite.redo),
             drop=rewrite.drop,
         )
-        yield _chunk(last, pending, started, shard, config)
+        yield _chunk(last, pending.records, started, shard, config)
 
 
 def _next_slice(cursor: "_Cursor", current: Placed, following: Placed | ShardEnd, config: CutConfig) -> bool:
@@ -139,11 +136,26 @@ def _next_slice(cursor: "_Cursor", current: Placed, following: Placed | ShardEnd
     )
 
 
-def _next_chunk(num_pending: int, pending_bytes: int, following: Placed | ShardEnd) -> bool:
-    """True if the record that follows does not fit into the chunk."""
-    return isinstance(following, Placed) and (
-        num_pending >= CHUNK_MAX_RECORDS or pending_bytes + following.chunk_bytes > CHUNK_MAX_BYTES
-    )
+class _Pending:
+    """The records of the chunk that is being cut."""
+
+    def __init__(self) -> None:
+        self.records: list[Placed] = []
+        self._chunk_bytes = self._output_bytes = 0
+
+    def add(self, placed: Placed) -> None:
+        """Takes one more."""
+        self.records.append(placed)
+        self._chunk_bytes += placed.chunk_bytes
+        self._output_bytes += placed.output_bytes
+
+    def takes(self, following: Placed | ShardEnd) -> bool:
+        """False if the record that follows belongs to another chunk."""
+        return isinstance(following, ShardEnd) or (
+            len(self.records) < CHUNK_MAX_RECORDS
+            and self._chunk_bytes + following.chunk_bytes <= CHUNK_MAX_BYTES
+            and self._output_bytes + following.output_bytes <= CHUNK_MAX_OUTPUT_BYTES
+        )
 
 
 class _Cursor:

@@ -193,8 +193,13 @@ def _check_whole(image: ImageFile, data: bytes) -> None:
 
 
 def _resize_and_turn(rgb: Image.Image, size: NetSize, orientation: int) -> Image.Image:
-    """The image at its net size and upright; turned last, when it has the fewest pixels."""
-    before_turn = _turned((size.width, size.height), orientation)
+    """What the network sees of the image, upright; turned when it has the fewest pixels."""
+    before_turn = _turned(size.resized, orientation)
     if rgb.size != before_turn:
         rgb = rgb.resize(before_turn, Image.Resampling.BICUBIC)
-    return rgb.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else rgb
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    if size.cropped_from is None:
+        return rgb
+    left, top = (round((whole - part) / 2) for whole, part in zip(rgb.size, (size.width, size.height), strict=True))
+    return rgb.crop((left, top, left + size.width, top + size.height))

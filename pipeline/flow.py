@@ -20,7 +20,7 @@ from model.config import PVTv2Config
 from pipeline.chunk import Chunk, map_chunks
 from pipeline.config import InferConfig
 from pipeline.decode_step import decode_chunk
-from pipeline.infer_isolated import IsolatedClassifier
+from pipeline.infer_isolated import IsolatedInferStep
 from pipeline.patience import CHUNK_S, compute_s, given_up_after
 from pipeline.plan import from_table
 from pipeline.processors import Processors
@@ -183,37 +183,37 @@ def _decode(batch: pa.Table, sizes: SizePolicy, careful: bool, tell: Tell) -> pa
 
 
 class _Infer:
-    """The actor around one `Classifier`."""
+    """The actor around one `InferStep`."""
 
     def __init__(self, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
         # Here and not above: the other steps' workers import this file too, and would load torch for nothing.
-        from pipeline.infer import Classifier
+        from pipeline.infer import InferStep
 
-        self._classifier = Classifier(ray.get(weights), config)
+        self._step = InferStep(ray.get(weights), config)
         self._network, self._device, self._tell = network, config.device, tell
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return map_chunks(batch, self._classify)
+        return map_chunks(batch, self._answer)
 
-    def _classify(self, chunk: Chunk) -> Chunk:
+    def _answer(self, chunk: Chunk) -> Chunk:
         patience_s = CHUNK_S + compute_s(self._network, chunk.net_sizes(), self._device)
         with _holding(self._tell, "infer", chunk), given_up_after(patience_s):
-            return self._classifier.classify(chunk)
+            return self._step.infer(chunk)
 
 
 class _CarefulInfer:
-    """The actor around one `IsolatedClassifier`; it loads no torch itself."""
+    """The actor around one `IsolatedInferStep`; it loads no torch itself."""
 
     def __init__(self, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
-        self._classifier = IsolatedClassifier(ray.get(weights), config, network)
+        self._step = IsolatedInferStep(ray.get(weights), config, network)
         self._tell = tell
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return map_chunks(batch, self._classify)
+        return map_chunks(batch, self._answer)
 
-    def _classify(self, chunk: Chunk) -> Chunk:
+    def _answer(self, chunk: Chunk) -> Chunk:
         with _holding(self._tell, "infer", chunk):
-            return self._classifier.classify(chunk)
+            return self._step.infer(chunk)
 
 
 def _holding(tell: Tell, step: str, chunk: Chunk) -> AbstractContextManager[None]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.config import ClassifyConfig
+from pipeline.config import JobConfig
 from pipeline.errors import OutputError
 from pipeline.layout import JOB_FILE
 from pipeline.schema import SCHEMA_VERSION
@@ -15,24 +15,23 @@ from pipeline.store_errors import ExistsError, NotFoundError, StoreError
 from pipeline.uris import join_uri
 
 
-def classify_identity(config: ClassifyConfig, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The identity of a classification output.
+def job_identity(config: JobConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The identity of an output.
 
     Included is whatever changes a row, or which records a slice holds; so two runs over one output either agree on
     all of it or the later is refused. The inputs are not: an output may grow by further inputs.
     """
-    info, labels = checkpoint.info, checkpoint.labels
+    info, sizes = checkpoint.info, asdict(config.sizes)
+    policy = sizes.pop("preprocess")
     return {
-        "job": "classify",
+        **config.task.identity(checkpoint.labels),
         "schema_version": SCHEMA_VERSION,
         "weights_sha256": info.digest,
         "weights_revision": checkpoint.files.revision,
-        "model": asdict(info.config),
-        "labels_sha256": None if labels is None else hashlib.sha256("\n".join(labels).encode()).hexdigest(),
-        "preprocess": {"policy": "native", "mean": list(info.mean), "std": list(info.std)},
-        "sizes": asdict(config.sizes),
+        "model": asdict(checkpoint.network),
+        "preprocess": {"policy": policy, "mean": list(info.mean), "std": list(info.std)},
+        "sizes": sizes,
         "precision": "fp32",
-        "top_k": config.top_k,
         "rows_per_file": config.output.rows_per_file,
         "max_file_mib": config.output.max_file_mib,
         "records": {

@@ -19,8 +19,8 @@ from pipeline.schema import PAYLOAD_COLUMNS, record_schema
 _TRIAL_PX = 64
 
 
-class IsolatedClassifier:
-    """What `Classifier` is, for images one of which may crash the network's process.
+class IsolatedInferStep:
+    """What `InferStep` is, for images one of which may crash the network's process.
 
     A child has answered a blank image before it is given the first real one: a broken device is no image's fault.
     """
@@ -34,8 +34,8 @@ class IsolatedClassifier:
         self._network, self._device = network, config.device
         self._service = IsolatedService(__name__, (weights, config))
 
-    def classify(self, chunk: Chunk) -> Chunk:
-        """The chunk with labels in place of pixels; an image that kills its process or never ends is `infer.crashed`.
+    def infer(self, chunk: Chunk) -> Chunk:
+        """The chunk with answers in place of pixels; an image that kills its process or never ends is `infer.crashed`.
 
         Raises:
             RuntimeError: no child process could be started, or it does not survive rows without pixels.
@@ -60,11 +60,11 @@ class IsolatedClassifier:
 
 def start_service(settings: Any) -> Callable[[pa.Table], pa.Table]:
     """In the child: the function that answers requests, tried out."""
-    from pipeline.infer import Classifier
+    from pipeline.infer import InferStep
 
-    classifier = Classifier(*settings)
-    classifier.classify(_blank_chunk())
-    return lambda table: classifier.classify(Chunk.from_table(table)).rows
+    step = InferStep(*settings)
+    step.infer(_blank_chunk())
+    return lambda table: step.infer(Chunk.from_table(table)).rows
 
 
 def _parts(chunk: Chunk) -> Iterator[Chunk]:

@@ -151,7 +151,7 @@ class CheckedFile(io.FileIO):
     read = io.RawIOBase.read  # type: ignore[assignment]
 
 
-def put(path: str, data: bytes, *, if_absent: bool, if_match: str | None) -> str:
+def put(path: str, data: bytes | memoryview, *, if_absent: bool, if_match: str | None) -> str:
     """Writes a whole file and returns its ETag; both it and its name are on the disk then.
 
     Raises:
@@ -213,7 +213,7 @@ def sweep(path: str) -> int:
     return count
 
 
-def _write(temporary: Path, data: bytes) -> str:
+def _write(temporary: Path, data: bytes | memoryview) -> str:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         view = memoryview(data)

@@ -16,9 +16,9 @@ import pyarrow as pa
 from model.hub import is_hub
 from pipeline.checkpoint import Checkpoint, fetch_checkpoint
 from pipeline.collect import CollectorState
-from pipeline.config import ClassifyConfig
+from pipeline.config import JobConfig
 from pipeline.errors import OutputError
-from pipeline.identity import check_identity, classify_identity, identity_digest, stored_revision
+from pipeline.identity import check_identity, identity_digest, job_identity, stored_revision
 from pipeline.layout import PLAN_FILE, RUNS, new_run_id
 from pipeline.lease import Lease
 from pipeline.listing import Found, Survey
@@ -30,7 +30,7 @@ from pipeline.preflight import preflight
 from pipeline.processors import Processors
 from pipeline.publish import Receipt, SinkConfig
 from pipeline.read import check_input, count_records
-from pipeline.schema import CLASSIFY_COLUMNS, output_schema
+from pipeline.schema import output_schema
 from pipeline.shard_files import by_shard, chain_of
 from pipeline.storage import StoreConfig, list_objects, read
 from pipeline.store_errors import NotFoundError, StoreError
@@ -81,7 +81,7 @@ class Run:
         counters: last state of each collector, receipts apart.
     """
 
-    config: ClassifyConfig
+    config: JobConfig
     run_id: str
     started_at: float
     checkpoint: Checkpoint
@@ -97,7 +97,7 @@ class Run:
     last_row_at: float | None = None
 
 
-def prepare(config: ClassifyConfig, started_at: float, lease: Lease) -> Run:
+def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:
     """Everything that can go wrong before any work: weights, inputs, output, plan.
 
     Args:
@@ -107,15 +107,15 @@ def prepare(config: ClassifyConfig, started_at: float, lease: Lease) -> Run:
     Raises:
         PipelineError, model.errors.CheckpointError: with a sentence that says what to do.
     """
-    output_schema(CLASSIFY_COLUMNS, config.input.keep_columns)
     pinned = stored_revision(config.output.uri, config.output.store) if is_hub(config.weights) else None
     checkpoint = fetch_checkpoint(config, pinned)
-    identity = classify_identity(config, checkpoint)
+    output_schema(config.task.columns(checkpoint.network), config.input.keep_columns)
+    identity = job_identity(config, checkpoint)
     return prepare_with(config, started_at, lease, checkpoint, identity)
 
 
 def prepare_with(
-    config: ClassifyConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
+    config: JobConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
 ) -> Run:
     """The same for a checkpoint that was read already."""
     survey = Survey(config.input, config.output.uri)
@@ -159,7 +159,7 @@ def _stored_digest(output: str, store: StoreConfig, identity: dict[str, Any]) ->
     return identity_digest(identity)
 
 
-def _make_plan(config: ClassifyConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:
+def _make_plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:
     output, store = config.output.uri, config.output.store
     earlier = _earlier_plans(output, store)
     planner = Planner(
@@ -182,7 +182,7 @@ def _make_plan(config: ClassifyConfig, found: Iterable[Found], published: list[P
     return plan
 
 
-def _checked(survey: Survey, config: ClassifyConfig) -> Iterator[Found]:
+def _checked(survey: Survey, config: JobConfig) -> Iterator[Found]:
     """The survey; the first Parquet object that can be read is looked into as it comes by."""
     is_checked = False
     for found in survey:
@@ -285,10 +285,10 @@ def sink_config(run: Run) -> SinkConfig:
     return SinkConfig(
         output=run.config.output.uri,
         store=run.config.output.store,
-        schema=output_schema(CLASSIFY_COLUMNS, run.config.input.keep_columns),
+        schema=output_schema(run.config.task.columns(run.checkpoint.network), run.config.input.keep_columns),
         identity=identity_digest(run.identity),
         run_id=run.run_id,
-        network=run.checkpoint.info.config,
+        network=run.checkpoint.network,
         may_write=run.lease.fence.check,
     )
 

@@ -6,7 +6,6 @@ comes late, from a run that was overtaken, finds its condition broken and change
 lost finds its own nonce and knows that it has written.
 """
 
-import io
 import logging
 import secrets
 import time
@@ -32,6 +31,8 @@ from pipeline.uris import join_uri
 
 logger = logging.getLogger(__name__)
 
+# Rows are put into row groups of about this size, so that neither writing nor reading a file of maps takes all of it.
+_ROW_GROUP_BYTES = 64 * 2**20
 # How often a name may be found in another state than it was just read in; each time somebody else has written.
 _MAX_ROUNDS = 4
 
@@ -124,10 +125,10 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
     name = file_name(last)
     uri = join_uri(config.output, DATA, name)
     try:
-        body = read(uri, config.store, etag=last.overwrites)
+        written = read(uri, config.store, etag=last.overwrites)
     except (NotFoundError, ChangedError):
         return None
-    file = pq.ParquetFile(io.BytesIO(body))
+    file = pq.ParquetFile(pa.BufferReader(written))
     older, before = file.read(), Footer.from_json(file.metadata.metadata[FOOTER_KEY])
     fresh = pa.concat_tables([chunk.rows for chunk in chunks])
     exchanged = {*fresh.column("row").to_pylist(), *last.drop}
@@ -157,7 +158,6 @@ def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> R
     Args:
         awaits: version of the source that may fill it again; None: none may.
     """
-    rows = config.schema.empty_table()
     footer = Footer(
         shard=file.shard,
         hash16=file.hash16,
@@ -176,7 +176,7 @@ def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> R
     uri = join_uri(config.output, DATA, file.file)
     _check_right(config)
     try:
-        etag = put(uri, _to_parquet(rows, footer, config.schema), config.store, if_match=file.etag)
+        etag = put(uri, _empty_parquet(footer, config.schema), config.store, if_match=file.etag)
     except ChangedError:
         there, info = _look(uri, config)
         if there is None or info is None or there.nonce != footer.nonce:
@@ -200,7 +200,8 @@ def num_ok(rows: pa.Table) -> int:
 def _count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, float]) -> Totals:
     ok = num_ok(rows)
     codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
-    seen = rows.filter(pc.equal(rows.column("status"), "ok"))
+    sizes = rows.select(["status", "net_width", "net_height"])
+    seen = sizes.filter(pc.equal(sizes.column("status"), "ok"))
     pixels = pc.sum(pc.multiply(seen.column("net_width").cast(pa.int64()), seen.column("net_height").cast(pa.int64())))
     return Totals(
         listed=rows.num_rows,
@@ -223,7 +224,7 @@ def _macs(rows: pa.Table, network: PVTv2Config) -> int:
 
 def _serialise(
     rows: pa.Table, totals: Totals, own: Totals | None, last: Header, attempt: str, config: SinkConfig
-) -> tuple[Footer, bytes]:
+) -> tuple[Footer, memoryview]:
     """The footer and the bytes of an output file."""
     assert last.slice_last_row is not None
     started = time.perf_counter()
@@ -233,9 +234,9 @@ def _serialise(
     if is_group:
         ids, etags = columns.column("image_id").to_pylist(), columns.column("source_etag").to_pylist()
         version = version_of(zip(ids, etags, strict=True))
-    body = io.BytesIO()
-    with pq.ParquetWriter(body, config.schema, compression="zstd") as writer:
-        writer.write_table(columns)
+    body = pa.BufferOutputStream()
+    with _writer(body, config.schema) as writer:
+        writer.write_table(columns, max(1, columns.num_rows * _ROW_GROUP_BYTES // max(1, columns.nbytes)))
         spent = Totals(seconds={"serialise": time.perf_counter() - started})
         footer = Footer(
             shard=last.shard,
@@ -254,15 +255,28 @@ def _serialise(
             own=None if own is None else own + spent,
         )
         writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
-    return footer, body.getvalue()
+    return footer, _bytes(body)
 
 
-def _to_parquet(rows: pa.Table, footer: Footer, schema: pa.Schema) -> bytes:
-    body = io.BytesIO()
-    with pq.ParquetWriter(body, schema, compression="zstd") as writer:
-        writer.write_table(rows)
+def _empty_parquet(footer: Footer, schema: pa.Schema) -> memoryview:
+    body = pa.BufferOutputStream()
+    with _writer(body, schema) as writer:
+        writer.write_table(schema.empty_table())
         writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
-    return body.getvalue()
+    return _bytes(body)
+
+
+def _writer(body: pa.BufferOutputStream, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer for rows of a job; features have neither values that repeat nor bounds that help to skip them."""
+    flat: list[str] | bool = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    if "embedding" not in schema.names:
+        flat = True
+    return pq.ParquetWriter(body, schema, compression="zstd", use_dictionary=flat, write_statistics=flat)
+
+
+def _bytes(body: pa.BufferOutputStream) -> memoryview:
+    """What was written, without a copy. Arrow's own view is of signed bytes, which equal no others."""
+    return memoryview(body.getvalue()).cast("B")
 
 
 def _look(uri: str, config: SinkConfig) -> tuple[Footer | None, ObjectInfo | None]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from model.config import PVTv2Config
 from pipeline.chunk import Chunk
 from pipeline.config import InputConfig
 from pipeline.cut import CutConfig, Placed, cut_rewrites, cut_slices
@@ -20,6 +21,7 @@ from pipeline.shards.tar import read_tar
 from pipeline.sizes import NetSize, SizePolicy, net_size
 from pipeline.storage import open_reader
 from pipeline.store_errors import ChangedError, NotFoundError, StoreError
+from pipeline.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class ReadConfig:
     Attributes:
         input: globs, columns and the store.
         rows_per_file, max_file_bytes: where slices end.
-        row_bytes: predicted size of one output row without its kept columns.
+        task, network: what the job gives for each image; it decides the size of its rows.
         sizes: what becomes of small and large images; it decides their decoded size.
         pass_number: which pass of the run this is.
         last_pass: sources that cannot be read become failed rows; before the last pass they are left for the next.
@@ -40,7 +42,8 @@ class ReadConfig:
     input: InputConfig
     rows_per_file: int
     max_file_bytes: int
-    row_bytes: int
+    task: Task
+    network: PVTv2Config
     sizes: SizePolicy
     pass_number: int
     last_pass: bool
@@ -172,13 +175,14 @@ def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> 
 
 def _place(row: int, record: Record, config: ReadConfig, *, dropped: bool = False) -> Placed:
     """The record with its sizes. A chunk carries it encoded, then decoded: the larger of the two is what counts."""
-    num_bytes = 0
+    num_bytes, net = 0, None
     if record.data is not None and record.failure is None:
         size = probe_size(record.data)
-        net = None if size is None else net_size(*size, config.sizes)
-        num_bytes = max(len(record.data), 3 * net.width * net.height if isinstance(net, NetSize) else 0)
+        allowed = None if size is None else net_size(*size, config.sizes)
+        net = allowed if isinstance(allowed, NetSize) else None
+        num_bytes = max(len(record.data), 0 if net is None else 3 * net.width * net.height)
     texts = (record.key, record.true_label, *record.kept)
-    output_bytes = config.row_bytes + sum(len(text) for text in texts if text is not None)
+    output_bytes = config.task.row_bytes(config.network, net) + sum(len(text) for text in texts if text is not None)
     return Placed(row, record, num_bytes, output_bytes, dropped)
 
 

@@ -39,6 +39,18 @@ CLASSIFY_COLUMNS = pa.schema(
     ]
 )
 
+
+def embedding_field(num_channels: int, dtype: pa.DataType) -> pa.Field:
+    """The column `embedding`: the mean of the last map, of a fixed length; null in failed rows."""
+    return pa.field("embedding", pa.list_(dtype, num_channels))
+
+
+def stage_field(stage: int, dtype: pa.DataType) -> pa.Field:
+    """The column `stage1` to `stage4`: a map's shape (channels, height, width) and its values in that order."""
+    columns = [pa.field("shape", pa.list_(pa.int32(), 3)), pa.field("data", pa.large_list(dtype))]
+    return pa.field(f"stage{stage}", pa.struct(columns))
+
+
 # Where a record's bytes lie in its chunk's payload; dropped by the infer step.
 PAYLOAD_COLUMNS = pa.schema([pa.field("payload_offset", pa.int64()), pa.field("payload_length", pa.int64())])
 

@@ -12,18 +12,24 @@ MIN_SIDE_PX = 32
 MAX_SOURCE_PIXELS = 2**27
 """An image of more pixels is not decoded, whatever the policy: a few hundred bytes may claim gigabytes."""
 
+IMAGENET_RESIZE_PX, IMAGENET_CROP_PX = 248, 224
+"""The shorter side before the crop, and the crop's side: 224 is nine tenths of 248, rounded down."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SizePolicy:
     """What is done with images that the network cannot, or should not, see at their own size.
 
     Attributes:
+        preprocess: `native` for each image's own size; `imagenet` for the protocol of published accuracies: the shorter
+            side at 248 px, then the 224x224 px at the centre. There the other rules have nothing to say.
         min_side_px: fixed; a field because it decides rows, as the others do.
         max_image_pixels: most pixels that the network sees.
         small_images: a side under `min_side_px`: `upscale` until the shorter side has it, or `reject`.
         large_images: more than `max_image_pixels`: `downscale` to the largest size that has no more, or `reject`.
     """
 
+    preprocess: Literal["native", "imagenet"] = "native"
     min_side_px: int = field(default=MIN_SIDE_PX, init=False)
     max_image_pixels: int = 2048 * 2048
     small_images: Literal["upscale", "reject"] = "upscale"
@@ -36,11 +42,22 @@ class SizePolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetSize:
-    """The size that the network sees, and the factor to it from the native size: 1.0 unless resized."""
+    """The size that the network sees.
+
+    Attributes:
+        scale: factor from the native size: 1.0 unless resized.
+        cropped_from: (width, height) of the resized image of which the network sees the centre; None: all of it.
+    """
 
     width: int
     height: int
     scale: float = 1.0
+    cropped_from: tuple[int, int] | None = None
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(width, height) of the whole image, resized."""
+        return self.cropped_from or (self.width, self.height)
 
 
 def net_size(width: int, height: int, policy: SizePolicy) -> NetSize | Failure:
@@ -55,6 +72,8 @@ def net_size(width: int, height: int, policy: SizePolicy) -> NetSize | Failure:
     if width * height > MAX_SOURCE_PIXELS:
         return Failure(too_large, f"{size} is more than the {MAX_SOURCE_PIXELS} px that are ever decoded")
     shorter = min(width, height)
+    if policy.preprocess == "imagenet":
+        return _imagenet_size(width, height)
     if shorter < MIN_SIDE_PX:
         if policy.small_images == "reject":
             return Failure(too_small, f"{size} has {small_side}")
@@ -71,3 +90,14 @@ def net_size(width: int, height: int, policy: SizePolicy) -> NetSize | Failure:
             return Failure(too_large, f"{size} is more than {limit} px; reduced, it has {small_side}")
         return NetSize(width=net_width, height=net_height, scale=math.sqrt(limit / (width * height)))
     return NetSize(width=width, height=height)
+
+
+def _imagenet_size(width: int, height: int) -> NetSize | Failure:
+    """Rounded as torchvision's Resize does: the longer side down."""
+    shorter = min(width, height)
+    resized = (IMAGENET_RESIZE_PX * width // shorter, IMAGENET_RESIZE_PX * height // shorter)
+    if resized[0] * resized[1] > MAX_SOURCE_PIXELS:
+        enlarged = f"enlarged to a side of {IMAGENET_RESIZE_PX} px, it is more than {MAX_SOURCE_PIXELS} px"
+        return Failure(ErrorCode.IMAGE_TOO_SMALL, f"{width}x{height} px; {enlarged}")
+    side = IMAGENET_CROP_PX
+    return NetSize(width=side, height=side, scale=IMAGENET_RESIZE_PX / shorter, cropped_from=resized)

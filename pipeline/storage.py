@@ -162,7 +162,9 @@ def open_reader(uri: str, config: StoreConfig, *, size: int, etag: str | None, r
     return io.BufferedReader(BlockReader(size, fetch, fetch_once if read_ahead else None), _BUFFER_BYTES)
 
 
-def put(uri: str, data: bytes, config: StoreConfig, *, if_absent: bool = False, if_match: str | None = None) -> str:
+def put(
+    uri: str, data: bytes | memoryview, config: StoreConfig, *, if_absent: bool = False, if_match: str | None = None
+) -> str:
     """Writes a whole object by one request and returns its ETag.
 
     A conditional write whose first answer was lost finds its own bytes under the name when it is asked again; that
@@ -245,7 +247,7 @@ def _gone_or_changed(uri: str, config: StoreConfig) -> Iterator[None]:
         raise
 
 
-def _etag_of_same(uri: str, data: bytes, config: StoreConfig) -> str | None:
+def _etag_of_same(uri: str, data: bytes | memoryview, config: StoreConfig) -> str | None:
     """The ETag of the object under a name, if it has these bytes."""
     there = head(uri, _once(config))
     if there is None or there.size != len(data):

@@ -24,7 +24,7 @@ PLACES = {
     "huggingface_hub": {"model/hub.py"},
     "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
     "argparse": {"jobs/", "model/pickled.py"},  # there, a class that training states hold
-    "torch": {"model/", "pipeline/infer.py"},
+    "torch": {"model/", "pipeline/infer.py", "pipeline/answers.py"},
     "safetensors": {"model/"},
 }
 
@@ -66,5 +66,5 @@ def test_no_job_shares_its_name_with_a_library() -> None:
 
 def test_a_driver_starts_without_loading_torch() -> None:
     """It would cost every run, and every mistake in a flag, seconds and 200 MB for nothing."""
-    code = "import sys, jobs.classify; sys.exit('torch' in sys.modules)"
+    code = "import sys, jobs.classify, jobs.extract_features; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -119,11 +119,11 @@ def on_warm_ray(warm_ray: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def run_here(on_warm_ray: None, capfd: pytest.CaptureFixture) -> Callable[..., Result]:
-    """Runs the classify command in this process, on a Ray that is up: all of it but Python's and Ray's own start."""
+    """Runs a command in this process, on a Ray that is up: all of it but Python's and Ray's own start."""
 
-    def run(*arguments: object) -> Result:
+    def run(*arguments: object, command: Callable[..., dict[str, Any]] = classify) -> Result:
         capfd.readouterr()
-        code = run_command(classify, [str(argument) for argument in arguments])
+        code = run_command(command, [str(argument) for argument in arguments])
         out, err = capfd.readouterr()
         return Result(code, json.loads(out.splitlines()[-1]), out, err)
 

@@ -10,29 +10,28 @@ from contextlib import contextmanager
 
 import pytest
 
-from jobs import cli
-from jobs.cli import (
+from jobs import progress
+from jobs.cli import configure_logging, output_lease, run_command, verdict
+from jobs.flags import (
     EXIT_CODES,
-    ProgressDisplay,
     compute_config,
-    configure_logging,
     input_config,
+    job_config,
     make_parser,
     output_config,
-    output_lease,
-    run_command,
     size_policy,
-    verdict,
 )
+from jobs.progress import ProgressDisplay
 from model.errors import CheckpointError
 from pipeline import errors
 from pipeline.account import Totals
-from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
+from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.names import NameFilter
 from pipeline.report import Report, Seconds
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
+from pipeline.task import Classify
 from pipeline.watch import Progress
 
 REQUIRED = ("--input", "/in", "--output", "/out", "--weights", "/w")
@@ -58,11 +57,9 @@ def test_flags_that_are_not_given_are_the_configs_own_defaults():
     assert output_config(flags) == OutputConfig(uri="/out")
     assert compute_config(flags) == ComputeConfig()
     assert size_policy(flags) == SizePolicy()
-    config = ClassifyConfig(
-        input=input_config(flags), output=output_config(flags), weights=flags.weights, variant=flags.variant,
-        labels=flags.labels, max_failed_fraction=flags.max_failed_fraction, run_id=flags.run_id, dry_run=flags.dry_run,
-    )  # fmt: skip
-    assert config == ClassifyConfig(input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights="/w")
+    assert job_config(flags, Classify()) == JobConfig(
+        task=Classify(), input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights="/w"
+    )
 
 
 def test_every_flag_of_the_input_has_its_place():
@@ -287,7 +284,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -87,7 +87,7 @@ def test_the_lease_is_held_while_the_run_works_and_given_back_after_it(run, outp
         seen.append(record(output))
         raise cli.PipelineError("enough")
 
-    monkeypatch.setattr("jobs.classify.execute", work)
+    monkeypatch.setattr("jobs.cli.execute", work)
     assert run("--run-id", "mine")[0] == 1
     assert [(lease.state, lease.run_id) for lease in seen] == [("held", "mine")]
     assert (record(output).state, record(output).run_id) == ("released", "mine")
@@ -101,8 +101,8 @@ def test_a_run_whose_lease_is_taken_ends_with_exit_9_and_says_who_has_it(run, ou
         write(output, foreign())
         time.sleep(30)
 
-    monkeypatch.setattr("jobs.classify.output_lease", make)
-    monkeypatch.setattr("jobs.classify.execute", work)
+    monkeypatch.setattr("jobs.cli.output_lease", make)
+    monkeypatch.setattr("jobs.cli.execute", work)
     started = time.monotonic()
     code, summary = run()
     assert code == 9

@@ -9,10 +9,11 @@ import duckdb
 import pytest
 
 from pipeline import flow, sink, watch
-from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
+from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.lease import Lease
 from pipeline.prepare import prepare
 from pipeline.run import execute
+from pipeline.task import Classify
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -56,7 +57,8 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
 
     def run(rows_per_file, **compute):
         output = tmp_path / "out"
-        config = ClassifyConfig(
+        config = JobConfig(
+            task=Classify(),
             input=InputConfig(uris=(str(photos),)),
             output=OutputConfig(uri=str(output), rows_per_file=rows_per_file),
             weights=str(tiny_weights),

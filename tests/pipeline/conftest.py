@@ -16,12 +16,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from model.config import VARIANTS
 from pipeline.chunk import STEPS, Chunk, Header
 from pipeline.config import InputConfig
 from pipeline.read import ReadConfig
 from pipeline.schema import CLASSIFY_COLUMNS, record_schema
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
+from pipeline.task import Classify
 from pipeline.uris import canonical_uri
 
 
@@ -60,7 +62,8 @@ def read_config() -> Callable[..., ReadConfig]:
 
     def make(**changes) -> ReadConfig:
         config = ReadConfig(
-            input=InputConfig(uris=("/nowhere",)), rows_per_file=4, max_file_bytes=2**30, row_bytes=256,
+            input=InputConfig(uris=("/nowhere",)), rows_per_file=4, max_file_bytes=2**30, task=Classify(),
+            network=VARIANTS["b0"],
             sizes=SizePolicy(), pass_number=1, last_pass=False,
         )  # fmt: skip
         return replace(config, **changes)

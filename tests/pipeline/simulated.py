@@ -21,17 +21,19 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.chunk import Chunk, set_columns
 from pipeline.close import close
 from pipeline.collect import Collector
-from pipeline.config import ClassifyConfig, InputConfig, OutputConfig
+from pipeline.config import InputConfig, JobConfig, OutputConfig
 from pipeline.emptying import empty_files, empty_late_files
-from pipeline.identity import claim_identity, classify_identity
+from pipeline.identity import claim_identity, job_identity
 from pipeline.prepare import Run, missing, refresh, sink_config
 from pipeline.read import ReadConfig, read_shard
 from pipeline.report import Report
 from pipeline.run import write_plan
 from pipeline.schema import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
+from pipeline.task import Classify
 
 CHECKPOINT = Checkpoint(
     files=CheckpointFiles(weights=b"", config_json=None, preprocessor_json=None), labels=None, load_s=0.0,
+    network=VARIANTS["b0"],
     info=CheckpointInfo(
         config=VARIANTS["b0"], labels=None, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), digest="d" * 64,
         naming=NAMINGS[0], base="",
@@ -66,13 +68,14 @@ class SimulatedRun:
     """
 
     def __init__(self, source: Path, output: Path, number: int, rows_per_file: int = 3, **options: Any) -> None:
-        self.config = ClassifyConfig(
+        self.config = JobConfig(
+            task=Classify(),
             input=InputConfig(uris=(str(source),)),
             output=OutputConfig(uri=str(output), rows_per_file=rows_per_file, **options),
             weights="/weights",
             run_id=f"run-{number:04d}",
         )
-        identity = classify_identity(self.config, CHECKPOINT)
+        identity = job_identity(self.config, CHECKPOINT)
         self.run: Run = prepare.prepare_with(self.config, time.time(), _NoLease(), CHECKPOINT, identity)
 
     def begin(self) -> None:
@@ -111,7 +114,8 @@ class SimulatedRun:
             input=self.config.input,
             rows_per_file=self.config.output.rows_per_file,
             max_file_bytes=2**30,
-            row_bytes=256,
+            task=self.config.task,
+            network=CHECKPOINT.network,
             sizes=self.config.sizes,
             pass_number=number,
             last_pass=last,

@@ -15,10 +15,11 @@ from model.sources import CheckpointFiles
 from model.weights import parse_checkpoint, save_checkpoint
 from pipeline import checkpoint
 from pipeline.checkpoint import fetch_checkpoint
-from pipeline.config import ClassifyConfig, InputConfig, OutputConfig
+from pipeline.config import InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError
 from pipeline.storage import StoreConfig, delete, put
 from pipeline.store_errors import DeniedError
+from pipeline.task import Classify
 from pipeline.uris import canonical_uri, join_uri
 
 STORE = StoreConfig()
@@ -49,9 +50,15 @@ def write(folder, files):
     return folder
 
 
-def fetch(weights, **changes):
+def fetch(weights, labels=None, **changes):
     return fetch_checkpoint(
-        ClassifyConfig(input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights=weights, **changes)
+        JobConfig(
+            task=Classify(labels=labels),
+            input=InputConfig(uris=("/in",)),
+            output=OutputConfig(uri="/out"),
+            weights=weights,
+            **changes,
+        )
     )
 
 
@@ -224,6 +231,8 @@ def test_a_model_of_the_hub_without_a_revision_is_the_one_that_the_output_began_
         return CheckpointFiles(weights=files["model.safetensors"], revision="org/name@abc", **texts)
 
     monkeypatch.setattr(checkpoint, "read_hub", read_hub)
-    config = ClassifyConfig(input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights=weights)
+    config = JobConfig(
+        task=Classify(), input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights=weights
+    )
     assert fetch_checkpoint(config, pinned).files.revision == "org/name@abc"
     assert asked == [asked_for]

@@ -1,5 +1,7 @@
+import errno
 import itertools
 import random
+import tempfile
 
 import pyarrow.parquet as pq
 import pytest
@@ -140,7 +142,34 @@ def test_a_store_that_refuses_is_fatal_and_said(collector, answered_chunk, monke
     assert "no space left" in collector.state().fatal
 
 
-def test_what_is_held_is_bounded_and_the_slice_let_go_is_not_half_published(tmp_path, answered_chunk):
+def test_what_is_too_much_for_memory_waits_on_the_disk_and_is_published_the_same(tmp_path, answered_chunk, monkeypatch):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    chunks = [
+        answered_chunk(row, 2, slice_rows=8 if row == 6 else None, failed=(3,), end=row == 6) for row in range(0, 8, 2)
+    ]
+    tables = {}
+    for max_held_bytes in (2**30, 2 * chunks[0].rows.nbytes, 0):
+        folder = tmp_path / str(max_held_bytes)
+        collector = make_collector(folder, max_held_bytes=max_held_bytes)
+        for chunk in chunks:
+            collector.add(chunk.to_table())
+            assert collector._held_bytes() <= max_held_bytes
+        tables[max_held_bytes] = pq.read_table(folder / "data" / LAST)
+        state = collector.state()
+        assert (state.evicted_slices, state.rows, state.failed) == (0, 8, 1)
+        assert (state.spilled_bytes == 0) == (max_held_bytes == 2**30)
+        assert list(spool.iterdir()) == []  # their files have no names
+    expected, *found = tables.values()
+    assert [table.equals(expected) for table in found] == [True, True]
+
+
+def test_where_the_disk_is_full_too_a_slice_is_let_go_and_not_half_published(tmp_path, answered_chunk, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     collector = make_collector(tmp_path, max_held_bytes=1)
     collector.add(answered_chunk(0, 2).to_table())
     collector.add(answered_chunk(10, 2, slice_number=1, slice_first_row=10).to_table())

@@ -4,14 +4,15 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
-from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
+from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError
+from pipeline.task import Classify
 
 INPUT, OUTPUT = InputConfig(uris=("/in",)), OutputConfig(uri="/out")
 
 
 def classify(**changes):
-    return ClassifyConfig(**{"input": INPUT, "output": OUTPUT, "weights": "/weights"} | changes)
+    return JobConfig(**{"task": Classify(), "input": INPUT, "output": OUTPUT, "weights": "/weights"} | changes)
 
 
 def test_uris_become_canonical_and_inputs_are_named_once(tmp_path, monkeypatch):
@@ -19,9 +20,7 @@ def test_uris_become_canonical_and_inputs_are_named_once(tmp_path, monkeypatch):
     config = InputConfig(uris=("in", f"{tmp_path}/in/", "s3://bucket/x/", f"file://{tmp_path}/in", "s3://bucket/x"))
     assert config.uris == (f"file://{tmp_path}/in", "s3://bucket/x")
     assert OutputConfig(uri="out/").uri == f"file://{tmp_path}/out"
-    job = classify(weights="w", labels="l.txt")
-    assert (job.weights, job.labels) == (f"file://{tmp_path}/w", f"file://{tmp_path}/l.txt")
-    assert classify().labels is None
+    assert classify(weights="w").weights == f"file://{tmp_path}/w"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +37,6 @@ def test_uris_become_canonical_and_inputs_are_named_once(tmp_path, monkeypatch):
         (lambda: OutputConfig(uri=""), "empty path"),
         (lambda: ComputeConfig(num_actors=(0, 1)), "--num-actors"),
         (lambda: ComputeConfig(num_actors=(3, 2)), "--num-actors"),
-        (lambda: classify(top_k=0), "--top-k"),
         (lambda: classify(max_failed_fraction=-0.1), "--max-failed-fraction"),
         (lambda: classify(max_failed_fraction=1.1), "--max-failed-fraction"),
         (lambda: classify(max_failed_fraction=float("nan")), "--max-failed-fraction"),
@@ -74,5 +72,5 @@ def test_the_smallest_values_work(edge):
     assert InputConfig(uris=("/in",), **edge)
     assert OutputConfig(uri="/out", rows_per_file=1, max_file_mib=1)
     assert ComputeConfig(num_actors=(1, 1))
-    assert classify(top_k=1, max_failed_fraction=0)
+    assert classify(max_failed_fraction=0)
     assert classify(max_failed_fraction=1)

@@ -422,3 +422,30 @@ def test_photos_are_exactly_pillows(test_data):
         data = path.read_bytes()
         assert np.array_equal(decoded(data).pixels, pillow(data))
         assert probe_size(data) == Image.open(io.BytesIO(data)).size
+
+
+# The published protocol.
+
+
+@pytest.mark.parametrize(("width", "height"), [(300, 270), (271, 333), (500, 375), (60, 90), (248, 248)])
+def test_the_published_protocol_resizes_the_shorter_side_and_cuts_out_the_centre(width, height):
+    """As torchvision's Resize(248, bicubic) and CenterCrop(224) do on a Pillow image."""
+    image = picture(width, height)
+    found = decoded(encode(image, "PNG"), SizePolicy(preprocess="imagenet"))
+    short = min(width, height)
+    size = (248, int(248 * height / short)) if width == short else (int(248 * width / short), 248)
+    resized = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = round((size[0] - 224) / 2.0), round((size[1] - 224) / 2.0)
+    assert np.array_equal(found.pixels, np.asarray(resized.crop((left, top, left + 224, top + 224))))
+    assert (found.width, found.height, found.scale) == (width, height, 248 / short)
+
+
+def test_the_published_protocol_crops_what_stands_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = picture(300, 261)
+    turned = decoded(encode(image, "PNG", exif=exif), SizePolicy(preprocess="imagenet"))
+    upright = decoded(encode(image.transpose(Image.Transpose.ROTATE_270), "PNG"), SizePolicy(preprocess="imagenet"))
+    assert (turned.width, turned.height) == (261, 300)
+    # Columns and rows are resized in the other order, each rounded and clipped; a crop one row off differs by ten.
+    assert np.abs(turned.pixels.astype(int) - upright.pixels).mean() < 0.5

@@ -11,7 +11,7 @@ from model.rename import NAMINGS
 from model.sources import CheckpointFiles
 from pipeline import identity
 from pipeline.checkpoint import Checkpoint
-from pipeline.config import ClassifyConfig, ComputeConfig, InputConfig, OutputConfig
+from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import OutputError
 from pipeline.identity import check_identity, claim_identity, identity_digest, stored_revision
 from pipeline.layout import JOB_FILE
@@ -19,6 +19,7 @@ from pipeline.names import NameFilter
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig, put, read
 from pipeline.store_errors import NotFoundError
+from pipeline.task import Classify, ExtractFeatures
 from pipeline.uris import canonical_uri, join_uri
 
 STORE = StoreConfig()
@@ -26,18 +27,22 @@ INFO = CheckpointInfo(
     config=VARIANTS["b0"], labels=None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), digest="d" * 64,
     naming=NAMINGS[0], base="",
 )  # fmt: skip
-CONFIG = ClassifyConfig(
-    input=InputConfig(uris=("/in",), keep_columns=("caption",)), output=OutputConfig(uri="/out"), weights="/weights"
+CONFIG = JobConfig(
+    task=Classify(),
+    input=InputConfig(uris=("/in",), keep_columns=("caption",)),
+    output=OutputConfig(uri="/out"),
+    weights="/weights",
 )
 NAMES = ("cat", "dog")
 
 
-def classify_identity(config, info, labels, revision=None):
+def job_identity(config, info, labels, revision=None):
     files = CheckpointFiles(weights=b"", config_json=None, preprocessor_json=None, revision=revision)
-    return identity.classify_identity(config, Checkpoint(files=files, info=info, labels=labels, load_s=0.0))
+    network = config.task.network(info.config)
+    return identity.job_identity(config, Checkpoint(files=files, info=info, network=network, labels=labels, load_s=0.0))
 
 
-EXPECTED = classify_identity(CONFIG, INFO, NAMES)
+EXPECTED = job_identity(CONFIG, INFO, NAMES)
 
 
 @pytest.fixture
@@ -53,7 +58,8 @@ def with_input(**changes):
 @pytest.mark.parametrize(
     ("config", "setting"),
     [
-        (replace(CONFIG, top_k=4), "top_k"),
+        (replace(CONFIG, task=Classify(top_k=4)), "top_k"),
+        (replace(CONFIG, sizes=SizePolicy(preprocess="imagenet")), "preprocess.policy"),
         (replace(CONFIG, sizes=SizePolicy(max_image_pixels=2000)), "sizes.max_image_pixels"),
         (replace(CONFIG, sizes=SizePolicy(small_images="reject")), "sizes.small_images"),
         (replace(CONFIG, sizes=SizePolicy(large_images="reject")), "sizes.large_images"),
@@ -67,7 +73,7 @@ def with_input(**changes):
     ],
 )
 def test_a_setting_that_changes_rows_is_part_of_it_and_named_where_it_differs(folder, config, setting):
-    other = classify_identity(config, INFO, NAMES)
+    other = job_identity(config, INFO, NAMES)
     assert identity_digest(other) != identity_digest(EXPECTED)
     claim_identity(folder, STORE, EXPECTED)
     with pytest.raises(OutputError) as raised:
@@ -75,6 +81,17 @@ def test_a_setting_that_changes_rows_is_part_of_it_and_named_where_it_differs(fo
     message = str(raised.value)
     assert message.startswith(f"{folder} holds the results of another job; it differs in: {setting} (")
     assert message.count(" there, ") == 1
+
+
+def test_an_output_of_labels_takes_no_features(folder):
+    claim_identity(folder, STORE, EXPECTED)
+    with pytest.raises(OutputError, match=r'job \("classify" there, "extract_features" now\)'):
+        check_identity(folder, STORE, job_identity(replace(CONFIG, task=ExtractFeatures()), INFO, None))
+
+
+def test_the_names_of_the_classes_stand_in_the_output_for_those_who_evaluate_it():
+    assert EXPECTED["labels"] == list(NAMES)
+    assert job_identity(CONFIG, INFO, None)["labels"] is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +107,7 @@ def test_a_setting_that_changes_rows_is_part_of_it_and_named_where_it_differs(fo
     ],
 )
 def test_the_network_and_the_names_of_its_classes_are_part_of_it(loaded, names):
-    assert identity_digest(classify_identity(CONFIG, loaded, names)) != identity_digest(EXPECTED)
+    assert identity_digest(job_identity(CONFIG, loaded, names)) != identity_digest(EXPECTED)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +117,13 @@ def test_the_network_and_the_names_of_its_classes_are_part_of_it(loaded, names):
         with_input(store=StoreConfig(endpoint_url="http://elsewhere")),
         replace(CONFIG, output=OutputConfig(uri="/moved")),
         replace(CONFIG, weights="/copy"),
-        replace(CONFIG, labels="/file/with/the/same/names"),
+        replace(CONFIG, task=Classify(labels="/file/with/the/same/names")),
         replace(CONFIG, compute=ComputeConfig(device="cuda", num_actors=(2, 3), max_passes=9)),
         replace(CONFIG, max_failed_fraction=0.5, run_id="x", dry_run=True),
     ],
 )
 def test_where_things_are_and_who_computes_is_no_part_of_it(config):
-    assert classify_identity(config, INFO, NAMES) == EXPECTED
+    assert job_identity(config, INFO, NAMES) == EXPECTED
 
 
 def test_a_claimed_output_can_be_claimed_and_checked_again(root):
@@ -126,7 +143,7 @@ def test_an_output_that_has_none_yet_says_so(root):
 def test_of_two_runs_that_claim_at_the_same_time_the_later_must_agree_or_is_refused(root):
     """Both have found none when they were prepared; the store decides."""
     claim_identity(root, STORE, EXPECTED)
-    other = classify_identity(replace(CONFIG, top_k=4), INFO, NAMES)
+    other = job_identity(replace(CONFIG, task=Classify(top_k=4)), INFO, NAMES)
     with pytest.raises(OutputError, match=r"top_k \(5 there, 4 now\)"):
         claim_identity(root, STORE, other)
     check_identity(root, STORE, EXPECTED)
@@ -135,7 +152,9 @@ def test_of_two_runs_that_claim_at_the_same_time_the_later_must_agree_or_is_refu
 def test_every_difference_is_named_once_and_long_values_are_shortened(folder):
     claim_identity(folder, STORE, EXPECTED)
     names = NameFilter(include=tuple(f"folder-{i}/*.jpg" for i in range(20)))
-    other = classify_identity(replace(with_input(names=names), top_k=1), replace(INFO, digest="e" * 64), NAMES)
+    other = job_identity(
+        replace(with_input(names=names), task=Classify(top_k=1)), replace(INFO, digest="e" * 64), NAMES
+    )
     with pytest.raises(OutputError) as raised:
         check_identity(folder, STORE, other)
     message = str(raised.value)
@@ -168,8 +187,8 @@ def test_the_digest_does_not_hang_on_the_order_of_the_settings():
 
 def test_weights_of_the_hub_are_pinned_to_the_commit_that_the_output_began_with(folder):
     assert stored_revision(folder, STORE) is None
-    claim_identity(folder, STORE, classify_identity(CONFIG, INFO, NAMES, "org/name@abc"))
+    claim_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
     assert stored_revision(folder, STORE) == "org/name@abc"
-    check_identity(folder, STORE, classify_identity(CONFIG, INFO, NAMES, "org/name@abc"))
+    check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
     with pytest.raises(OutputError, match=r'weights_revision \("org/name@abc" there, "org/name@def" now\)'):
-        check_identity(folder, STORE, classify_identity(CONFIG, INFO, NAMES, "org/name@def"))
+        check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@def"))

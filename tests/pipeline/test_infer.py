@@ -1,6 +1,7 @@
 """A tiny real network turns chunks of pixels into rows; only the device's memory is made up where it must run out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,9 @@ from model.random_weights import random_weights
 from model.weights import save_checkpoint
 from pipeline import infer
 from pipeline.config import InferConfig
-from pipeline.infer import Classifier
+from pipeline.infer import InferStep
 from pipeline.schema import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
+from pipeline.task import Classify, ExtractFeatures
 from tests.chunks import decoded_chunk, pixels
 
 NETWORK = PVTv2Config(
@@ -37,13 +39,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def classifier(checkpoint):
-    """(changes of the config) -> a classifier."""
+    """(labels, top_k) -> the step that classifies."""
 
-    def make(**changes):
+    def make(labels=LABELS, top_k=3):
         (weights, config_json, preprocessor_json), _ = checkpoint
-        config = {"labels": LABELS, "top_k": 3} | changes
         described = {"config_json": config_json.decode(), "preprocessor_json": preprocessor_json.decode()}
-        return Classifier(weights, InferConfig(**described, variant=None, device="cpu", **config))
+        task = Classify(top_k=top_k)
+        return InferStep(weights, InferConfig(**described, variant=None, labels=labels, task=task, device="cpu"))
 
     threads = torch.get_num_threads()
     yield make
@@ -63,7 +65,7 @@ def scores_alone(model, image):
 def test_images_of_mixed_sizes_are_classified_as_each_alone(classifier, checkpoint):
     sizes = [(40, 36), (64, 32), (40, 36), (33, 90), (64, 32), (128, 100)]
     images = [pixels(*size, seed) for seed, size in enumerate(sizes)]
-    rows = classifier(top_k=10).classify(decoded_chunk(*images)).rows.to_pylist()
+    rows = classifier(top_k=10).infer(decoded_chunk(*images)).rows.to_pylist()
     for image, row in zip(images, rows, strict=True):
         expected = scores_alone(checkpoint[1], image)
         best = expected.argsort(descending=True)
@@ -79,7 +81,7 @@ def test_packs_smaller_than_a_chunk_change_nothing(classifier, checkpoint):
     images = [pixels(40 + 4 * (seed % 3), 36, seed) for seed in range(9)]
     whole, in_packs = classifier(), classifier()
     in_packs.token_budget = 200  # two images each
-    expected, found = (each.classify(decoded_chunk(*images)).rows.to_pylist() for each in (whole, in_packs))
+    expected, found = (each.infer(decoded_chunk(*images)).rows.to_pylist() for each in (whole, in_packs))
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(other.pop("topk_scores"), one.pop("topk_scores"), rtol=0, atol=1e-6)
         np.testing.assert_allclose(other.pop("score"), one.pop("score"), rtol=0, atol=1e-6)
@@ -88,7 +90,7 @@ def test_packs_smaller_than_a_chunk_change_nothing(classifier, checkpoint):
 
 def test_an_answered_chunk_has_the_jobs_columns_behind_its_own_and_no_pixels(classifier):
     before = decoded_chunk(pixels(40, 36), "decode.corrupt")
-    after = classifier().classify(before)
+    after = classifier().infer(before)
     caption = pa.field("caption", pa.string())
     assert after.rows.schema == pa.schema([*BASE_COLUMNS, caption, *CLASSIFY_COLUMNS, *COST_COLUMNS])
     kept = [*BASE_COLUMNS.names, "caption"]
@@ -101,7 +103,7 @@ def test_an_answered_chunk_has_the_jobs_columns_behind_its_own_and_no_pixels(cla
 
 def test_failed_rows_stay_as_they_are_and_have_no_label(classifier, checkpoint):
     image = pixels(40, 36)
-    chunk = classifier().classify(decoded_chunk("decode.corrupt", image, "source.missing"))
+    chunk = classifier().infer(decoded_chunk("decode.corrupt", image, "source.missing"))
     first, answered, last = chunk.rows.to_pylist()
     for row, code in ((first, "decode.corrupt"), (last, "source.missing")):
         assert (row["status"], row["error_code"], row["error_message"]) == ("failed", code, "broken")
@@ -113,38 +115,119 @@ def test_failed_rows_stay_as_they_are_and_have_no_label(classifier, checkpoint):
 @pytest.mark.parametrize("images", [(), ("decode.corrupt",) * 3])
 def test_a_chunk_without_an_image_is_answered_without_the_network(classifier, monkeypatch, images):
     monkeypatch.delattr(infer, "run_packed")
-    rows = classifier().classify(decoded_chunk(*images)).rows
+    rows = classifier().infer(decoded_chunk(*images)).rows
     assert rows.num_rows == len(images)
     assert rows.schema.field("topk_ids").type == pa.list_(pa.int32())
 
 
 def test_the_work_of_each_image_is_counted_by_the_size_that_the_network_saw(classifier):
-    rows = classifier().classify(decoded_chunk(pixels(40, 36), "decode.corrupt", pixels(128, 64))).rows
+    rows = classifier().infer(decoded_chunk(pixels(40, 36), "decode.corrupt", pixels(128, 64))).rows
     assert rows.column("macs").to_pylist() == [count_macs(NETWORK, 36, 40), 0, count_macs(NETWORK, 64, 128)]
 
 
 def test_more_classes_than_there_are_cannot_be_listed(classifier):
-    (row,) = classifier(top_k=50).classify(decoded_chunk(pixels(40, 36))).rows.to_pylist()
+    (row,) = classifier(top_k=50).infer(decoded_chunk(pixels(40, 36))).rows.to_pylist()
     assert sorted(row["topk_ids"]) == list(range(10))
     assert row["topk_scores"] == sorted(row["topk_scores"], reverse=True)
     assert sum(row["topk_scores"]) == pytest.approx(1)
 
 
 def test_a_network_whose_classes_have_no_names_gives_their_numbers(classifier):
-    (row,) = classifier(labels=None).classify(decoded_chunk(pixels(40, 36))).rows.to_pylist()
+    (row,) = classifier(labels=None).infer(decoded_chunk(pixels(40, 36))).rows.to_pylist()
     assert row["label"] is None
     assert row["label_id"] in range(10)
 
 
-def test_a_classifier_is_built_from_bytes_that_lie_in_shared_memory(classifier, checkpoint):
+def test_the_step_is_built_from_bytes_that_lie_in_shared_memory(classifier, checkpoint):
     image = pixels(40, 36)
     (weights, config_json, preprocessor_json), _ = checkpoint
     config = InferConfig(
         config_json=config_json.decode(), preprocessor_json=preprocessor_json.decode(), variant=None, labels=None,
-        top_k=1, device="cpu",
+        task=Classify(top_k=1), device="cpu",
     )  # fmt: skip
-    shared = Classifier(memoryview(bytearray(weights)), config).classify(decoded_chunk(image)).rows
-    assert shared.column("score").equals(classifier(labels=None, top_k=1).classify(decoded_chunk(image)).rows["score"])
+    shared = InferStep(memoryview(bytearray(weights)), config).infer(decoded_chunk(image)).rows
+    assert shared.column("score").equals(classifier(labels=None, top_k=1).infer(decoded_chunk(image)).rows["score"])
+
+
+# Features.
+
+
+@pytest.fixture
+def extractor(checkpoint):
+    """(settings of the features) -> the step that extracts them."""
+
+    def make(**settings):
+        (weights, config_json, preprocessor_json), _ = checkpoint
+        described = {"config_json": config_json.decode(), "preprocessor_json": preprocessor_json.decode()}
+        task = ExtractFeatures(**settings)
+        return InferStep(weights, InferConfig(**described, variant=None, labels=None, task=task, device="cpu"))
+
+    threads = torch.get_num_threads()
+    yield make
+    torch.set_num_threads(threads)
+
+
+@torch.inference_mode()
+def features_alone(model, image):
+    """The embedding and the four maps of one image, normalised step by step."""
+    normalised = (torch.from_numpy(image) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    maps = model.forward_features(normalised.permute(2, 0, 1)[None])
+    return maps[-1].mean((2, 3))[0].numpy(), [map_BCHW[0].numpy() for map_BCHW in maps]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 4e-3)])  # half of float16's last bit
+def test_images_of_mixed_sizes_have_the_embeddings_and_maps_of_each_alone(extractor, checkpoint, dtype, tolerance):
+    sizes = [(40, 36), (64, 32), (40, 36), (33, 90), (128, 100)]
+    images = [pixels(*size, seed) for seed, size in enumerate(sizes)]
+    chunk = decoded_chunk(*images[:2], "decode.corrupt", *images[2:])
+    rows = extractor(dtype=dtype, stages=(1, 2, 3, 4)).infer(chunk).rows
+    assert rows.schema.names[-6:] == ["embedding", "stage1", "stage2", "stage3", "stage4", "macs"]
+    assert rows.schema.field("embedding").type == pa.list_(pa.from_numpy_dtype(dtype), 64)
+    found = rows.to_pylist()
+    failed = found.pop(2)
+    assert [failed[name] for name in ("embedding", "stage1", "stage4", "macs")] == [None, None, None, 0]
+    for image, row in zip(images, found, strict=True):
+        embedding, maps = features_alone(checkpoint[1], image)
+        np.testing.assert_allclose(row["embedding"], embedding, rtol=0, atol=tolerance)
+        for stage, map_CHW in enumerate(maps, start=1):
+            assert row[f"stage{stage}"]["shape"] == list(map_CHW.shape)
+            values = np.reshape(row[f"stage{stage}"]["data"], map_CHW.shape)
+            np.testing.assert_allclose(values, map_CHW, rtol=0, atol=tolerance)
+        assert row["macs"] == count_macs(replace(NETWORK, num_classes=0), *image.shape[:2])
+
+
+def test_only_the_stages_that_are_asked_for_are_given(extractor):
+    schema = extractor(stages=(3,)).infer(decoded_chunk(pixels(40, 36))).rows.schema
+    assert [name for name in schema.names if name.startswith("stage")] == ["stage3"]
+    schema = extractor().infer(decoded_chunk(pixels(40, 36))).rows.schema
+    assert [name for name in schema.names if name.startswith("stage")] == []
+
+
+def test_a_normalised_embedding_has_length_one_and_the_direction_of_the_other(extractor):
+    image = pixels(40, 36)
+    rows = [extractor(dtype="float32", l2_normalize=flag).infer(decoded_chunk(image)).rows for flag in (False, True)]
+    plain, unit = (np.array(each["embedding"][0].as_py()) for each in rows)
+    assert np.linalg.norm(plain) > 1.5
+    np.testing.assert_allclose(unit, plain / np.linalg.norm(plain), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("images", [(), ("decode.corrupt",) * 3])
+def test_a_chunk_without_an_image_has_columns_of_nulls(extractor, images):
+    rows = extractor(stages=(1, 4)).infer(decoded_chunk(*images)).rows
+    assert rows.num_rows == len(images)
+    assert rows.schema.field("stage4") == ExtractFeatures(stages=(4,)).columns(NETWORK).field("stage4")
+    assert [rows[name].null_count for name in ("embedding", "stage1", "stage4")] == [len(images)] * 3
+
+
+def test_an_image_that_does_not_fit_leaves_no_features_and_the_others_theirs(extractor, memory_for):
+    images = [pixels(40, 36, 0), pixels(300, 200, 1), pixels(40, 36, 2)]
+    expected = extractor(stages=(1,)).infer(decoded_chunk(*images)).rows.to_pylist()
+    memory_for(10, too_large={(200, 300)})
+    found = extractor(stages=(1,)).infer(decoded_chunk(*images)).rows.to_pylist()
+    assert (found[1]["error_code"], found[1]["embedding"], found[1]["stage1"]) == ("infer.out_of_memory", None, None)
+    for i in (0, 2):
+        assert found[i]["stage1"]["shape"] == expected[i]["stage1"]["shape"]
+        np.testing.assert_allclose(found[i]["stage1"]["data"], expected[i]["stage1"]["data"], rtol=0, atol=4e-3)
 
 
 # When memory runs out.
@@ -172,9 +255,9 @@ def memory_for(monkeypatch):
 
 def test_a_pack_that_runs_out_of_memory_is_halved_until_it_fits(classifier, memory_for, caplog):
     images = [pixels(40 + 4 * (seed % 3), 36, seed) for seed in range(7)]
-    expected = classifier().classify(decoded_chunk(*images)).rows.to_pylist()
+    expected = classifier().infer(decoded_chunk(*images)).rows.to_pylist()
     packs = memory_for(2)
-    found = classifier().classify(decoded_chunk(*images)).rows.to_pylist()
+    found = classifier().infer(decoded_chunk(*images)).rows.to_pylist()
     assert packs == [7, 3, 1, 2, 4, 2, 2]
     assert [(row["status"], row["topk_ids"]) for row in found] == [(row["status"], row["topk_ids"]) for row in expected]
     scores, expected_scores = ([row["score"] for row in rows] for rows in (found, expected))
@@ -187,17 +270,17 @@ def test_packs_of_later_chunks_are_planned_as_small_as_those_that_fitted(classif
     chunk = decoded_chunk(*(pixels(40, 36, seed) for seed in range(8)))
     small = classifier()
     packs = memory_for(2)
-    small.classify(chunk)
+    small.infer(chunk)
     packs.clear()
-    small.classify(chunk)
+    small.infer(chunk)
     assert packs == [2, 2, 2, 2]
 
 
 def test_an_image_that_alone_runs_out_of_memory_fails_and_costs_no_other_its_row(classifier, memory_for):
     images = [pixels(40, 36, 0), pixels(300, 200, 1), pixels(40, 36, 2), "decode.corrupt", pixels(200, 300, 3)]
-    expected = classifier().classify(decoded_chunk(*images)).rows.to_pylist()
+    expected = classifier().infer(decoded_chunk(*images)).rows.to_pylist()
     memory_for(10, too_large={(200, 300), (300, 200)})
-    found = classifier().classify(decoded_chunk(*images)).rows.to_pylist()
+    found = classifier().infer(decoded_chunk(*images)).rows.to_pylist()
     codes = [None, "infer.out_of_memory", None, "decode.corrupt", "infer.out_of_memory"]
     assert [row["error_code"] for row in found] == codes
     for row in (found[1], found[4]):
@@ -213,7 +296,7 @@ def test_the_processors_own_way_to_say_so_is_understood(classifier, memory_for):
         "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
     )
     packs = memory_for(1, RuntimeError(message))
-    rows = classifier().classify(decoded_chunk(pixels(40, 36), pixels(40, 36))).rows
+    rows = classifier().infer(decoded_chunk(pixels(40, 36), pixels(40, 36))).rows
     assert rows.column("status").to_pylist() == ["ok", "ok"]
     assert packs == [2, 1, 1]
 
@@ -221,7 +304,7 @@ def test_the_processors_own_way_to_say_so_is_understood(classifier, memory_for):
 def test_an_error_that_is_none_of_memory_is_not_hidden(classifier, memory_for):
     memory_for(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        classifier().classify(decoded_chunk(pixels(40, 36)))
+        classifier().infer(decoded_chunk(pixels(40, 36)))
 
 
 def test_a_cpu_classifier_computes_with_one_thread(classifier):

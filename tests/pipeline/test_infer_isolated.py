@@ -8,9 +8,10 @@ from model.random_weights import random_weights
 from model.weights import save_checkpoint
 from pipeline.chunk import Chunk
 from pipeline.config import InferConfig
-from pipeline.infer import Classifier
-from pipeline.infer_isolated import IsolatedClassifier
+from pipeline.infer import InferStep
+from pipeline.infer_isolated import IsolatedInferStep
 from pipeline.schema import CLASSIFY_COLUMNS
+from pipeline.task import Classify
 from tests.chunks import decoded_chunk, pixels
 
 NETWORK = PVTv2Config(
@@ -43,8 +44,8 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     save_checkpoint(random_weights(NETWORK, 0), NETWORK, None, folder)
     config = InferConfig(
-        config_json=(folder / "config.json").read_text(), preprocessor_json=None, variant=None, labels=None, top_k=3,
-        device="cpu",
+        config_json=(folder / "config.json").read_text(), preprocessor_json=None, variant=None, labels=None,
+        task=Classify(top_k=3), device="cpu",
     )  # fmt: skip
     return (folder / "model.safetensors").read_bytes(), config
 
@@ -57,15 +58,15 @@ def misbehaving(tmp_path, monkeypatch):
 
 @pytest.fixture
 def isolated(weights):
-    classifier = IsolatedClassifier(*weights, NETWORK)
-    yield classifier
-    classifier.close()
+    step = IsolatedInferStep(*weights, NETWORK)
+    yield step
+    step.close()
 
 
 def test_a_child_gives_what_the_network_here_gives(isolated, weights):
     for images in [(pixels(40, 36), "decode.corrupt", pixels(40, 90, 1), pixels(40, 33, 2)), ("decode.corrupt",), ()]:
         chunk = decoded_chunk(*images)
-        found, expected = isolated.classify(chunk), Classifier(*weights).classify(chunk)
+        found, expected = isolated.infer(chunk), InferStep(*weights).infer(chunk)
         assert found.rows.schema == expected.rows.schema
         assert (found.header, found.payload.size) == (chunk.header, 0)
         assert found.seconds["infer_s"] > 0
@@ -83,7 +84,7 @@ def test_an_image_that_crashes_the_network_is_one_failed_row_and_its_neighbours_
 ):
     monkeypatch.setattr("pipeline.isolation._ATTEMPTS", 1)
     chunk = decoded_chunk(pixels(40, 36), pixels(40, 41), "decode.corrupt", pixels(40, 47), pixels(40, 38))
-    rows = isolated.classify(chunk).rows.to_pylist()
+    rows = isolated.infer(chunk).rows.to_pylist()
     codes = [None, "infer.crashed", "decode.corrupt", "infer.crashed", None]
     assert [row["error_code"] for row in rows] == codes
     assert [row["status"] for row in rows] == ["failed" if code else "ok" for code in codes]
@@ -98,14 +99,14 @@ def test_a_device_that_is_broken_for_every_image_is_no_images_fault(misbehaving,
     monkeypatch.setenv("BROKEN_DEVICE", "1")
     monkeypatch.setattr("pipeline.isolation._ATTEMPTS", 1)
     with pytest.raises(RuntimeError, match="did not start: it ended its process with status -11"):
-        isolated.classify(decoded_chunk(pixels(40, 36)))
+        isolated.infer(decoded_chunk(pixels(40, 36)))
 
 
 def test_a_record_travels_to_the_child_with_its_own_pixels_only(isolated, monkeypatch):
     sent = []
     monkeypatch.setattr(isolated._service, "ask", lambda table, timeout_s: sent.append(table) or table)
     monkeypatch.setattr("pipeline.infer_isolated.pa.concat_tables", lambda tables: tables[0])
-    isolated.classify(decoded_chunk(pixels(40, 36), "decode.corrupt", pixels(40, 90, 1)))
+    isolated.infer(decoded_chunk(pixels(40, 36), "decode.corrupt", pixels(40, 90, 1)))
     parts = [Chunk.from_table(table) for table in sent]
     assert [part.payload.size for part in parts] == [36 * 40 * 3, 0, 90 * 40 * 3]
     assert parts[2].payload.to_pybytes() == pixels(40, 90, 1).tobytes()

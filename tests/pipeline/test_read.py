@@ -24,6 +24,7 @@ from pipeline.read import check_input, count_records, read_shard
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig, delete, head, put
 from pipeline.store_errors import ChangedError, DeniedError, NotFoundError, TransientError
+from pipeline.task import ExtractFeatures
 from pipeline.uris import canonical_uri, join_uri
 
 STORE = StoreConfig()
@@ -177,7 +178,7 @@ def test_no_chunk_carries_more_encoded_bytes_than_it_may_decoded(make_shard, enc
 
 def test_a_slice_ends_before_its_file_is_predicted_too_large(make_shard, encode, read_config):
     shard = make_shard("tar", {f"{i:02d}.png": encode(seed=i) for i in range(7)})
-    row_bytes = 256 + len("00.png") + len("cat")
+    row_bytes = 256 + 12 * 5 + len("00.png") + len("cat")
     config = read_config(rows_per_file=100, max_file_bytes=3 * row_bytes)
     assert [(h[0], h[2], h[5]) for h in spans(read_shard(shard, config))] == [
         (0, 3, False),
@@ -190,6 +191,25 @@ def test_a_slice_ends_before_its_file_is_predicted_too_large(make_shard, encode,
     assert [h[2] for h in spans(read_shard(shard, config))] == [1] * 7
 
 
+def test_slices_and_chunks_of_feature_maps_end_by_the_size_that_their_images_headers_foretell(
+    make_shard, encode, read_config, monkeypatch
+):
+    sides = [40, 40, 80, 40, 160, 40]
+    shard = make_shard("tar", {f"{i}.png": encode(side, side, i) for i, side in enumerate(sides)})
+    task = ExtractFeatures(stages=(1,))
+    rows = [256 + 2 * (256 + 32 * (side // 4) ** 2) + len("0.png") + len("cat") for side in sides]
+    config = read_config(rows_per_file=100, max_file_bytes=sum(rows[:3]), task=task)
+    assert [(h[0], h[2], h[5]) for h in spans(read_shard(shard, config))] == [
+        (0, 3, False),
+        (1, 1, False),
+        (2, 1, False),
+        (3, 1, True),
+    ]
+    monkeypatch.setattr(cut, "CHUNK_MAX_OUTPUT_BYTES", sum(rows[2:4]))
+    config = read_config(rows_per_file=100, task=task)
+    assert [(h[0], h[2]) for h in spans(read_shard(shard, config))] == [(0, 2), (0, 2), (0, 1), (0, 1)]
+
+
 def test_kept_columns_stand_behind_the_base_columns_and_count_for_the_file(make_shard, encode, read_config, tmp_path):
     texts = ["a" * 100, None, "c"]
     table = pa.table({"image": [encode(seed=i) for i in range(3)], "caption": texts, "length": [7, 8, 9]})
@@ -200,7 +220,7 @@ def test_kept_columns_stand_behind_the_base_columns_and_count_for_the_file(make_
     assert chunk.rows.column("caption").to_pylist() == texts
     assert chunk.rows.column("length").to_pylist() == ["7", "8", "9"]
     assert chunk.rows.schema.names[15:] == ["caption", "length", "payload_offset", "payload_length"]
-    by_size = read_config(input=config.input, max_file_bytes=2 * 256 + 100)
+    by_size = read_config(input=config.input, max_file_bytes=2 * (256 + 60) + 100)
     assert [h[2] for h in spans(read_shard(shard, by_size))] == [1, 2]
 
 

@@ -90,8 +90,31 @@ def test_a_limit_that_cannot_work_is_refused(limit):
 
 def test_the_policy_has_every_number_that_decides_rows():
     assert dataclasses.asdict(SizePolicy()) == {
+        "preprocess": "native",
         "min_side_px": 32,
         "max_image_pixels": 4_194_304,
         "small_images": "upscale",
         "large_images": "downscale",
     }
+
+
+@pytest.mark.parametrize(
+    ("native", "cropped_from", "scale"),
+    [
+        ((500, 375), (330, 248), 248 / 375),  # 330.67, rounded down
+        ((375, 500), (248, 330), 248 / 375),
+        ((248, 248), (248, 248), 1.0),
+        ((20, 10), (496, 248), 24.8),
+        ((6000, 4000), (372, 248), 0.062),
+    ],
+)
+def test_the_published_protocol_shows_the_centre_of_the_resized_image_whatever_the_size(native, cropped_from, scale):
+    for policy in (SizePolicy(preprocess="imagenet"), SizePolicy(preprocess="imagenet", small_images="reject")):
+        expected = NetSize(width=224, height=224, scale=scale, cropped_from=cropped_from)
+        assert net_size(*native, policy) == expected
+    assert expected.resized == cropped_from
+
+
+def test_an_image_that_would_be_enlarged_to_a_giant_is_refused():
+    failure = net_size(1, 10_000, SizePolicy(preprocess="imagenet"))
+    assert (failure.code, "enlarged to a side of 248 px" in failure.message) == (ErrorCode.IMAGE_TOO_SMALL, True)

@@ -1,0 +1,187 @@
+"""Evaluates a PVTv2 on labelled images: accuracy, calibration and confusion, overall, by class and by image size.
+
+    python jobs/evaluate.py --predictions s3://bucket/labels
+    python jobs/evaluate.py --input s3://bucket/val --weights s3://bucket/b0 --output s3://bucket/eval --preprocess both
+
+The first reads what `jobs/classify.py` wrote; the second writes that itself, into a folder of `--output` for each
+preprocessing, and goes on where it was stopped. The last line of stdout is the summary as JSON; logs go to stderr.
+"""
+
+import argparse
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs.cli import configure_logging, run_command, run_config
+from jobs.flags import job_config, make_parser, output_store
+from pipeline.errors import ConfigError, InputError, OutputError
+from pipeline.evaluation import COLUMNS, Tally, describe, tally
+from pipeline.predictions import Predictions, open_predictions
+from pipeline.storage import StoreConfig, put
+from pipeline.store_errors import StoreError
+from pipeline.task import Classify
+from pipeline.truth import understand
+from pipeline.uris import canonical_uri, join_uri, shown
+
+POLICIES = ("native", "imagenet")
+EVALUATION_FILE, CLASSES_FILE, CONFUSION_FILE = "evaluation.json", "classes.csv", "confusion.csv"
+
+_SOURCES = "inputs bring them as .cls sidecars, a label column, or the names of class folders"
+_NAMES = "classify with --labels, a file that names the network's classes as the data does"
+
+
+def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs the job; returns its summary."""
+    started_at = time.time()
+    parser = make_parser((__doc__ or "").partition("\n")[0], required=False, policies=(*POLICIES, "both"))
+    add = parser.add_argument_group("evaluation").add_argument
+    add("--predictions", action="append", default=[], metavar="URI", help="output of jobs/classify.py; repeatable")
+    add("--labels", metavar="FILE", help="names of the classes, one a line or JSON; default: the checkpoint's")
+    add("--report", metavar="URI", help="folder for evaluation.json, classes.csv and confusion.csv; default: --output")
+    flags = parser.parse_args(arguments)
+    configure_logging(flags.log_level)
+    _check(flags)
+    store = output_store(flags)
+    if flags.predictions:
+        outputs, stopped = [canonical_uri(uri) for uri in flags.predictions], None
+    else:
+        outputs, stopped = _classify(flags, started_at)
+    if stopped is not None:
+        return stopped
+    evaluations = [_evaluate(open_predictions(uri, store)) for uri in outputs]
+    print(_table(evaluations))
+    folder = flags.report or flags.output
+    if folder is not None:
+        _write(canonical_uri(folder), evaluations, store)
+    return _summary(evaluations, folder, started_at)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    given = [flag for flag in ("input", "weights", "output") if getattr(flags, flag)]
+    if flags.predictions and given:
+        raise ConfigError(f"--predictions are there already: leave --{given[0]} out")
+    if not flags.predictions and len(given) < 3:
+        raise ConfigError("give --predictions, or --input, --weights and --output; see --help")
+    if flags.dry_run:
+        raise ConfigError("--dry-run: an evaluation has no plan; use it with jobs/classify.py")
+
+
+def _classify(flags: argparse.Namespace, started_at: float) -> tuple[list[str], dict[str, Any] | None]:
+    """The outputs of a classification for each preprocessing; or the summary of one that did not get to its end."""
+    policies = POLICIES if flags.preprocess == "both" else (flags.preprocess,)
+    outputs = []
+    for policy in policies:
+        config = job_config(argparse.Namespace(**{**vars(flags), "preprocess": policy}), Classify(labels=flags.labels))
+        output = replace(config.output, uri=join_uri(config.output.uri, policy))
+        summary = run_config(replace(config, output=output), started_at)
+        if summary["exit_code"]:
+            return [], summary
+        outputs.append(output.uri)
+    return outputs, None
+
+
+def _evaluate(predictions: Predictions) -> dict[str, Any]:
+    """What the predictions come to, with the whole confusion under `confusion`.
+
+    Raises:
+        InputError: no row has a true label that is a class of the network.
+    """
+    true_labels = set[str]()
+    for table in predictions.tables(["true_label"]):
+        true_labels |= {text for text in table.column(0).unique().to_pylist() if text is not None}
+    if not true_labels:
+        raise InputError(f"{shown(predictions.uri)} has no true labels; {_SOURCES}")
+    truth = understand(true_labels, predictions.labels, predictions.num_classes)
+    if not truth.classes:
+        few = ", ".join(truth.unknown[:5])
+        raise InputError(f"none of the true labels ({few}) is a class of the network; {_NAMES}")
+    total = sum((tally(table, truth) for table in predictions.tables(COLUMNS)), Tally())
+    return {
+        "predictions": shown(predictions.uri),
+        "preprocess": predictions.policy,
+        **describe(total, truth, predictions.labels, predictions.top_k),
+        "confusion": sorted((*pair, count) for pair, count in total.confusion.items()),
+        "labels": predictions.labels,
+    }
+
+
+def _write(folder: str, evaluations: list[dict[str, Any]], store: StoreConfig) -> None:
+    """Writes all evaluations as JSON, classes and confusion as CSV."""
+    classes, confusion = io.StringIO(), io.StringIO()
+    rows, pairs = csv.writer(classes), csv.writer(confusion)
+    names = list(evaluations[0]["classes"][0])
+    rows.writerow(["preprocess", "predictions", *names])
+    pairs.writerow(["preprocess", "predictions", "true_id", "true_label", "predicted_id", "predicted_label", "images"])
+    for found in evaluations:
+        where = [found["preprocess"], found["predictions"]]
+        rows.writerows([*where, *(row[name] for name in names)] for row in found["classes"])
+        labels = found["labels"]
+        for true, predicted, count in found["confusion"]:
+            texts = (labels[true], labels[predicted]) if labels else ("", "")
+            pairs.writerow([*where, true, texts[0], predicted, texts[1], count])
+    kept = [{key: found[key] for key in found if key not in ("confusion", "labels")} for found in evaluations]
+    bodies = {
+        EVALUATION_FILE: json.dumps(kept, indent=1),
+        CLASSES_FILE: classes.getvalue(),
+        CONFUSION_FILE: confusion.getvalue(),
+    }
+    try:
+        for name, body in bodies.items():
+            put(join_uri(folder, name), body.encode(), store)
+    except StoreError as error:
+        raise OutputError(f"{folder} cannot be written: {error}") from error
+
+
+def _table(evaluations: list[dict[str, Any]]) -> str:
+    """The evaluations side by side, as text."""
+    lines = [("", *(found["preprocess"] for found in evaluations))]
+    for name in ("evaluated", "failed", "unlabelled", "unknown"):
+        lines.append((name, *(f"{found[name]:,}" for found in evaluations)))
+    for name in evaluations[0]["accuracy"]:
+        lines.append((name, *(_percent(found["accuracy"].get(name)) for found in evaluations)))
+    lines.append(("calibration error", *(_percent(found["calibration_error"]) for found in evaluations)))
+    for index, band in enumerate(evaluations[0]["bands"]):
+        low, end = band["shorter_side_px"]
+        bands = [found["bands"][index] for found in evaluations]
+        if any(each["images"] for each in bands):
+            name = f"top1, shorter side {low}-{end - 1} px" if end else f"top1, shorter side {low} px and more"
+            lines.append((name, *(f"{_percent(each['top1'])} of {each['images']:,}" for each in bands)))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _summary(evaluations: list[dict[str, Any]], folder: str | None, started_at: float) -> dict[str, Any]:
+    kept = (
+        "predictions",
+        "preprocess",
+        "evaluated",
+        "failed",
+        "unlabelled",
+        "unknown",
+        "accuracy",
+        "calibration_error",
+    )
+    return {
+        "status": "done",
+        "evaluations": [{name: found[name] for name in kept} for found in evaluations],
+        "report": None if folder is None else shown(join_uri(canonical_uri(folder), EVALUATION_FILE)),
+        "seconds": round(time.time() - started_at, 1),
+        "exit_code": 0,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(evaluate, sys.argv[1:]))
