@@ -1,0 +1,116 @@
+"""`python jobs/evaluate.py` over a classification, and straight from labelled images."""
+
+import csv
+import json
+
+import duckdb
+import pytest
+
+from jobs.evaluate import evaluate
+from jobs.extract_features import extract_features
+from pipeline.storage import StoreConfig, put
+from pipeline.uris import join_uri
+
+# Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+NUM_PHOTOS = 12
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, draw):
+    """Folders of two classes; one file is none."""
+    folder = tmp_path_factory.mktemp("in")
+    for index in range(NUM_PHOTOS):
+        path = folder / f"class {index % 2 * 3}" / f"{index:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(draw(index, 40 + 40 * (index % 3), 50) if index != 5 else b"no image")
+    return folder
+
+
+def lenient(photos, weights):
+    return ("--input", photos, "--weights", weights, "--max-failed-fraction", 0.5)
+
+
+def accuracy_by_hand(output):
+    files = f"{output}/data/*.parquet"
+    query = "SELECT avg((label = true_label)::INT), count(*) FROM read_parquet($files) WHERE status = 'ok'"
+    return duckdb.sql(query, params={"files": files}).fetchall()[0]
+
+
+def test_both_ways_to_preprocess_are_evaluated_in_one_run_and_go_on_where_they_stopped(
+    photos, tiny_weights, tmp_path, run_here
+):
+    out = tmp_path / "out"
+    command = (*lenient(photos, tiny_weights), "--output", out, "--preprocess", "both")
+    result = run_here(*command, command=evaluate)
+    assert result.code == 0, result.stderr
+    native, imagenet = result.summary["evaluations"]
+    assert [native["preprocess"], imagenet["preprocess"]] == ["native", "imagenet"]
+    for found in (native, imagenet):
+        top1, evaluated = accuracy_by_hand(out / found["preprocess"])
+        assert found["accuracy"]["top1"] == pytest.approx(top1, abs=1e-6)
+        assert (found["evaluated"], found["failed"]) == (evaluated, 1) == (NUM_PHOTOS - 1, 1)
+    sizes = "SELECT DISTINCT net_width, net_height FROM read_parquet($files) WHERE status = 'ok'"
+    seen = duckdb.sql(sizes, params={"files": f"{out}/imagenet/data/*.parquet"}).fetchall()
+    assert seen == [(224, 224)]
+    stored = json.loads((out / "evaluation.json").read_text())
+    assert [entry["preprocess"] for entry in stored] == ["native", "imagenet"]
+    assert [(band["shorter_side_px"], band["images"]) for band in stored[0]["bands"] if band["images"]] == [
+        ([0, 64], 11)
+    ]
+    assert stored[0]["true_labels_are"] == "names"
+    rows = list(csv.DictReader((out / "confusion.csv").open()))
+    assert sum(int(row["images"]) for row in rows) == 2 * (NUM_PHOTOS - 1)
+    right = sum(
+        int(row["images"]) for row in rows if row["preprocess"] == "native" and row["true_id"] == row["predicted_id"]
+    )
+    assert right / (NUM_PHOTOS - 1) == pytest.approx(native["accuracy"]["top1"], abs=1e-6)
+    assert {row["label"] for row in csv.DictReader((out / "classes.csv").open())} >= {"class 0", "class 3"}
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["native", "imagenet"]
+    assert any(line.startswith("top1") for line in lines)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in out.glob("*/data/*"))
+    again = run_here(*command, command=evaluate)
+    assert again.summary["evaluations"] == result.summary["evaluations"]
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in out.glob("*/data/*")) == before
+
+
+def test_a_classification_is_evaluated_where_it_lies(photos, tiny_weights, tmp_path, run_here, s3_root):
+    here = tmp_path / "labels"
+    classified = run_here(*lenient(photos, tiny_weights), "--output", here, "--top-k", 3, "--rows-per-file", 5)
+    assert classified.code == 0, classified.stderr
+    for path in here.rglob("*.*"):
+        put(join_uri(s3_root, "labels", path.relative_to(here).as_posix()), path.read_bytes(), StoreConfig())
+    result = run_here("--predictions", f"{s3_root}/labels", "--report", tmp_path / "report", command=evaluate)
+    (found,) = result.summary["evaluations"]
+    assert (result.code, found["evaluated"]) == (0, NUM_PHOTOS - 1)
+    assert "top5" not in found["accuracy"]
+    (stored,) = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert stored["accuracy"] == found["accuracy"]
+
+
+def test_what_cannot_be_evaluated_is_said(photos, tiny_weights, tmp_path, run_here):
+    def error(*arguments):
+        result = run_here(*arguments, command=evaluate)
+        return result.code, result.summary["error"]
+
+    assert error() == (2, "give --predictions, or --input, --weights and --output; see --help")
+    code, text = error("--predictions", tmp_path, "--input", photos)
+    assert (code, "leave --input out" in text) == (2, True)
+    code, text = error("--predictions", tmp_path)
+    assert (code, "holds no output of a job" in text) == (3, True)
+    features, unlabelled, misnamed = tmp_path / "features", tmp_path / "unlabelled", tmp_path / "misnamed"
+    run_here(*lenient(photos, tiny_weights), "--output", features, command=extract_features)
+    assert "holds no labels" in error("--predictions", features)[1]
+    run_here(*lenient(photos / "class 0", tiny_weights), "--output", unlabelled)
+    assert "has no true labels" in error("--predictions", unlabelled)[1]
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"other {i}\n" for i in range(10)))
+    run_here(*lenient(photos, tiny_weights), "--output", misnamed, "--labels", names)
+    code, text = error("--predictions", misnamed)
+    assert (code, "none of the true labels (class 0, class 3)" in text) == (3, True)
