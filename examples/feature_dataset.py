@@ -3,7 +3,7 @@
     dataset = FeatureDataset("features", "stage4")
     image_id, map_CHW = dataset[0]
 
-Parquet has to be decoded, and is, one row group (some 64 MiB) at a time; the tensors are views on what was decoded. In
+Parquet has to be decoded, and is, one row group (some 16 MiB) at a time; the tensors are views on what was decoded. In
 the order of the rows, as a `DataLoader` without shuffling takes them, every row group is decoded once.
 """
 

@@ -5,10 +5,9 @@ them twice. Rows are told apart by their index in the shard: whatever attempt th
 """
 
 import logging
-import mmap
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 from pipeline.chunk import Chunk, Header
 from pipeline.errors import PipelineError
 from pipeline.publish import Receipt, SinkConfig, file_name, num_ok, publish_new, publish_rewrite
+from pipeline.scratch import Write, in_memory, on_disk
 from pipeline.store_errors import StoreError
 
 logger = logging.getLogger(__name__)
@@ -124,12 +124,12 @@ class Collector:
         num_bytes = chunk.rows.nbytes
         if self._held_bytes() + num_bytes > self._max_held_bytes:
             try:
-                entry.chunks.append(_on_disk(chunk))
+                entry.chunks.append(_own(chunk, on_disk))
                 self._state.spilled_bytes += num_bytes
                 return
             except OSError as error:
                 logger.warning("rows.not_spilled folder=%s error=%s", tempfile.gettempdir(), error)
-        entry.chunks.append(_in_memory(chunk))
+        entry.chunks.append(_own(chunk, in_memory))
         entry.num_bytes += num_bytes
 
     def _held_bytes(self) -> int:
@@ -176,29 +176,11 @@ def _only_new(chunk: Chunk, seen: set[int]) -> Chunk | None:
     return replace(chunk, rows=chunk.rows.filter(pa.array(new))) if any(new) else None
 
 
-def _in_memory(chunk: Chunk) -> Chunk:
-    """The chunk with its rows copied to this process' heap, so that it does not pin the object store."""
-    sink = pa.BufferOutputStream()
-    _write(chunk.rows, sink)
-    return _with_rows(chunk, sink.getvalue())
+def _own(chunk: Chunk, place: Callable[[Write], pa.Buffer]) -> Chunk:
+    """The chunk with its rows copied to a place of this process, so that it does not pin the object store."""
 
+    def write(sink: Any) -> None:
+        with pa.ipc.new_stream(sink, chunk.rows.schema) as writer:
+            writer.write_table(chunk.rows)
 
-def _on_disk(chunk: Chunk) -> Chunk:
-    """The chunk with its rows in a file that nobody else sees, and that is gone with the chunk or this process.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    with tempfile.TemporaryFile() as file:
-        _write(chunk.rows, file)
-        file.flush()
-        return _with_rows(chunk, pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-
-
-def _write(rows: pa.Table, sink: Any) -> None:
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-
-
-def _with_rows(chunk: Chunk, stream: pa.Buffer) -> Chunk:
-    return replace(chunk, rows=pa.ipc.open_stream(stream).read_all(), payload=pa.py_buffer(b""))
+    return replace(chunk, rows=pa.ipc.open_stream(place(write)).read_all(), payload=pa.py_buffer(b""))

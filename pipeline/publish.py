@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,14 +26,17 @@ from pipeline.errors import OutputError
 from pipeline.layout import DATA, SliceName, version_of
 from pipeline.output import FOOTER_KEY, PublishedFile, read_footer
 from pipeline.plan import FILES_SCHEME
+from pipeline.scratch import in_memory, on_disk_if_it_can
 from pipeline.storage import ObjectInfo, StoreConfig, head, put, read
 from pipeline.store_errors import ChangedError, ExistsError, NotFoundError
 from pipeline.uris import join_uri
 
 logger = logging.getLogger(__name__)
 
-# Rows are put into row groups of about this size, so that neither writing nor reading a file of maps takes all of it.
-_ROW_GROUP_BYTES = 64 * 2**20
+# Rows are put into row groups of about this size: to write a column of float16, Arrow takes seven times its memory.
+_ROW_GROUP_BYTES = 16 * 2**20
+# Files of more rows than this are made on the disk.
+_MEMORY_BYTES = 64 * 2**20
 # How often a name may be found in another state than it was just read in; each time somebody else has written.
 _MAX_ROUNDS = 4
 
@@ -234,49 +238,56 @@ def _serialise(
     if is_group:
         ids, etags = columns.column("image_id").to_pylist(), columns.column("source_etag").to_pylist()
         version = version_of(zip(ids, etags, strict=True))
-    body = pa.BufferOutputStream()
-    with _writer(body, config.schema) as writer:
-        writer.write_table(columns, max(1, columns.num_rows * _ROW_GROUP_BYTES // max(1, columns.nbytes)))
-        spent = Totals(seconds={"serialise": time.perf_counter() - started})
-        footer = Footer(
-            shard=last.shard,
-            hash16=last.hash16,
-            slice=last.slice,
-            end=last.end,
-            source_etag=version,
-            first_row=last.slice_first_row,
-            last_row=last.slice_last_row,
-            identity=config.identity,
-            run_id=config.run_id,
-            attempt=attempt,
-            nonce=secrets.token_hex(8),
-            totals=totals + spent,
-            pruned=last.drop,
-            own=None if own is None else own + spent,
-        )
-        writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
-    return footer, _bytes(body)
+    last_row = last.slice_last_row
+    made: list[Footer] = []
+
+    def write(sink: Any) -> None:
+        with _writer(sink, config.schema) as writer:
+            writer.write_table(columns, max(1, columns.num_rows * _ROW_GROUP_BYTES // max(1, columns.nbytes)))
+            spent = Totals(seconds={"serialise": time.perf_counter() - started})
+            footer = Footer(
+                shard=last.shard,
+                hash16=last.hash16,
+                slice=last.slice,
+                end=last.end,
+                source_etag=version,
+                first_row=last.slice_first_row,
+                last_row=last_row,
+                identity=config.identity,
+                run_id=config.run_id,
+                attempt=attempt,
+                nonce=secrets.token_hex(8),
+                totals=totals + spent,
+                pruned=last.drop,
+                own=None if own is None else own + spent,
+            )
+            writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
+            made.append(footer)
+
+    body = on_disk_if_it_can(write) if columns.nbytes > _MEMORY_BYTES else in_memory(write)
+    return made[-1], _bytes(body)
 
 
 def _empty_parquet(footer: Footer, schema: pa.Schema) -> memoryview:
-    body = pa.BufferOutputStream()
-    with _writer(body, schema) as writer:
-        writer.write_table(schema.empty_table())
-        writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
-    return _bytes(body)
+    def write(sink: Any) -> None:
+        with _writer(sink, schema) as writer:
+            writer.write_table(schema.empty_table())
+            writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
+
+    return _bytes(in_memory(write))
 
 
-def _writer(body: pa.BufferOutputStream, schema: pa.Schema) -> pq.ParquetWriter:
+def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer for rows of a job; features have neither values that repeat nor bounds that help to skip them."""
     flat: list[str] | bool = [field.name for field in schema if not pa.types.is_nested(field.type)]
     if "embedding" not in schema.names:
         flat = True
-    return pq.ParquetWriter(body, schema, compression="zstd", use_dictionary=flat, write_statistics=flat)
+    return pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=flat, write_statistics=flat)
 
 
-def _bytes(body: pa.BufferOutputStream) -> memoryview:
-    """What was written, without a copy. Arrow's own view is of signed bytes, which equal no others."""
-    return memoryview(body.getvalue()).cast("B")
+def _bytes(body: pa.Buffer) -> memoryview:
+    """The same memory; Arrow's own view of it is of signed bytes, which equal no others."""
+    return memoryview(body).cast("B")
 
 
 def _look(uri: str, config: SinkConfig) -> tuple[Footer | None, ObjectInfo | None]:

@@ -13,6 +13,7 @@ from pipeline.layout import DATA
 from pipeline.output import list_files, published_files
 from pipeline.publish import SinkConfig, empty_file, publish_new, publish_rewrite
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
+from pipeline.scratch import on_disk
 from pipeline.storage import StoreConfig, head, open_reader, put
 from pipeline.store_errors import ChangedError, ExistsError
 from pipeline.uris import join_uri
@@ -55,6 +56,28 @@ def rewrite_of(file, answered_chunk, rows, drop=(), etag=None, **changes):
         rows[0] if rows else file.first_row, len(rows), slice_rows=len(rows), drop=tuple(drop),
         overwrites=etag or file.etag, file=file.file, slice_last_row=file.last_row, **changes,
     )  # fmt: skip
+
+
+def test_a_large_slice_is_made_on_the_disk_and_holds_the_same_rows(config, answered_chunk, monkeypatch):
+    """On S3 too, so the file goes out as its bytes stand on the disk."""
+    made = []
+    monkeypatch.setattr(publish, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr(publish, "on_disk_if_it_can", lambda write: made.append(write) or on_disk(write))
+    chunk = answered_chunk(0, 5, slice_rows=5, failed=(2,))
+    receipt = publish_new([chunk], chunk.header, config)
+    assert len(made) == 1
+    assert table(config).equals(chunk.rows.select(config.schema.names))
+    assert only_file(config).footer == receipt.footer
+
+
+def test_rows_of_maps_lie_in_row_groups_that_a_reader_can_hold(config, answered_chunk, monkeypatch):
+    chunk = answered_chunk(0, 6, slice_rows=6)
+    monkeypatch.setattr(publish, "_ROW_GROUP_BYTES", chunk.rows.select(config.schema.names).nbytes * 2 // 5)
+    publish_new([chunk], chunk.header, config)
+    uri = join_uri(config.output, DATA, NAME)
+    info = head(uri, STORE)
+    with open_reader(uri, STORE, size=info.size, etag=info.etag) as source:
+        assert pq.ParquetFile(source).metadata.num_row_groups == 3
 
 
 def lose_answer(monkeypatch, error):
