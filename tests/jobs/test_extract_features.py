@@ -1,6 +1,7 @@
 """`python jobs/extract_features.py` end to end, and its rows as each reader sees them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -17,7 +18,8 @@ from examples.feature_dataset import FeatureDataset
 from examples.find_similar import duplicates, neighbours, open_features
 from jobs.extract_features import extract_features
 from model.packed import run_packed
-from model.weights import load_checkpoint
+from model.pvt_v2 import PVTv2
+from model.weights import load_checkpoint, save_checkpoint
 from pipeline.decode import decode_image
 from pipeline.sizes import SizePolicy
 
@@ -168,6 +170,23 @@ def test_a_run_over_features_resumes_refuses_others_and_retries_what_failed(
     identity = json.loads((output / "_job.json").read_text())
     assert (identity["job"], identity["stages"], identity["l2_normalize"]) == ("extract_features", [4], True)
     assert identity["model"]["num_classes"] == 0
+
+
+def test_a_backbone_without_a_head_gives_the_same_features_and_is_refused_for_labels(
+    photos, tiny_weights, extracted, tmp_path, run_here
+):
+    loaded = load_checkpoint(tiny_weights)
+    config = replace(loaded.config, num_classes=0)
+    backbone = PVTv2(config)
+    backbone.load_state_dict({name: tensor for name, tensor in loaded.model.state_dict().items() if "head" not in name})
+    save_checkpoint(backbone, config, None, tmp_path / "backbone")
+    common = ("--input", photos, "--weights", tmp_path / "backbone", "--max-failed-fraction", 0.5)
+    result = run_here(*common, "--output", tmp_path / "features", command=extract_features)
+    assert result.code == 0, result.stderr
+    tables = [pq.read_table(output / "data").sort_by("row") for output in (tmp_path / "features", extracted())]
+    assert tables[0].column("embedding").equals(tables[1].column("embedding"))
+    refused = run_here(*common, "--output", tmp_path / "labels")
+    assert (refused.code, "a backbone without a head, which cannot classify" in refused.summary["error"]) == (4, True)
 
 
 def test_similar_images_are_found_among_the_embeddings(extracted):
