@@ -12,6 +12,7 @@ from tests import fault_proxy
 from tests.chaos.comparing import Compared, compare
 from tests.chaos.drivers import Driver, Ended
 from tests.chaos.ground import Ground, Output
+from tests.chaos.ray_cluster import NUM_OTHERS
 from tests.chaos.strikes import Armed, Inject, Kill, Strike, Victim, arm
 from tests.chaos.world import State
 from tests.fault_proxy import FaultProxy
@@ -55,11 +56,16 @@ class Night:
 
 @dataclass(frozen=True)
 class Drill:
-    """A sequence of nights; `name` says what it drills."""
+    """A sequence of nights.
+
+    Attributes:
+        name: what it drills.
+        loses_node: it is held on a cluster of three nodes, one of which is lost.
+    """
 
     name: str
     nights: tuple[Night, ...]
-    second_node: bool = False
+    loses_node: bool = False
 
     @property
     def strikes(self) -> list[Strike]:
@@ -103,9 +109,9 @@ def run_drill(drill: Drill, ground: Ground, seed: int = 0) -> Outcome:
     started = time.monotonic()
     with ExitStack() as until_done:
         output = ground.new_output()
-        if drill.second_node:
-            ground.cluster.start_second()
-            until_done.callback(ground.cluster.kill_second)
+        if drill.loses_node:
+            until_done.callback(ground.cluster.kill_others)
+            ground.cluster.start_others()
         for night in drill.nights:
             proxy = until_done.enter_context(FaultProxy(ground.server.endpoint_url, seed=seed))
             try:
@@ -113,6 +119,10 @@ def run_drill(drill: Drill, ground: Ground, seed: int = 0) -> Outcome:
             except (TimeoutError, AssertionError) as error:
                 outcome.problems.append(f"{type(error).__name__}: {error}")
                 break
+        num_lost = sum(times for kill, times in outcome.kills.items() if kill.startswith("node "))
+        num_left = ground.cluster.num_others
+        if drill.loses_node and num_left != NUM_OTHERS - num_lost:
+            outcome.problems.append(f"{num_lost} of {NUM_OTHERS} nodes were killed, but {num_left} are left")
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -152,8 +162,9 @@ class _Night:
     def _attempt(self, strikes: Sequence[Strike], *flags: str) -> Ended:
         """One command, disturbed."""
         ground, outcome, proxy = self._ground, self._outcome, self._proxy
-        # One that is killed need not be warm, and the warm one is kept for the next.
-        driver = ground.drivers.make() if any(map(_kills_driver, strikes)) else ground.drivers.take()
+        # One that is killed need not be warm, and the warm one is kept for the next; it also knows of fewer nodes.
+        needs_new = any(isinstance(strike, Kill) and strike.victim in ("driver", "node") for strike in strikes)
+        driver = ground.drivers.make() if needs_new else ground.drivers.take()
         self._driver = driver
         armed = [arm(strike, proxy, self._output.paths, ground.cluster.find, self._kill) for strike in strikes]
         num_requests = len(proxy.requests)
@@ -193,7 +204,7 @@ class _Night:
 
     def _kill(self, victim: Victim, pid: int | None) -> None:
         if victim == "node":
-            self._ground.cluster.kill_second()
+            self._ground.cluster.kill_node(pid)
         elif victim == "driver":
             assert self._driver is not None
             self._driver.signal(signal.SIGKILL)

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+NUM_OTHERS = 2
+"""Nodes beside the head, where a drill asks for them."""
 
 _READY = "Ray runtime started."
 _START_S = 120.0
@@ -41,6 +44,11 @@ class Node:
                 raise RuntimeError(f"a Ray node did not start: {log.read_text()}")
             time.sleep(0.1)
 
+    @property
+    def is_up(self) -> bool:
+        """True until it is killed, or ends by itself."""
+        return self._process.poll() is None
+
     def processes(self) -> list[psutil.Process]:
         """The node's processes, its workers included."""
         try:
@@ -63,27 +71,28 @@ class Node:
 
 
 class RayCluster:
-    """A head of two CPUs, and for a while a second node of one."""
+    """A head of two CPUs, and for a while two more nodes of one each."""
 
-    def __init__(self, env: dict[str, str], folder: Path) -> None:
-        """Returns when the head is up."""
+    def __init__(self, env: dict[str, str], folder: Path, head_flags: Sequence[str] = ()) -> None:
+        """Returns when the head is up; the flags are those of `ray start`."""
         # Else its workers yield to whatever else the machine does, and a busy machine is too slow for its start.
         self._env = {**env, "RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "60"}
         self._folder = folder
         # Paths of sockets are short.
         self._temp = tempfile.TemporaryDirectory(prefix="rc-", ignore_cleanup_errors=True)
-        self._head, self.address = self._start_head()
-        self._second: Node | None = None
+        self._head, self.address = self._start_head(head_flags)
+        self._others: list[Node] = []
         self._num_started = 0
-        self._pids: list[int] = []
+        # Process numbers of the head's processes and of the others', and when they were looked up.
+        self._pids: tuple[list[int], list[int]] = [], []
         self._looked_at = float("-inf")
 
-    def _start_head(self) -> tuple[Node, str]:
+    def _start_head(self, flags: Sequence[str]) -> tuple[Node, str]:
         """The head and its address; a start that failed is tried again, on another port."""
         for attempts_left in (2, 1, 0):
             port, log = _free_port(), self._folder / f"head-{attempts_left}.log"
             arguments = ["--head", "--num-cpus=2", f"--port={port}", "--include-dashboard=false"]
-            arguments += ["--disable-usage-stats", f"--temp-dir={self._temp.name}"]
+            arguments += ["--disable-usage-stats", f"--temp-dir={self._temp.name}", *flags]
             try:
                 node = Node(arguments, self._env, log)
             except RuntimeError:
@@ -94,30 +103,47 @@ class RayCluster:
             return node, started[1] if started else f"127.0.0.1:{port}"
         raise AssertionError("unreachable")
 
-    def start_second(self) -> None:
-        """Starts the second node."""
-        assert self._second is None
-        self._num_started += 1
-        log = self._folder / f"node-{self._num_started}.log"
-        self._second = Node([f"--address={self.address}", "--num-cpus=1", "--disable-usage-stats"], self._env, log)
+    def start_others(self) -> None:
+        """Starts two more nodes, one after the other: of two that start at once on a machine, one may never come up."""
+        assert not self._others
+        for _ in range(NUM_OTHERS):
+            self._num_started += 1
+            log = self._folder / f"node-{self._num_started}.log"
+            arguments = [f"--address={self.address}", "--num-cpus=1", "--disable-usage-stats"]
+            self._others.append(Node(arguments, self._env, log))
 
-    def kill_second(self) -> None:
-        """Kills the second node, if there is one."""
-        node, self._second = self._second, None
-        if node is not None:
-            node.kill()
+    @property
+    def num_others(self) -> int:
+        """How many nodes are up beside the head."""
+        return sum(node.is_up for node in self._others)
 
-    def find(self, title: str) -> list[int]:
+    def kill_node(self, pid: int | None) -> None:
+        """Kills the node beside the head that has this process, or one of them if none has; the rest go on."""
+        having = [node for node in self._others if pid in [process.pid for process in node.processes()]]
+        node = (having or self._others)[0]
+        self._others.remove(node)
+        node.kill()
+
+    def kill_others(self) -> None:
+        """Kills all nodes but the head."""
+        while self._others:
+            self._others.pop().kill()
+
+    def find(self, title: str, *, beside_head: bool = False) -> list[int]:
         """Process numbers of the workers whose title, as `ray::CollectorActor.take`, matches a pattern.
 
         It is quick, so that one may ask until a task is seen at work; a process counts from some time after its start.
+
+        Args:
+            beside_head: only on the other nodes.
         """
         now = time.monotonic()
         if now - self._looked_at > _LOOK_EVERY_S:
-            nodes = [node for node in (self._head, self._second) if node is not None]
-            self._pids = [process.pid for node in nodes for process in node.processes()]
+            others = [process.pid for node in self._others for process in node.processes()]
+            self._pids = [process.pid for process in self._head.processes()], others
             self._looked_at = now
-        return [pid for pid in self._pids if re.match(title, _title(pid))]
+        on_head, on_others = self._pids
+        return [pid for pid in [*([] if beside_head else on_head), *on_others] if re.match(title, _title(pid))]
 
     def kill(self, pid: int) -> None:
         """Kills a process that was found here."""
@@ -131,15 +157,15 @@ class RayCluster:
 
     def close(self) -> None:
         """Ends all nodes."""
-        self.kill_second()
+        self.kill_others()
         self._head.kill()
         self._temp.cleanup()
 
 
 @contextmanager
-def running_cluster(env: dict[str, str], folder: Path) -> Iterator[RayCluster]:
+def running_cluster(env: dict[str, str], folder: Path, head_flags: Sequence[str] = ()) -> Iterator[RayCluster]:
     """A cluster whose processes have this environment; it ends with the block."""
-    cluster = RayCluster(env, folder)
+    cluster = RayCluster(env, folder, head_flags)
     try:
         yield cluster
     finally:

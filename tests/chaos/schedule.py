@@ -8,6 +8,7 @@ from tests.chaos.world import FIRST_NIGHT, NAMES, VERSIONS, State
 
 _DRIVER_POINTS = [point for point in POINTS if point != "after some files are emptied"]
 _WORK_POINTS = ["in the middle of reading", "before a slice's PUT", "after a slice's PUT"]
+_NODE_POINTS = [*_WORK_POINTS, "in the middle of decoding"]
 # Requests of an attempt that a fault may begin at.
 _FIRST_REQUESTS = 60
 
@@ -24,8 +25,8 @@ def drill_of(seed: int) -> Drill:
     if kind == "late writer":
         return Drill(f"{seed}: late writer", _late(draw))
     if kind == "lost node":
-        kill = Kill("node", draw.choice(_WORK_POINTS), draw.randrange(6))
-        return Drill(f"{seed}: lost node", (Night(FIRST_NIGHT, ((kill,),)),), second_node=True)
+        kill = Kill("node", draw.choice(_NODE_POINTS), draw.randrange(6))
+        return Drill(f"{seed}: lost node", (Night(FIRST_NIGHT, ((kill,),)),), loses_node=True)
     attempts = tuple(_strikes(draw) for _ in range(draw.choice((1, 1, 2))))
     return Drill(f"{seed}: one night", (Night(FIRST_NIGHT, attempts),))
 

@@ -128,15 +128,16 @@ class Armed:
 
 
 def arm(
-    strike: Strike, proxy: FaultProxy, places: tuple[str, str], find: Callable[[str], list[int]],
+    strike: Strike, proxy: FaultProxy, places: tuple[str, str], find: Callable[..., list[int]],
     kill: Callable[[Victim, int | None], None],
 ) -> Armed:  # fmt: skip
     """Prepares a strike.
 
     Args:
         places: paths of the input and of the output, as they stand in requests.
-        find: title -> process numbers.
-        kill: kills a victim; the number is that of its process where it was found by its title.
+        find: title -> process numbers; `beside_head`: of other nodes than the head.
+        kill: kills a victim; the number is that of its process, or of one of the node's, where it was found by its
+            title.
     """
 
     def pattern(text: str) -> str:
@@ -148,31 +149,39 @@ def arm(
             pattern(kind.request), kind.fault, times=kind.times, probability=kind.probability, skip=strike.nth
         )
         return Armed(strike, rule)
-    point = POINTS[strike.point]
+    point, beside_head = POINTS[strike.point], strike.victim == "node"
 
     def strike_now() -> None:
         pid = None
-        if point.at_work and not (pid := hunt(point.at_work)):
-            return
-        if strike.victim in TITLES and strike.victim != point.at_work and not (pid := hunt(strike.victim)):
-            return
+        for title in _hunted(strike):
+            if (pid := hunt(title)) is None:
+                armed.missed = f"no process was seen at work: {title}"
+                return
         if not armed.over.is_set():
             kill(strike.victim, pid)
             armed.has_killed = True
 
-    def hunt(step: str) -> int | None:
+    def hunt(title: str) -> int | None:
         deadline = time.monotonic() + _HUNT_S
         while time.monotonic() < deadline and not armed.over.is_set():
-            if found := find(TITLES[step]):
+            if found := find(title, beside_head=beside_head):
                 return found[0]
             time.sleep(0.002)
-        armed.missed = f"no process was seen at work on: {step}"
         return None
 
     # Whoever is waited for must not wait for this request.
-    needs_time = point.at_work is not None or strike.victim in ("decode", "infer")
+    needs_time = point.at_work is not None or strike.victim in ("decode", "infer", "node")
     apart = threading.Thread(target=strike_now, daemon=True)
     fault: Fault = Lose() if point.is_done else Reset()
     meanwhile = apart.start if needs_time else strike_now
     armed = Armed(strike, proxy.add(pattern(point.request), fault, times=1, skip=strike.nth, meanwhile=meanwhile))
     return armed
+
+
+def _hunted(strike: Kill) -> list[str]:
+    """Titles of what must be seen at work, one after the other, before somebody is killed."""
+    at_work = POINTS[strike.point].at_work
+    if strike.victim == "node":
+        # A node that has nothing to do is no loss.
+        return [TITLES[at_work] if at_work else "|".join(TITLES.values())]
+    return [TITLES[step] for step in dict.fromkeys((at_work, strike.victim)) if step in TITLES]

@@ -54,6 +54,11 @@ DRILLS = [
         "a read worker and a decode worker die in the middle of their work",
         one_night((Kill("read", "in the middle of reading", 2), Kill("decode", "in the middle of decoding"))),
     ),
+    Drill(
+        "a node of three is lost while it works",
+        one_night((Kill("node", "in the middle of reading", 2),)),
+        loses_node=True,
+    ),
     Drill("answers to PUTs are lost", one_night((Inject("lost answer to a PUT", 1), Inject("hung answer to a PUT")))),
     Drill(
         "the store is overloaded, resets, and breaks off bodies",
