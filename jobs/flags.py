@@ -16,7 +16,7 @@ EXIT_CODES = """exit codes:
   0 done                          5 output: belongs to another job, or cannot be written
   1 internal error                6 too many failed records (--max-failed-fraction)
   2 bad configuration             7 accounts do not close
-  3 input missing or empty        9 incomplete: stopped, stalled; the same command continues
+  3 input missing or empty        9 incomplete: stopped, stalled, no room; the same command continues
   4 model or weights             10 another run holds the output (--wait-for-lease-s)"""
 _DEFAULT = "default: %(default)s"
 _INCLUDE_HELP = (

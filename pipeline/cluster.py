@@ -18,7 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import ComputeConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, IncompleteError
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,18 @@ _NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "obstore", "boto3", "s
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _PROBE_TIMEOUT_S = 120.0
 _CONNECT_TIMEOUT_S = 5.0
+_OBJECT_STORE = "object_store_memory"
 _SLOW_START = "timed out during startup"
 _LOCAL_OBJECT_STORE_BYTES = 2 * 2**30
+
+NO_ROOM_ERRORS = (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError)
+"""What Ray raises where it can put an object neither into its object store nor on the disk that it spills to."""
+
+NO_ROOM = (
+    "Ray's object store is full on a node, and so is the disk that it spills to: make room there, end what else fills "
+    "the store, or start Ray with a larger --object-store-memory"
+)
+"""What is said then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +88,22 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
 
 
 def put_object(data: bytes) -> Any:
-    """A reference to some bytes in Ray's object store, which brings them to each node once."""
-    return ray.put(np.frombuffer(data, np.uint8))
+    """A reference to some bytes in Ray's object store, which brings them to each node once.
+
+    Raises:
+        IncompleteError: there is no room for them.
+    """
+    try:
+        return ray.put(np.frombuffer(data, np.uint8))
+    except NO_ROOM_ERRORS as error:
+        raise IncompleteError(f"{NO_ROOM} ({_first_line(error)})") from error
+
+
+def object_store_use() -> float:
+    """Which part of the cluster's object stores is in use."""
+    total = ray.cluster_resources().get(_OBJECT_STORE, 0.0)
+    # Where nothing is available, it is not named at all.
+    return 1 - ray.available_resources().get(_OBJECT_STORE, 0.0) / total if total else 0.0
 
 
 def _check_address(address: str) -> None:

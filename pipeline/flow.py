@@ -18,6 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from model.config import PVTv2Config
 from pipeline.chunk import Chunk, map_chunks
+from pipeline.cluster import NO_ROOM_ERRORS
 from pipeline.config import InferConfig
 from pipeline.decode_step import decode_chunk
 from pipeline.infer_isolated import IsolatedInferStep
@@ -62,11 +63,23 @@ class FlowConfig:
     tell: Tell
 
 
-def run_pass(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Why a block was dropped, or a pass was given up.
+
+    Attributes:
+        for_room: Ray had no room for a block; nothing is wrong with what is in it.
+    """
+
+    reason: str
+    for_room: bool = False
+
+
+def run_pass(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> list[Dropped]:
     """Runs some tables of the plan once, end to end; what could not be published is for the caller to find.
 
     Returns:
-        Why blocks were dropped, or the pass was given up, in the order in which it happened; mostly empty.
+        What was dropped, in the order in which it happened; mostly nothing.
     """
     context = DataContext.get_current()
     context.target_max_block_size = TARGET_BLOCK_BYTES
@@ -78,8 +91,8 @@ def run_pass(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) 
         try:
             _run(plan, config, sink)
         except ray.exceptions.RayError as error:
-            complaints.reasons.append(_reason(error))
-    return complaints.reasons
+            complaints.dropped.append(_dropped(error))
+    return complaints.dropped
 
 
 def _run(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> None:
@@ -135,14 +148,14 @@ class _Complaints(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.reasons: list[str] = []
+        self.dropped: list[Dropped] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Notes one error."""
         error = record.exc_info[1] if record.exc_info else None
-        reason = _reason(error) if error is not None else record.getMessage().partition("\n")[0]
-        self.reasons.append(reason)
-        logger.warning("block.dropped reason=%s", reason)
+        dropped = _dropped(error) if error is not None else Dropped(record.getMessage().partition("\n")[0])
+        self.dropped.append(dropped)
+        logger.warning("block.dropped reason=%s", dropped.reason)
 
 
 @contextmanager
@@ -220,7 +233,7 @@ def _holding(tell: Tell, step: str, chunk: Chunk) -> AbstractContextManager[None
     return at_work(tell, step, chunk.header.shard, chunk.header.slice, chunk.header.first_row)
 
 
-def _reason(error: BaseException) -> str:
+def _dropped(error: BaseException) -> Dropped:
     """The line that names the innermost error; Ray wraps it in tracebacks above and advice below."""
     cause = error
     while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
@@ -228,4 +241,4 @@ def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     named = [line for line in lines if _NAMES_AN_ERROR.match(line)]
     text = named[-1] if named else f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
-    return text[:300]
+    return Dropped(text[:300], for_room=isinstance(cause, NO_ROOM_ERRORS))

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from pipeline.close import build_report, close, close_early
-from pipeline.cluster import joined_cluster, put_object
+from pipeline.cluster import NO_ROOM, joined_cluster, put_object
 from pipeline.config import InferConfig
 from pipeline.emptying import empty_files, empty_late_files
 from pipeline.errors import OutputError
-from pipeline.flow import FlowConfig, run_pass
+from pipeline.flow import Dropped, FlowConfig, run_pass
 from pipeline.identity import claim_identity
 from pipeline.layout import PLAN_FILE, RUNS
 from pipeline.prepare import Run, missing, refresh, sink_config, waves
@@ -60,18 +60,21 @@ def _work(
 
     Nothing interrupts the main thread after it.
     """
-    last_error = None
+    dropped: list[Dropped] = []
     try:
         empty_files(run, run.plan.summary.emptied)
         if run.plan.by_format:
             run.processors = _join(run, until_closed)
-            last_error = _run_passes(run, run.processors, on_progress, stopper)
+            dropped = _run_passes(run, run.processors, on_progress, stopper)
             refresh(run)
             empty_late_files(run)
         stopper.close()
     except KeyboardInterrupt:
         return stopper.ending or Ending("stopped", "the run was told to stop"), None
-    return None, last_error
+    for_room = [block.reason for block in dropped if block.for_room]
+    if for_room and next(missing(run), None) is not None:
+        return Ending("failed", f"{NO_ROOM} ({for_room[-1]})"), None
+    return None, dropped[-1].reason if dropped else None
 
 
 def _check_fatal(run: Run) -> None:
@@ -98,12 +101,12 @@ def _join(run: Run, until_closed: ExitStack) -> Processors:
 
 def _run_passes(
     run: Run, processors: Processors, on_progress: Callable[[Progress], None], stopper: Stopper
-) -> str | None:
-    """Runs what is missing, again and again within bounds; returns what the last pass gave up with, if it did."""
+) -> list[Dropped]:
+    """Runs what is missing, again and again within bounds; returns what the last pass dropped."""
     config, output = run.config, run.config.output
     weights = put_object(run.checkpoint.files.weights)
     collectors = Collectors(sink_config(run), processors.num_collectors)
-    last_error = None
+    dropped: list[Dropped] = []
     try:
         while run.passes < config.compute.max_passes and next(missing(run), None) is not None:
             run.passes += 1
@@ -137,17 +140,16 @@ def _run_passes(
                 tell=collectors.teller(),
             )
             with Watch(run, collectors, on_progress, stopper):
-                reasons = [
-                    reason
+                dropped = [
+                    block
                     for wave in waves(missing(run))
-                    for reason in run_pass(wave, flow, SliceDatasink(collectors.actors))
+                    for block in run_pass(wave, flow, SliceDatasink(collectors.actors))
                 ]
-            last_error = reasons[-1] if reasons else None
             _check_fatal(run)
             refresh(run)
     finally:
         collectors.stop()
-    return last_error
+    return dropped
 
 
 def write_plan(run: Run) -> None:

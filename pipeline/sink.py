@@ -15,6 +15,7 @@ from ray.data.datasource.datasink import WriteResult
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.chunk import Chunk
+from pipeline.cluster import object_store_use
 from pipeline.collect import Collector, CollectorState, SinkConfig
 from pipeline.whereabouts import Board, Holding, Note, describe, own_note
 
@@ -147,7 +148,7 @@ class Collectors:
         for note in (note for notes in heard for note in notes or ()):
             by_node.setdefault(note.node, []).append(note)
         living, silent_nodes = _living(by_node)
-        return describe(living, silent + silent_nodes)
+        return describe(living, silent + silent_nodes, object_store_use())
 
     def finish(self, timeout_s: float) -> None:
         """Drops unfinished slices; returns when those that are being published are, or the time is over."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 _TELL_EVERY_S = 1.0
 _MOST_NAMED = 6
+# From here on Ray spills by itself, and so a store that stays fuller cannot be spilled.
+_SPILLS_FROM = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +146,21 @@ class Board:
         ]
 
 
-def describe(notes: Sequence[Note], silent: Sequence[str]) -> str:
-    """One sentence: who does not answer, and which steps hold what, the longest first."""
+def describe(notes: Sequence[Note], silent: Sequence[str], store_use: float = 0.0) -> str:
+    """One sentence: who does not answer, and which steps hold what, the longest first.
+
+    Args:
+        store_use: which part of Ray's object store is in use.
+    """
     ordered = sorted(notes, key=lambda note: -(note.holding.held_s if note.holding else 0.0))
     parts = [*(f"{name} does not answer" for name in silent), *map(str, ordered[:_MOST_NAMED])]
     if len(ordered) > _MOST_NAMED:
         parts.append(f"and {len(ordered) - _MOST_NAMED} more")
+    if store_use > _SPILLS_FROM:
+        parts.append(
+            f"Ray's object store is {store_use:.0%} full, and if it cannot be spilled, no step can hand on what it "
+            "has made; is the disk that Ray spills to full or gone?"
+        )
     if not parts:
         return "no step is at work: Ray gives out no tasks; are the cluster's CPUs or GPUs taken by another job?"
     return "; ".join(parts)

@@ -89,14 +89,21 @@ def signal_handlers() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def warm_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One local Ray for the jobs that a file's tests run in this process; its workers stay warm between them."""
+    with joined_ray(ComputeConfig(), tmp_path_factory.mktemp("home")) as joined:
+        yield joined
+
+
+@contextmanager
+def joined_ray(config: ComputeConfig, home: Path) -> Iterator[Cluster]:
+    """This process in a Ray, until the block ends."""
     saved = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         del os.environ[name]
-    os.environ |= {**RAY_SETTINGS, "HOME": str(tmp_path_factory.mktemp("home"))}
+    os.environ |= {**RAY_SETTINGS, "HOME": str(home)}
     handler = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with cluster.joined_cluster(ComputeConfig(), ()) as joined:
+        with cluster.joined_cluster(config, ()) as joined:
             yield joined
         # What Ray leaves to the garbage collector goes here, where its warnings are not errors.
         gc.collect()

@@ -120,3 +120,15 @@ def test_the_sentence_stays_one_on_a_large_cluster_and_says_who_is_silent():
 
 def test_where_nobody_works_the_sentence_says_what_that_means():
     assert "Ray gives out no tasks" in describe([], [])
+
+
+def test_a_store_that_stays_full_is_named_beside_what_is_held_and_in_place_of_busy_processors():
+    full = (
+        "Ray's object store is 94% full, and if it cannot be spilled, no step can hand on what it has made; "
+        "is the disk that Ray spills to full or gone?"
+    )
+    held = "decode holds slice 3 of s3://b/x.tar from row 12288 for 12 s (host a, pid 1)"
+    assert describe([note("decode", 12)], [], 0.94) == f"{held}; {full}"
+    assert describe([], [], 0.94) == full
+    # Below this Ray does not spill either.
+    assert describe([note("decode", 12)], [], 0.8) == held
