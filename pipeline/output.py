@@ -2,10 +2,12 @@
 
 import io
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +47,11 @@ _INDEX_SCHEMA = pa.schema(
         pa.field("footer", pa.string()),
     ]
 )
+# Columns of the index that have another name here.
+_ATTRIBUTES = {"file_etag": "etag", "last": "end", "footer": "footer_json"}
+_REPEATED = ("shard", "source_etag", "identity", "run_id")
+# As many entries are Arrow or dictionaries at a time.
+_INDEX_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +155,8 @@ def read_index(output: str, store: StoreConfig) -> list[PublishedFile]:
     """The index; empty if there is none or it cannot be read, since the footers say the same."""
     uri = join_uri(output, INDEX_FILE)
     try:
-        table = pq.read_table(io.BytesIO(read(uri, store)), schema=_INDEX_SCHEMA)
-        if any(table.column(name).null_count for name in table.schema.names if name != "source_etag"):
-            raise ValueError("it lacks columns or values")
-        return [_from_row(row) for row in table.to_pylist()]
+        index = pq.ParquetFile(io.BytesIO(read(uri, store)))
+        return [entry for batch in index.iter_batches(_INDEX_ROWS) for entry in _from_batch(batch)]
     except NotFoundError:
         return []
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -161,18 +166,10 @@ def read_index(output: str, store: StoreConfig) -> list[PublishedFile]:
 
 def write_index(output: str, store: StoreConfig, entries: Iterable[PublishedFile]) -> None:
     """Writes the index; any run may overwrite it, since it is a cache of the footers."""
-    rows = [
-        {
-            "file": entry.file,
-            "file_etag": entry.etag,
-            "last": entry.end,
-            "footer": entry.footer_json,
-            **{name: getattr(entry, name) for name in _SAME_NAME},
-        }
-        for entry in entries
-    ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA), buffer, compression="zstd")
+    left, buffer = iter(entries), io.BytesIO()
+    with pq.ParquetWriter(buffer, _INDEX_SCHEMA, compression="zstd") as writer:
+        while part := list(islice(left, _INDEX_ROWS)):
+            writer.write_batch(_to_batch(part))
     put(join_uri(output, INDEX_FILE), buffer.getvalue(), store)
 
 
@@ -195,21 +192,31 @@ def read_footer(info: ObjectInfo, store: StoreConfig) -> Footer:
         ) from error
 
 
-_SAME_NAME = [name for name in _INDEX_SCHEMA.names if name not in ("file", "file_etag", "last", "footer")]
+def _to_batch(entries: Sequence[PublishedFile]) -> pa.RecordBatch:
+    columns = [
+        pa.array([getattr(entry, _ATTRIBUTES.get(field.name, field.name)) for entry in entries], field.type)
+        for field in _INDEX_SCHEMA
+    ]
+    return pa.record_batch(columns, schema=_INDEX_SCHEMA)
 
 
-def _from_row(row: dict[str, Any]) -> PublishedFile:
-    name = SliceName.parse(row["file"])
-    if name is None:
-        raise ValueError(f"{row['file']} is no output file")
-    return PublishedFile(
-        file=row["file"],
-        etag=row["file_etag"],
-        hash16=name.hash16,
-        end=row["last"],
-        footer_json=row["footer"],
-        **{**{column: row[column] for column in _SAME_NAME}, "pruned": tuple(row["pruned"])},
-    )
+def _from_batch(batch: pa.RecordBatch) -> Iterator[PublishedFile]:
+    """The entries in a part of the index.
+
+    Raises:
+        ValueError: it lacks columns or values, or names a file that is none of ours.
+    """
+    batch = batch.cast(_INDEX_SCHEMA)
+    if any(batch.column(name).null_count for name in batch.schema.names if name != "source_etag"):
+        raise ValueError("it lacks values")
+    for row in batch.to_pylist():
+        name = SliceName.parse(row["file"])
+        if name is None:
+            raise ValueError(f"{row['file']} is no output file")
+        values = {_ATTRIBUTES.get(column, column): value for column, value in row.items()}
+        # What many files have in common is kept once.
+        values |= {name: sys.intern(values[name]) for name in _REPEATED if values[name] is not None}
+        yield PublishedFile(hash16=sys.intern(name.hash16), **{**values, "pruned": tuple(values["pruned"])})
 
 
 def read_output_rows(file: PublishedFile, output: str, store: StoreConfig) -> list[OutputRow]:
