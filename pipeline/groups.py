@@ -131,7 +131,8 @@ def plan_group(
 def _current(member: Member, found: Found | None, roots: Sequence[str]) -> Member:
     """The member as it is now."""
     if found is not None:
-        return replace(member, size=found.info.size, etag=found.info.etag)
+        is_same = (found.info.size, found.info.etag) == (member.size, member.etag)
+        return member if is_same else replace(member, size=found.info.size, etag=found.info.etag)
     if any(is_inside(member.uri, root) for root in roots):
         return replace(member, etag=None)
     return member

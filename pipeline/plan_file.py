@@ -2,10 +2,12 @@
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.plan import PLAN_SCHEMA, PlannedShard, from_table, to_table
@@ -35,19 +37,52 @@ class PlanFile:
         return self._file.read()
 
 
-def read_plan(file: BinaryIO | pa.Buffer, wanted: Callable[[str], bool] | None = None) -> Iterator[PlannedShard]:
-    """The shards of a plan's Parquet file, one row group at a time.
+class OwnGroups:
+    """The groups of loose files that earlier plans made themselves, in a temporary file that goes with the object.
 
-    Args:
-        wanted: tells by its `format` whether a shard is of interest; None takes all.
+    A plan also repeats groups that it knew from earlier ones. Those are left out, so that this grows with the files
+    that there are, and not with the runs that there were.
     """
-    source = pa.BufferReader(file) if isinstance(file, pa.Buffer) else pa.PythonFile(file, mode="r")
-    plan = pq.ParquetFile(source)
-    for group in range(plan.num_row_groups):
-        table = plan.read_row_group(group)
-        if wanted is not None:
-            table = table.filter(pa.array([wanted(name) for name in table.column("format").to_pylist()], pa.bool_()))
+
+    def __init__(self, plans: Iterable[BinaryIO]) -> None:
+        self._file = tempfile.TemporaryFile(prefix="pvtv2-groups-")  # noqa: SIM115 - lives as long as the object
+        weakref.finalize(self, self._file.close)
+        # Where the row groups of each plan end.
+        self._ends = [0]
+        with pq.ParquetWriter(self._file, PLAN_SCHEMA, compression="zstd") as writer:
+            for plan in plans:
+                self._ends.append(self._ends[-1])
+                for table in _row_groups(plan):
+                    is_group = pc.and_not(pc.equal(table.column("format"), "files"), table.column("known"))
+                    own = table.filter(is_group)
+                    if own.num_rows:
+                        writer.write_table(own)
+                        self._ends[-1] += 1
+
+    def by_plan(self) -> list[Iterator[PlannedShard]]:
+        """The groups of each plan, as the plans came; all may be under way at once."""
+        kept = _open(self._file)
+        return [self._read(kept, range(*ends)) for ends in pairwise(self._ends)]
+
+    def _read(self, kept: pq.ParquetFile, row_groups: Iterable[int]) -> Iterator[PlannedShard]:
+        for number in row_groups:
+            yield from from_table(kept.read_row_group(number))
+
+
+def read_plan(file: BinaryIO) -> Iterator[PlannedShard]:
+    """The shards of a plan's Parquet file, one row group at a time."""
+    for table in _row_groups(file):
         yield from from_table(table)
+
+
+def _open(file: BinaryIO) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.PythonFile(file, mode="r"))
+
+
+def _row_groups(file: BinaryIO) -> Iterator[pa.Table]:
+    plan = _open(file)
+    for number in range(plan.num_row_groups):
+        yield plan.read_row_group(number)
 
 
 def _batched(shards: Iterable[PlannedShard]) -> Iterator[list[PlannedShard]]:

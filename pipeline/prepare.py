@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ from pipeline.lease import Lease
 from pipeline.listing import Found, Survey
 from pipeline.output import PublishedFile, published_files, read_output_rows
 from pipeline.plan import PlannedShard, to_table
-from pipeline.plan_file import PlanFile, read_plan
+from pipeline.plan_file import OwnGroups, PlanFile, read_plan
 from pipeline.planner import Planner, PlanOptions, PlanSummary
 from pipeline.preflight import preflight
 from pipeline.processors import Processors
@@ -32,7 +32,7 @@ from pipeline.publish import Receipt, SinkConfig
 from pipeline.read import check_input, count_records
 from pipeline.schema import output_schema
 from pipeline.shard_files import by_shard, chain_of
-from pipeline.storage import StoreConfig, list_objects, read
+from pipeline.storage import ObjectInfo, StoreConfig, list_objects, open_reader
 from pipeline.store_errors import NotFoundError, StoreError
 from pipeline.uris import join_uri, name_of, shown
 
@@ -165,7 +165,7 @@ def _make_plan(config: JobConfig, found: Iterable[Found], published: list[Publis
     planner = Planner(
         found,
         published,
-        [_groups(plan) for plan in earlier],
+        OwnGroups(_opened(earlier, store)).by_plan(),
         config.input,
         PlanOptions(
             rows_per_file=config.output.rows_per_file,
@@ -176,7 +176,7 @@ def _make_plan(config: JobConfig, found: Iterable[Found], published: list[Publis
         lambda file: read_output_rows(file, output, store),
     )
     if config.input.limit is not None:
-        planner.allot(shard for plan in earlier for shard in read_plan(plan))
+        planner.allot(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
     plan = Plan(rows=PlanFile(()), summary=planner.summary)
     plan.rows = PlanFile(_counted(planner.shards(), plan))
     return plan
@@ -202,15 +202,17 @@ def _counted(shards: Iterable[PlannedShard], plan: Plan) -> Iterator[PlannedShar
         yield shard
 
 
-def _earlier_plans(output: str, store: StoreConfig) -> list[pa.Buffer]:
-    """Every plan over this output, the oldest first, as it was written."""
+def _earlier_plans(output: str, store: StoreConfig) -> list[ObjectInfo]:
+    """Every plan over this output, the oldest first."""
     plans = [info for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == PLAN_FILE]
-    return [pa.py_buffer(read(info.uri, store)) for info in sorted(plans, key=lambda info: info.uri)]
+    return sorted(plans, key=lambda info: info.uri)
 
 
-def _groups(plan: pa.Buffer) -> Iterator[PlannedShard]:
-    """The groups of loose files that a plan made itself."""
-    return (shard for shard in read_plan(plan, lambda kind: kind == "files") if not shard.known)
+def _opened(plans: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[BinaryIO]:
+    """Each of these plans, until the next is asked for."""
+    for info in plans:
+        with open_reader(info.uri, store, size=info.size, etag=info.etag) as file:
+            yield file
 
 
 def describe_plan(run: Run) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Planning is a function of listings: these tests make the listings and the published files themselves."""
 
+import io
 from pathlib import PurePosixPath
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from pipeline.layout import SliceName, version_of
 from pipeline.listing import Found
 from pipeline.output import OutputRow, PublishedFile
 from pipeline.plan import DoneSlice
-from pipeline.plan_file import PlanFile, read_plan
+from pipeline.plan_file import OwnGroups, PlanFile, read_plan
 from pipeline.planner import Planner, PlanOptions
 from pipeline.storage import ObjectInfo
 
@@ -121,8 +121,20 @@ def test_a_plan_of_any_length_survives_its_file(monkeypatch):
     shards = Planned([*loose("c/a.jpg", "c/b.jpg"), *(tar(f"{i}.tar") for i in range(7))]).shards
     file = PlanFile(shards)
     assert list(file) == shards
-    assert list(read_plan(pa.py_buffer(file.to_bytes()))) == shards
-    assert [s.format for s in read_plan(pa.py_buffer(file.to_bytes()), lambda kind: kind == "files")] == ["files"]
+    assert list(read_plan(io.BytesIO(file.to_bytes()))) == shards
+
+
+def test_of_earlier_plans_only_the_groups_that_they_made_themselves_are_kept(monkeypatch):
+    """Each run that was killed left a plan that repeats all groups, and the next one held them all."""
+    monkeypatch.setattr("pipeline.plan_file._GROUP_SHARDS", 2)
+    first = Planned([*loose(*(f"{i:02d}.jpg" for i in range(12))), tar("x.tar")]).shards
+    second = Planned([*loose(*(f"{i:02d}.jpg" for i in range(13))), tar("x.tar")], earlier=[first]).shards
+    third = Planned([*loose(*(f"{i:02d}.jpg" for i in range(13))), tar("x.tar")], earlier=[first, second]).shards
+    assert [[shard.known for shard in plan] for plan in (first, second, third)] == [
+        [False, False, False, False], [True, True, True, False, False], [True, True, True, True, False],
+    ]  # fmt: skip
+    groups = OwnGroups(io.BytesIO(PlanFile(plan).to_bytes()) for plan in (first, second, third)).by_plan()
+    assert [list(plan) for plan in groups] == [first[:3], second[-1:], []]
 
 
 # Begun.
