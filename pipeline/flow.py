@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.exceptions import SystemException
 
 from model.config import PVTv2Config
 from pipeline.chunk import Chunk, map_chunks
@@ -237,6 +238,9 @@ def _dropped(error: BaseException) -> Dropped:
     """The line that names the innermost error; Ray wraps it in tracebacks above and advice below."""
     cause = error
     while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
+        # A mark that Ray Data hangs below an error of its own or of Ray; it says nothing.
+        if isinstance(inner, SystemException):
+            break
         cause = inner
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     named = [line for line in lines if _NAMES_AN_ERROR.match(line)]
