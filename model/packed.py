@@ -1,14 +1,16 @@
 """Runs images of any sizes through the network together; each comes out as it would alone."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from model.pvt_v2 import PVTv2, to_embedding
+from model.layout import group_by_size
+from model.pvt_v2 import PVTv2
+from model.ragged import RaggedPVTv2
 from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD, RGB
 
 Output = Literal["logits", "embedding", "maps"]
@@ -53,20 +55,19 @@ def run_packed(
             without a head.
     """
     _check(model, images, outputs)
-    indices_by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, image_HWC in enumerate(images):
-        indices_by_size[tuple(image_HWC.shape)].append(index)
-
     device = next(model.parameters()).device
     embedding_NC = torch.empty(len(images), model.config.embed_dims[-1], device=device)
     maps: list[tuple[Tensor, ...]] = [()] * len(images)
-    for indices in indices_by_size.values():
-        images_BHWC = torch.stack([images[index] for index in indices])
-        groups = model.forward_features(normalised(model, images_BHWC, mean, std))
-        embedding_NC[indices] = to_embedding(groups[-1]).float()
-        if "maps" in outputs:
-            for position, index in enumerate(indices):
-                maps[index] = tuple(map_BCHW[position] for map_BCHW in groups)
+    groups = group_by_size([(image_HWC.shape[0], image_HWC.shape[1]) for image_HWC in images])
+    if groups:
+        stacked = (torch.stack([images[index] for index in indices]) for indices in groups.values())
+        stages = _ragged(model)([normalised(model, images_BHWC, mean, std) for images_BHWC in stacked])
+        for place, indices in enumerate(groups.values()):
+            maps_BHWC = [stage.groups()[place] for stage in stages]
+            embedding_NC[indices] = maps_BHWC[-1].flatten(1, 2).mean(dim=1).float()
+            if "maps" in outputs:
+                for position, index in enumerate(indices):
+                    maps[index] = tuple(map_BHWC[position].permute(2, 0, 1) for map_BHWC in maps_BHWC)
     return PackedOutput(
         logits=_logits(model, embedding_NC) if "logits" in outputs else None,
         embedding=embedding_NC if "embedding" in outputs else None,
@@ -74,8 +75,21 @@ def run_packed(
     )
 
 
+# What was prepared for each network, with what tells whether its weights are still the same.
+_PREPARED: WeakKeyDictionary[PVTv2, tuple[tuple[object, ...], RaggedPVTv2]] = WeakKeyDictionary()
+
+
+def _ragged(model: PVTv2) -> RaggedPVTv2:
+    state = tuple((parameter.data_ptr(), parameter.dtype, parameter._version) for parameter in model.parameters())
+    known = _PREPARED.get(model)
+    if known is None or known[0] != state:
+        known = (state, RaggedPVTv2(model))
+        _PREPARED[model] = known
+    return known[1]
+
+
 def normalised(model: PVTv2, images_BHWC: Tensor, mean: RGB, std: RGB) -> Tensor:
-    """The pixels BCHW as the network wants them: on its device, of its dtype, channels-last.
+    """The pixels BHWC as the network wants them: on its device, of its dtype.
 
     Bytes are sent to the device, and become floats there: a quarter of the traffic.
     """
@@ -83,7 +97,7 @@ def normalised(model: PVTv2, images_BHWC: Tensor, mean: RGB, std: RGB) -> Tensor
     scale = torch.tensor([1 / (255 * s) for s in std], device=parameter.device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=parameter.device)
     pixels_BHWC = images_BHWC.to(parameter.device).float().mul_(scale).add_(shift)
-    return pixels_BHWC.to(parameter.dtype).permute(0, 3, 1, 2)
+    return pixels_BHWC.to(parameter.dtype)
 
 
 def _logits(model: PVTv2, embedding_NC: Tensor) -> Tensor:
@@ -92,6 +106,7 @@ def _logits(model: PVTv2, embedding_NC: Tensor) -> Tensor:
 
 
 def _check(model: PVTv2, images: Sequence[Tensor], outputs: Sequence[Output]) -> None:
+    shortest = model.config.min_side_px
     unknown = sorted(set(outputs) - set(get_args(Output)))
     if unknown or isinstance(outputs, str):
         raise ValueError(f"outputs must be some of {', '.join(get_args(Output))}, not {outputs!r}.")
@@ -101,3 +116,8 @@ def _check(model: PVTv2, images: Sequence[Tensor], outputs: Sequence[Output]) ->
         if image_HWC.dtype != torch.uint8 or image_HWC.dim() != 3 or image_HWC.shape[2] != 3:
             shape = tuple(image_HWC.shape)
             raise ValueError(f"Image {index} must be HWC with 3 channels of uint8, not {shape} of {image_HWC.dtype}.")
+        if min(image_HWC.shape[:2]) < shortest:
+            raise ValueError(
+                f"An image of {image_HWC.shape[0]}x{image_HWC.shape[1]} px is too small: this network needs at least "
+                f"{shortest} px a side."
+            )

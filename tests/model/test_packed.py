@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.packed import run_packed
 from model.random_weights import random_weights
@@ -12,6 +14,11 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 @pytest.fixture(scope="module", params=["b0", "b2-linear"])
 def model(request, narrow):
+    return random_weights(narrow(request.param), seed=2)
+
+
+@pytest.fixture(scope="module", params=["b0", "b1", "b2", "b2-linear", "b3", "b4", "b5"])
+def any_variant(request, narrow):
     return random_weights(narrow(request.param), seed=2)
 
 
@@ -32,6 +39,32 @@ def test_mixed_sizes_give_what_each_image_alone_gives(model, photos):
         torch.testing.assert_close(output.logits[index], model.head(embedding)[0], atol=1e-5, rtol=0)
         for ours, alone in zip(output.maps[index], maps, strict=True):
             torch.testing.assert_close(ours, alone[0], atol=1e-5, rtol=0)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(st.integers(32, 160), st.integers(32, 160)), min_size=1, max_size=6), st.integers(0, 99))
+def test_whatever_its_neighbours_an_image_gives_what_it_gives_alone(any_variant, sizes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes]
+    output = run_packed(any_variant, images, mean=MEAN, std=STD, outputs=("logits", "embedding", "maps"))
+    for index, image in enumerate(images):
+        maps = plainly(any_variant, image)
+        embedding = maps[-1].mean(dim=(2, 3))
+        # Narrow networks round worse than real ones, since norms over few channels enlarge what is lost.
+        for ours, alone in zip(output.maps[index], maps, strict=True):
+            torch.testing.assert_close(ours, alone[0], atol=2e-5, rtol=0)
+        torch.testing.assert_close(output.embedding[index], embedding[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.logits[index], any_variant.head(embedding)[0], atol=2e-5, rtol=0)
+
+
+def test_weights_that_change_are_used_as_they_are_then(narrow, photos):
+    model = random_weights(narrow("b0"), seed=2)
+    images = photos(*SIZES)
+    before = run_packed(model, images).logits
+    model.load_state_dict(random_weights(narrow("b0"), seed=3).state_dict())
+    after = run_packed(model, images).logits
+    assert (before - after).abs().max() > 1e-2
+    assert after.equal(run_packed(random_weights(narrow("b0"), seed=3), images).logits)
 
 
 def test_the_order_of_the_images_is_kept(model, photos):

@@ -1,0 +1,88 @@
+"""The compiled convolution gives what torch's own operations give, map by map."""
+
+import pytest
+import torch
+from torch.nn.functional import conv2d, gelu
+
+from model.kernels import dwconv
+from model.kernels.dwconv import dwconv_gelu
+from model.layout import Group, next_layout
+
+SIDES = [(1, 1), (1, 5), (4, 1), (2, 2), (3, 7), (9, 4)]
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def kind(request, monkeypatch):
+    if request.param == "plain":
+        monkeypatch.setattr(dwconv, "_library", lambda: None)
+    elif not dwconv.is_compiled():
+        pytest.skip("the package was installed without a C compiler")
+    return request.param
+
+
+def drawn(channels, seed=0):
+    layout = next_layout([Group(2, height, width) for height, width in SIDES], 0, 1)
+    generator = torch.Generator().manual_seed(seed)
+    x_TE = 2 * torch.randn(layout.num_rows, channels, generator=generator)
+    return x_TE, torch.randn(channels, 1, 3, 3, generator=generator), torch.randn(channels, generator=generator), layout
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("channels", [16, 48, 256, 8, 20])  # the last two are not whole vectors
+def test_each_map_is_convolved_as_if_it_were_alone(kind, channels, relu):
+    x_TE, weight, bias, layout = drawn(channels)
+    found = dwconv_gelu(x_TE.clone(), weight, bias, layout, relu=relu)
+    for group in layout.groups:
+        for index in range(group.count):
+            start = group.start + index * group.height * group.width
+            x_1EHW = (
+                x_TE[start : start + group.height * group.width]
+                .view(1, group.height, group.width, -1)
+                .permute(0, 3, 1, 2)
+            )
+            expected = gelu(conv2d(x_1EHW.relu() if relu else x_1EHW, weight, bias, padding=1, groups=channels))
+            alone = (
+                found[start : start + group.height * group.width].view(group.height, group.width, -1).permute(2, 0, 1)
+            )
+            # Values reach 20; nine products are summed in another order, and erf is good to 1.5e-7.
+            torch.testing.assert_close(alone, expected[0], atol=5e-6, rtol=1e-6)
+    assert (found[layout.num_tokens :] == 0).all()
+
+
+def test_gelu_is_right_far_from_zero_and_at_it(kind):
+    layout = next_layout([Group(1, 1, 1)], 0, 1)
+    values = torch.tensor([0.0, -0.0, 1e-20, 1e4, -1e4, 12.0, -12.0, 0.5, -0.5, 5.5, -5.5, 1.0, -1.0, 3.0, -3.0, 2.0])
+    x_TE = torch.zeros(layout.num_rows, 16)
+    x_TE[0] = values
+    weight = torch.zeros(16, 1, 3, 3)
+    weight[:, 0, 1, 1] = 1
+    found = dwconv_gelu(x_TE, weight, torch.zeros(16), layout)
+    torch.testing.assert_close(found[0], gelu(values), atol=5e-7, rtol=2e-7)
+
+
+def test_what_is_no_number_stays_none(kind):
+    layout = next_layout([Group(1, 3, 3)], 0, 1)
+    x_TE = torch.zeros(layout.num_rows, 16)
+    x_TE[4, 3] = float("nan")
+    found = dwconv_gelu(x_TE, torch.ones(16, 1, 3, 3), torch.zeros(16), layout)
+    assert found[:9, 3].isnan().all()
+    assert not found[:, 4].isnan().any()
+
+
+def test_the_compiled_code_can_be_turned_off(monkeypatch):
+    monkeypatch.setenv("PVTV2_KERNELS", "off")
+    dwconv._library.cache_clear()
+    assert not dwconv.is_compiled()
+    monkeypatch.undo()
+    dwconv._library.cache_clear()
+
+
+def test_a_library_of_another_version_is_not_used(monkeypatch, caplog):
+    if not dwconv.is_compiled():
+        pytest.skip("the package was installed without a C compiler")
+    monkeypatch.setattr(dwconv, "_SYMBOL", "pvtv2_dwconv_gelu_0")
+    dwconv._library.cache_clear()
+    assert not dwconv.is_compiled()
+    assert "kernels.unusable" in caplog.text
+    monkeypatch.undo()
+    dwconv._library.cache_clear()
