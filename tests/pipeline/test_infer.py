@@ -70,8 +70,8 @@ def test_images_of_mixed_sizes_are_classified_as_each_alone(classifier, checkpoi
         expected = scores_alone(checkpoint[1], image)
         best = expected.argsort(descending=True)
         assert row["topk_ids"] == best.tolist()
-        # Packed or alone, sums are taken in another order: the last bits move.
-        np.testing.assert_allclose(row["topk_scores"], expected[best], rtol=0, atol=1e-6)
+        # Packed or alone, sums are taken in another order and by other kernels; norms over 8 channels enlarge that.
+        np.testing.assert_allclose(row["topk_scores"], expected[best], rtol=0, atol=5e-6)
         assert (row["label_id"], row["score"]) == (row["topk_ids"][0], row["topk_scores"][0])
         assert row["label"] == f"class {row['label_id']}"
     assert len({tuple(row["topk_ids"]) for row in rows}) > 1
