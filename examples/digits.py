@@ -1,0 +1,80 @@
+"""Handwritten digits as images of any size: what the shipped weights learned from, and what the demo shows them.
+
+The digits are the 1,797 that scikit-learn brings along, 8x8 cells each. Drawn larger they are smooth strokes; their
+size, place, slant, colours, sharpness and grain come from the generator that is given.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.datasets import load_digits as load_scikit_digits
+
+LABELS = tuple("0123456789")
+HELD_OUT_EVERY = 5
+CELLS = 8
+MARGIN = 2  # empty cells around a digit, so that strokes at its edge fade instead of breaking off
+# Shorter sides, in pixels, first and last.
+BANDS = ((32, 63), (64, 127), (128, 255), (256, 512))
+MAX_SIDE_PX = 512
+MAX_ASPECT = 2.0
+
+Pixels = npt.NDArray[np.uint8]
+Indexes = npt.NDArray[np.intp]
+
+
+def load_digits() -> tuple[Pixels, Indexes]:
+    """The digits (N, 8, 8), ink in [0, 255], and which digit each is (N,)."""
+    data = load_scikit_digits()
+    return np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.intp)
+
+
+def split(labels: Indexes) -> tuple[Indexes, Indexes]:
+    """Positions of (the digits to train on, those held out): of each class every fifth, as they come, is held out.
+
+    They come writer by writer, so all writers are in both parts.
+    """
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        held_out[np.flatnonzero(labels == label)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def draw_size(band: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """(width, height) with the shorter side in the band, and the longer at most twice that and `MAX_SIDE_PX`."""
+    first, last = band
+    shorter = min(last, int(math.exp(rng.uniform(math.log(first), math.log(last + 1)))))
+    longer = min(MAX_SIDE_PX, int(shorter * math.exp(rng.uniform(0, math.log(MAX_ASPECT)))))
+    return (shorter, longer) if rng.random() < 0.5 else (longer, shorter)
+
+
+def render(digit: Pixels, width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    """An RGB image of the digit (8, 8): ink on paper, or light on dark, anywhere in the image."""
+    ink = _strokes(digit, width, height, rng)
+    low, high = rng.integers(0, 100, 3), rng.integers(156, 256, 3)
+    paper, pen = (high, low) if rng.random() < 0.5 else (low, high)
+    grain = rng.uniform(0, 6) * rng.standard_normal((height, width, 1), dtype=np.float32)
+    share = np.asarray(ink, dtype=np.float32)[..., None] / 255
+    pixels = paper.astype(np.float32) + share * (pen - paper).astype(np.float32) + grain
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _strokes(digit: Pixels, width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    """How much ink each pixel has, in [0, 255]."""
+    side = min(width, height) * rng.uniform(0.7, 0.9)
+    room = 0.55 * side  # half the digit, and a little for its slant
+    stretch = math.exp(rng.uniform(-0.1, 0.1))
+    across, down = CELLS / side * stretch, CELLS / side / stretch  # cells a pixel
+    slant, turn = rng.uniform(-0.15, 0.15), rng.uniform(-0.12, 0.12)
+    left, top = (rng.uniform(room, length - room) for length in (width, height))
+    # From a pixel to a cell: relative to the digit's middle; turned; slanted and scaled.
+    cos, sin = math.cos(turn), math.sin(turn)
+    xx, xy = across * (cos + slant * sin), across * (-sin + slant * cos)
+    yx, yy = down * sin, down * cos
+    middle = CELLS / 2 + MARGIN
+    to_cells = (xx, xy, middle - xx * left - xy * top, yx, yy, middle - yx * left - yy * top)
+    cells = Image.fromarray(np.pad(digit, MARGIN))
+    ink = cells.transform((width, height), Image.Transform.AFFINE, to_cells, Image.Resampling.BICUBIC)
+    gain = math.exp(rng.uniform(0, math.log(4)))  # 1: as soft as the enlargement leaves it
+    return ink.point([round(min(255, max(0, 110 + (value - 110) * gain))) for value in range(256)])
