@@ -75,7 +75,10 @@ def fit(model: PVTv2, steps: Iterable[Sequence[Example]], num_steps: int, *, rat
             if time.monotonic() - reported > REPORT_EVERY_S or step == num_steps - 1:
                 reported = time.monotonic()
                 loss, right = sum(losses) / len(examples), sum(counts) / len(examples)
-                print(f"step {step + 1}/{num_steps}: loss {loss:.3f}, {right:.0%} right, {reported - begin:.0f} s")
+                print(
+                    f"step {step + 1}/{num_steps}: loss {loss:.3f}, {right:.0%} right, {reported - begin:.0f} s",
+                    flush=True,
+                )
     torch.set_num_threads(threads_before)
 
 

@@ -1,0 +1,75 @@
+"""Classifies a tree of class folders in a plain loop, one image at a time: what a job's rows can be held against.
+
+python examples/predict_images.py --weights build/photos --images photos/validation --out build/validation.csv
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
+
+from model.weights import LoadedModel, load_checkpoint
+from pipeline.decode import FailedImage, decode_image
+from pipeline.sizes import SizePolicy
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def read_tree(folder: Path) -> Iterator[tuple[Path, str, Pixels]]:
+    """(path, name of the class folder, HWC pixels as a job sees them) of each image, in order of their paths.
+
+    Files that are no images are named on stderr and left out.
+    """
+    for path in sorted(path for path in folder.glob("*/*") if path.is_file()):
+        decoded = decode_image(path.read_bytes(), SizePolicy())
+        if isinstance(decoded, FailedImage):
+            print(f"{path} is left out: {decoded.failure.message}", file=sys.stderr)
+        else:
+            yield path, path.parent.name, decoded.pixels
+
+
+@torch.inference_mode()
+def predict(loaded: LoadedModel, pixels_HWC: Pixels) -> tuple[int, float]:
+    """(number of the best class, its softmax) for one image at its own size."""
+    image_HWC = torch.from_numpy(pixels_HWC.copy()).float() / 255
+    image_HWC = (image_HWC - torch.tensor(loaded.mean)) / torch.tensor(loaded.std)
+    probabilities_K = loaded.model(image_HWC.permute(2, 0, 1)[None])[0].softmax(dim=0)
+    number = int(probabilities_K.argmax())
+    return number, float(probabilities_K[number])
+
+
+def write_predictions(loaded: LoadedModel, folder: Path, out: Path) -> tuple[int, int]:
+    """(images, those classified rightly); the CSV has a row for each, with its path below the folder."""
+    num_images, num_right = 0, 0
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "prediction", "score"])
+        for path, label, pixels in read_tree(folder):
+            number, score = predict(loaded, pixels)
+            prediction = loaded.labels[number] if loaded.labels else str(number)
+            writer.writerow([path.relative_to(folder).as_posix(), label, prediction, f"{score:.6f}"])
+            num_images += 1
+            num_right += prediction == label
+    return num_images, num_right
+
+
+def main() -> None:
+    """Reads the flags, writes the CSV, and says how many were right."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--weights", required=True, metavar="PATH|URI")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="holds one folder for each class")
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV")
+    flags = parser.parse_args()
+    num_images, num_right = write_predictions(load_checkpoint(flags.weights), flags.images, flags.out)
+    print(f"{num_right} of {num_images} right; {flags.out} has all of them")
+
+
+if __name__ == "__main__":
+    main()
