@@ -58,16 +58,18 @@ def steps(
             yield [(varied(images[index], side_px, rng), numbers[index]) for index in chosen]
 
 
-def first_weights(source: str | None, variant: str, num_classes: int, seed: int) -> PVTv2:
-    """The network to train: fresh, or a checkpoint's with a new head."""
+def first_weights(source: str | None, variant: str, labels: tuple[str, ...], seed: int) -> PVTv2:
+    """The network to train: fresh, or a checkpoint's; a head for other labels is left out."""
     if source is None:
-        return fresh_weights(replace(VARIANTS[variant], num_classes=num_classes), seed)
+        return fresh_weights(replace(VARIANTS[variant], num_classes=len(labels)), seed)
     loaded = load_checkpoint(source)
     # One epsilon for all norms, as only that can be saved; the training adapts the weights to it.
-    config = replace(loaded.config, num_classes=num_classes, embed_eps=loaded.config.block_eps)
+    config = replace(loaded.config, num_classes=len(labels), embed_eps=loaded.config.block_eps)
     model = fresh_weights(config, seed)
-    body = {name: tensor for name, tensor in loaded.model.state_dict().items() if not name.startswith("head.")}
-    model.load_state_dict(body, strict=False)
+    tensors = loaded.model.state_dict()
+    if loaded.labels != labels:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    model.load_state_dict(tensors, strict=False)
     return model
 
 
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="holds one folder for each class")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--variant", choices=VARIANTS, default="b0", help="where --weights is not given (default b0)")
-    parser.add_argument("--weights", metavar="PATH|URI", help="a checkpoint to begin from; its head is left out")
+    parser.add_argument("--weights", metavar="PATH|URI", help="a checkpoint to begin from")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--shorter-px", type=int, nargs=2, default=(96, 160), metavar=("MIN", "MAX"))
     parser.add_argument("--seed", type=int, default=0)
@@ -88,7 +90,7 @@ def main() -> None:
     images, numbers = [image for image, _ in tree], [labels.index(name) for _, name in tree]
     if not labels:
         parser.error(f"there are no images in folders of {flags.images}.")
-    model = first_weights(flags.weights, flags.variant, len(labels), flags.seed)
+    model = first_weights(flags.weights, flags.variant, labels, flags.seed)
     num_steps = flags.epochs * math.ceil(len(images) / IMAGES_PER_STEP)
     fit(model, steps(images, numbers, flags.epochs, flags.shorter_px, flags.seed), num_steps, rate=RATE)
     save_checkpoint(model, model.config, labels, flags.out)

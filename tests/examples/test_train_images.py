@@ -61,17 +61,15 @@ def test_a_tree_is_learned_and_saved_with_its_folders_as_labels(tree, tmp_path, 
     assert predict_images.write_predictions(loaded, tree, tmp_path / "out.csv") == (12, 12)
 
 
-def test_training_begins_from_a_checkpoint_but_for_its_head(tmp_path, tiny_variant):
-    saved = random_weights(replace(tiny_variant, num_classes=7), seed=3)
-    save_checkpoint(saved, saved.config, None, tmp_path)
-    model = train_images.first_weights(str(tmp_path), "b0", 3, seed=0)
+@pytest.mark.parametrize(("labels", "keeps_head"), [(("cat", "dog", "hen"), True), (("cat", "dog", "cow"), False)])
+def test_training_begins_from_a_checkpoint_but_for_a_head_of_other_labels(tmp_path, tiny_variant, labels, keeps_head):
+    saved = random_weights(replace(tiny_variant, num_classes=3), seed=3)
+    save_checkpoint(saved, saved.config, ("cat", "dog", "hen"), tmp_path)
+    model = train_images.first_weights(str(tmp_path), "b0", labels, seed=0)
     tensors = saved.state_dict()
-    assert model.head.out_features == 3
-    assert all(
-        torch.equal(tensor, tensors[name])
-        for name, tensor in model.state_dict().items()
-        if not name.startswith("head.")
-    )
+    equal = {name: torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items()}
+    assert equal.pop("head.weight") == equal.pop("head.bias") == keeps_head
+    assert all(equal.values())
 
 
 def test_the_plain_loop_gives_what_packs_give_for_each_image(tree, tmp_path, tiny_variant, monkeypatch):
