@@ -8,7 +8,7 @@ SEEDS ?= 50
 STAMP := $(VENV)/.ready-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test drills chaos check format lint types parity clean
+.PHONY: help setup demo digits test drills chaos check format lint types parity clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup  ## make sample shards, classify them on a local Ray, show rows and throughput
 	$(BIN)/python examples/demo.py
+
+digits: setup  ## train the weights of the demo again, into build/digits (minutes)
+	$(BIN)/python examples/train_digits.py --out build/digits
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
