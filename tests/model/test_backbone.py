@@ -5,12 +5,17 @@ differ by more; 1e-4 of a logit, and of an image's side, decides nothing.
 """
 
 import copy
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from examples.backbone import Backbone
+from examples.backbone import Backbone, stored_map
+from model.packed import run_packed
 from model.random_weights import random_weights
 from model.weights import load_checkpoint, save_checkpoint
 
@@ -92,3 +97,40 @@ def test_a_segmenter_draws_the_same_over_our_maps(folder, images):
     assert expected.shape == (2, 5, 97, 131)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert (over(segmenter, "backbone", vary(ours), pixels).logits - expected).abs().max() > 1e-2
+
+
+def store(folder, maps_of_images):
+    """An output with maps, as a job writes it: half precision, CHW; the last row failed."""
+    folder.mkdir(parents=True)
+    count = len(maps_of_images)
+    columns = {
+        "image_id": [f"image-{number}" for number in range(count + 1)],
+        "status": ["ok"] * count + ["failed"],
+    }
+    map_type = pa.struct({"shape": pa.list_(pa.int32(), 3), "data": pa.list_(pa.float16())})
+    for stage in range(4):
+        values = [maps[stage].half().numpy() for maps in maps_of_images]
+        stored = [{"shape": value.shape, "data": value.ravel()} for value in values]
+        columns[f"stage{stage + 1}"] = pa.array([*stored, None], map_type)
+    pq.write_table(pa.table(columns), folder / "part.parquet")
+
+
+def test_stored_maps_come_back_as_they_were(narrow, photos, tmp_path):
+    model = random_weights(narrow("b0"), seed=0)
+    maps_of_images = run_packed(model, photos((40, 70), (64, 32)), outputs=("maps",)).maps
+    store(tmp_path / "data", maps_of_images)
+    table = pq.read_table(tmp_path / "data")
+    for row, maps in enumerate(maps_of_images):
+        for stage, expected in enumerate(maps, start=1):
+            assert torch.equal(stored_map(table[f"stage{stage}"], row), expected.half())
+
+
+def test_what_the_documentation_shows_runs(photos, tmp_path, monkeypatch):
+    root = Path(__file__).parents[2]
+    snippets = re.findall(r"```python\n(.*?)```", (root / "docs" / "backbone.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "weights").symlink_to(root / "weights")
+    model = load_checkpoint(root / "weights" / "digits").model
+    store(tmp_path / "features" / "data", run_packed(model, photos((375, 500)), outputs=("maps",)).maps)
+    monkeypatch.chdir(tmp_path)
+    assert len(snippets) == 4
+    exec("".join(snippets), {})
