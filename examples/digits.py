@@ -50,10 +50,9 @@ def draw_size(band: tuple[int, int], rng: np.random.Generator) -> tuple[int, int
 
 
 def render(digit: Pixels, width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    """An RGB image of the digit (8, 8): ink on paper, or light on dark, anywhere in the image."""
+    """An RGB image of the digit (8, 8): dark ink on light paper, anywhere in the image."""
     ink = _strokes(digit, width, height, rng)
-    low, high = rng.integers(0, 100, 3), rng.integers(156, 256, 3)
-    paper, pen = (high, low) if rng.random() < 0.5 else (low, high)
+    pen, paper = rng.integers(0, 100, 3), rng.integers(156, 256, 3)
     grain = rng.uniform(0, 6) * rng.standard_normal((height, width, 1), dtype=np.float32)
     share = np.asarray(ink, dtype=np.float32)[..., None] / 255
     pixels = paper.astype(np.float32) + share * (pen - paper).astype(np.float32) + grain
@@ -66,7 +65,7 @@ def _strokes(digit: Pixels, width: int, height: int, rng: np.random.Generator) -
     room = 0.55 * side  # half the digit, and a little for its slant
     stretch = math.exp(rng.uniform(-0.1, 0.1))
     across, down = CELLS / side * stretch, CELLS / side / stretch  # cells a pixel
-    slant, turn = rng.uniform(-0.15, 0.15), rng.uniform(-0.12, 0.12)
+    slant, turn = rng.uniform(-0.1, 0.1), rng.uniform(-0.06, 0.06)
     left, top = (rng.uniform(room, length - room) for length in (width, height))
     # From a pixel to a cell: relative to the digit's middle; turned; slanted and scaled.
     cos, sin = math.cos(turn), math.sin(turn)

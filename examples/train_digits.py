@@ -33,9 +33,9 @@ CONFIG = PVTv2Config(
 # Until which share of the steps, the images of each step: the range of their shorter side, and how many; those of one
 # entry have one size. Small ones are cheap: from them it learns what digits are, and then that they may be large.
 PHASES = (
-    (0.40, (((32, 47), 48),)),
-    (0.65, (((32, 63), 24), ((64, 127), 16))),
-    (1.00, (((32, 63), 16), ((64, 127), 12), ((128, 255), 6), ((256, 512), 2))),
+    (0.30, (((32, 47), 48),)),
+    (0.55, (((32, 63), 24), ((64, 127), 16))),
+    (1.00, (((32, 63), 12), ((64, 127), 10), ((128, 255), 6), ((256, 512), 4))),
 )
 RATE = 2e-3
 
@@ -74,7 +74,7 @@ def main() -> None:
     """Reads the flags, trains, writes the checkpoint, and says how good it is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--validate",
