@@ -108,7 +108,8 @@ def _backward(model: PVTv2, examples: Sequence[Example]) -> tuple[float, int]:
     for group in by_size.values():
         images_BHWC = torch.stack([image for image, _ in group])
         classes_B = torch.tensor([number for _, number in group])
-        logits_BK = model(normalised(model, images_BHWC, IMAGENET_MEAN, IMAGENET_STD))
+        pixels_BHWC = normalised(model, images_BHWC, IMAGENET_MEAN, IMAGENET_STD)
+        logits_BK = model(pixels_BHWC.permute(0, 3, 1, 2))
         loss = cross_entropy(logits_BK, classes_B, reduction="sum", label_smoothing=SMOOTHING)
         loss.backward()
         total += loss.item()

@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -203,7 +204,10 @@ class _Infer:
         # Here and not above: the other steps' workers import this file too, and would load torch for nothing.
         from pipeline.infer import InferStep
 
-        self._step = InferStep(ray.get(weights), config)
+        # Two calls are under way at a time, so that the next chunk is there when one ends. All of torch runs in one
+        # thread all the same: in two, each would keep what it has freed to itself.
+        self._compute = ThreadPoolExecutor(max_workers=1)
+        self._step = self._compute.submit(InferStep, ray.get(weights), config).result()
         self._network, self._device, self._tell = network, config.device, tell
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -212,7 +216,7 @@ class _Infer:
     def _answer(self, chunk: Chunk) -> Chunk:
         patience_s = CHUNK_S + compute_s(self._network, chunk.net_sizes(), self._device)
         with _holding(self._tell, "infer", chunk), given_up_after(patience_s):
-            return self._step.infer(chunk)
+            return self._compute.submit(self._step.infer, chunk).result()
 
 
 class _CarefulInfer:
