@@ -12,8 +12,8 @@ logger = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEEP_BYTES = 1 << 30
-# More than a pack needs at a time: with less, what one pack frees is handed back and faulted in again for the next, which
-# costs a fifth of the time that thumbnails take.
+# More than a pack needs at a time: with less, what one pack frees is handed back, and faulted in again for the next;
+# that costs a fifth of the time that thumbnails take.
 _SLACK_BYTES = 256 * 2**20
 
 
