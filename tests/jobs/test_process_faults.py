@@ -81,13 +81,13 @@ def test_an_image_that_crashes_the_network_is_one_failed_row_whoever_else_dies(r
 
     # Nested, so that Ray sends them by value: its workers cannot import a test.
     class Dying(flow._Infer):
-        def _classify(self, chunk):
+        def _answer(self, chunk):
             if any(height == KILLER_SIDE for height, _ in chunk.net_sizes()):
                 os._exit(1)
             if chunk.header.slice == 4 and not actor_died.exists():
                 actor_died.touch()
                 os._exit(1)
-            return super()._classify(chunk)
+            return super()._answer(chunk)
 
     class Careful(flow._CarefulInfer):
         def __init__(self, *arguments):
