@@ -58,8 +58,8 @@ INLINE void one_row(const float *x, const vec *w, vec bias, float *y, int64_t wi
     to[0] = has_up ? load((p) - row) : zero;                                                                           \
     to[1] = load(p);                                                                                                   \
     to[2] = has_down ? load((p) + row) : zero;                                                                         \
-    if (relu)                                                                                                          \
-        for (int d = 0; d < 3; d++) to[d] = (vec)((ivec)to[d] & (to[d] > zero));
+    if (relu) /* what is no number is not below zero, and stays */                                                     \
+        for (int d = 0; d < 3; d++) to[d] = (vec)((ivec)to[d] & ~(to[d] <= zero));
     COLUMN(here, x)
     for (int64_t j = 0; j < width; j++) {
         if (j + 1 < width) {

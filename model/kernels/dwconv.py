@@ -6,7 +6,6 @@ the same to the last digits. `PVTV2_KERNELS=off` turns the compiled code off.
 
 import ctypes
 import functools
-import importlib.machinery
 import importlib.util
 import logging
 import os

@@ -60,11 +60,12 @@ def test_gelu_is_right_far_from_zero_and_at_it(kind):
     torch.testing.assert_close(found[0], gelu(values), atol=5e-7, rtol=2e-7)
 
 
-def test_what_is_no_number_stays_none(kind):
+@pytest.mark.parametrize("relu", [False, True])
+def test_what_is_no_number_stays_none(kind, relu):
     layout = next_layout([Group(1, 3, 3)], 0, 1)
     x_TE = torch.zeros(layout.num_rows, 16)
     x_TE[4, 3] = float("nan")
-    found = dwconv_gelu(x_TE, torch.ones(16, 1, 3, 3), torch.zeros(16), layout)
+    found = dwconv_gelu(x_TE, torch.ones(16, 1, 3, 3), torch.zeros(16), layout, relu=relu)
     assert found[:9, 3].isnan().all()
     assert not found[:, 4].isnan().any()
 
