@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits as load_scikit_digits
 
 LABELS = tuple("0123456789")
-HELD_OUT_EVERY = 5
+HELD_OUT_OF = (4, 25)  # the first so many of every so many digits of a class
 CELLS = 8
 MARGIN = 2  # empty cells around a digit, so that strokes at its edge fade instead of breaking off
 # Shorter sides, in pixels, first and last.
@@ -31,13 +31,15 @@ def load_digits() -> tuple[Pixels, Indexes]:
 
 
 def split(labels: Indexes) -> tuple[Indexes, Indexes]:
-    """Positions of (the digits to train on, those held out): of each class every fifth, as they come, is held out.
+    """Positions of (the digits to train on, those held out): of each class, as they come, four of every twenty-five.
 
-    They come writer by writer, so all writers are in both parts.
+    They come writer by writer; a writer may be in both parts.
     """
+    first, period = HELD_OUT_OF
     held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
-        held_out[np.flatnonzero(labels == label)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]] = True
+        of_class = np.flatnonzero(labels == label)
+        held_out[of_class[np.arange(len(of_class)) % period < first]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
