@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from model.config import VARIANTS
 from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError
 from pipeline.names import NameFilter
+from pipeline.precision import Precision
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 from pipeline.task import Task
@@ -29,6 +30,10 @@ _WEIGHTS_HELP = (
 )
 _PREPROCESS_HELP = (
     "native: each image at its own size; imagenet: as published, the shorter side at 248 px and a centre crop of 224; "
+    "default: %(default)s"
+)
+_PRECISION_HELP = (
+    "of the network's numbers; auto: the output's, or for a new one bf16 where the machine is quick at it, else fp32; "
     "default: %(default)s"
 )
 _SMALL_HELP = "images with a side under 32 px; default: %(default)s"
@@ -108,6 +113,7 @@ def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> Non
     add = group.add_argument
     add("--weights", required=required, metavar="PATH|URI|hf://ORG/NAME", help=_WEIGHTS_HELP)
     add("--variant", choices=tuple(VARIANTS), help="which PVTv2; default: what the checkpoint says")
+    add("--precision", choices=get_args(Precision), default=JobConfig.precision, help=_PRECISION_HELP)
     add("--preprocess", choices=policies, default=SizePolicy.preprocess, help=_PREPROCESS_HELP)
     add("--max-image-pixels", type=int, default=SizePolicy.max_image_pixels, metavar="N", help=_DEFAULT)
     add("--large-images", choices=("downscale", "reject"), default=SizePolicy.large_images, help=_DEFAULT)
@@ -183,6 +189,7 @@ def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
         output=output_config(flags),
         weights=flags.weights,
         variant=flags.variant,
+        precision=flags.precision,
         sizes=size_policy(flags),
         compute=compute_config(flags),
         max_failed_fraction=flags.max_failed_fraction,

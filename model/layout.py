@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Rows of a stage's matrix are rounded up to a multiple of this, so that packs of many sizes share few shapes: what a
-# library prepares for a shape is used again, and freed memory fits the next pack.
-_ROUND_TOKENS = (256, 64, 32, 32)
+# Rows of a matrix are a multiple of this, and of thirty-two numbers between one power of two and the next.
+_LEAST_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,17 @@ def group_by_size(sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], lis
     return groups
 
 
-def next_layout(groups: Sequence[Group], stage: int, stride: int) -> Layout:
+def rounded_up(num_rows: int) -> int:
+    """How many rows a matrix gets that needs some.
+
+    Packs of many sizes share few shapes, so that what a library prepares for a shape is used again, and freed memory
+    fits the next pack; at most one row in thirty-two is too many, once there are a thousand.
+    """
+    step = max(_LEAST_STEP, 1 << max(0, num_rows.bit_length() - 6))
+    return -(-num_rows // step) * step
+
+
+def next_layout(groups: Sequence[Group], stride: int) -> Layout:
     """The layout of a stage's tokens.
 
     Args:
@@ -72,5 +81,4 @@ def next_layout(groups: Sequence[Group], stage: int, stride: int) -> Layout:
     for group in groups:
         placed.append(Group(group.count, -(-group.height // stride), -(-group.width // stride), start))
         start = placed[-1].stop
-    multiple = _ROUND_TOKENS[stage]
-    return Layout(tuple(placed), -(-start // multiple) * multiple)
+    return Layout(tuple(placed), rounded_up(start))

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from model.layout import group_by_size
 from model.pvt_v2 import PVTv2
@@ -64,7 +65,7 @@ def run_packed(
         stages = _ragged(model)([normalised(model, images_BHWC, mean, std) for images_BHWC in stacked])
         for place, indices in enumerate(groups.values()):
             maps_BHWC = [stage.groups()[place] for stage in stages]
-            embedding_NC[indices] = maps_BHWC[-1].flatten(1, 2).mean(dim=1).float()
+            embedding_NC[indices] = maps_BHWC[-1].flatten(1, 2).mean(dim=1, dtype=torch.float32)
             if "maps" in outputs:
                 for position, index in enumerate(indices):
                     maps[index] = tuple(map_BHWC[position].permute(2, 0, 1) for map_BHWC in maps_BHWC)
@@ -101,8 +102,9 @@ def normalised(model: PVTv2, images_BHWC: Tensor, mean: RGB, std: RGB) -> Tensor
 
 
 def _logits(model: PVTv2, embedding_NC: Tensor) -> Tensor:
+    """In float32, whatever the network's dtype: it is little work, and a score keeps its digits."""
     assert model.head is not None  # checked before the work
-    return model.head(embedding_NC.to(model.head.weight.dtype)).float()
+    return linear(embedding_NC, model.head.weight.float(), model.head.bias.float())
 
 
 def _check(model: PVTv2, images: Sequence[Tensor], outputs: Sequence[Output]) -> None:

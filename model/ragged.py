@@ -20,7 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attentio
 from model.config import KERNELS, POOLED_SIDE, STRIDES
 from model.kernels.dwconv import dwconv_gelu
 from model.kernels.linear import Linear
-from model.layout import Group, Layout, next_layout
+from model.layout import Group, Layout, next_layout, rounded_up
 from model.pvt_v2 import Attention, Block, PVTv2, Stage
 
 
@@ -68,7 +68,7 @@ class _Stage:
     def __call__(self, groups_BHWC: Sequence[Tensor]) -> StageMap:
         kernel, stride = KERNELS[self._index], STRIDES[self._index]
         before = [Group(*group_BHWC.shape[:3]) for group_BHWC in groups_BHWC]
-        layout = next_layout(before, self._index, stride)
+        layout = next_layout(before, stride)
         x_TC = self._embed_norm(self._embed(_patches(groups_BHWC, layout, kernel, stride)))
         for block in self._blocks:
             x_TC = block(x_TC, layout)
@@ -131,12 +131,13 @@ class _Attention:
             height, width = (POOLED_SIDE, POOLED_SIDE) if self._is_linear else side
             groups.append(Group(group.count, height, width, start))
             start = groups[-1].stop
-        return Layout(tuple(groups), start)
+        return Layout(tuple(groups), rounded_up(start))
 
     def _reduced(self, x_TC: Tensor, layout: Layout, keys: Layout) -> Tensor:
         """The tokens MC that keys and values are made from."""
         channels, side = x_TC.shape[1], self._window
         windows_MC = x_TC.new_empty(keys.num_rows, side * side * channels)
+        windows_MC[keys.num_tokens :] = 0
         for group, of_group in zip(layout.groups, keys.groups, strict=True):
             x_BHWC = _view(x_TC, group)
             if self._is_linear:

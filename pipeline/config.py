@@ -6,6 +6,7 @@ from typing import Literal
 from model.hub import is_hub
 from pipeline.errors import ConfigError, ErrorCode
 from pipeline.names import NameFilter
+from pipeline.precision import Precision
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 from pipeline.task import Task
@@ -126,6 +127,7 @@ class InferConfig:
         labels: a name for each class; None leaves the column `label` null.
         task: what is asked of the network.
         device: `cpu` or `cuda`.
+        precision: `fp32`, `bf16` or `fp16`.
     """
 
     config_json: str | None
@@ -134,6 +136,7 @@ class InferConfig:
     labels: tuple[str, ...] | None
     task: Task
     device: str
+    precision: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +147,7 @@ class JobConfig:
         task: what is asked of the network for each image.
         weights: canonical URI of the checkpoint, a folder or one file; or `hf://org/name[@revision]`.
         variant: which PVTv2, where the checkpoint has no config that says it.
+        precision: of the network's numbers; `auto` takes the output's, or for a new one what the machine is good at.
         sizes: what is done with images that are too small or too large.
         max_failed_fraction: failed / listed above which the run exits 6.
         run_id: name of this run's folder in the output.
@@ -155,6 +159,7 @@ class JobConfig:
     output: OutputConfig
     weights: str
     variant: str | None = None
+    precision: Precision = "auto"
     sizes: SizePolicy = field(default_factory=SizePolicy)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     max_failed_fraction: float = 0.1

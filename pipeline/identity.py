@@ -15,11 +15,14 @@ from pipeline.store_errors import ExistsError, NotFoundError, StoreError
 from pipeline.uris import join_uri
 
 
-def job_identity(config: JobConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
     """The identity of an output.
 
     Included is whatever changes a row, or which records a slice holds; so two runs over one output either agree on
     all of it or the later is refused. The inputs are not: an output may grow by further inputs.
+
+    Args:
+        precision: that was chosen, `fp32`, `bf16` or `fp16`.
     """
     info, sizes = checkpoint.info, asdict(config.sizes)
     policy = sizes.pop("preprocess")
@@ -31,7 +34,7 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint) -> dict[str, Any]:
         "model": asdict(checkpoint.network),
         "preprocess": {"policy": policy, "mean": list(info.mean), "std": list(info.std)},
         "sizes": sizes,
-        "precision": "fp32",
+        "precision": precision,
         "rows_per_file": config.output.rows_per_file,
         "max_file_mib": config.output.max_file_mib,
         "records": {
@@ -64,14 +67,14 @@ def check_identity(output: str, store: StoreConfig, identity: dict[str, Any]) ->
         )
 
 
-def stored_revision(output: str, store: StoreConfig) -> str | None:
-    """`org/name@commit` of the weights on the Hub that an output was made with so far, if it was.
+def stored_setting(output: str, store: StoreConfig, name: str) -> str | None:
+    """A setting that an output was made with so far, by its name in the identity; None if it has none yet.
 
     Raises:
         OutputError: its `_job.json` cannot be read.
     """
     try:
-        return _stored(output, store).get("weights_revision")
+        return _stored(output, store).get(name)
     except NotFoundError:
         return None
     except StoreError as error:

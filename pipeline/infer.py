@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 # Tokens of stage 1 (one for every 4x4 pixels) in a pack: what the activations' memory is proportional to. On a CPU a
 # pack should stay near its cache; on a GPU it should keep thousands of cores busy.
 TOKEN_BUDGET = {"cpu": 16 * 1024, "cuda": 256 * 1024}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class InferStep:
@@ -40,7 +41,7 @@ class InferStep:
         loaded = parse_checkpoint(weights, config.config_json, config.preprocessor_json, config.variant)
         self._config = config
         self._network = config.task.network(loaded.config)
-        self._model = loaded.model.to(config.device)
+        self._model = loaded.model.to(config.device, _DTYPES[config.precision])
         self._mean, self._std = loaded.mean, loaded.std
         self.token_budget = TOKEN_BUDGET[config.device]
         self._trimmer = Trimmer()

@@ -18,7 +18,7 @@ from pipeline.checkpoint import Checkpoint, fetch_checkpoint
 from pipeline.collect import CollectorState
 from pipeline.config import JobConfig
 from pipeline.errors import OutputError
-from pipeline.identity import check_identity, identity_digest, job_identity, stored_revision
+from pipeline.identity import check_identity, identity_digest, job_identity, stored_setting
 from pipeline.layout import PLAN_FILE, RUNS, new_run_id
 from pipeline.lease import Lease
 from pipeline.listing import Found, Survey
@@ -26,6 +26,7 @@ from pipeline.output import PublishedFile, published_files, read_output_rows
 from pipeline.plan import PlannedShard, to_table
 from pipeline.plan_file import OwnGroups, PlanFile, read_plan
 from pipeline.planner import Planner, PlanOptions, PlanSummary
+from pipeline.precision import choose_precision
 from pipeline.preflight import preflight
 from pipeline.processors import Processors
 from pipeline.publish import Receipt, SinkConfig
@@ -107,10 +108,15 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:
     Raises:
         PipelineError, model.errors.CheckpointError: with a sentence that says what to do.
     """
-    pinned = stored_revision(config.output.uri, config.output.store) if is_hub(config.weights) else None
+    output, store = config.output.uri, config.output.store
+    # `org/name@commit` of the weights that the output was made with so far.
+    pinned = stored_setting(output, store, "weights_revision") if is_hub(config.weights) else None
+    stored = stored_setting(output, store, "precision") if config.precision == "auto" else None
+    precision, reason = choose_precision(config.precision, stored, config.compute.device)
+    logger.info("precision.chosen precision=%s reason=%r", precision, reason)
     checkpoint = fetch_checkpoint(config, pinned)
     output_schema(config.task.columns(checkpoint.network), config.input.keep_columns)
-    identity = job_identity(config, checkpoint)
+    identity = job_identity(config, checkpoint, precision)
     return prepare_with(config, started_at, lease, checkpoint, identity)
 
 

@@ -132,6 +132,7 @@ def _run_passes(
                     labels=run.checkpoint.labels,
                     task=config.task,
                     device=processors.device,
+                    precision=run.identity["precision"],
                 ),
                 weights=weights,
                 network=run.checkpoint.network,

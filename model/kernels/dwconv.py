@@ -20,25 +20,21 @@ logger = logging.getLogger(__name__)
 
 # Built beside the packages, whatever folder those are taken from.
 _LIBRARY = "pvtv2_kernels"
-_SYMBOL = "pvtv2_dwconv_gelu_1"
+_SYMBOL = "pvtv2_dwconv_gelu_2"
 _LANES = 16  # channels that the compiled code does at once
+_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def dwconv_gelu(x_TE: Tensor, weight_E133: Tensor, bias_E: Tensor, layout: Layout, *, relu: bool = False) -> Tensor:
     """GELU of the 3x3 convolution of each map with zeros around it, TE; rows without meaning are zero.
 
     Args:
-        x_TE: the tokens of all maps.
+        x_TE: the tokens of all maps; sums of half precision are taken in float32 where the code is compiled.
         layout: of these.
         relu: take only what is positive of `x_TE`. It may be changed.
     """
     library = _library()
-    if (
-        library is not None
-        and x_TE.device.type == "cpu"
-        and x_TE.dtype == torch.float32
-        and x_TE.shape[1] % _LANES == 0
-    ):
+    if library is not None and x_TE.device.type == "cpu" and x_TE.dtype in _DTYPES and x_TE.shape[1] % _LANES == 0:
         return _compiled(library, x_TE, weight_E133, bias_E, layout, relu)
     return _plain(x_TE, weight_E133, bias_E, layout, relu)
 
@@ -65,12 +61,14 @@ def _compiled(
     library: ctypes.CDLL, x_TE: Tensor, weight_E133: Tensor, bias_E: Tensor, layout: Layout, relu: bool
 ) -> Tensor:
     channels = len(bias_E)
-    x_TE, taps_9E, bias_E = x_TE.contiguous(), weight_E133.view(channels, 9).t().contiguous(), bias_E.contiguous()
+    x_TE, taps_9E, bias_E = x_TE.contiguous(), weight_E133.view(channels, 9).t().float().contiguous(), bias_E.float()
     sides = torch.tensor(layout.sides(), dtype=torch.int64)
     y_TE = torch.empty_like(x_TE)
     y_TE[layout.num_tokens :] = 0
     pointers = (tensor.data_ptr() for tensor in (x_TE, taps_9E, bias_E, y_TE))
-    getattr(library, _SYMBOL)(*pointers, channels, len(sides) // 2, sides.data_ptr(), int(relu))
+    getattr(library, _SYMBOL)(
+        *pointers, channels, len(sides) // 2, sides.data_ptr(), int(relu), int(x_TE.dtype == torch.bfloat16)
+    )
     return y_TE
 
 
@@ -88,6 +86,6 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, AttributeError) as error:
         logger.warning("kernels.unusable file=%s error=%s", found.origin, error)
         return None
-    function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2 + [ctypes.c_void_p, ctypes.c_int]
+    function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2 + [ctypes.c_void_p] + [ctypes.c_int] * 2
     function.restype = None
     return library

@@ -1,5 +1,7 @@
 """Images of mixed sizes give what each gives alone, in their order."""
 
+from collections import defaultdict
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ def any_variant(request, narrow):
 
 def plainly(model, image_HWC):
     """The maps of one image, normalised step by step."""
-    pixels = (image_HWC / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    pixels = ((image_HWC / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).to(model.stages[0].norm.weight.dtype)
     return model.forward_features(pixels.permute(2, 0, 1)[None])
 
 
@@ -95,13 +97,30 @@ def test_no_images_give_empty_outputs(model):
     assert output.maps == ()
 
 
-def test_a_half_precision_network_gives_float32_logits_near_its_own(narrow, photos):
-    model = random_weights(narrow("b0"), seed=2)
-    images = photos(*SIZES)
-    expected = run_packed(model, images).logits
-    logits = run_packed(model.bfloat16(), images).logits
-    assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, expected, atol=0.3, rtol=0)  # bfloat16 has three digits, logits reach 5
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("variant", ["b0", "b2", "b2-linear"])
+def test_half_precision_is_as_near_to_the_truth_as_the_plain_network_is_in_it(narrow, photos, variant, dtype):
+    exact, half = (random_weights(narrow(variant), seed=2).to(to) for to in (torch.float64, dtype))
+    images = photos(*SIZES, (160, 37), (97, 97))
+    output = run_packed(half, images, mean=MEAN, std=STD, outputs=("logits", "embedding", "maps"))
+    assert output.logits.dtype == output.embedding.dtype == torch.float32
+    errors = defaultdict(list)
+    for index, image in enumerate(images):
+        truth = [map_BCHW.float() for map_BCHW in plainly(exact, image)]
+        plain = plainly(half, image)
+        for stage, each in enumerate(zip(output.maps[index], plain, truth, strict=True)):
+            errors[f"map {stage + 1}"].append([part.reshape(-1).float() for part in each])
+        of_plain, of_truth = (maps[-1].mean(dim=(2, 3)) for maps in (plain, truth))
+        errors["embedding"].append([output.embedding[index], of_plain[0].float(), of_truth[0]])
+        logits = [half.head(of_plain)[0].float(), exact.head(of_truth.double())[0].float()]
+        errors["logits"].append([output.logits[index], *logits])
+    for name, of_images in errors.items():
+        ours, plain, truth = (torch.cat(parts) for parts in zip(*of_images, strict=True))
+        assert rms(ours - truth) <= 1.5 * rms(plain - truth), name
+
+
+def rms(x):
+    return float(x.square().mean().sqrt())
 
 
 @pytest.mark.parametrize(

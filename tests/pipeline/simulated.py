@@ -75,7 +75,7 @@ class SimulatedRun:
             weights="/weights",
             run_id=f"run-{number:04d}",
         )
-        identity = job_identity(self.config, CHECKPOINT)
+        identity = job_identity(self.config, CHECKPOINT, "fp32")
         self.run: Run = prepare.prepare_with(self.config, time.time(), _NoLease(), CHECKPOINT, identity)
 
     def begin(self) -> None:

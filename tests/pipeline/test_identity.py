@@ -13,7 +13,7 @@ from pipeline import identity
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import OutputError
-from pipeline.identity import check_identity, claim_identity, identity_digest, stored_revision
+from pipeline.identity import check_identity, claim_identity, identity_digest, stored_setting
 from pipeline.layout import JOB_FILE
 from pipeline.names import NameFilter
 from pipeline.sizes import SizePolicy
@@ -36,10 +36,11 @@ CONFIG = JobConfig(
 NAMES = ("cat", "dog")
 
 
-def job_identity(config, info, labels, revision=None):
+def job_identity(config, info, labels, revision=None, precision="fp32"):
     files = CheckpointFiles(weights=b"", config_json=None, preprocessor_json=None, revision=revision)
     network = config.task.network(info.config)
-    return identity.job_identity(config, Checkpoint(files=files, info=info, network=network, labels=labels, load_s=0.0))
+    checkpoint = Checkpoint(files=files, info=info, network=network, labels=labels, load_s=0.0)
+    return identity.job_identity(config, checkpoint, precision)
 
 
 EXPECTED = job_identity(CONFIG, INFO, NAMES)
@@ -81,6 +82,13 @@ def test_a_setting_that_changes_rows_is_part_of_it_and_named_where_it_differs(fo
     message = str(raised.value)
     assert message.startswith(f"{folder} holds the results of another job; it differs in: {setting} (")
     assert message.count(" there, ") == 1
+
+
+def test_the_precision_that_was_chosen_is_part_of_it(folder):
+    claim_identity(folder, STORE, EXPECTED)
+    with pytest.raises(OutputError, match=r'precision \("fp32" there, "bf16" now\)'):
+        check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, precision="bf16"))
+    assert stored_setting(folder, STORE, "precision") == "fp32"
 
 
 def test_an_output_of_labels_takes_no_features(folder):
@@ -186,9 +194,9 @@ def test_the_digest_does_not_hang_on_the_order_of_the_settings():
 
 
 def test_weights_of_the_hub_are_pinned_to_the_commit_that_the_output_began_with(folder):
-    assert stored_revision(folder, STORE) is None
+    assert stored_setting(folder, STORE, "weights_revision") is None
     claim_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
-    assert stored_revision(folder, STORE) == "org/name@abc"
+    assert stored_setting(folder, STORE, "weights_revision") == "org/name@abc"
     check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
     with pytest.raises(OutputError, match=r'weights_revision \("org/name@abc" there, "org/name@def" now\)'):
         check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@def"))

@@ -39,13 +39,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def classifier(checkpoint):
-    """(labels, top_k) -> the step that classifies."""
+    """(labels, top_k, precision) -> the step that classifies."""
 
-    def make(labels=LABELS, top_k=3):
+    def make(labels=LABELS, top_k=3, precision="fp32"):
         (weights, config_json, preprocessor_json), _ = checkpoint
         described = {"config_json": config_json.decode(), "preprocessor_json": preprocessor_json.decode()}
-        task = Classify(top_k=top_k)
-        return InferStep(weights, InferConfig(**described, variant=None, labels=labels, task=task, device="cpu"))
+        settings = {"device": "cpu", "precision": precision, "task": Classify(top_k=top_k)}
+        return InferStep(weights, InferConfig(**described, **settings, variant=None, labels=labels))
 
     threads = torch.get_num_threads()
     yield make
@@ -143,7 +143,7 @@ def test_the_step_is_built_from_bytes_that_lie_in_shared_memory(classifier, chec
     (weights, config_json, preprocessor_json), _ = checkpoint
     config = InferConfig(
         config_json=config_json.decode(), preprocessor_json=preprocessor_json.decode(), variant=None, labels=None,
-        task=Classify(top_k=1), device="cpu",
+        task=Classify(top_k=1), device="cpu", precision="fp32",
     )  # fmt: skip
     shared = InferStep(memoryview(bytearray(weights)), config).infer(decoded_chunk(image)).rows
     assert shared.column("score").equals(classifier(labels=None, top_k=1).infer(decoded_chunk(image)).rows["score"])
@@ -159,8 +159,8 @@ def extractor(checkpoint):
     def make(**settings):
         (weights, config_json, preprocessor_json), _ = checkpoint
         described = {"config_json": config_json.decode(), "preprocessor_json": preprocessor_json.decode()}
-        task = ExtractFeatures(**settings)
-        return InferStep(weights, InferConfig(**described, variant=None, labels=None, task=task, device="cpu"))
+        settings = {"device": "cpu", "precision": "fp32", "task": ExtractFeatures(**settings)}
+        return InferStep(weights, InferConfig(**described, **settings, variant=None, labels=None))
 
     threads = torch.get_num_threads()
     yield make
@@ -311,3 +311,16 @@ def test_a_cpu_classifier_computes_with_one_thread(classifier):
     torch.set_num_threads(2)
     classifier()
     assert torch.get_num_threads() == 1
+
+
+# Half precision.
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_gives_nearly_the_same_rows_of_the_same_types(classifier, precision):
+    images = [pixels(40, 36), pixels(64, 33)]
+    exact = classifier().infer(decoded_chunk(*images)).rows
+    rows = classifier(precision=precision).infer(decoded_chunk(*images)).rows
+    assert rows.schema == exact.schema
+    assert rows["score"].to_pylist() != exact["score"].to_pylist()
+    assert rows["score"].to_pylist() == pytest.approx(exact["score"].to_pylist(), abs=0.05)

@@ -11,8 +11,8 @@ from model.kernels.linear import Linear
 @pytest.fixture(params=["onednn", "torch"])
 def kind(request, monkeypatch):
     if request.param == "torch":
-        monkeypatch.setattr(module, "_has_onednn", lambda: False)
-    elif not module._has_onednn():
+        monkeypatch.setattr(module, "_has_onednn", lambda dtype: False)
+    elif not module._has_onednn(torch.float32):
         pytest.skip("this torch has no oneDNN")
     return request.param
 
@@ -36,6 +36,16 @@ def test_long_sums_stay_with_torch(kind):
     assert (Linear(torch.zeros(8, module._MAX_INPUTS), None)._packed is not None) == (kind == "onednn")
 
 
-def test_other_types_than_float32_are_torchs(kind):
-    weight, bias = torch.ones(8, 16).bfloat16(), torch.zeros(8).bfloat16()
-    assert Linear(weight, bias)(torch.ones(2, 16).bfloat16()).eq(16).all()
+@pytest.mark.parametrize("inputs", [32, 1280])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_once_from_sums_in_float32(kind, dtype, inputs):
+    generator = torch.Generator().manual_seed(0)
+    x, residual = torch.randn(33, inputs, generator=generator), torch.randn(33, 24, generator=generator)
+    weight, bias = torch.randn(24, inputs, generator=generator) * inputs**-0.5, torch.randn(24, generator=generator)
+    x, residual, weight, bias = (tensor.to(dtype) for tensor in (x, residual, weight, bias))
+    exact = linear(x.float(), weight.float(), bias.float())
+    ulp = torch.finfo(dtype).eps * 4  # of values up to 8
+    layer = Linear(weight, bias)
+    torch.testing.assert_close(layer(x).float(), exact, atol=ulp, rtol=0)
+    # Where torch adds the residual, the sum is rounded before and after.
+    torch.testing.assert_close(layer(x, residual).float(), exact + residual.float(), atol=2 * ulp, rtol=0)
