@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.photos import read_sizes
 from model.config import VARIANTS
-from model.kernels.dwconv import is_compiled
+from model.kernels.library import is_compiled
 from model.packed import run_packed
 from model.random_weights import random_weights
 from model.rename import TRANSFORMERS, TRANSFORMERS_BASE, upstream_names

@@ -20,6 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attentio
 from model.config import KERNELS, POOLED_SIDE, STRIDES
 from model.kernels.dwconv import dwconv_gelu
 from model.kernels.linear import Linear
+from model.kernels.norm import LayerNorm
 from model.layout import Group, Layout, next_layout, rounded_up
 from model.pvt_v2 import Attention, Block, PVTv2, Stage
 
@@ -62,7 +63,7 @@ class _Stage:
     def __init__(self, stage: Stage, index: int) -> None:
         self._index = index
         self._embed = Linear(stage.embed.conv.weight.permute(0, 2, 3, 1).flatten(1), stage.embed.conv.bias)
-        self._embed_norm, self._norm = stage.embed.norm, stage.norm
+        self._embed_norm, self._norm = LayerNorm(stage.embed.norm), LayerNorm(stage.norm)
         self._blocks = [_Block(cast(Block, block)) for block in stage.blocks]
 
     def __call__(self, groups_BHWC: Sequence[Tensor]) -> StageMap:
@@ -79,7 +80,7 @@ class _Block:
     """Attention and MLP, each behind a norm and beside a residual path."""
 
     def __init__(self, block: Block) -> None:
-        self._norm1, self._norm2 = block.norm1, block.norm2
+        self._norm1, self._norm2 = LayerNorm(block.norm1), LayerNorm(block.norm2)
         self._attention = _Attention(block.attention)
         mlp = block.mlp
         self._fc1, self._fc2 = _linear(mlp.fc1), _linear(mlp.fc2)
@@ -102,7 +103,7 @@ class _Attention:
         if attention.reduces:
             self._window = attention.reduce.stride[0]
             self._reduce = Linear(attention.reduce.weight.permute(0, 2, 3, 1).flatten(1), attention.reduce.bias)
-            self._reduce_norm = attention.reduce_norm
+            self._reduce_norm = LayerNorm(attention.reduce_norm)
 
     def __call__(self, x_TC: Tensor, layout: Layout, residual_TC: Tensor) -> Tensor:
         q_TC = self._q(x_TC)

@@ -1,23 +1,13 @@
-"""The compiled convolution gives what torch's own operations give, map by map."""
+"""The convolution in all its forms gives what torch's own operations give, map by map."""
 
 import pytest
 import torch
 from torch.nn.functional import conv2d, gelu
 
-from model.kernels import dwconv
 from model.kernels.dwconv import dwconv_gelu
 from model.layout import Group, next_layout
 
 SIDES = [(1, 1), (1, 5), (4, 1), (2, 2), (3, 7), (9, 4)]
-
-
-@pytest.fixture(params=["compiled", "plain"])
-def kind(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setattr(dwconv, "_library", lambda: None)
-    elif not dwconv.is_compiled():
-        pytest.skip("the package was installed without a C compiler")
-    return request.param
 
 
 def drawn(channels, seed=0):
@@ -57,7 +47,9 @@ def test_gelu_is_right_far_from_zero_and_at_it(kind):
     weight = torch.zeros(16, 1, 3, 3)
     weight[:, 0, 1, 1] = 1
     found = dwconv_gelu(x_TE, weight, torch.zeros(16), layout)
-    torch.testing.assert_close(found[0], gelu(values), atol=5e-7, rtol=2e-7)
+    # torch's own erf in float32 is good to 1.5e-7 of 1, which counts where little is left of 1.
+    atol = 6e-7 if kind == "torch" else 1e-7
+    torch.testing.assert_close(found[0].double(), gelu(values.double()), atol=atol, rtol=2e-7)
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -70,7 +62,7 @@ def test_bfloat16_is_rounded_once_from_sums_in_float32(kind, channels, relu):
     found = dwconv_gelu(x_TE.clone(), weight, bias, layout, relu=relu)
     assert found.dtype == torch.bfloat16
     # Compiled, only the result is rounded: half a unit in the last of eight bits. torch rounds before its GELU, too.
-    steps = 0.5 if kind == "compiled" and channels % 16 == 0 else 2
+    steps = 0.5 if kind != "torch" and channels % 16 == 0 else 2
     torch.testing.assert_close(found.float(), exact, rtol=steps * 2**-7, atol=0.01 * steps**2 * 2**-7)
     if steps == 0.5:
         assert found.equal(exact.bfloat16())
@@ -85,22 +77,3 @@ def test_what_is_no_number_stays_none(kind, relu, dtype):
     found = dwconv_gelu(x_TE, torch.ones(16, 1, 3, 3, dtype=dtype), torch.zeros(16, dtype=dtype), layout, relu=relu)
     assert found[:9, 3].isnan().all()
     assert not found[:, 4].isnan().any()
-
-
-def test_the_compiled_code_can_be_turned_off(monkeypatch):
-    monkeypatch.setenv("PVTV2_KERNELS", "off")
-    dwconv._library.cache_clear()
-    assert not dwconv.is_compiled()
-    monkeypatch.undo()
-    dwconv._library.cache_clear()
-
-
-def test_a_library_of_another_version_is_not_used(monkeypatch, caplog):
-    if not dwconv.is_compiled():
-        pytest.skip("the package was installed without a C compiler")
-    monkeypatch.setattr(dwconv, "_SYMBOL", "pvtv2_dwconv_gelu_0")
-    dwconv._library.cache_clear()
-    assert not dwconv.is_compiled()
-    assert "kernels.unusable" in caplog.text
-    monkeypatch.undo()
-    dwconv._library.cache_clear()

@@ -1,0 +1,68 @@
+"""The compiled code (`cpu.c`), where the package was installed with a C compiler at hand.
+
+It is built beside the packages, whatever folder those are taken from. `PVTV2_KERNELS=off` turns it off.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import logging
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+LANES = 16
+"""Channels that the compiled code does at once: it takes only multiples of them."""
+
+_LIBRARY = "pvtv2_kernels"
+_POINTERS = [ctypes.c_void_p] * 4
+# The number in a name is that of its list of arguments: code that was built before a change is not called with others.
+_ARGUMENTS = {
+    "pvtv2_dwconv_gelu_2": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int, ctypes.c_int],
+    "pvtv2_layer_norm_1": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_float, ctypes.c_int],
+}
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def compiled(x_TC: Tensor) -> ctypes.CDLL | None:
+    """The compiled code, if there is any and it takes these tokens."""
+    takes = x_TC.device.type == "cpu" and x_TC.dtype in _DTYPES and x_TC.shape[1] % LANES == 0
+    return _library() if takes else None
+
+
+def is_compiled() -> bool:
+    """True if there is compiled code to run."""
+    return _library() is not None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    if os.environ.get("PVTV2_KERNELS") == "off":
+        return None
+    found = importlib.util.find_spec(_LIBRARY)
+    if found is None or found.origin is None:
+        logger.info("kernels.missing: torch's own operations are used; install with a C compiler for faster ones")
+        return None
+    try:
+        return load(Path(found.origin))
+    except (OSError, AttributeError) as error:
+        logger.warning("kernels.unusable file=%s error=%s", found.origin, error)
+        return None
+
+
+def load(file: Path) -> ctypes.CDLL:
+    """The functions of one file.
+
+    Raises:
+        OSError: it is no library of this machine.
+        AttributeError: it was built from other code than this.
+    """
+    library = ctypes.CDLL(str(file))
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, None
+    return library
