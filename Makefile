@@ -8,7 +8,7 @@ SEEDS ?= 50
 STAMP := $(VENV)/.ready-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills chaos check format lint types parity clean
+.PHONY: help setup demo digits test drills chaos check format lint types parity exact clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ types: setup
 
 parity: setup  ## compare all seven variants at full size with transformers
 	$(BIN)/python -m pytest -s tests/model/parity_full.py
+
+exact: setup  ## compare packs of mixed sizes with the plain network, all seven variants at full size
+	$(BIN)/python -m pytest -s tests/model/exact_full.py
 
 clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
