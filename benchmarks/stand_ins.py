@@ -1,4 +1,4 @@
-"""Steps that stand in for real ones, so that what is around them can be measured: a network that sleeps, no decoding."""
+"""Steps that stand in for real ones while what is around them is measured: a network that sleeps, no decoding."""
 
 import time
 from dataclasses import dataclass, replace
