@@ -71,13 +71,13 @@ class InferStep:
         """The chunk with answers in place of pixels."""
         return self.pack(self.compute(self.unpack(chunk)))
 
-    def unpack(self, chunk: Chunk) -> "_Images":
+    def unpack(self, chunk: Chunk) -> _Images:
         """The chunk's readable images; may be called in any thread."""
         status = chunk.rows.column("status").to_pylist()
         ok = [index for index, value in enumerate(status) if value == "ok"]
         return _Images(chunk, dict(zip(ok, _images(chunk, ok), strict=True)))
 
-    def compute(self, unpacked: "_Images") -> "_Answered":
+    def compute(self, unpacked: _Images) -> _Answered:
         """What the network says of them; the one part that needs the device, always called in the same thread."""
         started = time.perf_counter()
         images = list(unpacked.by_row.items())
@@ -88,7 +88,7 @@ class InferStep:
         self._trimmer.trim_if_due()
         return _Answered(unpacked.chunk, answers, set(refused), time.perf_counter() - started)
 
-    def pack(self, computed: "_Answered") -> Chunk:
+    def pack(self, computed: _Answered) -> Chunk:
         """The chunk with its answers as rows; may be called in any thread."""
         started = time.perf_counter() - computed.seconds
         rows = self._rows(computed.chunk.rows, computed.answers, computed.refused)

@@ -120,6 +120,7 @@ def read_at_once(path: str, etag: str) -> bytes | None:
     with _store_errors(path):
         descriptor, status = _open_regular(path)
         try:
+            _check_version(status, path, etag)  # before it is given room: another version may have any size
             data = bytearray(status.st_size)
             with suppress(OSError):  # not in memory, or a file system that does not say
                 if os.preadv(descriptor, [data], 0, _DO_NOT_WAIT) == status.st_size:

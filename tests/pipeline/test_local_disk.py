@@ -329,6 +329,13 @@ def test_another_version_of_a_file_is_not_read_at_once(folder: Path, monkeypatch
             local_disk.read_at_once(f"{folder}/a", etag)
 
 
+def test_a_file_that_has_become_huge_is_given_no_memory(folder: Path) -> None:
+    etag = put(canonical_uri(f"{folder}/a"), b"some bytes", CONFIG)
+    os.truncate(folder / "a", 2**43)
+    with pytest.raises(ChangedError):
+        local_disk.read_at_once(f"{folder}/a", etag)
+
+
 def test_a_file_that_changes_under_the_reader_is_noticed(folder: Path) -> None:
     uri = canonical_uri(f"{folder}/a")
     etag = put(uri, bytes(2**20), CONFIG)
