@@ -107,7 +107,7 @@ def _run_passes(
     run: Run, processors: Processors, on_progress: Callable[[Progress], None], steps: Steps, stopper: Stopper
 ) -> list[Dropped]:
     """Runs what is missing, again and again within bounds; returns what the last pass dropped."""
-    config, output = run.config, run.config.output
+    config = run.config
     weights = put_object(run.checkpoint.files.weights)
     collectors = Collectors(sink_config(run), processors.num_collectors)
     dropped: list[Dropped] = []
@@ -118,26 +118,9 @@ def _run_passes(
             collectors.start_pass(run.passes)
             logger.info("pass.started number=%d last=%s", run.passes, last_pass)
             flow = FlowConfig(
-                read=ReadConfig(
-                    input=config.input,
-                    rows_per_file=output.rows_per_file,
-                    max_file_bytes=output.max_file_mib * 2**20,
-                    task=config.task,
-                    network=run.checkpoint.network,
-                    sizes=config.sizes,
-                    pass_number=run.passes,
-                    last_pass=last_pass,
-                ),
+                read=read_config(run, last_pass=last_pass),
                 sizes=config.sizes,
-                infer=InferConfig(
-                    config_json=run.checkpoint.files.config_json,
-                    preprocessor_json=run.checkpoint.files.preprocessor_json,
-                    variant=config.variant,
-                    labels=run.checkpoint.labels,
-                    task=config.task,
-                    device=processors.device,
-                    precision=run.identity["precision"],
-                ),
+                infer=infer_config(run, processors.device),
                 weights=weights,
                 network=run.checkpoint.network,
                 processors=processors,
@@ -156,6 +139,34 @@ def _run_passes(
     finally:
         collectors.stop()
     return dropped
+
+
+def read_config(run: Run, *, last_pass: bool) -> ReadConfig:
+    """What the read step of the run's current pass needs besides the plan row."""
+    config, output = run.config, run.config.output
+    return ReadConfig(
+        input=config.input,
+        rows_per_file=output.rows_per_file,
+        max_file_bytes=output.max_file_mib * 2**20,
+        task=config.task,
+        network=run.checkpoint.network,
+        sizes=config.sizes,
+        pass_number=run.passes,
+        last_pass=last_pass,
+    )
+
+
+def infer_config(run: Run, device: str) -> InferConfig:
+    """What the infer step needs besides the weights."""
+    return InferConfig(
+        config_json=run.checkpoint.files.config_json,
+        preprocessor_json=run.checkpoint.files.preprocessor_json,
+        variant=run.config.variant,
+        labels=run.checkpoint.labels,
+        task=run.config.task,
+        device=device,
+        precision=run.identity["precision"],
+    )
 
 
 def write_plan(run: Run) -> None:
