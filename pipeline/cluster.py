@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 # Packages whose versions must agree between driver and workers, since their objects travel between them.
 _SHARED_PACKAGES = ("ray", "pyarrow", "numpy")
-_NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "obstore", "boto3", "safetensors")
+_NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "simplejpeg", "obstore", "boto3", "safetensors")
 # Set by Ray in the driver of a submitted job; the job's working directory is on every node then.
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _PROBE_TIMEOUT_S = 120.0

@@ -8,6 +8,7 @@ so that a slice keeps its records when one of its files changes or goes.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -210,44 +211,50 @@ def _rewrite_header(shard: PlannedShard, rewrite: Rewrite) -> Header:
 
 def _chunk(header: Header, placed: Sequence[Placed], started: float, shard: PlannedShard, config: CutConfig) -> Chunk:
     """The chunk as it leaves the read step; rows that could be read are `ok` until a later step says otherwise."""
-    rows = []
-    payload: list[bytes] = []
-    offset = 0
-    for entry in placed:
-        readable = entry.record.data if entry.record.failure is None else None
-        length = 0 if readable is None else len(readable)
-        payload += [] if readable is None else [readable]
-        rows.append({**_row(entry, shard, config), "payload_offset": offset, "payload_length": length})
-        offset += length
+    records = [entry.record for entry in placed]
+    payload = [b"" if record.data is None or record.failure is not None else record.data for record in records]
+    lengths = [len(data) for data in payload]
+    columns: dict[str, list[Any]] = {
+        **_sources(placed, shard),
+        "status": ["ok" if record.failure is None else "failed" for record in records],
+        "error_code": [None if record.failure is None else str(record.failure.code) for record in records],
+        "error_message": [None if record.failure is None else record.failure.message for record in records],
+        "encoded_bytes": [None if record.data is None else len(record.data) for record in records],
+        "true_label": [record.true_label for record in records],
+        "payload_offset": [0, *accumulate(lengths)][: len(records)],
+        "payload_length": lengths,
+        # A record that could not be read has none of them.
+        **{
+            name: [record.kept[at] if at < len(record.kept) else None for record in records]
+            for at, name in enumerate(config.keep_columns)
+        },
+    }
     schema = pa.schema([*record_schema(config.keep_columns), *PAYLOAD_COLUMNS])
+    missing = [None] * len(records)
+    arrays = [pa.array(columns.get(field.name, missing), field.type) for field in schema]
     return Chunk(
         header=header,
         attempt=config.attempt,
         pass_number=config.pass_number,
         seconds={**dict.fromkeys(STEPS, 0.0), "read_s": time.perf_counter() - started},
-        rows=pa.Table.from_pylist(rows, schema=schema),
+        rows=pa.Table.from_arrays(arrays, schema=schema),
         payload=pa.py_buffer(b"".join(payload)),
     )
 
 
-def _row(entry: Placed, shard: PlannedShard, config: CutConfig) -> dict[str, Any]:
-    record = entry.record
+def _sources(placed: Sequence[Placed], shard: PlannedShard) -> dict[str, list[Any]]:
+    """The columns that say where each record was found."""
+    keys = [entry.record.key for entry in placed]
     if shard.format == "files":
-        member = shard.members[entry.row]
-        image_id, etag = member.uri, member.etag
+        members = [shard.members[entry.row] for entry in placed]
+        ids, etags = [member.uri for member in members], [member.etag for member in members]
     else:
-        image_id = shard.shard if record.key is None else f"{shard.shard}#{record.key}"
-        etag = shard.etag
+        ids = [shard.shard if key is None else f"{shard.shard}#{key}" for key in keys]
+        etags = [shard.etag] * len(placed)
     return {
-        "image_id": image_id,
-        "shard": shard.shard,
-        "key": record.key,
-        "row": entry.row,
-        "source_etag": etag,
-        "status": "ok" if record.failure is None else "failed",
-        "error_code": None if record.failure is None else str(record.failure.code),
-        "error_message": None if record.failure is None else record.failure.message,
-        "encoded_bytes": None if record.data is None else len(record.data),
-        "true_label": record.true_label,
-        **dict(zip(config.keep_columns, record.kept, strict=False)),
+        "image_id": ids,
+        "shard": [shard.shard] * len(placed),
+        "key": keys,
+        "row": [entry.row for entry in placed],
+        "source_etag": etags,
     }

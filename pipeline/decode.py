@@ -27,10 +27,12 @@ from PIL import (
     PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
 from PIL.ImageFile import ImageFile
 
 from pipeline.errors import ErrorCode, Failure
+from pipeline.jpeg import JpegHeader, decode_jpeg, read_header
 from pipeline.pixels import to_rgb
 from pipeline.shards.record import error_text
 from pipeline.sizes import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
@@ -39,6 +41,8 @@ from pipeline.sizes import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
 Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2
 # A decode task is given one core.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+# A Pillow that was built with another library rounds in other ways, and decodes every JPEG itself.
+_HAS_SAME_JPEG_LIBRARY = features.check_feature("libjpeg_turbo")
 
 _Opener = Callable[[IO[bytes]], ImageFile]
 # How each format begins, and what opens it. The plugins' own classes and not `Image.open`, which tries plugins for
@@ -73,7 +77,7 @@ class DecodedImage:
     """One image as the network sees it.
 
     Attributes:
-        pixels: (net_height, net_width, 3) uint8 RGB in [0, 255], contiguous, read-only.
+        pixels: (net_height, net_width, 3) uint8 RGB in [0, 255], contiguous; not to be written to.
         width, height: native size, EXIF orientation applied.
         net_width, net_height: size of `pixels`.
         scale: factor between the two; 1.0 unless the size policy resized.
@@ -98,6 +102,8 @@ class FailedImage:
 
 def probe_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) from the header alone, before EXIF orientation; None if none can be read. It never raises."""
+    if (header := read_header(data)) is not None:
+        return header.width, header.height
     image_format, opener = _sniff(data)
     if opener is None:
         return None
@@ -112,14 +118,22 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
             return None
 
 
-def decode_image(data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
+def decode_image(
+    data: bytes, policy: SizePolicy, into: npt.NDArray[np.uint8] | None = None
+) -> DecodedImage | FailedImage:
     """The image's pixels, or why there are none; whatever the bytes are, it neither raises nor warns.
 
     The whole image is decoded, converted to RGB (`pipeline.pixels`), resized where the policy says so (bicubic,
     antialiased), and turned as EXIF says.
+
+    Args:
+        into: one-dimensional; an image that can be decoded straight into memory becomes its head, if it has room.
     """
     if not data:
         return FailedImage(failure=Failure(ErrorCode.DECODE_EMPTY, "the image has no bytes"))
+    header = read_header(data) if _HAS_SAME_JPEG_LIBRARY else None
+    if header is not None and header.is_bare and (quick := _past_pillow(data, header, 1, policy, into)) is not None:
+        return quick
     image_format, opener = _sniff(data)
     if opener is None:
         message = f"begins as no image that is decoded: {data[:12]!r}"
@@ -130,6 +144,10 @@ def decode_image(data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
         warnings.simplefilter("ignore")
         try:
             image = opener(io.BytesIO(data))
+            if header is not None and not header.is_bare:
+                quick = _past_pillow(data, header, _orientation(image), policy, into)
+                if quick is not None:
+                    return quick
             native = _turned(image.size, _orientation(image) if "exif" in image.info else 1)
             size = net_size(*native, policy)
             if isinstance(size, NetSize):
@@ -140,14 +158,7 @@ def decode_image(data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
                 native = _turned(rgb.size, orientation)
                 size = net_size(*native, policy)
             if isinstance(size, NetSize):
-                return DecodedImage(
-                    pixels=np.asarray(_resize_and_turn(rgb, size, orientation)),
-                    width=native[0],
-                    height=native[1],
-                    net_width=size.width,
-                    net_height=size.height,
-                    scale=size.scale,
-                )
+                return _decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size)
             failure = size
         except (Image.DecompressionBombError, MemoryError) as error:
             failure = Failure(ErrorCode.IMAGE_TOO_LARGE, f"{image_format}: {error_text(error)}")
@@ -155,6 +166,34 @@ def decode_image(data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
             failure = Failure(ErrorCode.DECODE_CORRUPT, f"{image_format}: {error_text(error)}")
     known = min(native) > 0 and max(native) < 2**31  # a column holds no more
     return FailedImage(failure=failure, width=native[0] if known else None, height=native[1] if known else None)
+
+
+def _past_pillow(
+    data: bytes, header: JpegHeader, orientation: int, policy: SizePolicy, into: npt.NDArray[np.uint8] | None
+) -> DecodedImage | None:
+    """A JPEG decoded by libjpeg-turbo itself; None where Pillow, or the policy, has something to say."""
+    native = _turned((header.width, header.height), orientation)
+    size = net_size(*native, policy)
+    if not isinstance(size, NetSize):
+        return None
+    is_straight = orientation == 1 and native == (size.width, size.height)
+    pixels = decode_jpeg(data, header, into if is_straight else None)
+    if pixels is None:
+        return None
+    if not is_straight:
+        pixels = np.asarray(_resize_and_turn(Image.fromarray(pixels), size, orientation))
+    return _decoded(pixels, native, size)
+
+
+def _decoded(pixels: npt.NDArray[np.uint8], native: tuple[int, int], size: NetSize) -> DecodedImage:
+    return DecodedImage(
+        pixels=pixels,
+        width=native[0],
+        height=native[1],
+        net_width=size.width,
+        net_height=size.height,
+        scale=size.scale,
+    )
 
 
 def _sniff(data: bytes) -> tuple[str, _Opener | None]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.chunk import Chunk, set_columns
+from pipeline.config import CHUNK_MAX_BYTES
 from pipeline.decode import FailedImage, SizePolicy, decode_image
 from pipeline.decode_isolated import IsolatedDecoder
 from pipeline.schema import BASE_COLUMNS, PAYLOAD_COLUMNS
@@ -27,16 +28,15 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
     rows = chunk.rows
     columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in (*_CHANGED, *_PLACES)}
     encoded = memoryview(chunk.payload)
-    decode = _isolated().decode if careful else decode_image
-    pixels: list[np.ndarray] = []
-    offset = 0
+    pixels = _Pixels()
     offsets, lengths = (columns[name] for name in _PLACES)
     for index in range(rows.num_rows):
         start, length = offsets[index], lengths[index]
-        offsets[index], lengths[index] = offset, 0
+        offsets[index], lengths[index] = pixels.num_bytes, 0
         if columns["status"][index] != "ok":
             continue
-        image = decode(bytes(encoded[start : start + length]), sizes)
+        data = bytes(encoded[start : start + length])
+        image = _isolated().decode(data, sizes) if careful else decode_image(data, sizes, pixels.room)
         columns["width"][index], columns["height"][index] = image.width, image.height
         if isinstance(image, FailedImage):
             columns["status"][index] = "failed"
@@ -46,22 +46,39 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
         columns["net_height"][index], columns["net_width"][index] = image.pixels.shape[:2]
         columns["scale"][index] = image.scale
         lengths[index] = image.pixels.nbytes
-        offset += image.pixels.nbytes
         pixels.append(image.pixels)
     arrays = {name: pa.array(columns[name], BASE_COLUMNS.field(name).type) for name in _CHANGED}
     arrays |= {name: pa.array(columns[name], pa.int64()) for name in _PLACES}
-    return chunk.with_step("decode_s", started, set_columns(rows, arrays), _join(pixels, offset))
+    return chunk.with_step("decode_s", started, set_columns(rows, arrays), pixels.joined())
 
 
-def _join(pixels: list[np.ndarray], num_bytes: int) -> pa.Buffer:
-    """All images in one buffer; each is let go as soon as it is copied."""
-    joined = np.empty(num_bytes, np.uint8)
-    offset = 0
-    for index, image in enumerate(pixels):
-        joined[offset : offset + image.nbytes] = image.reshape(-1)
-        offset += image.nbytes
-        pixels[index] = image[:0]
-    return pa.py_buffer(joined)
+class _Pixels:
+    """Images in one buffer, one after the other; those that were decoded into its room are there already."""
+
+    def __init__(self) -> None:
+        # More than most chunks need; what is never written to is never given memory by the system.
+        self._buffer = np.empty(CHUNK_MAX_BYTES, np.uint8)
+        self.num_bytes = 0
+
+    @property
+    def room(self) -> np.ndarray:
+        """What is behind the last image."""
+        return self._buffer[self.num_bytes :]
+
+    def append(self, image: np.ndarray) -> None:
+        """Takes the next image, from its own memory or from the room's beginning."""
+        needed = self.num_bytes + image.nbytes
+        if not np.may_share_memory(self._buffer, image):
+            if needed > self._buffer.size:
+                grown = np.empty(max(needed, 2 * self._buffer.size), np.uint8)
+                grown[: self.num_bytes] = self._buffer[: self.num_bytes]
+                self._buffer = grown
+            self._buffer[self.num_bytes : needed] = image.reshape(-1)
+        self.num_bytes = needed
+
+    def joined(self) -> pa.Buffer:
+        """All of them."""
+        return pa.py_buffer(self._buffer[: self.num_bytes])
 
 
 @functools.cache

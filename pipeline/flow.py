@@ -6,8 +6,9 @@ and the driver runs again what was not published (see `run.py`).
 
 import logging
 import re
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from model.config import PVTv2Config
 from pipeline.chunk import Chunk, map_chunks
 from pipeline.cluster import NO_ROOM_ERRORS
 from pipeline.config import InferConfig
-from pipeline.decode_step import decode_chunk
 from pipeline.infer_isolated import IsolatedInferStep
 from pipeline.patience import CHUNK_S, compute_s, given_up_after
 from pipeline.plan import from_table
@@ -30,6 +30,7 @@ from pipeline.processors import Processors
 from pipeline.read import ReadConfig, read_shard
 from pipeline.sink import SliceDatasink
 from pipeline.sizes import SizePolicy
+from pipeline.steps import NETWORK, ActorStep, DecodeStep, Steps
 from pipeline.whereabouts import Tell, at_work
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ TARGET_BLOCK_BYTES = 8 * 2**20
 # keeps a broken installation from grinding through the whole input.
 MAX_ERRORED_BLOCKS = 32
 _TASK_RETRIES = 2
+_CALLS_PER_ACTOR = 2
 _NAMES_AN_ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*: ")
 
 
@@ -53,6 +55,7 @@ class FlowConfig:
         network: of the weights.
         careful: give every image to child processes that may die.
         tell: called by every process of every step with what it holds.
+        steps: what decodes and what infers, where it is not done in child processes.
     """
 
     read: ReadConfig
@@ -63,6 +66,7 @@ class FlowConfig:
     processors: Processors
     careful: bool
     tell: Tell
+    steps: Steps = NETWORK
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,12 @@ def _run(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> N
         )
         .map_batches(
             _decode,
-            fn_kwargs={"sizes": config.sizes, "careful": config.careful, "tell": config.tell},
+            fn_kwargs={
+                "step": config.steps.decode,
+                "sizes": config.sizes,
+                "careful": config.careful,
+                "tell": config.tell,
+            },
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=processors.decode_cpus,
@@ -120,14 +129,16 @@ def _run(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> N
         )
         .map_batches(
             _CarefulInfer if config.careful else _Infer,
-            fn_constructor_args=(config.weights, config.infer, config.network, config.tell),
+            fn_constructor_args=(config.steps.infer, config.weights, config.infer, config.network, config.tell),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 min_size=processors.num_actors[0],
                 max_size=processors.num_actors[1],
-                max_concurrent_calls_per_actor=2,
-                enable_true_multi_threading=False,
+                # The next chunk is fetched and unpacked, and the last one's rows are packed, beside the chunk in the
+                # network; `_Infer` keeps that to one at a time. With False, Ray would do so with the whole call.
+                max_concurrent_calls_per_actor=_CALLS_PER_ACTOR,
+                enable_true_multi_threading=True,
             ),
             num_cpus=processors.actor_cpus,
             num_gpus=processors.actor_gpus,
@@ -188,49 +199,57 @@ def _read(batch: Any, config: ReadConfig, tell: Tell) -> Any:
             yield chunk.to_table()
 
 
-def _decode(batch: pa.Table, sizes: SizePolicy, careful: bool, tell: Tell) -> pa.Table:
-    def step(chunk: Chunk) -> Chunk:
+def _decode(batch: pa.Table, step: DecodeStep, sizes: SizePolicy, careful: bool, tell: Tell) -> pa.Table:
+    def decode(chunk: Chunk) -> Chunk:
         # A child process has a time of its own for each image.
         with _holding(tell, "decode", chunk), nullcontext() if careful else given_up_after(CHUNK_S):
-            return decode_chunk(chunk, sizes, careful=careful)
+            return step(chunk, sizes, careful=careful)
 
-    return map_chunks(batch, step)
+    return map_chunks(batch, decode)
 
 
 class _Infer:
-    """The actor around one `InferStep`."""
+    """The actor around one infer step: several chunks are in it at a time, one of them in the network."""
 
-    def __init__(self, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
-        # Here and not above: the other steps' workers import this file too, and would load torch for nothing.
-        from pipeline.infer import InferStep
-
-        # Two calls are under way at a time, so that the next chunk is there when one ends. All of torch runs in one
-        # thread all the same: in two, each would keep what it has freed to itself.
+    def __init__(
+        self,
+        make_step: Callable[[memoryview | bytes, InferConfig], ActorStep],
+        weights: Any,
+        config: InferConfig,
+        network: PVTv2Config,
+        tell: Tell,
+    ) -> None:
+        # All of torch runs in one thread: in two, each would keep what it has freed to itself.
         self._compute = ThreadPoolExecutor(max_workers=1)
-        self._step = self._compute.submit(InferStep, ray.get(weights), config).result()
+        self._step = self._compute.submit(make_step, ray.get(weights), config).result()
         self._network, self._device, self._tell = network, config.device, tell
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return map_chunks(batch, self._answer)
 
     def _answer(self, chunk: Chunk) -> Chunk:
+        unpacked = self._step.unpack(chunk)
+        return self._step.pack(self._compute.submit(self._in_network, chunk, unpacked).result())
+
+    def _in_network(self, chunk: Chunk, unpacked: Any) -> Any:
+        # Here, where one chunk is at a time: a process has one timer, and tells of one thing that it holds.
         patience_s = CHUNK_S + compute_s(self._network, chunk.net_sizes(), self._device)
         with _holding(self._tell, "infer", chunk), given_up_after(patience_s):
-            return self._compute.submit(self._step.infer, chunk).result()
+            return self._step.compute(unpacked)
 
 
 class _CarefulInfer:
-    """The actor around one `IsolatedInferStep`; it loads no torch itself."""
+    """The actor around one `IsolatedInferStep`, whose child has one image at a time; it loads no torch itself."""
 
-    def __init__(self, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
+    def __init__(self, _: Any, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
         self._step = IsolatedInferStep(ray.get(weights), config, network)
-        self._tell = tell
+        self._tell, self._one_at_a_time = tell, threading.Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return map_chunks(batch, self._answer)
 
     def _answer(self, chunk: Chunk) -> Chunk:
-        with _holding(self._tell, "infer", chunk):
+        with self._one_at_a_time, _holding(self._tell, "infer", chunk):
             return self._step.infer(chunk)
 
 

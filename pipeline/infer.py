@@ -1,8 +1,10 @@
 """The infer step: decoded chunks -> packs -> the network -> small rows. Plain Python around `model/`; no Ray here."""
 
 import logging
+import threading
 import time
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +28,29 @@ logger = logging.getLogger(__name__)
 # pack should stay near its cache; on a GPU it should keep thousands of cores busy.
 TOKEN_BUDGET = {"cpu": 16 * 1024, "cuda": 256 * 1024}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CATCHING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """A chunk, and its readable images by their rows: HWC uint8, views on its memory."""
+
+    chunk: Chunk
+    by_row: dict[int, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A chunk, what the network said of its images, the rows that did not fit, and the seconds that took."""
+
+    chunk: Chunk
+    answers: Answers
+    refused: set[int]
+    seconds: float
 
 
 class InferStep:
-    """A loaded network and what it needs to turn one chunk of pixels into rows."""
+    """A loaded network and what it needs to turn one chunk of pixels into rows (`pipeline.steps.ActorStep`)."""
 
     def __init__(self, weights: memoryview | bytes, config: InferConfig) -> None:
         if config.device == "cpu":
@@ -48,17 +69,30 @@ class InferStep:
 
     def infer(self, chunk: Chunk) -> Chunk:
         """The chunk with answers in place of pixels."""
-        started = time.perf_counter()
+        return self.pack(self.compute(self.unpack(chunk)))
+
+    def unpack(self, chunk: Chunk) -> _Images:
+        """The chunk's readable images; may be called in any thread."""
         status = chunk.rows.column("status").to_pylist()
         ok = [index for index, value in enumerate(status) if value == "ok"]
-        images = dict(zip(ok, _images(chunk, ok), strict=True))
-        answers = self._new_answers(len(status))
+        return _Images(chunk, dict(zip(ok, _images(chunk, ok), strict=True)))
+
+    def compute(self, unpacked: _Images) -> _Answered:
+        """What the network says of them; the one part that needs the device, always called in the same thread."""
+        started = time.perf_counter()
+        images = list(unpacked.by_row.items())
+        answers = self._new_answers(unpacked.chunk.rows.num_rows)
         refused: list[int] = []
-        for pack in plan_packs([(image.shape[0], image.shape[1]) for image in images.values()], self.token_budget):
-            refused += self._run({ok[i]: images[ok[i]] for i in pack}, answers)
-        rows = self._rows(chunk.rows, answers, set(refused))
+        for pack in plan_packs([(image.shape[0], image.shape[1]) for _, image in images], self.token_budget):
+            refused += self._run(dict(images[i] for i in pack), answers)
         self._trimmer.trim_if_due()
-        return chunk.with_step("infer_s", started, rows)
+        return _Answered(unpacked.chunk, answers, set(refused), time.perf_counter() - started)
+
+    def pack(self, computed: _Answered) -> Chunk:
+        """The chunk with its answers as rows; may be called in any thread."""
+        started = time.perf_counter() - computed.seconds
+        rows = self._rows(computed.chunk.rows, computed.answers, computed.refused)
+        return computed.chunk.with_step("infer_s", started, rows)
 
     def _new_answers(self, num_rows: int) -> Answers:
         task = self._config.task
@@ -132,7 +166,8 @@ def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:
 
 def _read_only_tensor(view: np.ndarray) -> torch.Tensor:
     """A tensor over read-only memory. `torch.from_numpy` warns that writing to it would be undefined; nobody does."""
-    with warnings.catch_warnings():
+    # Not thread-safe, and two chunks may be unpacked at a time.
+    with _CATCHING, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(view)
 

@@ -23,6 +23,8 @@ _TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _ABANDONED_S = 3600.0
 # Folders whose own names are known to be on the disk.
 _synced_folders: set[Path] = set()
+# Linux' flag for a read that gives up where it would wait.
+_DO_NOT_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -106,6 +108,48 @@ def _told_apart(scan: Iterable[os.DirEntry[str]], on_skipped: Callable[[str], No
                 on_skipped(entry.path)
 
 
+def read_at_once(path: str, etag: str) -> bytes | None:
+    """All of a file whose content the system has in memory; None if the disk would have to be waited for.
+
+    Raises:
+        NotFoundError: there is no such regular file.
+        ChangedError: it is not, or no longer, the version asked for.
+    """
+    if _DO_NOT_WAIT is None:
+        return None
+    with _store_errors(path):
+        descriptor, status = _open_regular(path)
+        try:
+            _check_version(status, path, etag)  # before it is given room: another version may have any size
+            data = bytearray(status.st_size)
+            with suppress(OSError):  # not in memory, or a file system that does not say
+                if os.preadv(descriptor, [data], 0, _DO_NOT_WAIT) == status.st_size:
+                    _check_version(os.fstat(descriptor), path, etag)
+                    return bytes(data)
+            return None
+        finally:
+            os.close(descriptor)
+
+
+def _open_regular(path: str) -> tuple[int, os.stat_result]:
+    """A descriptor of a regular file, to read from, and the file's status."""
+    try:
+        # Without O_NONBLOCK a named pipe would wait here for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except NotADirectoryError:
+        raise NotFoundError(f"file://{path}: not found") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise NotFoundError(f"file://{path}: not a file")
+    return descriptor, status
+
+
+def _check_version(status: os.stat_result, path: str, etag: str | None) -> None:
+    if etag and etag_of(status) != etag:
+        raise ChangedError(f"file://{path}: does not have the ETag asked for")
+
+
 class CheckedFile(io.FileIO):
     """A file open for reading whose ETag is checked at opening and after each read.
 
@@ -117,21 +161,15 @@ class CheckedFile(io.FileIO):
     def __init__(self, path: str, etag: str | None):
         self._path, self._etag = path, etag
         with _store_errors(path):
-            try:
-                # Without O_NONBLOCK a named pipe would wait here for a writer.
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            except NotADirectoryError:
-                raise NotFoundError(f"file://{path}: not found") from None
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
-                raise NotFoundError(f"file://{path}: not a file")
-            super().__init__(descriptor, "rb")
+            super().__init__(_open_regular(path)[0], "rb")
         self._check()
 
     def _check(self) -> None:
-        if self._etag and etag_of(os.fstat(self.fileno())) != self._etag:
+        try:
+            _check_version(os.fstat(self.fileno()), self._path, self._etag)
+        except ChangedError:
             self.close()
-            raise ChangedError(f"file://{self._path}: does not have the ETag asked for")
+            raise
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """How many bytes were read into the buffer; 0 at the end."""

@@ -18,6 +18,7 @@ from pipeline.processors import Processors, divide_processors
 from pipeline.read import ReadConfig
 from pipeline.report import Report
 from pipeline.sink import Collectors, SliceDatasink
+from pipeline.steps import NETWORK, Steps
 from pipeline.stopper import Ending, Stopper, installed_stopper
 from pipeline.storage import delete, put, sweep_temporaries
 from pipeline.store_errors import ExistsError, StoreError
@@ -27,8 +28,11 @@ from pipeline.watch import Progress, Watch
 logger = logging.getLogger(__name__)
 
 
-def execute(run: Run, on_progress: Callable[[Progress], None]) -> Report:
+def execute(run: Run, on_progress: Callable[[Progress], None], steps: Steps = NETWORK) -> Report:
     """Does the planned work, closes the accounts and writes the report last.
+
+    Args:
+        steps: what decodes and what infers.
 
     Raises:
         PipelineError: the work could not be begun, or the output cannot be written.
@@ -43,7 +47,7 @@ def execute(run: Run, on_progress: Callable[[Progress], None]) -> Report:
         # The cluster is left when the report is written: that takes a second or two of the three that Ray leaves a job
         # which it stops.
         with ExitStack() as until_closed, installed_stopper() as stopper:
-            ending, last_error = _work(run, on_progress, stopper, until_closed)
+            ending, last_error = _work(run, on_progress, steps, stopper, until_closed)
             # Whoever lost the output writes no report either.
             run.lease.check()
             _check_fatal(run)
@@ -54,7 +58,7 @@ def execute(run: Run, on_progress: Callable[[Progress], None]) -> Report:
 
 
 def _work(
-    run: Run, on_progress: Callable[[Progress], None], stopper: Stopper, until_closed: ExitStack
+    run: Run, on_progress: Callable[[Progress], None], steps: Steps, stopper: Stopper, until_closed: ExitStack
 ) -> tuple[Ending | None, str | None]:
     """Does all that is planned; returns why it was ended early, if it was, and what the last pass gave up with.
 
@@ -65,7 +69,7 @@ def _work(
         empty_files(run, run.plan.summary.emptied)
         if run.plan.by_format:
             run.processors = _join(run, until_closed)
-            dropped = _run_passes(run, run.processors, on_progress, stopper)
+            dropped = _run_passes(run, run.processors, on_progress, steps, stopper)
             refresh(run)
             empty_late_files(run)
         stopper.close()
@@ -100,10 +104,10 @@ def _join(run: Run, until_closed: ExitStack) -> Processors:
 
 
 def _run_passes(
-    run: Run, processors: Processors, on_progress: Callable[[Progress], None], stopper: Stopper
+    run: Run, processors: Processors, on_progress: Callable[[Progress], None], steps: Steps, stopper: Stopper
 ) -> list[Dropped]:
     """Runs what is missing, again and again within bounds; returns what the last pass dropped."""
-    config, output = run.config, run.config.output
+    config = run.config
     weights = put_object(run.checkpoint.files.weights)
     collectors = Collectors(sink_config(run), processors.num_collectors)
     dropped: list[Dropped] = []
@@ -114,31 +118,15 @@ def _run_passes(
             collectors.start_pass(run.passes)
             logger.info("pass.started number=%d last=%s", run.passes, last_pass)
             flow = FlowConfig(
-                read=ReadConfig(
-                    input=config.input,
-                    rows_per_file=output.rows_per_file,
-                    max_file_bytes=output.max_file_mib * 2**20,
-                    task=config.task,
-                    network=run.checkpoint.network,
-                    sizes=config.sizes,
-                    pass_number=run.passes,
-                    last_pass=last_pass,
-                ),
+                read=read_config(run, last_pass=last_pass),
                 sizes=config.sizes,
-                infer=InferConfig(
-                    config_json=run.checkpoint.files.config_json,
-                    preprocessor_json=run.checkpoint.files.preprocessor_json,
-                    variant=config.variant,
-                    labels=run.checkpoint.labels,
-                    task=config.task,
-                    device=processors.device,
-                    precision=run.identity["precision"],
-                ),
+                infer=infer_config(run, processors.device),
                 weights=weights,
                 network=run.checkpoint.network,
                 processors=processors,
                 careful=last_pass,
                 tell=collectors.teller(),
+                steps=steps,
             )
             with Watch(run, collectors, on_progress, stopper):
                 dropped = [
@@ -151,6 +139,34 @@ def _run_passes(
     finally:
         collectors.stop()
     return dropped
+
+
+def read_config(run: Run, *, last_pass: bool) -> ReadConfig:
+    """What the read step of the run's current pass needs besides the plan row."""
+    config, output = run.config, run.config.output
+    return ReadConfig(
+        input=config.input,
+        rows_per_file=output.rows_per_file,
+        max_file_bytes=output.max_file_mib * 2**20,
+        task=config.task,
+        network=run.checkpoint.network,
+        sizes=config.sizes,
+        pass_number=run.passes,
+        last_pass=last_pass,
+    )
+
+
+def infer_config(run: Run, device: str) -> InferConfig:
+    """What the infer step needs besides the weights."""
+    return InferConfig(
+        config_json=run.checkpoint.files.config_json,
+        preprocessor_json=run.checkpoint.files.preprocessor_json,
+        variant=run.config.variant,
+        labels=run.checkpoint.labels,
+        task=run.config.task,
+        device=device,
+        precision=run.identity["precision"],
+    )
 
 
 def write_plan(run: Run) -> None:

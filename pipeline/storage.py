@@ -27,7 +27,7 @@ from pipeline.store_errors import ChangedError, DeniedError, ExistsError, NotFou
 from pipeline.store_listing import LISTING_THREADS, list_keys
 from pipeline.store_pages import open_pages
 from pipeline.store_requests import retrying, translated
-from pipeline.uris import is_local, local_path, split_uri
+from pipeline.uris import is_local, split_uri
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,16 @@ def read(uri: str, config: StoreConfig, etag: str | None = None) -> bytes:
         return found
     with open_reader(uri, config, size=found.size, etag=found.etag) as reader:
         return reader.read()
+
+
+def read_at_once(uri: str, etag: str) -> bytes | None:
+    """The whole object, if that takes no waiting; None for most files on a disk, and for all in an object store.
+
+    Raises:
+        NotFoundError: there is none.
+        ChangedError: it does not have this ETag.
+    """
+    return local_disk.read_at_once(_path(uri), etag) if is_local(uri) else None
 
 
 def read_range(uri: str, config: StoreConfig, start: int, length: int, etag: str | None = None) -> bytes:
@@ -218,7 +228,7 @@ def sweep_temporaries(root: str) -> int:
 
 
 def _path(uri: str) -> str:
-    return str(local_path(uri))
+    return uri.removeprefix("file://")
 
 
 def _account(config: StoreConfig) -> Account:

@@ -23,6 +23,7 @@ PLACES = {
     "botocore": {"pipeline/store_clients.py", "pipeline/store_pages.py", "model/sources.py"},
     "huggingface_hub": {"model/hub.py"},
     "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
+    "simplejpeg": {"pipeline/jpeg.py"},
     "argparse": {"jobs/", "model/pickled.py"},  # there, a class that training states hold
     "torch": {"model/", "pipeline/infer.py", "pipeline/answers.py"},
     "safetensors": {"model/"},

@@ -1,4 +1,7 @@
-"""Loose image objects: fetched concurrently, yielded in order."""
+"""Loose image objects: fetched concurrently, yielded in order.
+
+Small files that this machine has in memory are read on the way, without a thread: handing one over takes longer.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -7,13 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pipeline.errors import ErrorCode, Failure
 from pipeline.plan import Member
 from pipeline.shards.record import MAX_ENCODED_BYTES, Record
-from pipeline.storage import StoreConfig, read
+from pipeline.storage import StoreConfig, read, read_at_once
 from pipeline.store_errors import ChangedError, NotFoundError, StoreError
 
 _FETCH_THREADS = 16
 # What may be fetched ahead of the record that is yielded next.
 _WINDOW_FILES = 64
 _WINDOW_BYTES = 128 * 2**20
+_AT_ONCE_BYTES = 2**18
 
 
 def read_files(members: Sequence[Member], store: StoreConfig, *, give_up_failed: bool) -> Iterator[Record]:
@@ -26,20 +30,36 @@ def read_files(members: Sequence[Member], store: StoreConfig, *, give_up_failed:
         StoreError: a member could not be read for another reason than that it is gone or changed.
     """
     with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
-        waiting: deque[tuple[Member, Future[Record]]] = deque()
+        waiting: deque[tuple[Member, Record | Future[Record]]] = deque()
         ahead_bytes = 0
         try:
             for member in members:
                 while waiting and (len(waiting) >= _WINDOW_FILES or ahead_bytes + member.size > _WINDOW_BYTES):
-                    oldest, future = waiting.popleft()
+                    oldest, fetched = waiting.popleft()
                     ahead_bytes -= oldest.size
-                    yield future.result()
-                waiting.append((member, pool.submit(_fetch, member, store, give_up_failed)))
+                    yield _record(fetched)
+                at_once = _fetch_at_once(member)
+                waiting.append((member, at_once or pool.submit(_fetch, member, store, give_up_failed)))
                 ahead_bytes += member.size
             while waiting:
-                yield waiting.popleft()[1].result()
+                yield _record(waiting.popleft()[1])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _record(fetched: Record | Future[Record]) -> Record:
+    return fetched if isinstance(fetched, Record) else fetched.result()
+
+
+def _fetch_at_once(member: Member) -> Record | None:
+    """The record of a member for which nothing is waited for; None: it is fetched as any other, whatever is wrong."""
+    if member.etag is None or member.size > _AT_ONCE_BYTES:
+        return None
+    try:
+        data = read_at_once(member.uri, member.etag)
+    except StoreError:
+        return None
+    return None if data is None else Record(key=member.key, data=data, true_label=member.true_label)
 
 
 def _fetch(member: Member, store: StoreConfig, give_up_failed: bool) -> Record:

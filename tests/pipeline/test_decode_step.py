@@ -108,6 +108,18 @@ def test_what_cannot_be_decoded_fails_in_its_place_and_costs_no_other_its_pixels
     assert chunk.payload.size == 2 * 3 * 40 * 36
 
 
+def test_pixels_that_are_more_than_a_chunk_mostly_has_are_all_there(read_chunk, encode, monkeypatch):
+    data = [encode(40, 36, 1, "JPEG"), encode(33, 50, 2), encode(64, 32, 3, "JPEG"), encode(90, 90, 4, "JPEG")]
+    expected = decode_chunk(read_chunk(*data), POLICY)
+    for room in (0, 3 * 40 * 36, 3 * 40 * 36 + 1, 3 * (40 * 36 + 33 * 50 + 64 * 32)):
+        monkeypatch.setattr(decode_step, "CHUNK_MAX_BYTES", room)
+        chunk = decode_chunk(read_chunk(*data), POLICY)
+        assert chunk.payload.equals(expected.payload)
+        assert chunk.rows.equals(expected.rows)
+    for found, encoded in zip(images_of(chunk), data, strict=True):
+        np.testing.assert_array_equal(found, decode_image(encoded, POLICY).pixels)
+
+
 @pytest.mark.parametrize("records", [(), (b"no image",), ("source.missing", "source.missing")])
 def test_a_chunk_without_an_image_has_no_pixels(read_chunk, records):
     chunk = decode_chunk(read_chunk(*records), POLICY)

@@ -1,9 +1,21 @@
-"""What a pass says of the blocks that it dropped; the flow itself is run by the tests of the jobs."""
+"""What a pass says of the blocks that it dropped, and its actor; the flow itself is run by the tests of the jobs."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
 from ray.data.exceptions import SystemException
 from ray.exceptions import OutOfDiskError, RayTaskError
 
-from pipeline.flow import Dropped, _dropped
+from model.config import VARIANTS
+from pipeline import flow
+from pipeline.chunk import Chunk
+from pipeline.config import InferConfig
+from pipeline.flow import Dropped, _dropped, _Infer
+from pipeline.task import Classify
+from tests import waiting_step
+from tests.chunks import decoded_chunk, pixels
+from tests.waiting_step import WaitingNetwork
 
 NO_ROOM = Dropped("OutOfDiskError: Local disk is full", for_room=True)
 
@@ -18,3 +30,39 @@ def test_an_error_of_ray_s_own_is_named_and_not_the_mark_that_ray_data_hangs_bel
 def test_an_error_in_a_task_is_named_and_not_its_wrapping():
     assert _dropped(RayTaskError("decode", "a traceback", OutOfDiskError("Local disk is full"))) == NO_ROOM
     assert _dropped(RayTaskError("decode", "a traceback", ValueError("no image"))) == Dropped("ValueError: no image")
+
+
+@pytest.fixture
+def actor(monkeypatch):
+    """(chunks that will come) -> the actor's class as Ray makes it, without Ray."""
+
+    def make(num_chunks: int) -> _Infer:
+        monkeypatch.setattr(flow.ray, "get", lambda reference: reference)
+        config = InferConfig(
+            config_json=None,
+            preprocessor_json=None,
+            variant=None,
+            labels=None,
+            task=Classify(),
+            device="cpu",
+            precision="fp32",
+        )
+        return _Infer(WaitingNetwork(num_chunks), b"", config, VARIANTS["b0"], lambda note: None)
+
+    return make
+
+
+def test_a_chunk_is_unpacked_while_another_is_in_the_network_and_one_at_a_time_is(actor):
+    table = decoded_chunk(pixels(40, 36), np.zeros((33, 33, 3), np.uint8)).to_table()
+    called = actor(12)
+    with ThreadPoolExecutor(2) as calls:  # as many as Ray makes
+        answers = list(calls.map(called, [table] * 12))
+    for answer in answers:
+        assert Chunk.from_table(answer).rows.column("label_id").to_pylist() == [1, 1]
+
+
+def test_the_test_above_fails_where_calls_come_one_by_one(actor, monkeypatch):
+    monkeypatch.setattr(waiting_step, "PATIENCE_S", 0.1)
+    table = decoded_chunk(pixels(40, 36)).to_table()
+    with pytest.raises(RuntimeError, match="chunk 2 of 2 was not unpacked"):
+        actor(2)(table)

@@ -292,6 +292,50 @@ def test_a_folder_that_may_not_be_read_is_no_empty_folder(folder: Path, monkeypa
         names(folder)
 
 
+@pytest.mark.parametrize("body", [b"", b"some bytes", bytes(2**20)])
+def test_a_file_that_was_just_written_is_read_at_once(folder: Path, body: bytes) -> None:
+    etag = put(canonical_uri(f"{folder}/a"), body, CONFIG)
+    assert local_disk.read_at_once(f"{folder}/a", etag) == body
+
+
+def test_a_file_for_which_the_disk_would_be_waited_for_is_not_read_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etag = put(canonical_uri(f"{folder}/a"), b"some bytes", CONFIG)
+    for refusal in (failing(errno.EAGAIN), failing(errno.EOPNOTSUPP), lambda *args: 5):
+        monkeypatch.setattr(os, "preadv", refusal)
+        assert local_disk.read_at_once(f"{folder}/a", etag) is None
+    monkeypatch.setattr(local_disk, "_DO_NOT_WAIT", None)
+    assert local_disk.read_at_once(f"{folder}/a", etag) is None
+
+
+def test_another_version_of_a_file_is_not_read_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    etag = put(canonical_uri(f"{folder}/a"), b"some bytes", CONFIG)
+    with pytest.raises(NotFoundError):
+        local_disk.read_at_once(f"{folder}/b", etag)
+    with pytest.raises(NotFoundError):
+        local_disk.read_at_once(f"{folder}", etag)
+    real = os.preadv
+
+    def change_meanwhile(*args: Any) -> int:
+        count = real(*args)
+        with (folder / "a").open("ab") as file:
+            file.write(b"and more")
+        return count
+
+    monkeypatch.setattr(os, "preadv", change_meanwhile)
+    for _ in range(2):  # while it is read, and before
+        with pytest.raises(ChangedError):
+            local_disk.read_at_once(f"{folder}/a", etag)
+
+
+def test_a_file_that_has_become_huge_is_given_no_memory(folder: Path) -> None:
+    etag = put(canonical_uri(f"{folder}/a"), b"some bytes", CONFIG)
+    os.truncate(folder / "a", 2**43)
+    with pytest.raises(ChangedError):
+        local_disk.read_at_once(f"{folder}/a", etag)
+
+
 def test_a_file_that_changes_under_the_reader_is_noticed(folder: Path) -> None:
     uri = canonical_uri(f"{folder}/a")
     etag = put(uri, bytes(2**20), CONFIG)

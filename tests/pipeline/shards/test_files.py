@@ -52,6 +52,29 @@ def test_each_member_is_read_under_the_etag_that_was_planned(root):
     ]  # fmt: skip
 
 
+def test_small_files_in_memory_are_read_without_a_thread_and_others_with_one(tmp_path, monkeypatch):
+    members = []
+    for number in range(6):
+        uri = canonical_uri(str(tmp_path / f"{number}.jpg"))
+        body = b"%d" % number * (1 if number < 5 else files._AT_ONCE_BYTES + 1)
+        members.append(Member(uri, f"{number}.jpg", len(body), put(uri, body, STORE), None))
+    by_thread = []
+    real = {name: getattr(files, name) for name in ("read", "read_at_once")}
+
+    def read(uri, store, etag):
+        by_thread.append(number_of(uri))
+        return real["read"](uri, store, etag)
+
+    def read_at_once(uri, etag):
+        return None if number_of(uri) in (1, 4) else real["read_at_once"](uri, etag)
+
+    monkeypatch.setattr(files, "read", read)
+    monkeypatch.setattr(files, "read_at_once", read_at_once)
+    found = list(read_files(members, STORE, give_up_failed=False))
+    assert sorted(by_thread) == [1, 4, 5]
+    assert [record.data[:1] for record in found] == [b"%d" % number for number in range(6)]
+
+
 def test_no_members_are_no_records():
     assert list(read_files([], STORE, give_up_failed=False)) == []
 

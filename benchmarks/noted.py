@@ -1,0 +1,92 @@
+"""Steps that note when each chunk began and ended, so that a run's work can be laid out in time afterwards."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.chunk import Chunk
+from pipeline.config import InferConfig
+from pipeline.sizes import SizePolicy
+from pipeline.steps import ActorStep, DecodeStep, Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """One chunk in one step.
+
+    Attributes:
+        step: `decode`, `unpack`, `compute` or `pack`.
+        began, ended: `time.time()`.
+    """
+
+    step: str
+    pid: int
+    images: int
+    began: float
+    ended: float
+
+
+def noted(steps: Steps, folder: Path) -> Steps:
+    """The same steps, which leave notes in a folder."""
+    return Steps(decode=_Decode(steps.decode, str(folder)), infer=_Infer(steps.infer, str(folder)))
+
+
+def read_notes(folder: Path) -> list[Note]:
+    """All notes, in the order of their ends."""
+    lines = [line for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return sorted((Note(**json.loads(line)) for line in lines), key=lambda note: note.ended)
+
+
+def _note(folder: str, step: str, chunk: Chunk, began: float) -> None:
+    note = {"step": step, "pid": os.getpid(), "images": chunk.rows.num_rows, "began": began, "ended": time.time()}
+    with Path(folder, f"{os.getpid()}.jsonl").open("a") as file:
+        file.write(json.dumps(note) + "\n")  # one write a line: two threads of an actor share the file
+
+
+@dataclass(frozen=True)
+class _Decode:
+    step: DecodeStep
+    folder: str
+
+    def __call__(self, chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
+        began = time.time()
+        decoded = self.step(chunk, sizes, careful=careful)
+        _note(self.folder, "decode", chunk, began)
+        return decoded
+
+
+@dataclass(frozen=True)
+class _Infer:
+    make: Callable[[memoryview | bytes, InferConfig], ActorStep]
+    folder: str
+
+    def __call__(self, weights: memoryview | bytes, config: InferConfig) -> "_NotedStep":
+        return _NotedStep(self.make(weights, config), self.folder)
+
+
+class _NotedStep:
+    """Any step; what it hands on from part to part is accompanied by its chunk."""
+
+    def __init__(self, step: ActorStep, folder: str) -> None:
+        self._step, self._folder = step, folder
+
+    def unpack(self, chunk: Chunk) -> tuple[Chunk, Any]:
+        return chunk, self._noted("unpack", chunk, self._step.unpack, chunk)
+
+    def compute(self, unpacked: tuple[Chunk, Any]) -> tuple[Chunk, Any]:
+        chunk, images = unpacked
+        return chunk, self._noted("compute", chunk, self._step.compute, images)
+
+    def pack(self, computed: tuple[Chunk, Any]) -> Chunk:
+        chunk, answers = computed
+        return self._noted("pack", chunk, self._step.pack, answers)
+
+    def _noted(self, step: str, chunk: Chunk, part: Callable[[Any], Any], argument: Any) -> Any:
+        began = time.time()
+        result = part(argument)
+        _note(self._folder, step, chunk, began)
+        return result

@@ -1,0 +1,57 @@
+"""The two steps that do the work, as values: what a benchmark or a test puts in their place needs no other door.
+
+The flow knows them by what is written here, and loads neither of their libraries for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.chunk import Chunk
+from pipeline.config import InferConfig
+from pipeline.decode_step import decode_chunk
+from pipeline.sizes import SizePolicy
+
+
+class DecodeStep(Protocol):
+    """Chunk of encoded images -> chunk of pixels; see `pipeline.decode_step`."""
+
+    def __call__(self, chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
+        """The chunk with pixels in place of encoded bytes."""
+
+
+class ActorStep(Protocol):
+    """Chunk of pixels -> chunk of answers, in three parts, of which the middle one alone needs the accelerator."""
+
+    def unpack(self, chunk: Chunk) -> Any:
+        """What `compute` takes; called in any thread, while another chunk is computed."""
+
+    def compute(self, unpacked: Any) -> Any:
+        """What `pack` takes; all calls come from one thread, that which made the step, and one at a time."""
+
+    def pack(self, computed: Any) -> Chunk:
+        """The chunk with answers in place of pixels; called in any thread, while another chunk is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What is done between reading and collecting.
+
+    Attributes:
+        decode: called in tasks of one core.
+        infer: weights and settings -> the step that one actor hosts.
+    """
+
+    decode: DecodeStep
+    infer: Callable[[memoryview | bytes, InferConfig], ActorStep]
+
+
+def _network(weights: memoryview | bytes, config: InferConfig) -> ActorStep:
+    # Here and not above: the driver and the workers of the other steps would load torch for nothing.
+    from pipeline.infer import InferStep
+
+    return InferStep(weights, config)
+
+
+NETWORK = Steps(decode=decode_chunk, infer=_network)
+"""The real ones."""
