@@ -81,7 +81,10 @@ _PREPARED: WeakKeyDictionary[PVTv2, tuple[tuple[object, ...], RaggedPVTv2]] = We
 
 
 def _ragged(model: PVTv2) -> RaggedPVTv2:
-    state = tuple((parameter.data_ptr(), parameter.dtype, parameter._version) for parameter in model.parameters())
+    state = tuple(
+        (parameter.data_ptr(), parameter.dtype, 0 if parameter.is_inference() else parameter._version)
+        for parameter in model.parameters()
+    )
     known = _PREPARED.get(model)
     if known is None or known[0] != state:
         known = (state, RaggedPVTv2(model))

@@ -62,6 +62,11 @@ def test_flags_that_are_not_given_are_the_configs_own_defaults():
     )
 
 
+def test_the_precision_is_the_machines_choice_unless_it_is_asked_for():
+    assert job_config(parse(), Classify()).precision == "auto"
+    assert job_config(parse("--precision", "fp16"), Classify()).precision == "fp16"
+
+
 def test_every_flag_of_the_input_has_its_place():
     flags = parse(
         "--input", "s3://bucket/x", "--include", "*.png", "--include", "0*.tar", "--exclude", "a*", "--exclude", "b*",

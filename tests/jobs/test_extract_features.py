@@ -52,7 +52,7 @@ def extracted(photos, tiny_weights, tmp_path, run_here):
     def run(*flags):
         output = tmp_path / "-".join(["out", *map(str, flags)])
         common = ("--input", photos, "--weights", tiny_weights, "--output", output, "--max-failed-fraction", 0.5)
-        result = run_here(*common, *flags, command=extract_features)
+        result = run_here(*common, "--precision", "fp32", *flags, command=extract_features)
         assert result.code == 0, result.stderr
         assert (result.summary["ok"], result.summary["failed"]) == (NUM_PHOTOS - 1, 1)
         return output

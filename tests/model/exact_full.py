@@ -51,7 +51,6 @@ def alone(model, image_HWC):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@torch.inference_mode()
 def test_an_image_in_a_pack_gives_what_it_gives_alone(variant):
     model, rng = random_weights(VARIANTS[variant], seed=1), random.Random(variant)
     generator = torch.Generator().manual_seed(0)

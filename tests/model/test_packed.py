@@ -140,3 +140,9 @@ def test_an_image_that_cannot_run_is_refused(narrow, photos, image, message):
 def test_unknown_outputs_are_refused(model, photos):
     with pytest.raises(ValueError, match="outputs must be some of logits, embedding, maps"):
         run_packed(model, photos((32, 40)), outputs=("scores",))
+
+
+@torch.inference_mode()
+def test_a_network_made_in_inference_mode_runs_too(narrow, photos):
+    images = photos((32, 40))
+    assert run_packed(random_weights(narrow("b0"), seed=2), images).logits.shape == (1, 11)
