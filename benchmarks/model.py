@@ -30,7 +30,7 @@ from model.random_weights import random_weights
 from model.rename import TRANSFORMERS, TRANSFORMERS_BASE, upstream_names
 from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD, write_config
 from pipeline.allocator import tune_allocator
-from pipeline.batch import plan_packs
+from pipeline.batch import Budget, plan_packs
 
 TOKEN_BUDGET = 16 * 1024
 PACKAGES = ("torch", "transformers")
@@ -55,7 +55,7 @@ def contenders(variant: str) -> dict[str, Callable[[list[torch.Tensor]], torch.T
 
     def packed(images: list[torch.Tensor]) -> torch.Tensor:
         logits = torch.empty(len(images), network.config.num_classes)
-        for pack in plan_packs([tuple(image.shape[:2]) for image in images], TOKEN_BUDGET):
+        for pack in plan_packs([tuple(image.shape[:2]) for image in images], Budget(TOKEN_BUDGET, 2**24)):
             logits[pack] = run_packed(network, [images[i] for i in pack]).logits
         return logits
 

@@ -1,8 +1,31 @@
 """Packs: which images of a chunk go through the network together."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model.config import POOLED_SIDE
 
 TOKEN_PX = 4  # side of the square of pixels that becomes one token of stage 1
+_KEY_TOKENS = 8  # side of the square of tokens of stage 1 that becomes one key, in every published network
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a pack may hold, unless it is a single image.
+
+    Attributes:
+        tokens: of stage 1; what memory and most of the work are proportional to.
+        pairs: of a token and a key of stage 1, which attention compares. They grow with the square of an image's area,
+            so that packs of few large images would take many times as long as others of as many tokens.
+    """
+
+    tokens: int
+    pairs: int
+
+    def halved(self, tokens: int) -> "Budget":
+        """What is tried after a pack of so many tokens did not fit: half of it, or of this, whichever is less."""
+        least = max(1, min(self.tokens, tokens // 2))
+        return Budget(tokens=least, pairs=max(1, self.pairs * least // self.tokens))
 
 
 def num_tokens(height: int, width: int) -> int:
@@ -10,22 +33,35 @@ def num_tokens(height: int, width: int) -> int:
     return -(-height // TOKEN_PX) * -(-width // TOKEN_PX)
 
 
-def plan_packs(sizes: Sequence[tuple[int, int]], token_budget: int) -> list[list[int]]:
+def num_pairs(height: int, width: int, *, linear: bool) -> int:
+    """Pairs of a token and a key of stage 1 for one image.
+
+    Args:
+        linear: the network has 7x7 keys at any size.
+    """
+    rows, columns = -(-height // TOKEN_PX), -(-width // TOKEN_PX)
+    keys = POOLED_SIDE**2 if linear else (rows // _KEY_TOKENS) * (columns // _KEY_TOKENS)
+    return rows * columns * keys
+
+
+def plan_packs(sizes: Sequence[tuple[int, int]], budget: Budget, *, linear: bool = False) -> list[list[int]]:
     """Indexes of the images of each pack; every image is in exactly one.
 
-    A pack holds at most `token_budget` tokens, or a single image of more. Images of one size stand next to one another,
-    so that they run as one batch.
+    A pack keeps to the budget, or is a single image. Images of one size stand next to one another, so that they run as
+    one batch.
 
     Args:
         sizes: (height, width) of each image, in pixels.
+        linear: the network has 7x7 keys at any size.
     """
     packs: list[list[int]] = []
-    tokens = 0
+    tokens = pairs = 0
     for index in sorted(range(len(sizes)), key=lambda i: (num_tokens(*sizes[i]), sizes[i], i)):
-        needed = num_tokens(*sizes[index])
-        if not packs or tokens + needed > token_budget:
+        more_tokens, more_pairs = num_tokens(*sizes[index]), num_pairs(*sizes[index], linear=linear)
+        if not packs or tokens + more_tokens > budget.tokens or pairs + more_pairs > budget.pairs:
             packs.append([])
-            tokens = 0
+            tokens = pairs = 0
         packs[-1].append(index)
-        tokens += needed
+        tokens += more_tokens
+        pairs += more_pairs
     return packs

@@ -15,7 +15,7 @@ from model.packed import run_packed
 from model.weights import parse_checkpoint
 from pipeline.allocator import Trimmer, tune_allocator
 from pipeline.answers import Answers, ClassAnswers, FeatureAnswers
-from pipeline.batch import num_tokens, plan_packs
+from pipeline.batch import Budget, num_tokens, plan_packs
 from pipeline.chunk import Chunk, set_columns
 from pipeline.config import InferConfig
 from pipeline.errors import ErrorCode
@@ -24,9 +24,8 @@ from pipeline.task import Classify
 
 logger = logging.getLogger(__name__)
 
-# Tokens of stage 1 (one for every 4x4 pixels) in a pack: what the activations' memory is proportional to. On a CPU a
-# pack should stay near its cache; on a GPU it should keep thousands of cores busy.
-TOKEN_BUDGET = {"cpu": 16 * 1024, "cuda": 256 * 1024}
+# On a CPU a pack should stay near its cache; on a GPU it should keep thousands of cores busy.
+BUDGETS = {"cpu": Budget(tokens=2**14, pairs=2**24), "cuda": Budget(tokens=2**18, pairs=2**28)}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CATCHING = threading.Lock()
 
@@ -64,7 +63,7 @@ class InferStep:
         self._network = config.task.network(loaded.config)
         self._model = loaded.model.to(config.device, _DTYPES[config.precision])
         self._mean, self._std = loaded.mean, loaded.std
-        self.token_budget = TOKEN_BUDGET[config.device]
+        self.budget = BUDGETS[config.device]
         self._trimmer = Trimmer()
 
     def infer(self, chunk: Chunk) -> Chunk:
@@ -83,7 +82,8 @@ class InferStep:
         images = list(unpacked.by_row.items())
         answers = self._new_answers(unpacked.chunk.rows.num_rows)
         refused: list[int] = []
-        for pack in plan_packs([(image.shape[0], image.shape[1]) for _, image in images], self.token_budget):
+        sizes = [(image.shape[0], image.shape[1]) for _, image in images]
+        for pack in plan_packs(sizes, self.budget, linear=self._network.linear):
             refused += self._run(dict(images[i] for i in pack), answers)
         self._trimmer.trim_if_due()
         return _Answered(unpacked.chunk, answers, set(refused), time.perf_counter() - started)
@@ -122,8 +122,8 @@ class InferStep:
             logger.warning("infer.out_of_memory height=%d width=%d", *images[rows[0]].shape[:2])
             return rows
         tokens = sum(num_tokens(*image.shape[:2]) for image in images.values())
-        self.token_budget = max(1, min(self.token_budget, tokens // 2))
-        logger.warning("pack.halved images=%d token_budget=%d", len(rows), self.token_budget)
+        self.budget = self.budget.halved(tokens)
+        logger.warning("pack.halved images=%d tokens=%d budget=%d", len(rows), tokens, self.budget.tokens)
         half = len(rows) // 2
         return [
             row for part in (rows[:half], rows[half:]) for row in self._run({row: images[row] for row in part}, answers)

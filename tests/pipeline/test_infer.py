@@ -13,6 +13,7 @@ from model.cost import count_macs
 from model.random_weights import random_weights
 from model.weights import save_checkpoint
 from pipeline import infer
+from pipeline.batch import Budget
 from pipeline.config import InferConfig
 from pipeline.infer import InferStep
 from pipeline.schema import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
@@ -80,7 +81,7 @@ def test_images_of_mixed_sizes_are_classified_as_each_alone(classifier, checkpoi
 def test_packs_smaller_than_a_chunk_change_nothing(classifier, checkpoint):
     images = [pixels(40 + 4 * (seed % 3), 36, seed) for seed in range(9)]
     whole, in_packs = classifier(), classifier()
-    in_packs.token_budget = 200  # two images each
+    in_packs.budget = Budget(tokens=200, pairs=10**9)  # two images each
     expected, found = (each.infer(decoded_chunk(*images)).rows.to_pylist() for each in (whole, in_packs))
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(other.pop("topk_scores"), one.pop("topk_scores"), rtol=0, atol=1e-6)
