@@ -153,8 +153,9 @@ class _Attention:
             self._reduce = (weight_OKKI.flatten(1).contiguous(), attention.reduce.bias)
             self._reduce_norm = _norm(attention.reduce_norm)
         else:
-            weights, biases = zip(self._q, self._kv, strict=True)
-            self._qkv = (torch.cat(weights), None if biases[0] is None else torch.cat(biases))
+            (q_weight, q_bias), (kv_weight, kv_bias) = self._q, self._kv
+            bias = None if q_bias is None or kv_bias is None else torch.cat((q_bias, kv_bias))
+            self._qkv = (torch.cat((q_weight, kv_weight)), bias)
 
     def __call__(self, x_TC: Tensor, maps: Maps, keys: Maps) -> Tensor:
         """What each token gathers from the keys' values, TC."""

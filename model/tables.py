@@ -100,9 +100,7 @@ def needs(config: PVTv2Config, sizes: Sizes) -> np.ndarray:
 
 def capacity_of(config: PVTv2Config, num_tokens: int) -> Capacity:
     """Room for a pack of about `num_tokens` tokens of stage 1, at least 64, as mixes of sizes usually need it."""
-    tokens = tuple(
-        -(-int(num_tokens * margin) // 4**stage // BLOCK) * BLOCK for stage, margin in enumerate(_MARGIN)
-    )
+    tokens = tuple(-(-int(num_tokens * margin) // 4**stage // BLOCK) * BLOCK for stage, margin in enumerate(_MARGIN))
     images = max(_MIN_IMAGES, num_tokens // _MEAN_TOKENS)
     keys = (images * POOLED_SIDE**2,) * NUM_STAGES
     if not config.linear:

@@ -75,9 +75,7 @@ class Operations(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """x + y, and the norm of each row of it."""
 
-    def attention(
-        self, q_TC: Tensor, k_MC: Tensor, v_MC: Tensor, maps: Maps, keys: Maps, *, num_heads: int
-    ) -> Tensor:
+    def attention(self, q_TC: Tensor, k_MC: Tensor, v_MC: Tensor, maps: Maps, keys: Maps, *, num_heads: int) -> Tensor:
         """What the queries gather from the values of their own image's keys, TC.
 
         Args:

@@ -12,7 +12,9 @@ from torch import Tensor
 from model.kernels.gpu.places import map_of
 from model.tables import BLOCK, Maps
 
-_KEYS = 64  # that a program does at once
+# Keys that a program does at once, and its warps. Products of float32 take far more registers than tensor cores do.
+_HALF = (64, 4)
+_SINGLE = (32, 8)
 _MIN_DOT = 16  # the least side of a matrix product in a kernel
 
 
@@ -75,6 +77,7 @@ def _attention(
 def attention(q_TC: Tensor, k_MC: Tensor, v_MC: Tensor, maps: Maps, keys: Maps, *, num_heads: int) -> Tensor:
     """See `Operations`."""
     dim = q_TC.shape[1] // num_heads
+    block_k, warps = _SINGLE if q_TC.dtype == torch.float32 else _HALF
     y_TC = torch.empty(q_TC.shape, dtype=q_TC.dtype, device=q_TC.device)
     _attention[(len(maps.blocks), num_heads)](
         q_TC,
@@ -91,7 +94,9 @@ def attention(q_TC: Tensor, k_MC: Tensor, v_MC: Tensor, maps: Maps, keys: Maps, 
         dim**-0.5,
         DIM=dim,
         BLOCK=BLOCK,
-        BLOCK_K=_KEYS,
+        BLOCK_K=block_k,
         BLOCK_D=max(_MIN_DOT, triton.next_power_of_2(dim)),
+        num_warps=warps,
+        num_stages=2,
     )
     return y_TC

@@ -9,6 +9,7 @@ from model.kernels.gpu.places import gelu, map_of
 from model.tables import BLOCK, Maps
 
 _CHANNELS = 64  # that a program does at once
+_THREAD = 8  # values that a thread does: with more there are registers for few threads, and memory waits
 
 
 @triton.jit
@@ -68,6 +69,6 @@ def dwconv_gelu(x_TE: Tensor, taps_9E: Tensor, bias_E: Tensor, maps: Maps, *, re
         RELU=relu,
         BLOCK=BLOCK,
         BLOCK_C=block_c,
-        num_warps=8,
+        num_warps=max(1, BLOCK * block_c // (32 * _THREAD)),
     )
     return y_TE
