@@ -129,6 +129,7 @@ def _engine(model: PVTv2, mean: RGB, std: RGB) -> "Engine | None":
     if known is None or known[0] != state:
         from model.engine_trial import engine_for  # nothing else needs it, nor triton
 
+        known = None
         _ENGINES.pop(model, None)  # before the next one takes its memory
         known = (state, engine_for(model, mean=mean, std=std))
         _ENGINES[model] = known
