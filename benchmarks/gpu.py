@@ -28,31 +28,31 @@ Section = tuple[str, str, dict[str, Any], float]
 
 def sections(quick: bool) -> list[Section]:
     """In the order in which they run."""
-    all_of = [
+    all_of: list[Section] = [
         ("machine", "machine", {}, 60),
         ("exactness", "exactness", {}, 100),
-        *((f"speed {variant} 224x224", "speed", _at(variant, 224, 224), 60) for variant in ("b0", "b2")),
-        ("mixed b0", "mixed", {"variant": "b0"}, 60),
-        ("mixed b2", "mixed", {"variant": "b2"}, 60),
-        ("speed b2 375x500", "speed", _at("b2", 375, 500), 60),
-        ("launches b0", "launches", {"variant": "b0"}, 40),
-        ("launches b2", "launches", {"variant": "b2"}, 40),
-        ("overlap b0", "overlap", {"variant": "b0"}, 40),
-        ("overlap b2", "overlap", {"variant": "b2"}, 40),
-        ("compiled b2", "compiled", {"variant": "b2"}, 120),
-        ("compiled b0", "compiled", {"variant": "b0"}, 120),
-        *(
-            (f"speed {variant} 224x224", "speed", _at(variant, 224, 224), 60)
-            for variant in VARIANTS
-            if variant not in ("b0", "b2")
-        ),
+        *(_speed(variant, 224, 224) for variant in ("b0", "b2")),
+        *((f"mixed {variant}", "mixed", {"variant": variant}, 60) for variant in ("b0", "b2")),
+        _speed("b2", 375, 500),
+        *((f"launches {variant}", "launches", {"variant": variant}, 40) for variant in ("b0", "b2")),
+        *((f"overlap {variant}", "overlap", {"variant": variant}, 40) for variant in ("b0", "b2")),
+        _compiled("b2", "bf16"),
+        _compiled("b0", "bf16"),
+        *(_speed(variant, 224, 224) for variant in VARIANTS if variant not in ("b0", "b2")),
+        _compiled("b2", "amp-fp16"),
+        _compiled("b0", "amp-fp16"),
     ]
     kept = ("machine", "exactness", "speed b0 224x224", "mixed b0", "launches b0", "overlap b0")
     return [section for section in all_of if not quick or section[0] in kept]
 
 
-def _at(variant: str, height: int, width: int) -> dict[str, Any]:
-    return {"variant": variant, "height": height, "width": width}
+def _speed(variant: str, height: int, width: int) -> Section:
+    arguments = {"variant": variant, "height": height, "width": width}
+    return f"speed {variant} {height}x{width}", "speed", arguments, 60
+
+
+def _compiled(variant: str, precision: str) -> Section:
+    return f"compiled {variant} {precision}", "compiled", {"variant": variant, "precision": precision}, 100
 
 
 def run_section(flags: argparse.Namespace, name: str, limit_s: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -37,9 +37,11 @@ def build(library: str, variant: str) -> torch.nn.Module:
     return PvtV2ForImageClassification(config).eval()
 
 
-def ways(library: str, variant: str, device: str, *, compile_it: bool = False) -> Iterator[tuple[str, Callable]]:
+def ways(
+    library: str, variant: str, device: str, *, precisions: Sequence[str] = PRECISIONS, compile_it: bool = False
+) -> Iterator[tuple[str, Callable]]:
     """(how, function of float pixels BCHW) for each way to run it; one network is on the device at a time."""
-    for precision in PRECISIONS:
+    for precision in precisions:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         autocast_dtype = torch.float16 if precision == "amp-fp16" and device == "cuda" else torch.bfloat16
         network = build(library, variant).to(device, dtype)

@@ -170,9 +170,9 @@ def _speeds(
         way = ways_found[f"ours, {dtype}"] = {"batch": count}
         with peak_memory(setting, way):
             engine = setting.engine(variant, dtype)
-            taken = seconds(setting, lambda engine=engine: engine.submit(on_device).result())
+            taken = seconds(setting, lambda engine=engine: engine.submit(on_device).result(), budget_s=4)
             way["images_per_s"] = round(count / taken, 1)
-            taken = seconds(setting, lambda engine=engine: engine.submit(images).result(), budget_s=4)
+            taken = seconds(setting, lambda engine=engine: engine.submit(images).result(), budget_s=2)
             way["images_per_s_from_host_one_pack_at_a_time"] = round(count / taken, 1)
         way["tflops"] = round(2 * count_macs(setting.config(variant), *size) * way["images_per_s"] / 1e12, 2)
         del engine
@@ -183,7 +183,7 @@ def _speeds(
                 try:
                     with peak_memory(setting, way):
                         pixels_BCHW = torch.randn(batch, 3, *size, device=setting.device)
-                        taken = seconds(setting, lambda f=forward, p=pixels_BCHW: f(p), budget_s=4)
+                        taken = seconds(setting, lambda f=forward, p=pixels_BCHW: f(p), budget_s=2)
                     way["images_per_s"] = round(batch / taken, 1)
                 except RuntimeError as error:
                     way["failed"] = str(error)[:200]
@@ -194,27 +194,22 @@ def _speeds(
 
 def speed(setting: Setting, variant: str, height: int, width: int) -> dict[str, Any]:
     """Images a second at one size."""
-    batches = [2] if setting.quick else [max(1, 256 * 224 * 224 // (height * width)), 32]
+    batches = [2] if setting.quick else [max(1, 256 * 224 * 224 // (height * width))]
     return _speeds(setting, variant, (height, width), batches, installed())
 
 
-def compiled(setting: Setting, variant: str) -> dict[str, Any]:
+def compiled(setting: Setting, variant: str, precision: str) -> dict[str, Any]:
     """Images a second of timm's network at 224, compiled by torch, batch 256."""
     if "timm" not in installed():
         return {"left_out": "timm is not installed"}
-    ways_found: dict[str, Any] = {}
     batch = 1 if setting.quick else 256
-    for how, forward in ways("timm", variant, setting.device, compile_it=True):
+    ways_found: dict[str, Any] = {}
+    for how, forward in ways("timm", variant, setting.device, precisions=[precision], compile_it=True):
         pixels_BCHW = torch.randn(batch, 3, 224, 224, device=setting.device)
-        begun = time.perf_counter()
-        forward(pixels_BCHW)
-        setting.wait()
-        compile_s = time.perf_counter() - begun
-        taken = seconds(setting, lambda f=forward, p=pixels_BCHW: f(p), budget_s=4)
+        compile_s = _seconds_once(setting, forward, pixels_BCHW)
+        taken = seconds(setting, lambda f=forward, p=pixels_BCHW: f(p), budget_s=3)
         ways_found[how] = {"batch": batch, "images_per_s": round(batch / taken, 1), "compile_s": round(compile_s, 1)}
-        if setting.quick:
-            break
-    return {"ways": ways_found}
+    return {"macs": count_macs(setting.config(variant), 224, 224), "ways": ways_found}
 
 
 def _in_turn(engine: Engine, packs: Sequence[Sequence[Tensor]], ahead: bool) -> None:

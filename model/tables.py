@@ -21,7 +21,7 @@ _PIXELS_PER_TOKEN = STRIDES[0] ** 2
 # Sides are rounded up from stage to stage, so that a pack has more than a quarter of the tokens in the next stage.
 _MARGIN = (1.0, 1.03, 1.08, 1.2)
 # A capacity admits images down to this many tokens of stage 1 on average: rows for more would mostly stay empty.
-_MEAN_TOKENS = 512
+_MEAN_TOKENS = 256
 _MIN_IMAGES = 16
 
 Sizes = Sequence[tuple[int, int]]

@@ -111,6 +111,13 @@ def test_common_sizes_fill_a_capacity_nearly(config):
         assert needed[first].sum(axis=0)[2] > 0.8 * capacity.tokens[0], size
 
 
+def test_sides_that_are_rounded_up_fill_a_later_stage_first():
+    capacity = capacity_of(VARIANTS["b0"], 64 * 1024)
+    needed = needs(VARIANTS["b0"], [(100, 100)] * 104)  # 625 tokens each in stage 1, 16 in stage 4
+    assert (capacity.tokens[0] >= 104 * 625, capacity.tokens[3]) == (True, 1280)
+    assert [len(part) for part in split(needed, capacity)] == [1280 // 16, 24]
+
+
 def test_a_pack_leaves_nothing_of_the_one_before():
     config, capacity = VARIANTS["b0"], capacity_of(VARIANTS["b0"], 4096)
     flat, fresh = (np.empty(table_length(capacity), np.int32) for _ in range(2))

@@ -9,8 +9,8 @@ from model.config import POOLED_SIDE
 from model.kernels.gpu.places import map_of
 from model.tables import Maps
 
-_TOKENS = 32  # that a program adds at once
-_CHANNELS = 64
+_TOKENS = 16  # that a program adds at once
+_CHANNELS = 256  # most programs are for images that are not there: few of them, each with many channels
 
 
 @triton.jit
