@@ -1,8 +1,8 @@
 """Runs images of any sizes through the network together; each comes out as it would alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +13,9 @@ from model.layout import group_by_size
 from model.pvt_v2 import PVTv2
 from model.ragged import RaggedPVTv2
 from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD, RGB
+
+if TYPE_CHECKING:
+    from model.engine import Engine, PackOutputs
 
 Output = Literal["logits", "embedding", "maps"]
 
@@ -33,7 +36,6 @@ class PackedOutput:
     maps: tuple[tuple[Tensor, ...], ...] | None
 
 
-@torch.inference_mode()
 def run_packed(
     model: PVTv2,
     images: Sequence[Tensor],
@@ -54,8 +56,37 @@ def run_packed(
     Raises:
         ValueError: an image is not HWC uint8 or is too small, an output is unknown, or logits are asked of a network
             without a head.
+        torch.OutOfMemoryError: the images do not fit into the GPU's memory together; fewer may.
+    """
+    return submit_packed(model, images, mean=mean, std=std, outputs=outputs)()
+
+
+@torch.inference_mode()
+def submit_packed(
+    model: PVTv2,
+    images: Sequence[Tensor],
+    *,
+    mean: RGB = IMAGENET_MEAN,
+    std: RGB = IMAGENET_STD,
+    outputs: Sequence[Output] = ("logits",),
+) -> Callable[[], PackedOutput]:
+    """As `run_packed`, but gives a function that gives the output.
+
+    On a GPU this returns while the images run: hand in the next ones before asking for these, and their bytes travel
+    meanwhile. What is done with an output waits for its own images only. Elsewhere the images have run.
     """
     _check(model, images, outputs)
+    engine = _engine(model, mean, std) if images else None
+    if engine is None:
+        output = _run_by_size(model, images, mean, std, outputs)
+        return lambda: output
+    ticket = engine.submit(images, maps="maps" in outputs)
+    return lambda: _chosen(ticket.result(), outputs)
+
+
+def _run_by_size(
+    model: PVTv2, images: Sequence[Tensor], mean: RGB, std: RGB, outputs: Sequence[Output]
+) -> PackedOutput:
     device = next(model.parameters()).device
     embedding_NC = torch.empty(len(images), model.config.embed_dims[-1], device=device)
     maps: list[tuple[Tensor, ...]] = [()] * len(images)
@@ -76,15 +107,44 @@ def run_packed(
     )
 
 
+def _chosen(found: "PackOutputs", outputs: Sequence[Output]) -> PackedOutput:
+    return PackedOutput(
+        logits=found.logits if "logits" in outputs else None,
+        embedding=found.embedding if "embedding" in outputs else None,
+        maps=found.maps if "maps" in outputs else None,
+    )
+
+
 # What was prepared for each network, with what tells whether its weights are still the same.
 _PREPARED: WeakKeyDictionary[PVTv2, tuple[tuple[object, ...], RaggedPVTv2]] = WeakKeyDictionary()
+_ENGINES: WeakKeyDictionary[PVTv2, tuple[tuple[object, ...], "Engine | None"]] = WeakKeyDictionary()
 
 
-def _ragged(model: PVTv2) -> RaggedPVTv2:
-    state = tuple(
+def _engine(model: PVTv2, mean: RGB, std: RGB) -> "Engine | None":
+    """For a network on a GPU, if there can be one."""
+    if next(model.parameters()).device.type != "cuda":
+        return None
+    state = (*_state(model), mean, std)
+    known = _ENGINES.get(model)
+    if known is None or known[0] != state:
+        from model.engine_trial import engine_for  # nothing else needs it, nor triton
+
+        known = None
+        _ENGINES.pop(model, None)  # before the next one takes its memory
+        known = (state, engine_for(model, mean=mean, std=std))
+        _ENGINES[model] = known
+    return known[1]
+
+
+def _state(model: PVTv2) -> tuple[object, ...]:
+    return tuple(
         (parameter.data_ptr(), parameter.dtype, 0 if parameter.is_inference() else parameter._version)
         for parameter in model.parameters()
     )
+
+
+def _ragged(model: PVTv2) -> RaggedPVTv2:
+    state = _state(model)
     known = _PREPARED.get(model)
     if known is None or known[0] != state:
         known = (state, RaggedPVTv2(model))
