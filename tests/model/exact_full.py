@@ -2,6 +2,9 @@
 
 Minutes, and so not among the tests; pytest collects no file of this name by itself. Neighbours, order and budget of the
 packs are drawn anew for each variant.
+
+Maps and embeddings agree within 1e-5, logits within 1e-5 of the largest: the head adds up as many products as it has
+inputs, and both networks are some 5e-6 from double precision before it.
 """
 
 import math
@@ -57,6 +60,7 @@ def test_an_image_in_a_pack_gives_what_it_gives_alone(variant):
     sizes = drawn_sizes(rng)
     images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes]
     expected = [alone(model, image) for image in images]
+    largest = max(float(logits.abs().max()) for logits, *_ in expected)
     worst = [0.0] * 6
     for _ in range(2):
         for pack in drawn_packs(sizes, rng):
@@ -67,4 +71,6 @@ def test_an_image_in_a_pack_gives_what_it_gives_alone(variant):
                     worst[part] = max(worst[part], float((ours - plain).abs().max()))
     names = ("logits", "embedding", "map 1", "map 2", "map 3", "map 4")
     print(f"\n{variant}: " + ", ".join(f"{name} {value:.1e}" for name, value in zip(names, worst, strict=True)))
-    assert max(worst) <= WITHIN
+    print(f"{'':{len(variant)}}  largest logit {largest:.1f}")
+    assert worst[0] <= WITHIN * max(1, largest)
+    assert max(worst[1:]) <= WITHIN
