@@ -7,8 +7,8 @@ from typing import TypeVar
 Size = tuple[int, int]
 Setting = TypeVar("Setting", bound=Hashable)
 
-# Images of one batch have at most as many pixels as this many photos of 500x375: past it CPUs gained nothing.
-MAX_BATCH_PX = 16 * 500 * 375
+# Images of one batch have at most as many pixels as four photos of 500x375: past it CPUs gained nothing.
+MAX_BATCH_PX = 4 * 500 * 375
 
 
 def batch_sizes(sizes: Sequence[Size]) -> list[int]:

@@ -73,7 +73,7 @@ def sizes_of_cases(variant: str, photo_sizes: list[Size], images: int, seed: int
 
     Args:
         photo_sizes: (width, height) as they occur.
-        images: of 224x224 for B0. Larger images and networks get fewer, since what they cost is what a case may take.
+        images: of 224x224 for B0. Larger images and networks get fewer, so that each case takes about as long.
     """
     rng = np.random.default_rng(seed)
     share = count_macs(VARIANTS["b0"], 224, 224) / count_macs(VARIANTS[variant], 224, 224)
@@ -84,9 +84,15 @@ def sizes_of_cases(variant: str, photo_sizes: list[Size], images: int, seed: int
     return {
         "224x224": [(224, 224)] * count(1, 4),
         "500x375": [(375, 500)] * count(0.5, 2),
-        "mixed native sizes": [photo_sizes[i][::-1] for i in rng.integers(len(photo_sizes), size=count(1, 6))],
+        "mixed native sizes": [size[::-1] for size in spread(photo_sizes, count(1, 5))],
         "thumbnails of 64-160 px": [(int(h), int(w)) for h, w in rng.integers(64, 161, (count(4, 16), 2))],
     }
+
+
+def spread(photo_sizes: list[Size], number: int) -> list[Size]:
+    """So many of the sizes, as large and as common as all of them: the middle one of each of as many equal parts."""
+    ordered = sorted(photo_sizes, key=lambda size: (size[0] * size[1], size))
+    return [ordered[(2 * part + 1) * len(ordered) // (2 * number)] for part in range(number)]
 
 
 def measure(case: Case) -> list[dict[str, Any]]:
@@ -211,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--variant", choices=VARIANTS, default="b0")
     parser.add_argument("--sizes", type=Path, help="CSV with width,height,count; default: a few common sizes")
-    parser.add_argument("--images", type=int, default=16, help="of 224x224 for B0; the other cases follow")
+    parser.add_argument("--images", type=int, default=8, help="of 224x224 for B0; the other cases follow")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--case-s", type=float, default=55.0, help="a case begins no third round that would end later")
     parser.add_argument("--allocators", nargs="+", choices=ALLOCATORS, default=ALLOCATORS)
