@@ -30,6 +30,7 @@ from model.weights import save_checkpoint
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "ours"
 IMAGES_PER_TAR = 50
+LOG_TAIL = 2000
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "daft", "webdataset")
 RATES = ("whole_images_per_s", "steady_images_per_s")
 
@@ -72,6 +73,8 @@ def contenders(photos: Path, tars: Path, weights: Path) -> dict[str, Contender]:
 def measure(name: str, contender: Contender, output: Path, log: Path) -> tuple[dict[str, Any], Rows]:
     """Runs it to its end; its figures, and the rows it has left."""
     result = run_measured([sys.executable, *contender.arguments, "--output", str(output)], cwd=ROOT, log=log)
+    if result.exit_code:
+        print(f"{name} ended with exit {result.exit_code}:\n{log.read_text()[-LOG_TAIL:]}", file=sys.stderr, flush=True)
     rows, steady = _left(name, result, output)
     figures = {
         "exit": result.exit_code,
@@ -114,7 +117,11 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=[""], metavar="TEXT", help="run those whose name holds one of these, and ours"
     )
-    parser.add_argument("--log", type=Path, help="where the contenders' stderr goes; default: nowhere")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        help="where the contenders' stderr is added; default: nowhere, save the end of what a failed one said",
+    )
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
     runs: dict[str, list[dict[str, Any]]] = {}
