@@ -57,8 +57,10 @@ def bars(report: dict[str, Any]) -> Bars:
 def title(report: dict[str, Any]) -> str:
     """What a panel shows."""
     if report["benchmark"] == "job":
-        return f"How many times as fast ours is: the whole job, {report['machine']['cpus']} cores, native size"
-    return f"How many times as fast ours is: the network alone, {report['variant'].upper()}, one thread"
+        what = f"the whole job at native size, {report['precision']}, {report['machine']['cpus']} cores"
+    else:
+        what = f"the network alone, {report['variant'].upper()}, one thread"
+    return f"How many times as fast ours is: {what}"
 
 
 def svg(reports: Sequence[dict[str, Any]]) -> str:

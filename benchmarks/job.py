@@ -49,10 +49,10 @@ class Contender:
     needs: str = "ray"
 
 
-def contenders(photos: Path, tars: Path, weights: Path) -> dict[str, Contender]:
-    """By name; ours first."""
-    on_photos = ("--input", str(photos), "--weights", str(weights))
-    on_tars = ("--input", str(tars), "--weights", str(weights))
+def contenders(photos: Path, tars: Path, weights: Path, precision: str) -> dict[str, Contender]:
+    """By name; ours first. The recipe as documented is float32 whatever the precision."""
+    common = ("--weights", str(weights), "--precision", precision)
+    on_photos, on_tars = ("--input", str(photos), *common), ("--input", str(tars), *common)
     recipe = ("-m", "benchmarks.peers.ray_recipe", *on_photos)
     loader = ("-m", "benchmarks.peers.dataloader", *on_photos)
     return {
@@ -111,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--weights", type=Path, help="a folder in transformers' format; default: random ones")
     parser.add_argument("--variant", choices=VARIANTS, default="b0", help="of the random weights")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--sizes", type=Path, help="CSV with width,height,count; default: a few common sizes")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
@@ -137,7 +138,7 @@ def main() -> None:
         expected = sorted(path.name for path in photos.iterdir())
         write_tars(folder / "tars", [(name, (photos / name).read_bytes()) for name in expected], IMAGES_PER_TAR)
         chosen: dict[str, Contender] = {}
-        for name, contender in contenders(photos, folder / "tars", weights).items():
+        for name, contender in contenders(photos, folder / "tars", weights, flags.precision).items():
             if importlib.util.find_spec(contender.needs) is None:
                 left_out.append(f"{name}: {contender.needs} is not installed")
             elif name == OURS or any(text in name for text in flags.only):
@@ -154,6 +155,7 @@ def main() -> None:
     report = {
         "benchmark": "job",
         "variant": flags.variant if flags.weights is None else flags.weights.name,
+        "precision": flags.precision,
         "images": flags.images,
         "pixels": {name: contender.pixels for name, contender in chosen.items()},
         "left_out": left_out,

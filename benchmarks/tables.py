@@ -68,7 +68,14 @@ def job_tables(report: dict[str, Any]) -> str:
                 f"{max(run['labels_that_differ'] for run in runs)}",
             ]
         )
-    head = [f"{report['images']} images", "pixels", "images/s, whole run", "ours is", "images/s, steady", "ours is"]
+    head = [
+        f"{report['precision']}, {report['images']} images",
+        "pixels",
+        "images/s, whole run",
+        "ours is",
+        "images/s, steady",
+        "ours is",
+    ]
     return table([*head, "rows lost", "labels that differ"], lines, numbers_from=2)
 
 

@@ -34,9 +34,9 @@ def resized(image: Image.Image) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + SIDE_PX, top + SIDE_PX)))
 
 
-def classify_shards(rank: int, processes: int, shards: list[Path], weights: str, output: Path) -> None:
+def classify_shards(rank: int, processes: int, shards: list[Path], weights: str, precision: str, output: Path) -> None:
     """Classifies every n-th shard."""
-    network = Network(weights)
+    network = Network(weights, precision)
     for shard in shards[rank::processes]:
         dataset = webdataset.WebDataset(str(shard), shardshuffle=False).decode("pil").to_tuple("__key__", "jpg")
         batches = dataset.map_tuple(str, resized).batched(BATCH_SIZE)
@@ -60,10 +60,11 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     flags = parser.parse_args()
     flags.output.mkdir(parents=True)
     shards = sorted(flags.input.glob("*.tar"))
-    arguments = (flags.processes, shards, flags.weights, flags.output)
+    arguments = (flags.processes, shards, flags.weights, flags.precision, flags.output)
     torch.multiprocessing.start_processes(classify_shards, arguments, flags.processes, start_method="fork")
 
 

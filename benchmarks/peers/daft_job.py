@@ -25,8 +25,8 @@ ANSWER = DataType.struct({"label_id": DataType.int32(), "score": DataType.float3
 class Classifier:
     """PVTv2 over images that may differ in size."""
 
-    def __init__(self, weights: str) -> None:
-        self.network = Network(weights)
+    def __init__(self, weights: str, precision: str) -> None:
+        self.network = Network(weights, precision)
 
     @daft.method.batch(return_dtype=ANSWER, unnest=True, batch_size=BATCH_SIZE)
     def classify(self, images: daft.Series) -> list[dict]:
@@ -43,9 +43,10 @@ def main() -> None:
     parser.add_argument("--input", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--output", required=True)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     flags = parser.parse_args()
     images = daft.from_glob_path(f"{flags.input}/*").with_column("image", decode_image(download(daft.col("path"))))
-    answers = Classifier(flags.weights).classify(images["image"])
+    answers = Classifier(flags.weights, flags.precision).classify(images["image"])
     images.select(daft.col("path"), answers).write_parquet(flags.output)
 
 

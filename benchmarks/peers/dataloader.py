@@ -50,10 +50,10 @@ class Theirs:
 
     images_at_a_time = 1
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, weights: str, precision: str) -> None:
         from benchmarks.peers.network import Network  # ours needs no transformers
 
-        self.network = Network(weights)
+        self.network = Network(weights, precision)
 
     def classify(self, images: list[torch.Tensor]) -> Answers:
         return self.network.classify([image.numpy() for image in images])
@@ -64,17 +64,17 @@ class Ours:
 
     images_at_a_time = IMAGES_TO_PACK
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, weights: str, precision: str) -> None:
         torch.set_num_threads(1)
         tune_allocator()
         self.loaded = load_checkpoint(weights)
+        self.model = self.loaded.model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
 
     def classify(self, images: list[torch.Tensor]) -> Answers:
         ids, scores = np.zeros(len(images), np.int32), np.zeros(len(images), np.float32)
         for pack in plan_packs([(image.shape[0], image.shape[1]) for image in images], TOKEN_BUDGET):
-            output = run_packed(
-                self.loaded.model, [images[index] for index in pack], mean=self.loaded.mean, std=self.loaded.std
-            )
+            chosen = [images[index] for index in pack]
+            output = run_packed(self.model, chosen, mean=self.loaded.mean, std=self.loaded.std)
             best, which = output.logits.softmax(-1).max(-1)
             ids[pack], scores[pack] = which.numpy(), best.numpy()
         return ids, scores
@@ -83,9 +83,11 @@ class Ours:
 ENGINES = {"transformers": Theirs, "ours": Ours}
 
 
-def classify_part(rank: int, processes: int, paths: list[Path], weights: str, output: Path, engine: str) -> None:
+def classify_part(
+    rank: int, processes: int, paths: list[Path], weights: str, precision: str, output: Path, engine: str
+) -> None:
     """Classifies every n-th image, and writes one file."""
-    network = ENGINES[engine](weights)
+    network = ENGINES[engine](weights, precision)
     loader = DataLoader(
         Images(paths[rank::processes]), batch_size=network.images_at_a_time, num_workers=1, collate_fn=list
     )
@@ -105,10 +107,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     flags = parser.parse_args()
     flags.output.mkdir(parents=True)
     paths = sorted(flags.input.iterdir())
-    arguments = (flags.processes, paths, flags.weights, flags.output, flags.engine)
+    arguments = (flags.processes, paths, flags.weights, flags.precision, flags.output, flags.engine)
     torch.multiprocessing.start_processes(classify_part, arguments, flags.processes, start_method="fork")
 
 

@@ -9,6 +9,7 @@ from transformers import PvtV2ForImageClassification
 
 from pipeline.allocator import tune_allocator
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
@@ -30,11 +31,11 @@ def by_size(
 class Network:
     """The network in one thread, with glibc's allocator tuned and weights that lie channels last."""
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, weights: str, precision: str) -> None:
         torch.set_num_threads(1)
         tune_allocator()
         model = PvtV2ForImageClassification.from_pretrained(weights).eval()
-        self._model = model.to(memory_format=torch.channels_last)
+        self._model = model.to(dtype=DTYPES[precision], memory_format=torch.channels_last)
 
     def classify(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """As `by_size`, of images HWC uint8."""
@@ -42,8 +43,8 @@ class Network:
 
     @torch.inference_mode()
     def embed(self, images_BHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean of the last map, (B, C), and the logits, (B, K), of images uint8."""
+        """The mean of the last map, (B, C), and the logits, (B, K), both float32, of images uint8."""
         normal = (images_BHWC.astype(np.float32) / 255 - MEAN) / STD
-        pixels = torch.from_numpy(normal).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        embedding = self._model.pvt_v2(pixels)[0].mean((2, 3))
-        return embedding, self._model.classifier(embedding)
+        pixels = torch.from_numpy(normal).to(self._model.dtype).permute(0, 3, 1, 2)
+        embedding = self._model.pvt_v2(pixels.contiguous(memory_format=torch.channels_last))[0].mean((2, 3))
+        return embedding.float(), self._model.classifier(embedding).float()

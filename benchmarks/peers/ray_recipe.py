@@ -49,8 +49,8 @@ class Documented:
 class Best:
     """At its best: the model on bytes."""
 
-    def __init__(self, weights: str) -> None:
-        self.network = Network(weights)
+    def __init__(self, weights: str, precision: str) -> None:
+        self.network = Network(weights, precision)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         ids, scores = self.network.classify(list(batch["image"]))
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--resize", type=int)
     parser.add_argument("--best", action="store_true")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="with --best")
     flags = parser.parse_args()
     ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=2 * 2**30)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -75,7 +76,7 @@ def main() -> None:
         images = images.map(Processor(flags.weights, flags.resize).__call__)
     images.map_batches(
         Best if flags.best else Documented,
-        fn_constructor_args=(flags.weights,),
+        fn_constructor_args=(flags.weights, flags.precision) if flags.best else (flags.weights,),
         batch_size=flags.batch_size,
         compute=ActorPoolStrategy(size=cores if flags.best else 1),
         num_cpus=0.45 if flags.best else 1,

@@ -19,6 +19,7 @@ MODEL = {
 }
 JOB = {
     "benchmark": "job",
+    "precision": "fp32",
     "machine": {"cpus": 2},
     "pixels": {"ours": "native", "Daft": "native", "small": "224"},
     "ours_times_as_fast": {

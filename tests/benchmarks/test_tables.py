@@ -40,8 +40,17 @@ def test_a_job_is_a_line_a_contender():
     runs = {"ours": [run(4.0, 8.0)], "Daft": [run(2.0, 0.0, rows_lost=3, labels_that_differ=2)]}
     times = {name: ratios(runs["ours"], theirs) for name, theirs in runs.items()}
     pixels = {"ours": "native", "Daft": "224"}
-    report = {"benchmark": "job", "images": 9, "runs": runs, "ours_times_as_fast": times, "pixels": pixels}
-    assert markdown(report).splitlines()[2:] == [
+    report = {
+        "benchmark": "job",
+        "precision": "bf16",
+        "images": 9,
+        "runs": runs,
+        "ours_times_as_fast": times,
+        "pixels": pixels,
+    }
+    head, _, *lines = markdown(report).splitlines()
+    assert head.startswith("| bf16, 9 images | pixels |")
+    assert lines == [
         "| ours | native | 4.0 | 1.00x | 8.0 | 1.00x | 0 | 0 |",
         "| Daft | 224 | 2.0 | 2.00x | 0.0 | - | 3 | 2 |",
     ]
