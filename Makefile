@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 TORCH ?= cpu
 SEEDS ?= 50
 STAMP := $(VENV)/.ready-$(TORCH)
+BENCH := build/bench-env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills chaos check format lint types parity exact clean
+.PHONY: help setup demo digits test drills chaos check format lint types parity exact bench-env clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +60,19 @@ parity: setup  ## compare all seven variants at full size with transformers
 
 exact: setup  ## compare packs of mixed sizes with the plain network, all seven variants at full size
 	$(BIN)/python -m pytest -s tests/model/exact_full.py
+
+bench-env: $(BENCH)/.ready  ## make build/bench-env, in which the benchmarks and all that they compare with run
+
+# timm needs torchvision, and that a torch of its own version. CPU builds come by uv, which knows where they are; where it
+# cannot reach them, pip takes what its index has, on Linux often a CUDA build of gigabytes, which runs on a CPU as well.
+$(BENCH)/.ready: pyproject.toml benchmarks/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install -q uv
+	$(BENCH)/bin/uv pip install -q --python $(BENCH)/bin/python --torch-backend cpu -c benchmarks/constraints.txt torch torchvision \
+	|| $(BENCH)/bin/pip install -q --no-compile -c benchmarks/constraints.txt torch torchvision
+	$(BENCH)/bin/pip install -q --no-compile -c benchmarks/constraints.txt -e '.[bench]'
+	$(BENCH)/bin/python -m compileall -q -j 0 -x '/tests?/|/pip/' $(BENCH)/lib > /dev/null || true
+	touch $@
 
 clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -20,7 +20,7 @@ import pandas
 import polars
 import pyarrow.dataset as ds
 
-from benchmarks.inputs import machine
+from benchmarks.machine import machine
 from benchmarks.measure import run_measured
 
 ROOT = Path(__file__).resolve().parent.parent

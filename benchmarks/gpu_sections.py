@@ -27,7 +27,7 @@ from model.kernels import plain
 from model.pvt_v2 import PVTv2
 from model.random_weights import random_weights
 from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.batch import plan_packs
+from pipeline.batch import Budget, plan_packs
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Sizes = Sequence[tuple[int, int]]
@@ -234,7 +234,7 @@ def mixed(setting: Setting, variant: str) -> dict[str, Any]:
     count = 2 if setting.quick else 768
     sizes = [(known[i][1], known[i][0]) for i in rng.integers(len(known), size=count)]
     images = drawn(sizes)
-    packs = [[images[i] for i in pack] for pack in plan_packs(sizes, setting.max_tokens)]
+    packs = [[images[i] for i in pack] for pack in plan_packs(sizes, Budget(setting.max_tokens, 2**28))]
     macs = sum(count_macs(setting.config(variant), *size) for size in sizes)
     ways_found: dict[str, Any] = {}
     for dtype in ("bf16",) if setting.quick else ("bf16", "fp32"):

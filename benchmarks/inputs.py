@@ -9,9 +9,7 @@ import argparse
 import io
 import json
 import os
-import platform
 import sys
-import tarfile
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +18,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.machine import machine
 from benchmarks.measure import run_measured
+from benchmarks.photos import write_tars
 from tests.s3_server import running_s3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def main() -> None:
     photos = [(str(path.relative_to(flags.photos)), path.read_bytes()) for path in paths]
     with tempfile.TemporaryDirectory() as scratch, running_s3(Path(scratch) / "s3") as server:
         folder = Path(scratch)
-        write_tars(folder / "tars", photos)
+        write_tars(folder / "tars", photos, IMAGES_PER_SHARD)
         with closing(server.client()) as client:
             client.create_bucket(Bucket="photos")
             for index, body in enumerate(parquets(photos)):
@@ -60,19 +60,6 @@ def main() -> None:
     report = {"rows": rows, "differences from folder": differences, "machine": machine()}
     print(json.dumps(report["differences from folder"]))
     flags.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def write_tars(folder: Path, photos: list[tuple[str, bytes]]) -> None:
-    """WebDataset shards; the class is the name of the image's folder, as in the folder itself."""
-    folder.mkdir()
-    for start in range(0, len(photos), IMAGES_PER_SHARD):
-        with tarfile.open(folder / f"{start // IMAGES_PER_SHARD:03d}.tar", "w") as tar:
-            for name, data in photos[start : start + IMAGES_PER_SHARD]:
-                stem, ending = name.rsplit(".", 1)
-                for member, content in ((f"{stem}.{ending}", data), (f"{stem}.cls", Path(name).parent.name.encode())):
-                    info = tarfile.TarInfo(member)
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
 
 
 def parquets(photos: list[tuple[str, bytes]]) -> list[bytes]:
@@ -118,14 +105,6 @@ def compare(one: Path, other: Path) -> dict:
         """
     ).fetchall()
     return {"pairs": pairs, "differing": differing, "max_score_difference": score}
-
-
-def machine() -> dict:
-    return {
-        "cpus": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "python": sys.version.split()[0],
-    }
 
 
 if __name__ == "__main__":

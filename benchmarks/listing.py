@@ -9,7 +9,6 @@ the development packages: the S3 server is the one that the tests use.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fake_lister import FakePages, image_folders, tar_folder
+from benchmarks.machine import machine
 from pipeline import storage
 from pipeline.storage import StoreConfig, list_objects, put
 from tests.s3_server import running_s3
@@ -107,14 +107,6 @@ def peak_mib() -> float:
     """The largest resident set that this process has had."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def run_measured(command: Sequence[str], *, cwd: Path, env: dict[str, str] | Non
             *sampled, by_step = _tree_mib(process.pid)
             peaks = [max(peak, now) for peak, now in zip(peaks, sampled, strict=True)]
             steps = {step: max(peak, by_step[step]) for step, peak in steps.items()}
-            time.sleep(SAMPLE_EVERY_S)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SAMPLE_EVERY_S)
         wall_s = time.perf_counter() - started
         output = process.stdout.read() if process.stdout else ""
     lines = output.strip().splitlines()

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,19 @@ def write_photos(folder: Path, count: int, sizes: list[tuple[int, int]], seed: i
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in photos(count, sizes, seed):
         (folder / name).write_bytes(data)
+
+
+def write_tars(folder: Path, images: Sequence[tuple[str, bytes]], images_per_shard: int) -> None:
+    """Writes WebDataset shards of (path, JPEG); the class of an image is the name of its folder, if it is in one."""
+    folder.mkdir(parents=True)
+    for start in range(0, len(images), images_per_shard):
+        with tarfile.open(folder / f"{start // images_per_shard:03d}.tar", "w") as tar:
+            for name, data in images[start : start + images_per_shard]:
+                stem, ending = name.rsplit(".", 1)
+                members = [(f"{stem}.{ending}", data)]
+                if label := Path(name).parent.name:
+                    members.append((f"{stem}.cls", label.encode()))
+                for member, content in members:
+                    info = tarfile.TarInfo(member)
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
