@@ -108,6 +108,8 @@ class Engine:
             self._stream = torch.cuda.Stream(self._device)
             if use_graphs:
                 self._graphs = Graphs(self._config, self._network, self._capacities[-1], self._stream)
+            # The weights were prepared on another stream than the one that reads them.
+            torch.cuda.synchronize(self._device)
 
     @torch.inference_mode()
     def submit(self, images: Sequence[Tensor], *, maps: bool = False) -> Ticket:
@@ -126,8 +128,11 @@ class Engine:
         needed = needs(self._config, sizes)
         if self._stream is None:
             return Ticket(self._run_parts(images, sizes, needed, maps), None)
-        if any(image.is_cuda for image in images):
+        on_device = [image for image in images if image.is_cuda]
+        if on_device:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        for image in on_device:  # their owner may let go of them before they are read
+            image.record_stream(self._stream)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             outputs = self._run_parts(images, sizes, needed, maps)
             done = torch.cuda.Event()
@@ -193,6 +198,7 @@ class Engine:
                     return self._graphs.run(images, sizes, capacity)
                 except CaptureError as error:
                     logger.warning("graphs.off error=%s: packs run launch by launch", error)
+                    self.release()
                     self._graphs = None
             room = capacity or just
             tables = device_tables(self._config, sizes, room, self._device)

@@ -47,7 +47,8 @@ def engine_for(model: PVTv2, *, mean: RGB, std: RGB) -> Engine | None:
 def _difference(engine: Engine, model: PVTv2, mean: RGB, std: RGB) -> float:
     """Largest difference of an image's embeddings over their length; 0 where the plain network gives no numbers."""
     generator = torch.Generator().manual_seed(0)
-    images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in _SIZES]
+    sizes = [[max(side, model.config.min_side_px) for side in size] for size in _SIZES]
+    images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes]
     found_NC = engine.submit(images).result().embedding
     plain_NC = torch.cat(
         [

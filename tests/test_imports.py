@@ -27,6 +27,7 @@ PLACES = {
     "argparse": {"jobs/", "model/pickled.py"},  # there, a class that training states hold
     "torch": {"model/", "pipeline/infer.py", "pipeline/answers.py"},
     "safetensors": {"model/"},
+    "triton": {"model/kernels/gpu/"},
 }
 
 

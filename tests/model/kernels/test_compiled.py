@@ -52,7 +52,6 @@ def stack_bytes(cubin: bytes, folder: Path) -> int:
         (90, 64, False, torch.bfloat16),
         (90, 64, False, torch.float32),
         (80, 32, True, torch.float16),
-        (80, 32, False, torch.float32),
     ],
     ids=str,
 )
