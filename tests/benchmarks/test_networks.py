@@ -1,14 +1,15 @@
-"""The peer's network is ours, however it runs; and the benchmark's packs are those of the job."""
+"""The peer's network is ours, however it runs; and the benchmarks' packs are those of the job."""
 
 import pytest
 import torch
 
 from benchmarks import model as benchmark
 from benchmarks.networks import peers, settings
+from benchmarks.peers import dataloader
 from model.config import VARIANTS
 from model.packed import run_packed
 from model.random_weights import random_weights
-from pipeline.infer import TOKEN_BUDGET
+from pipeline.infer import BUDGETS
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_bfloat16_is_run_in_bfloat16(all_peers):
 
 
 def test_packs_are_as_large_as_an_infer_actors():
-    assert TOKEN_BUDGET["cpu"] == benchmark.TOKEN_BUDGET
+    assert BUDGETS["cpu"] == benchmark.BUDGET == dataloader.BUDGET
 
 
 def test_a_larger_network_gets_fewer_images_and_never_too_few():
