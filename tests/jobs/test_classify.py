@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
+from jobs.cli import output_lease
+from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.decode_step import decode_chunk
 from pipeline.names import has_image_ending
+from pipeline.prepare import prepare
+from pipeline.run import execute
+from pipeline.steps import Steps
+from pipeline.task import Classify
+from tests.waiting_step import WaitingNetwork
 
 # Ray, in this process for some of these tests, warns of its own settings and leaves sockets to its own end.
 pytestmark = [
@@ -310,6 +318,26 @@ def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run
         twin = found[key.partition("@")[0]]
         assert (row["status"], row["error_code"], row["width"]) == (twin["status"], twin["error_code"], twin["width"])
         assert row["label_id"] == twin["label_id"]
+
+
+def test_the_next_chunk_is_unpacked_while_the_network_is_at_the_one_before(tmp_path, draw, tiny_weights, on_warm_ray):
+    """Each chunk comes from a shard of its own, and ends only when the next one is there."""
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        (tmp_path / "in" / f"{number}.tar").write_bytes(tar_of({"a.png": draw(number), "b.png": draw(number + 10)}))
+    config = JobConfig(
+        task=Classify(),
+        input=InputConfig(uris=(str(tmp_path / "in"),)),
+        output=OutputConfig(uri=str(tmp_path / "out")),
+        weights=str(tiny_weights),
+        compute=ComputeConfig(num_actors=(1, 1), no_progress_timeout_s=60),
+        run_id="waiting",
+    )
+    with output_lease(config.output, "waiting") as lease:
+        run = prepare(config, time.time(), lease)
+        report = execute(run, lambda _: None, Steps(decode=decode_chunk, infer=WaitingNetwork(6)))
+    assert (report.status, report.passes, report.run.ok) == ("done", 1, 12)
+    assert set(table(tmp_path / "out").column("label_id").to_pylist()) == {1}
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, draw, tiny_weights, run_here):
