@@ -15,9 +15,10 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
+from torch.nn.functional import adaptive_avg_pool2d
 
 from model.config import KERNELS, POOLED_SIDE, STRIDES
+from model.kernels.attention import attention
 from model.kernels.dwconv import dwconv_gelu
 from model.kernels.linear import Linear
 from model.kernels.norm import LayerNorm
@@ -109,18 +110,7 @@ class _Attention:
         q_TC = self._q(x_TC)
         keys = self._keys(layout)
         kv_MC = self._kv(self._reduced(x_TC, layout, keys) if self._reduces else x_TC)
-        y_TC = torch.empty_like(q_TC)
-        y_TC[layout.num_tokens :] = 0
-        for group, of_group in zip(layout.groups, keys.groups, strict=True):
-            heads = (group.count, -1, self._num_heads, q_TC.shape[1] // self._num_heads)
-            q_BAND = q_TC[group.start : group.stop].view(heads).transpose(1, 2)
-            k_MC, v_MC = kv_MC[of_group.start : of_group.stop].chunk(2, dim=1)
-            k_BAMD, v_BAMD = (
-                part_MC.unflatten(0, (group.count, -1)).unflatten(-1, heads[2:]).transpose(1, 2)
-                for part_MC in (k_MC, v_MC)
-            )
-            y_BAND = scaled_dot_product_attention(q_BAND, k_BAMD, v_BAMD)
-            y_TC[group.start : group.stop].view(heads).copy_(y_BAND.transpose(1, 2))
+        y_TC = attention(q_TC, kv_MC, layout, keys, self._num_heads)
         return self._proj(y_TC, residual_TC)
 
     def _keys(self, layout: Layout) -> Layout:

@@ -1,5 +1,5 @@
 /* What a network does token by token or between neighbours, over maps of many sizes that lie end to end: the depthwise 3x3
-   convolution with its bias and GELU, and the norm over channels, each in one pass.
+   convolution with its bias and GELU, the norm over channels, and attention to few keys, each in one pass.
 
    Plain C with GCC's vector extensions, which clang has too; compiled once for each instruction set, the best of which is
    taken when it runs. */
@@ -167,6 +167,138 @@ INLINE void all_rows(const char *x, const float *w, const float *b, char *y, int
     }
 }
 
+enum { QUERIES = 8, SUMMED = 256 }; /* queries that are at work together; keys whose sum is taken at once */
+
+/* 2 to the power of x, for x at most 0. What is no number stays none. */
+INLINE vec exp2_nonpositive(vec x) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest whole number */
+    const ivec tiny = x < -126.0f;
+    x = (vec)(((ivec)x & ~tiny) | ((ivec)((vec){0} - 126.0f) & tiny));
+    vec shifted = x + magic;
+    vec r = x - (shifted - magic);
+    vec p = r * 1.327646906e-3f + 9.675541311e-3f;
+    p = p * r + 5.550713283e-2f;
+    p = p * r + 0.2402211972f;
+    p = p * r + 0.6931469671f;
+    p = p * r + 1.000000072f;
+    return p * (vec)(((ivec)shifted << 23) + (127 << 23));
+}
+
+/* Some vectors of keys (one or two) of the scores (QUERIES, keys) of queries (QUERIES, depth) and keys (depth, keys). */
+INLINE void some_scores(const float *q, const float *k, float *s, int64_t keys, int64_t depth, int vectors) {
+    vec sums[QUERIES][2] = {{{0}}};
+    for (int64_t d = 0; d < depth; d++)
+        for (int h = 0; h < vectors; h++) {
+            const vec key = *(const vec *)(k + d * keys + h * LANES);
+            for (int i = 0; i < QUERIES; i++) sums[i][h] += q[i * depth + d] * key;
+        }
+    for (int i = 0; i < QUERIES; i++)
+        for (int h = 0; h < vectors; h++) *(vec *)(s + i * keys + h * LANES) = sums[i][h];
+}
+
+/* Scores (keys), to the base of 2, become their shares, times their sum, which is given. */
+INLINE float shares(float *s, int64_t keys) {
+    vec most = *(vec *)s, sum = {0};
+    for (int64_t m = LANES; m < keys; m += LANES) {
+        const vec each = *(vec *)(s + m);
+        const ivec more = each > most;
+        most = (vec)(((ivec)each & more) | ((ivec)most & ~more));
+    }
+    float top = most[0];
+    for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
+    for (int64_t m = 0; m < keys; m += LANES) {
+        const vec share = exp2_nonpositive(*(vec *)(s + m) - top);
+        *(vec *)(s + m) = share;
+        sum += share;
+    }
+    return sum_lanes(sum)[0];
+}
+
+/* Some vectors of channels (one or two) of the sums of values (keys, depth) by shares (QUERIES, stride). */
+INLINE void some_sums(const float *s, int64_t stride, const float *v, float *y, int64_t keys, int64_t depth, int vectors) {
+    for (int64_t from = 0; from < keys; from += SUMMED) {
+        const int64_t to = from + SUMMED < keys ? from + SUMMED : keys;
+        vec sums[QUERIES][2] = {{{0}}};
+        for (int64_t m = from; m < to; m++)
+            for (int h = 0; h < vectors; h++) {
+                const vec value = *(const vec *)(v + m * depth + h * LANES);
+                for (int i = 0; i < QUERIES; i++) sums[i][h] += s[i * stride + m] * value;
+            }
+        for (int i = 0; i < QUERIES; i++)
+            for (int h = 0; h < vectors; h++) {
+                vec *to_add = (vec *)(y + i * depth + h * LANES);
+                if (from) sums[i][h] += *to_add;
+                *to_add = sums[i][h];
+            }
+    }
+}
+
+INLINE float one(const char *p, int64_t index, int half) {
+    if (!half) return ((const float *)p)[index];
+    union {
+        uint32_t bits;
+        float value;
+    } wide = {(uint32_t)((const uint16_t *)p)[index] << 16};
+    return wide.value;
+}
+
+/* What each token gathers from its own image's keys, head by head. q and y are (tokens, channels); kv is (keys, 2 * channels):
+   keys, then values. `counts` has tokens and keys of each image. `space` is for the largest image:
+   (2 * depth + QUERIES) * (its keys, up to whole vectors) + 2 * QUERIES * depth floats. */
+INLINE void all_images(const char *q, const char *kv, char *y, float *space, int64_t channels, int64_t heads, int64_t images,
+                       const int64_t *counts, int half) {
+    const int64_t depth = channels / heads, size = half ? 2 : 4;
+    const float scale = 1.44269504f / __builtin_sqrtf((float)depth); /* to the base of 2 */
+    for (int64_t image = 0; image < images; image++) {
+        const int64_t tokens = counts[2 * image], keys = counts[2 * image + 1];
+        const int64_t whole = (keys + LANES - 1) / LANES * LANES;
+        float *k = space, *v = k + depth * whole, *s = v + depth * whole;
+        float *some_q = s + QUERIES * whole, *some_y = some_q + QUERIES * depth;
+        for (int64_t head = 0; head < heads; head++) {
+            const char *of_head = kv + head * depth * size;
+            for (int64_t m = 0; m < keys; m++) {
+                const char *row = of_head + m * 2 * channels * size;
+                for (int64_t d = 0; d < depth; d++) k[d * whole + m] = one(row, d, half) * scale;
+                for (int64_t d = 0; d < depth; d += LANES)
+                    *(vec *)(v + m * depth + d) = load(row + (channels + d) * size, half);
+            }
+            for (int64_t d = 0; d < depth; d++)
+                for (int64_t m = keys; m < whole; m++) k[d * whole + m] = 0;
+            for (int64_t t = 0; t < tokens; t += QUERIES) {
+                const int64_t count = tokens - t < QUERIES ? tokens - t : QUERIES;
+                for (int64_t i = 0; i < QUERIES; i++) { /* short of queries, the last one is there again */
+                    const char *row = q + ((t + (i < count ? i : count - 1)) * channels + head * depth) * size;
+                    for (int64_t d = 0; d < depth; d += LANES) *(vec *)(some_q + i * depth + d) = load(row + d * size, half);
+                }
+                for (int64_t m = 0; m < whole; m += 2 * LANES)
+                    if (m + LANES < whole)
+                        some_scores(some_q, k + m, s + m, whole, depth, 2);
+                    else
+                        some_scores(some_q, k + m, s + m, whole, depth, 1);
+                float sums[QUERIES];
+                for (int64_t i = 0; i < QUERIES; i++) {
+                    for (int64_t m = keys; m < whole; m++) s[i * whole + m] = -1e30f;
+                    sums[i] = shares(s + i * whole, whole);
+                }
+                for (int64_t d = 0; d < depth; d += 2 * LANES)
+                    if (d + LANES < depth)
+                        some_sums(s, whole, v + d, some_y + d, keys, depth, 2);
+                    else
+                        some_sums(s, whole, v + d, some_y + d, keys, depth, 1);
+                for (int64_t i = 0; i < count; i++) {
+                    char *row = y + ((t + i) * channels + head * depth) * size;
+                    const float share = 1.0f / sums[i];
+                    for (int64_t d = 0; d < depth; d += LANES)
+                        store(row + d * size, *(vec *)(some_y + i * depth + d) * share, half);
+                }
+            }
+        }
+        q += tokens * channels * size;
+        y += tokens * channels * size;
+        kv += keys * 2 * channels * size;
+    }
+}
+
 /* Each function is compiled for each instruction set and each type, and takes the best that there is when it runs. */
 #if defined(__x86_64__)
 #define HAS(feature) __builtin_cpu_supports(feature)
@@ -211,3 +343,12 @@ PUBLIC void pvtv2_dwconv_gelu_2 CONV_PARAMETERS { BEST(conv, half)(x, w, b, y, c
 #define NORM(type) all_rows(x, w, b, y, rows, channels, eps, type)
 EXPORT(norm, NORM_PARAMETERS, NORM)
 PUBLIC void pvtv2_layer_norm_1 NORM_PARAMETERS { BEST(norm, half)(x, w, b, y, rows, channels, eps, half); }
+
+#define ATTENTION_PARAMETERS                                                                                           \
+    (const char *q, const char *kv, char *y, float *space, int64_t channels, int64_t heads, int64_t images,            \
+     const int64_t *counts, int half)
+#define ATTENTION(type) all_images(q, kv, y, space, channels, heads, images, counts, type)
+EXPORT(attention, ATTENTION_PARAMETERS, ATTENTION)
+PUBLIC void pvtv2_attention_1 ATTENTION_PARAMETERS {
+    BEST(attention, half)(q, kv, y, space, channels, heads, images, counts, half);
+}

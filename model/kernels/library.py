@@ -23,6 +23,7 @@ _POINTERS = [ctypes.c_void_p] * 4
 # The number in a name is that of its list of arguments: code that was built before a change is not called with others.
 _ARGUMENTS = {
     "pvtv2_dwconv_gelu_2": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int, ctypes.c_int],
+    "pvtv2_attention_1": [*_POINTERS, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int],
     "pvtv2_layer_norm_1": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_float, ctypes.c_int],
 }
 _DTYPES = (torch.float32, torch.bfloat16)
