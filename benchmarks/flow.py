@@ -7,13 +7,13 @@
 | sleeping | photos, really decoded, one actor that sleeps in place of a GPU's work | the pace of the sleep |
 | real | photos, then thumbnails, an actor a core | 1 / (1/decode + 1/network), each measured alone on all cores |
 | plumbing | thumbnails of 64x64, a network that takes no time; with decoding and without | images/s |
+| decoding | JPEGs of some sizes, in this process alone | Pillow over the same files |
 
 A rate counts the images whose work fell into a span of time. What was decoded before the network was loaded is not
 credited to the span in which it ran: there the parts' own times are added for what was done of each.
 """
 
 import argparse
-import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.inputs import machine
+from benchmarks.machine import machine, versions
 from benchmarks.noted import Note, noted, read_notes
 from benchmarks.photos import COMMON_SIZES, photos
 from benchmarks.stand_ins import SleepingNetwork, no_decoding
@@ -36,6 +36,7 @@ from jobs.cli import output_lease
 from model.config import VARIANTS
 from model.random_weights import random_weights
 from model.weights import save_checkpoint
+from pipeline import decode
 from pipeline.chunk import Chunk
 from pipeline.config import ComputeConfig, InferConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.decode_step import decode_chunk
@@ -50,6 +51,7 @@ THUMBNAIL_SIZES = [(64, 64), (80, 64), (96, 72)]
 NUM_DISTINCT = 250
 # What the sleeping network takes for a photo: longer than a core takes to decode one, so that it need never wait.
 SLEEP_S = 0.004
+DECODED_SIZES = [(64, 64), (80, 80), (160, 120), (500, 375)]
 ALONE_S = 6.0
 ALONE_CHUNKS = 24
 PACKAGES = ("ray", "torch", "pyarrow", "pillow", "simplejpeg")
@@ -88,8 +90,9 @@ def main() -> None:
                 "decoded": plumbing(bench, Steps(decode=decode_chunk, infer=SleepingNetwork(0.0))),
                 "not decoded": plumbing(bench, Steps(decode=no_decoding, infer=SleepingNetwork(0.0))),
             },
+            "decoding": {f"{width}x{height}": decoding(width, height) for width, height in DECODED_SIZES},
             "images": counts,
-            "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+            "versions": versions(PACKAGES),
             "machine": machine(),
         }
     print(json.dumps(report, indent=1))
@@ -148,43 +151,41 @@ class Bench:
         return prepare(config, time.time(), output_lease(config.output, "flow"))
 
 
-# ---- The three parts
+# ---- The parts of the report
 
 
 def sleeping(bench: Bench) -> dict:
-    """Images/s of an actor that sleeps for a fixed time for each image, from its first chunk to its last."""
+    """Images/s of an actor that sleeps for a fixed time for each image, once the processes of all steps are there."""
     done = bench.run("photos", Steps(decode=decode_chunk, infer=SleepingNetwork(SLEEP_S)), 1)
-    computed = done.notes["compute"]
-    images_per_s = done.images / (computed[-1].ended - min(note.began for note in computed))
-    decoded = sum(note.ended - note.began for note in done.notes["decode"])
+    begin, end = without_start(done.notes["compute"])
+    images_per_s = images_within(done.notes["compute"], begin, end) / (end - begin)
+    decoding_s = sum(note.ended - note.began for note in done.notes["decode"])
     return {
         "images_per_s": round(images_per_s, 1),
         "own_images_per_s": round(1 / SLEEP_S, 1),
         "fraction": round(images_per_s * SLEEP_S, 3),
-        "decode_images_per_s_of_one_core": round(done.images / decoded, 1),
-        "chunks_unpacked_during_another_s_compute": num_overlapped(done.notes),
-        "chunks": len(computed),
+        "decode_task_images_per_s": round(done.images / decoding_s, 1),
+        "seconds": round(end - begin, 1),
     }
 
 
-def num_overlapped(notes: dict[str, list[Note]]) -> int:
-    """Chunks that were unpacked before the one computed before them had ended."""
-    computed = sorted(notes["compute"], key=lambda note: note.began)
-    unpacked = sorted(notes["unpack"], key=lambda note: note.ended)
-    return sum(after.ended < before.ended for before, after in zip(computed, unpacked[1:], strict=False))
+def without_start(notes: Sequence[Note]) -> tuple[float, float]:
+    """The moments when a quarter of the chunks had ended, and all of them: at first processes start on all cores."""
+    return notes[len(notes) // 4].ended, notes[-1].ended
 
 
 def real(bench: Bench, name: str) -> dict:
     """The job's rate against what decoding and the network reach alone, while all actors are at work.
 
-    What was decoded and what was computed in that time are counted apart, each chunk by the part of it that lies in it.
+    From the end of the last actor's first chunk, which every network takes longer for, to the first actor's last. What
+    was decoded and what was computed in that time are counted apart, each chunk by the part of it that lies in it.
     """
     run = bench.dry_run(name)
     alone = {what: alone_images_per_s(run, what) for what in ("decode", "network")}
     done = bench.run(name, NETWORK, os.cpu_count() or 1)
     computed = done.notes["compute"]
     actors = {note.pid for note in computed}
-    begin = max(min(note.began for note in computed if note.pid == pid) for pid in actors)
+    begin = max(min(note.ended for note in computed if note.pid == pid) for pid in actors)
     end = min(max(note.ended for note in computed if note.pid == pid) for pid in actors)
     images = {step: images_within(done.notes[step], begin, end) for step in ("decode", "compute")}
     expected_s = images["decode"] / alone["decode"] + images["compute"] / alone["network"]
@@ -205,10 +206,38 @@ def images_within(notes: Sequence[Note], begin: float, end: float) -> float:
 
 
 def plumbing(bench: Bench, steps: Steps) -> dict:
-    """Images/s from the moment when the first chunk began to be decoded to the last row at a collector."""
+    """Images/s of a network that takes no time: with the start of all processes, and without.
+
+    With it, from the moment when the first chunk began to be decoded to the last row at a collector. Without it, no
+    more images are counted than were decoded in that time.
+    """
     done = bench.run("tiny", steps, 1)
-    seconds = done.last_row_at - min(note.began for note in done.notes["decode"])
-    return {"images_per_s": round(done.images / seconds, 1), "seconds": round(seconds, 1)}
+    whole_s = done.last_row_at - min(note.began for note in done.notes["decode"])
+    begin, _ = without_start(done.notes["compute"])
+    steady_s = done.last_row_at - begin
+    images = min(images_within(done.notes[step], begin, done.last_row_at) for step in ("decode", "compute"))
+    return {
+        "images_per_s_with_start": round(done.images / whole_s, 1),
+        "images_per_s": round(images / steady_s, 1),
+        "seconds": [round(whole_s, 1), round(steady_s, 1)],
+    }
+
+
+def decoding(width: int, height: int) -> dict:
+    """Microseconds an image with and without Pillow, the best of five turns each, and their ratio."""
+    data = [body for _, body in photos(20, [(width, height)])]
+    best = {True: float("inf"), False: float("inf")}
+    policy = SizePolicy()
+    for _ in range(5):
+        for is_past_pillow in best:
+            decode._HAS_SAME_JPEG_LIBRARY = is_past_pillow
+            started = time.perf_counter()
+            for body in data * 5:
+                decode.decode_image(body, policy)
+            best[is_past_pillow] = min(best[is_past_pillow], time.perf_counter() - started)
+    decode._HAS_SAME_JPEG_LIBRARY = True
+    past, pillow = (seconds / len(data * 5) * 1e6 for seconds in best.values())
+    return {"us": round(past, 1), "pillow_us": round(pillow, 1), "ratio": round(pillow / past, 2)}
 
 
 # ---- A part alone
