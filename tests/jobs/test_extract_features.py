@@ -180,7 +180,16 @@ def test_a_backbone_without_a_head_gives_the_same_features_and_is_refused_for_la
     backbone = PVTv2(config)
     backbone.load_state_dict({name: tensor for name, tensor in loaded.model.state_dict().items() if "head" not in name})
     save_checkpoint(backbone, config, None, tmp_path / "backbone")
-    common = ("--input", photos, "--weights", tmp_path / "backbone", "--max-failed-fraction", 0.5)
+    common = (
+        "--input",
+        photos,
+        "--weights",
+        tmp_path / "backbone",
+        "--max-failed-fraction",
+        0.5,
+        "--precision",
+        "fp32",
+    )
     result = run_here(*common, "--output", tmp_path / "features", command=extract_features)
     assert result.code == 0, result.stderr
     tables = [pq.read_table(output / "data").sort_by("row") for output in (tmp_path / "features", extracted())]

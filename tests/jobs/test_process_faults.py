@@ -63,6 +63,7 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
             output=OutputConfig(uri=str(output), rows_per_file=rows_per_file),
             weights=str(tiny_weights),
             compute=ComputeConfig(device="cpu", **compute),
+            precision="fp32",
         )
         with Lease(config.output.uri, config.output.store, "faults") as lease:
             report = execute(prepare(config, time.time(), lease), lambda progress: None)

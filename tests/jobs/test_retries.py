@@ -48,6 +48,7 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
             output=OutputConfig(uri=str(output), rows_per_file=16),
             weights=str(tiny_weights),
             compute=ComputeConfig(device="cpu", **changes),
+            precision="fp32",
         )
         with Lease(config.output.uri, config.output.store, name) as lease:
             report = execute(prepare(config, time.time(), lease), lambda progress: None)
