@@ -142,15 +142,13 @@ def test_a_run_in_which_every_step_hangs_ends_and_says_what_each_of_them_holds(r
         real_read.__globals__["read_shard"] = read_shard
         yield from real_read(batch, config, tell)
 
-    def decode(batch, sizes, careful, tell):
-        def decode_chunk(chunk, sizes, careful):
+    def decode(batch, step, sizes, careful, tell):
+        def hanging_step(chunk, sizes, careful):
             if chunk.header.slice == 2:
                 hang()
-            return real(chunk, sizes, careful=careful)
+            return step(chunk, sizes, careful=careful)
 
-        real = real_decode.__globals__["decode_chunk"]
-        real_decode.__globals__["decode_chunk"] = decode_chunk
-        return real_decode(batch, sizes, careful, tell)
+        return real_decode(batch, hanging_step, sizes, careful, tell)
 
     class HangingCollector(sink.CollectorActor):
         def __init__(self, config):
