@@ -85,9 +85,9 @@ def test_a_task_that_dies_after_some_of_its_chunks_is_retried_to_the_same_output
             yield table
             read_dies(calls)
 
-    def decode_and_die(batch, sizes, careful, tell):
+    def decode_and_die(batch, step, sizes, careful, tell):
         decode_dies([])
-        return real_decode(batch, sizes, careful, tell)
+        return real_decode(batch, step, sizes, careful, tell)
 
     monkeypatch.setattr(flow, "_read", read_and_die)
     monkeypatch.setattr(flow, "TARGET_BLOCK_BYTES", 2**18)
@@ -107,12 +107,12 @@ def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row
     _, expected = run("undisturbed")
     real_decode = flow._decode
 
-    def decode_or_die(batch, sizes, careful, tell):
+    def decode_or_die(batch, step, sizes, careful, tell):
         from pipeline.chunk import Chunk
 
         if not careful and 42 in Chunk.from_table(batch).rows.column("row").to_pylist():
             os._exit(1)
-        return real_decode(batch, sizes, careful, tell)
+        return real_decode(batch, step, sizes, careful, tell)
 
     monkeypatch.setattr(flow, "_decode", decode_or_die)
     report, found = run("disturbed")
