@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="how many times the images; a look takes 0.2")
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
-    counts = {"photos": 4000, "real photos": 900, "thumbnails": 15_000, "tiny": 100_000}
+    counts = {"photos": 6000, "real photos": 900, "thumbnails": 15_000, "tiny": 100_000}
     counts = {name: round(count * flags.scale) for name, count in counts.items()}
     sizes = {"photos": COMMON_SIZES, "real photos": COMMON_SIZES, "thumbnails": THUMBNAIL_SIZES, "tiny": [(64, 64)]}
     with tempfile.TemporaryDirectory() as scratch:
@@ -250,7 +250,7 @@ def alone_images_per_s(run: Run, what: str) -> float:
     num_processes = os.cpu_count() or 1
     ready, rates = context.Barrier(num_processes), context.Queue()
     arguments = (what, chunks, run.checkpoint.files.weights, infer_config(run, "cpu"), ready, rates)
-    processes = [context.Process(target=_measure, args=arguments) for _ in range(num_processes)]
+    processes = [context.Process(target=_measure, args=arguments, daemon=True) for _ in range(num_processes)]
     for process in processes:
         process.start()
     total = sum(rates.get() for _ in processes)
