@@ -19,11 +19,12 @@ import sys
 from model.errors import CheckpointError
 from model.sources import read_files
 from model.weights import load_checkpoint
-try:
-    loaded, files = load_checkpoint(sys.argv[1]), read_files(sys.argv[1])
-    print(loaded.labels, loaded.digest[:8], files.revision)
-except CheckpointError as error:
-    print("refused:", error)
+for source in sys.argv[1:]:
+    try:
+        loaded, files = load_checkpoint(source), read_files(source)
+        print(loaded.labels, loaded.digest[:8], files.revision)
+    except CheckpointError as error:
+        print("refused:", error)
 """
 LABELS = ("cat", "dog", "hen")
 
@@ -48,11 +49,11 @@ def hub():
 
 @pytest.fixture
 def load(hub, tmp_path):
-    """Loads a source in a process of its own, whose library knows this hub and a cache of its own."""
+    """Loads sources in a process of their own, whose library knows this hub and a cache of its own; a line for each."""
 
-    def loaded(source, **env):
+    def loaded(*sources, **env):
         done = subprocess.run(
-            [sys.executable, "-c", LOAD, source],
+            [sys.executable, "-c", LOAD, *sources],
             env={"PATH": "", "HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", **env},
             cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=120,
         )  # fmt: skip
@@ -80,18 +81,20 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, load, files):
     hub.push("org/name", files[0], revision="v1")
     new = load("hf://org/name")
     assert new.endswith(second)
-    assert load(f"hf://org/name@{first}") == old
-    assert load("hf://org/name@v1").split()[3] == old.split()[3] != new.split()[3]
+    by_commit, by_tag = load(f"hf://org/name@{first}", "hf://org/name@v1").splitlines()
+    assert by_commit == old
+    assert by_tag.split()[3] == old.split()[3] != new.split()[3]
 
 
 def test_what_is_in_the_cache_loads_without_a_network(hub, load, files):
     commit = hub.push("org/name", files[0])
     found = load("hf://org/name")
     hub.requests.clear()
-    assert load("hf://org/name", HF_HUB_OFFLINE="1") == found
-    assert load(f"hf://org/name@{commit}", HF_HUB_OFFLINE="1") == found
+    sources = ("hf://org/name", f"hf://org/name@{commit}", "hf://org/other")
+    by_name, by_commit, other = load(*sources, HF_HUB_OFFLINE="1").splitlines()
+    assert by_name == by_commit == found
+    assert "is not in the cache" in other
     assert hub.requests == []
-    assert "is not in the cache" in load("hf://org/other", HF_HUB_OFFLINE="1")
 
 
 def test_weights_of_another_name_are_found(hub, load, files):
@@ -104,11 +107,13 @@ def test_what_the_hub_does_not_give_is_said(hub, load, files):
     hub.push("org/private", files[0])
     hub.push("org/empty", {"README.md": b"#"})
     hub.tokens["org/private"] = "secret"
-    assert "no such model, or it is private and HF_TOKEN is not set" in load("hf://org/none")
-    assert "HF_TOKEN" in load("hf://org/private")
+    sources = ("hf://org/none", "hf://org/private", "hf://org/name@v9", "hf://org/empty")
+    none, private, revision, empty = load(*sources).splitlines()
+    assert "no such model, or it is private and HF_TOKEN is not set" in none
+    assert "HF_TOKEN" in private
+    assert "no revision 'v9'" in revision
+    assert "there is no hf://org/empty@" in empty
     assert "refused" not in load("hf://org/private", HF_TOKEN="secret")
-    assert "no revision 'v9'" in load("hf://org/name@v9")
-    assert "there is no hf://org/empty@" in load("hf://org/empty")
     hub.is_down = True
     assert load("hf://org/fresh").startswith("refused: hf://org/fresh: the Hub")
     # Whatever its HTTP library says of an answer that breaks off.
