@@ -1,6 +1,5 @@
 """Leases of runs on other machines, for the tests of what a run makes of them."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
 ELSEWHERE = Holder(
     host="far-away", pid=77, boot_id="another", pid_namespace="pid:[1]", started_ticks=1, submission_id="raysubmit_x"
 )
-PATIENCE_S = 20.0
 # Renewed every 50 ms, and a busy machine has ten seconds to do it.
 LIVE = LeaseTiming(heartbeat_s=0.05, expiry_s=10.0)
 SHORT = LeaseTiming(heartbeat_s=0.05, expiry_s=1.0)
@@ -39,14 +37,6 @@ def found(root: str) -> tuple[LeaseRecord, str]:
 def record(root: str) -> LeaseRecord:
     """The lease that must be there."""
     return found(root)[0]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Returns when the condition is true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def foreign(**changes: Any) -> LeaseRecord:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fault_proxy import Cut, Fault, FaultProxy, Flip, Hang, Lose, Refuse, Reset, Slow
+from tests.waiting import eventually
 
 BODY = hashlib.shake_128(b"body").digest(100_000)
 
@@ -35,7 +36,11 @@ class Echo(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # the connection ended within it: a store keeps nothing of such an upload
+            self.server.cut_short.append(len(body))  # type: ignore[attr-defined]
+            return
         self.server.stored.append(body)  # type: ignore[attr-defined]
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -58,7 +63,7 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     server = Server(("127.0.0.1", 0), Echo)
-    server.daemon_threads, server.stored = True, []  # type: ignore[attr-defined]
+    server.daemon_threads, server.stored, server.cut_short = True, [], []  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield server
@@ -132,6 +137,9 @@ def test_a_fault_is_what_it_says(
     if isinstance(fault, Cut) and not fault.reset:
         assert isinstance(caught.value, http.client.IncompleteRead)
     assert isinstance(caught.value, TimeoutError) == isinstance(fault, Hang)
+    heard: list[Any] = server.stored if is_stored else server.cut_short  # type: ignore[attr-defined]
+    if is_stored or fault == Reset(uploaded=0.5):
+        eventually(lambda: len(heard) == 1)
     assert bool(server.stored) == is_stored  # type: ignore[attr-defined]
     assert rule.num_fired == 1 and proxy.injected == [(f"{method} /b/k", fault)]
 

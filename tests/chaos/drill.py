@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from tests.chaos.ray_cluster import NUM_OTHERS
 from tests.chaos.strikes import Armed, Inject, Kill, Strike, Victim, arm
 from tests.chaos.world import State
 from tests.fault_proxy import FaultProxy
+from tests.waiting import eventually
 
 # Commands after the disturbed ones, until one ends with 0.
 _MAX_CALM_ATTEMPTS = 4
@@ -245,7 +246,7 @@ class _Night:
             driver.signal(signal.SIGCONT)
         ended = driver.wait()
         driver.close()
-        _wait_until(lambda: late.suspended or held.num_answered > 0)
+        eventually(lambda: late.suspended or held.num_answered > 0)
         self._outcome.codes.append(ended.code)
         self._outcome.attempts += 1
         self._outcome.kills["late writer, suspended" if late.suspended else "late writer, its PUT on the way"] += 1
@@ -286,10 +287,3 @@ class _Night:
 
 def _kills_driver(strike: Strike) -> bool:
     return isinstance(strike, Kill) and strike.victim == "driver"
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "the late request was never answered"
-        time.sleep(0.02)

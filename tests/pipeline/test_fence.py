@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.errors import LeaseLostError
 from pipeline.lease import Lease
-from tests.leases import CONFIG, LIVE, QUIET, eventually, record
+from tests.leases import CONFIG, LIVE, QUIET, record
+from tests.waiting import eventually
 
 
 def test_a_fence_lets_nobody_write_but_the_holder(root: str) -> None:

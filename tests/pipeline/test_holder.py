@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import holder
 from pipeline.holder import Holder, this_process
-from tests.leases import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture

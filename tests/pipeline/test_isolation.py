@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from pipeline.decode_isolated import IsolatedDecoder
 from pipeline.errors import ErrorCode, Failure
 from pipeline.isolation import IsolatedService
 from pipeline.sizes import SizePolicy
+from tests.waiting import eventually
 
 POLICY = SizePolicy()
 MISBEHAVIOUR = """
@@ -211,16 +211,9 @@ def test_a_child_that_hangs_is_killed_with_its_parent(misbehaving, tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE)
     with parent:
         child = next(int(line) for line in parent.stdout if line.strip().isdigit())
-        wait_until((tmp_path / "hangs").exists)
+        eventually((tmp_path / "hangs").exists)
         parent.kill()
-    wait_until(lambda: not Path(f"/proc/{child}").exists())
-    assert not Path(f"/proc/{child}").exists()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: not Path(f"/proc/{child}").exists())
 
 
 def test_a_service_that_cannot_start_is_an_error_and_no_images_fault():

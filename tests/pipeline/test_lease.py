@@ -17,16 +17,15 @@ from pipeline.storage import delete, put, read
 from tests.leases import (
     CONFIG,
     LIVE,
-    PATIENCE_S,
     QUIET,
     Clock,
-    eventually,
     foreign,
     found,
     record,
     uri_of,
     write,
 )
+from tests.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from pipeline import lease as lease_module
 from pipeline.errors import LeaseLostError, OutputError
 from pipeline.lease import Lease
-from tests.leases import CONFIG, LIVE, PATIENCE_S, QUIET, SHORT, eventually, found, record
+from tests.leases import CONFIG, LIVE, QUIET, SHORT, found, record
+from tests.waiting import PATIENCE_S, eventually
 
 
 def test_a_store_that_fails_for_longer_than_the_lease_lasts_has_cost_it(

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from pipeline.whereabouts import Board, Holding, Note, Teller, at_work, describe
+from tests.waiting import eventually
 
 FIRST, SECOND, THIRD = (Holding("decode", "s3://b/x.tar", number, 100 * number) for number in range(3))
 
@@ -16,12 +17,6 @@ def note(step="decode", held_s=0.0, host="a", pid=1, slice_number=3):
 
 def told_steps(heard):
     return [told.holding and told.holding.slice for told in heard]
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def test_what_is_begun_is_told_at_once():
@@ -38,7 +33,7 @@ def test_a_process_that_is_quick_tells_seldom_and_at_last_what_it_holds_then():
         teller.change(None, heard.append)
     assert len(heard) <= 5
     teller.change(SECOND, heard.append)
-    wait_until(lambda: told_steps(heard)[-1] == 1)
+    eventually(lambda: told_steps(heard)[-1] == 1)
     assert told_steps(heard)[-1] == 1
     # It is told as begun before it was told.
     assert heard[-1].holding.held_s > 0
@@ -50,7 +45,7 @@ def test_a_process_that_holds_nothing_more_tells_so_a_little_later():
     teller.change(FIRST, heard.append)
     teller.change(None, heard.append)
     assert told_steps(heard) == [0]
-    wait_until(lambda: len(heard) == 2)
+    eventually(lambda: len(heard) == 2)
     assert told_steps(heard) == [0, None]
     time.sleep(0.3)
     assert len(heard) == 2
@@ -60,7 +55,7 @@ def test_what_a_process_was_told_to_hold_is_over_when_the_block_is_left_by_an_er
     heard = []
     with pytest.raises(ValueError, match="bad"), at_work(heard.append, "read", "s3://b/x.tar", None, 7):
         raise ValueError("bad")
-    wait_until(lambda: heard and heard[-1].holding is None)
+    eventually(lambda: heard and heard[-1].holding is None)
     assert heard[-1].holding is None
 
 
