@@ -72,14 +72,15 @@ class _NotedStep:
     """Any step; what it hands on from part to part is accompanied by its chunk."""
 
     def __init__(self, step: ActorStep, folder: str) -> None:
-        self._step, self._folder = step, folder
+        self._step, self._folder, self.ahead = step, folder, step.ahead
 
     def unpack(self, chunk: Chunk) -> tuple[Chunk, Any]:
         return chunk, self._noted("unpack", chunk, self._step.unpack, chunk)
 
-    def compute(self, unpacked: tuple[Chunk, Any]) -> tuple[Chunk, Any]:
+    def submit(self, unpacked: tuple[Chunk, Any]) -> Callable[[], tuple[Chunk, Any]]:
         chunk, images = unpacked
-        return chunk, self._noted("compute", chunk, self._step.compute, images)
+        wait = self._noted("compute", chunk, self._step.submit, images)
+        return lambda: (chunk, wait())
 
     def pack(self, computed: tuple[Chunk, Any]) -> Chunk:
         chunk, answers = computed

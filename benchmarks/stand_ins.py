@@ -1,6 +1,7 @@
 """Steps that stand in for real ones while what is around them is measured: a network that sleeps, no decoding."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +32,8 @@ class SleepingNetwork:
 class SleepingStep:
     """An infer step (`pipeline.steps.ActorStep`) without a network."""
 
+    ahead = 0
+
     def __init__(self, image_s: float) -> None:
         self._image_s = image_s
 
@@ -41,12 +44,13 @@ class SleepingStep:
         images = [pixels[offset : offset + length] for offset, length in zip(*places, strict=True) if length]
         return chunk, images
 
-    def compute(self, unpacked: tuple[Chunk, list[np.ndarray]]) -> tuple[Chunk, float]:
+    def submit(self, unpacked: tuple[Chunk, list[np.ndarray]]) -> Callable[[], tuple[Chunk, float]]:
         """Sleeps."""
         started = time.perf_counter()
         if self._image_s:
             time.sleep(self._image_s * len(unpacked[1]))
-        return unpacked[0], time.perf_counter() - started
+        slept_s = time.perf_counter() - started
+        return lambda: (unpacked[0], slept_s)
 
     def pack(self, computed: tuple[Chunk, float]) -> Chunk:
         """Class 0 with the score 1.0 for each readable image."""

@@ -17,7 +17,7 @@ class Answers(Protocol):
     """The answers of one chunk, gathered pack by pack.
 
     Attributes:
-        outputs: what `run_packed` is to give.
+        outputs: what `submit_packed` is to give.
     """
 
     outputs: Sequence[Output]

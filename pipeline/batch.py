@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from model.config import POOLED_SIDE
 
 TOKEN_PX = 4  # side of the square of pixels that becomes one token of stage 1
+_EVEN_STEPS = 6  # in each, half as much is left of what is unknown
 _KEY_TOKENS = 8  # side of the square of tokens of stage 1 that becomes one key, in every published network
 
 
@@ -44,7 +45,9 @@ def num_pairs(height: int, width: int, *, linear: bool) -> int:
     return rows * columns * keys
 
 
-def plan_packs(sizes: Sequence[tuple[int, int]], budget: Budget, *, linear: bool = False) -> list[list[int]]:
+def plan_packs(
+    sizes: Sequence[tuple[int, int]], budget: Budget, *, linear: bool = False, even: bool = False
+) -> list[list[int]]:
     """Indexes of the images of each pack; every image is in exactly one.
 
     A pack keeps to the budget, or is a single image. Images of one size stand next to one another, so that they run as
@@ -53,15 +56,34 @@ def plan_packs(sizes: Sequence[tuple[int, int]], budget: Budget, *, linear: bool
     Args:
         sizes: (height, width) of each image, in pixels.
         linear: the network has 7x7 keys at any size.
+        even: fill all packs alike, instead of each as far as it goes and the last with what is left. There are not more
+            of them, and over many calls their sizes differ less.
     """
+    tokens = [num_tokens(*size) for size in sizes]
+    pairs = [num_pairs(*size, linear=linear) for size in sizes]
+    order = sorted(range(len(sizes)), key=lambda i: (tokens[i], sizes[i], i))
+    packs = _filled(order, tokens, pairs, budget)
+    if even and len(packs) > 1:
+        most, too_few = 1.0, 0.0
+        for _ in range(_EVEN_STEPS):
+            part = (most + too_few) / 2
+            tried = _filled(order, tokens, pairs, Budget(int(part * budget.tokens), int(part * budget.pairs)))
+            if len(tried) > len(packs):
+                too_few = part
+            else:
+                most, packs = part, tried
+    return packs
+
+
+def _filled(order: Sequence[int], tokens: Sequence[int], pairs: Sequence[int], budget: Budget) -> list[list[int]]:
+    """The images in this order, each in the pack of the one before it if it has room there."""
     packs: list[list[int]] = []
-    tokens = pairs = 0
-    for index in sorted(range(len(sizes)), key=lambda i: (num_tokens(*sizes[i]), sizes[i], i)):
-        more_tokens, more_pairs = num_tokens(*sizes[index]), num_pairs(*sizes[index], linear=linear)
-        if not packs or tokens + more_tokens > budget.tokens or pairs + more_pairs > budget.pairs:
+    free_tokens = free_pairs = 0
+    for index in order:
+        if not packs or tokens[index] > free_tokens or pairs[index] > free_pairs:
             packs.append([])
-            tokens = pairs = 0
+            free_tokens, free_pairs = budget.tokens, budget.pairs
         packs[-1].append(index)
-        tokens += more_tokens
-        pairs += more_pairs
+        free_tokens -= tokens[index]
+        free_pairs -= pairs[index]
     return packs

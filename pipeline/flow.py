@@ -9,9 +9,9 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from model.config import PVTv2Config
 from pipeline.chunk import Chunk, map_chunks
 from pipeline.cluster import NO_ROOM_ERRORS
 from pipeline.config import InferConfig
+from pipeline.device_thread import DeviceThread
 from pipeline.infer_isolated import IsolatedInferStep
 from pipeline.patience import CHUNK_S, compute_s, given_up_after
 from pipeline.plan import from_table
@@ -42,7 +43,8 @@ TARGET_BLOCK_BYTES = 8 * 2**20
 # keeps a broken installation from grinding through the whole input.
 MAX_ERRORED_BLOCKS = 32
 _TASK_RETRIES = 2
-_CALLS_PER_ACTOR = 2
+# One chunk in each part of the step, and those that are submitted ahead.
+_CALLS_PER_ACTOR = {"cpu": 2, "cuda": 4}
 _NAMES_AN_ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*: ")
 
 
@@ -136,8 +138,8 @@ def _run(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> N
                 min_size=processors.num_actors[0],
                 max_size=processors.num_actors[1],
                 # The next chunk is fetched and unpacked, and the last one's rows are packed, beside the chunk in the
-                # network; `_Infer` keeps that to one at a time. With False, Ray would do so with the whole call.
-                max_concurrent_calls_per_actor=_CALLS_PER_ACTOR,
+                # network; `_Infer` gives the network one thread. With False, Ray would do so with the whole call.
+                max_concurrent_calls_per_actor=_CALLS_PER_ACTOR[config.infer.device],
                 enable_true_multi_threading=True,
             ),
             num_cpus=processors.actor_cpus,
@@ -220,22 +222,43 @@ class _Infer:
         tell: Tell,
     ) -> None:
         # All of torch runs in one thread: in two, each would keep what it has freed to itself.
-        self._compute = ThreadPoolExecutor(max_workers=1)
-        self._step = self._compute.submit(make_step, ray.get(weights), config).result()
+        self._thread = DeviceThread()
+        step = self._thread.run(lambda: partial(make_step, ray.get(weights), config))
+        self._step, self._thread.ahead = step, step.ahead
         self._network, self._device, self._tell = network, config.device, tell
+        self._under_way_s = 0.0  # what the chunks may take that were submitted and not waited for
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return map_chunks(batch, self._answer)
 
     def _answer(self, chunk: Chunk) -> Chunk:
         unpacked = self._step.unpack(chunk)
-        return self._step.pack(self._compute.submit(self._in_network, chunk, unpacked).result())
+        return self._step.pack(self._thread.run(partial(self._submit, chunk, unpacked)))
 
-    def _in_network(self, chunk: Chunk, unpacked: Any) -> Any:
-        # Here, where one chunk is at a time: a process has one timer, and tells of one thing that it holds.
-        patience_s = CHUNK_S + compute_s(self._network, chunk.net_sizes(), self._device)
-        with _holding(self._tell, "infer", chunk), given_up_after(patience_s):
-            return self._step.compute(unpacked)
+    def _submit(self, chunk: Chunk, unpacked: Any) -> Callable[[], Any]:
+        seconds = compute_s(self._network, chunk.net_sizes(), self._device)
+        self._under_way_s += seconds
+        try:
+            with self._in_network(chunk):
+                wait = self._step.submit(unpacked)
+        except BaseException:
+            self._under_way_s -= seconds
+            raise
+        return partial(self._wait, chunk, wait, seconds)
+
+    def _wait(self, chunk: Chunk, wait: Callable[[], Any], seconds: float) -> Any:
+        try:
+            with self._in_network(chunk):
+                return wait()
+        finally:
+            self._under_way_s -= seconds
+
+    @contextmanager
+    def _in_network(self, chunk: Chunk) -> Iterator[None]:
+        # In the thread in which one thing is done at a time: a process has one timer, and tells of one thing that it
+        # holds. Whatever is done there may have to wait for all chunks that are under way.
+        with _holding(self._tell, "infer", chunk), given_up_after(CHUNK_S + self._under_way_s):
+            yield
 
 
 class _CarefulInfer:

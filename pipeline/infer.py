@@ -4,14 +4,16 @@ import logging
 import threading
 import time
 import warnings
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from model.cost import count_macs
-from model.packed import run_packed
+from model.packed import PackedOutput, submit_packed
 from model.weights import parse_checkpoint
 from pipeline.allocator import Trimmer, tune_allocator
 from pipeline.answers import Answers, ClassAnswers, FeatureAnswers
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # On a CPU a pack should stay near its cache; on a GPU it should keep thousands of cores busy.
 BUDGETS = {"cpu": Budget(tokens=2**14, pairs=2**24), "cuda": Budget(tokens=2**18, pairs=2**28)}
+# On a GPU the next chunk's packs are queued behind those that run, and it never waits for the host.
+_AHEAD = {"cpu": 0, "cuda": 1}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CATCHING = threading.Lock()
 
@@ -38,14 +42,21 @@ class _Images:
     by_row: dict[int, torch.Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """A chunk, what the network said of its images, the rows that did not fit, and the seconds that took."""
+@dataclass(slots=True)
+class _Work:
+    """A chunk on its way through the network.
 
-    chunk: Chunk
+    Attributes:
+        pending: packs that were submitted, as the rows of their images and what gives their output.
+        refused: rows of images that do not fit into the device's memory.
+        seconds: spent so far.
+    """
+
+    images: _Images
     answers: Answers
-    refused: set[int]
-    seconds: float
+    pending: deque[tuple[list[int], Callable[[], PackedOutput]]] = field(default_factory=deque)
+    refused: set[int] = field(default_factory=set)
+    seconds: float = 0.0
 
 
 class InferStep:
@@ -64,11 +75,12 @@ class InferStep:
         self._model = loaded.model.to(config.device, _DTYPES[config.precision])
         self._mean, self._std = loaded.mean, loaded.std
         self.budget = BUDGETS[config.device]
+        self.ahead = _AHEAD[config.device]
         self._trimmer = Trimmer()
 
     def infer(self, chunk: Chunk) -> Chunk:
         """The chunk with answers in place of pixels."""
-        return self.pack(self.compute(self.unpack(chunk)))
+        return self.pack(self.submit(self.unpack(chunk))())
 
     def unpack(self, chunk: Chunk) -> _Images:
         """The chunk's readable images; may be called in any thread."""
@@ -76,23 +88,22 @@ class InferStep:
         ok = [index for index, value in enumerate(status) if value == "ok"]
         return _Images(chunk, dict(zip(ok, _images(chunk, ok), strict=True)))
 
-    def compute(self, unpacked: _Images) -> _Answered:
-        """What the network says of them; the one part that needs the device, always called in the same thread."""
+    def submit(self, unpacked: _Images) -> Callable[[], _Work]:
+        """Runs them; on a GPU this returns while they run."""
         started = time.perf_counter()
-        images = list(unpacked.by_row.items())
-        answers = self._new_answers(unpacked.chunk.rows.num_rows)
-        refused: list[int] = []
-        sizes = [(image.shape[0], image.shape[1]) for _, image in images]
-        for pack in plan_packs(sizes, self.budget, linear=self._network.linear):
-            refused += self._run(dict(images[i] for i in pack), answers)
-        self._trimmer.trim_if_due()
-        return _Answered(unpacked.chunk, answers, set(refused), time.perf_counter() - started)
+        work = _Work(unpacked, self._new_answers(unpacked.chunk.rows.num_rows))
+        rows = list(unpacked.by_row)
+        sizes = [(image.shape[0], image.shape[1]) for image in unpacked.by_row.values()]
+        for pack in plan_packs(sizes, self.budget, linear=self._network.linear, even=self._config.device == "cpu"):
+            self._submit([rows[i] for i in pack], work)
+        work.seconds += time.perf_counter() - started
+        return lambda: self._wait(work)
 
-    def pack(self, computed: _Answered) -> Chunk:
+    def pack(self, computed: _Work) -> Chunk:
         """The chunk with its answers as rows; may be called in any thread."""
         started = time.perf_counter() - computed.seconds
-        rows = self._rows(computed.chunk.rows, computed.answers, computed.refused)
-        return computed.chunk.with_step("infer_s", started, rows)
+        chunk = computed.images.chunk
+        return chunk.with_step("infer_s", started, self._rows(chunk.rows, computed.answers, computed.refused))
 
     def _new_answers(self, num_rows: int) -> Answers:
         task = self._config.task
@@ -100,34 +111,54 @@ class InferStep:
             return ClassAnswers(task, self._network, self._config.labels, num_rows)
         return FeatureAnswers(task, self._network, num_rows)
 
-    def _run(self, images: dict[int, torch.Tensor], answers: Answers) -> list[int]:
-        """Runs the images, each under the index of its row; returns the rows of those that do not fit alone.
-
-        A pack that runs out of memory is halved and run again, and the packs of later chunks are planned as small.
-        """
-        rows = list(images)
+    def _submit(self, rows: list[int], work: _Work) -> None:
+        """Submits the images of some rows as one pack, or in smaller ones if that runs out of memory."""
+        images = [work.images.by_row[row] for row in rows]
         try:
-            output = run_packed(
-                self._model, list(images.values()), mean=self._mean, std=self._std, outputs=answers.outputs
-            )
-            answers.take(rows, output)
-            return []
+            output = submit_packed(self._model, images, mean=self._mean, std=self._std, outputs=work.answers.outputs)
+            if self.ahead:
+                work.pending.append((rows, output))
+            else:
+                work.answers.take(rows, output())
+            return
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
         # Outside the handler: the exception's frames hold the activations.
+        self._halve(rows, work)
+
+    def _wait(self, work: _Work) -> _Work:
+        """Takes the outputs that are pending."""
+        started = time.perf_counter()
+        while work.pending:
+            rows, output = work.pending.popleft()
+            try:
+                work.answers.take(rows, output())
+                continue
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            del output
+            self._halve(rows, work)
+        self._trimmer.trim_if_due()
+        work.seconds += time.perf_counter() - started
+        return work
+
+    def _halve(self, rows: list[int], work: _Work) -> None:
+        """Submits the halves of a pack that ran out of memory; the packs of later chunks are planned as small."""
         if self._config.device == "cuda":
             torch.cuda.empty_cache()
+        sides = [work.images.by_row[row].shape[:2] for row in rows]
         if len(rows) == 1:
-            logger.warning("infer.out_of_memory height=%d width=%d", *images[rows[0]].shape[:2])
-            return rows
-        tokens = sum(num_tokens(*image.shape[:2]) for image in images.values())
+            logger.warning("infer.out_of_memory height=%d width=%d", *sides[0])
+            work.refused.add(rows[0])
+            return
+        tokens = sum(num_tokens(*of_image) for of_image in sides)
         self.budget = self.budget.halved(tokens)
         logger.warning("pack.halved images=%d tokens=%d budget=%d", len(rows), tokens, self.budget.tokens)
         half = len(rows) // 2
-        return [
-            row for part in (rows[:half], rows[half:]) for row in self._run({row: images[row] for row in part}, answers)
-        ]
+        for part in (rows[:half], rows[half:]):
+            self._submit(part, work)
 
     def _rows(self, rows: pa.Table, answers: Answers, refused: set[int]) -> pa.Table:
         """The rows with the job's columns; images that did not fit become failed records."""

@@ -21,13 +21,23 @@ class DecodeStep(Protocol):
 
 
 class ActorStep(Protocol):
-    """Chunk of pixels -> chunk of answers, in three parts, of which the middle one alone needs the accelerator."""
+    """Chunk of pixels -> chunk of answers, in three parts, of which the middle one alone needs the accelerator.
+
+    Attributes:
+        ahead: chunks that are worth submitting before the first of those under way is waited for: 0 where `submit`
+            itself computes, more where an accelerator does so after it has returned.
+    """
+
+    ahead: int
 
     def unpack(self, chunk: Chunk) -> Any:
-        """What `compute` takes; called in any thread, while another chunk is computed."""
+        """What `submit` takes; called in any thread, while another chunk is computed."""
 
-    def compute(self, unpacked: Any) -> Any:
-        """What `pack` takes; all calls come from one thread, that which made the step, and one at a time."""
+    def submit(self, unpacked: Any) -> Callable[[], Any]:
+        """Gives what waits for the chunk, and gives what `pack` takes.
+
+        All calls of both come from one thread, that which made the step; chunks are waited for in their order.
+        """
 
     def pack(self, computed: Any) -> Chunk:
         """The chunk with answers in place of pixels; called in any thread, while another chunk is computed."""

@@ -1,6 +1,7 @@
 """A step in place of the network that ends no chunk before the next one was unpacked."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,6 +29,8 @@ class WaitingStep:
     Raises where the next chunk does not come, where two chunks are computed at a time, or in more than one thread.
     """
 
+    ahead = 0
+
     def __init__(self, num_chunks: int) -> None:
         self._num_chunks = num_chunks
         self._num_unpacked = self._num_computed = 0
@@ -41,7 +44,7 @@ class WaitingStep:
             self._changed.notify_all()
         return chunk
 
-    def compute(self, unpacked: Chunk) -> Chunk:
+    def submit(self, unpacked: Chunk) -> Callable[[], Chunk]:
         if threading.get_ident() != self._thread or not self._computing.acquire(blocking=False):
             raise RuntimeError("two chunks are computed at a time, or in two threads")
         with self._changed:
@@ -50,7 +53,7 @@ class WaitingStep:
             if not self._changed.wait_for(lambda: self._num_unpacked >= wanted, PATIENCE_S):
                 raise RuntimeError(f"chunk {wanted} of {self._num_chunks} was not unpacked while the one before it ran")
         self._computing.release()
-        return unpacked
+        return lambda: unpacked
 
     def pack(self, computed: Chunk) -> Chunk:
         answers = {"label_id": 1, "label": "one", "score": 1.0, "topk_ids": [1], "topk_scores": [1.0]}

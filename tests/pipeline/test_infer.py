@@ -10,10 +10,11 @@ import torch
 
 from model.config import PVTv2Config
 from model.cost import count_macs
+from model.packed import run_packed
 from model.random_weights import random_weights
 from model.weights import save_checkpoint
 from pipeline import infer
-from pipeline.batch import Budget
+from pipeline.batch import Budget, num_tokens
 from pipeline.config import InferConfig
 from pipeline.infer import InferStep
 from pipeline.schema import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
@@ -115,7 +116,7 @@ def test_failed_rows_stay_as_they_are_and_have_no_label(classifier, checkpoint):
 
 @pytest.mark.parametrize("images", [(), ("decode.corrupt",) * 3])
 def test_a_chunk_without_an_image_is_answered_without_the_network(classifier, monkeypatch, images):
-    monkeypatch.delattr(infer, "run_packed")
+    monkeypatch.delattr(infer, "submit_packed")
     rows = classifier().infer(decoded_chunk(*images)).rows
     assert rows.num_rows == len(images)
     assert rows.schema.field("topk_ids").type == pa.list_(pa.int32())
@@ -240,15 +241,15 @@ def memory_for(monkeypatch):
 
     def install(num_images, error=None, too_large=()):
         packs = []
-        real = infer.run_packed
+        real = infer.submit_packed
 
-        def run_packed(model, images, **options):
+        def submit_packed(model, images, **options):
             packs.append(len(images))
             if len(images) > num_images or any(tuple(image.shape[:2]) in too_large for image in images):
                 raise error or torch.OutOfMemoryError("out of memory")
             return real(model, images, **options)
 
-        monkeypatch.setattr(infer, "run_packed", run_packed)
+        monkeypatch.setattr(infer, "submit_packed", submit_packed)
         return packs
 
     return install
@@ -325,3 +326,60 @@ def test_half_precision_gives_nearly_the_same_rows_of_the_same_types(classifier,
     assert rows.schema == exact.schema
     assert rows["score"].to_pylist() != exact["score"].to_pylist()
     assert rows["score"].to_pylist() == pytest.approx(exact["score"].to_pylist(), abs=0.05)
+
+
+# On a device that computes while the next pack is handed over.
+
+
+@pytest.fixture
+def queued(monkeypatch):
+    """Packs are computed when their outputs are asked for; gives what was done in which order.
+
+    Args of what is given: the most images whose output fits into memory, and whether even to submit others does not.
+    """
+
+    def install(num_images=100):
+        done = []
+
+        def submit_packed(model, images, **options):
+            done.append(("submit", len(images)))
+
+            def output():
+                done.append(("wait", len(images)))
+                if len(images) > num_images:
+                    raise torch.OutOfMemoryError("out of memory")
+                return run_packed(model, images, **options)
+
+            return output
+
+        monkeypatch.setattr(infer, "submit_packed", submit_packed)
+        monkeypatch.setitem(infer.BUDGETS, "cpu", Budget(tokens=4 * num_tokens(40, 36), pairs=2**24))
+        monkeypatch.setitem(infer._AHEAD, "cpu", 1)
+        return done
+
+    return install
+
+
+def test_all_packs_of_a_chunk_are_handed_over_before_one_is_waited_for(classifier, queued):
+    chunks = [decoded_chunk(*(pixels(40, 36, seed) for seed in range(start, start + 8))) for start in (0, 8)]
+    expected = [classifier().infer(chunk).rows.to_pylist() for chunk in chunks]
+    done = queued()
+    step = classifier()
+    assert step.ahead == 1
+    waits = [step.submit(step.unpack(chunk)) for chunk in chunks]
+    assert done == [("submit", 4)] * 4
+    found = [step.pack(wait()).rows.to_pylist() for wait in waits]
+    assert done[4:] == [("wait", 4)] * 4
+    assert [[row["topk_ids"] for row in rows] for rows in found] == [
+        [row["topk_ids"] for row in rows] for rows in expected
+    ]
+
+
+def test_a_pack_that_runs_out_of_memory_when_it_is_waited_for_is_halved(classifier, queued):
+    chunk = decoded_chunk(*(pixels(40, 36, seed) for seed in range(6)))
+    expected = classifier().infer(chunk).rows.to_pylist()
+    done = queued(num_images=1)
+    found = classifier().infer(chunk).rows.to_pylist()
+    assert [(row["status"], row["topk_ids"]) for row in found] == [("ok", row["topk_ids"]) for row in expected]
+    assert done[:4] == [("submit", 4), ("submit", 2), ("wait", 4), ("submit", 2)]
+    assert done.count(("submit", 1)) == done.count(("wait", 1)) == 6
