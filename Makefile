@@ -17,7 +17,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## make .venv with all that demo and test need (TORCH=cuda for a CUDA build of torch)
 
 # The CPU build of torch comes from the configured package index if that has one, else by uv, which knows where it is.
-$(STAMP): pyproject.toml constraints.txt model/kernels/cpu.c
+$(STAMP): pyproject.toml constraints.txt $(wildcard model/kernels/cpu/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "python 3.11 is needed (PYTHON=python3.11 make ...), this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if [ "$(TORCH)" = cpu ]; then \

@@ -19,8 +19,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from model.config import KERNELS, POOLED_SIDE, STRIDES
 from model.kernels.attention import attention
-from model.kernels.dwconv import dwconv_gelu
 from model.kernels.linear import Linear
+from model.kernels.mlp import MLP
 from model.kernels.norm import LayerNorm
 from model.layout import Group, Layout, next_layout, rounded_up
 from model.pvt_v2 import Attention, Block, PVTv2, Stage
@@ -63,7 +63,8 @@ class _Stage:
 
     def __init__(self, stage: Stage, index: int) -> None:
         self._index = index
-        self._embed = Linear(stage.embed.conv.weight.permute(0, 2, 3, 1).flatten(1), stage.embed.conv.bias)
+        weight_CP = stage.embed.conv.weight.permute(0, 2, 3, 1).flatten(1)
+        self._embed = Linear(weight_CP, stage.embed.conv.bias, may_widen=True)
         self._embed_norm, self._norm = LayerNorm(stage.embed.norm), LayerNorm(stage.norm)
         self._blocks = [_Block(cast(Block, block)) for block in stage.blocks]
 
@@ -71,7 +72,7 @@ class _Stage:
         kernel, stride = KERNELS[self._index], STRIDES[self._index]
         before = [Group(*group_BHWC.shape[:3]) for group_BHWC in groups_BHWC]
         layout = next_layout(before, stride)
-        x_TC = self._embed_norm(self._embed(_patches(groups_BHWC, layout, kernel, stride)))
+        x_TC = self._embed_norm(self._embed(_patches(groups_BHWC, layout, kernel, stride, self._embed.inputs)))
         for block in self._blocks:
             x_TC = block(x_TC, layout)
         return StageMap(self._norm(x_TC), layout)
@@ -81,17 +82,12 @@ class _Block:
     """Attention and MLP, each behind a norm and beside a residual path."""
 
     def __init__(self, block: Block) -> None:
-        self._norm1, self._norm2 = LayerNorm(block.norm1), LayerNorm(block.norm2)
-        self._attention = _Attention(block.attention)
+        self._norm, self._attention = LayerNorm(block.norm1), _Attention(block.attention)
         mlp = block.mlp
-        self._fc1, self._fc2 = _linear(mlp.fc1), _linear(mlp.fc2)
-        self._taps, self._bias, self._relu = mlp.dwconv.weight, cast(Tensor, mlp.dwconv.bias), mlp.linear
+        self._mlp = MLP(block.norm2, mlp.fc1, mlp.dwconv, mlp.fc2, relu=mlp.linear)
 
     def __call__(self, x_TC: Tensor, layout: Layout) -> Tensor:
-        x_TC = self._attention(self._norm1(x_TC), layout, x_TC)
-        x_TE = self._fc1(self._norm2(x_TC))
-        x_TE = dwconv_gelu(x_TE, self._taps, self._bias, layout, relu=self._relu)
-        return self._fc2(x_TE, x_TC)
+        return self._mlp(self._attention(self._norm(x_TC), layout, x_TC), layout)
 
 
 class _Attention:
@@ -151,11 +147,17 @@ def _view(x_TC: Tensor, group: Group) -> Tensor:
     return x_TC[group.start : group.stop].view(group.count, group.height, group.width, -1)
 
 
-def _patches(groups_BHWC: Sequence[Tensor], layout: Layout, kernel: int, stride: int) -> Tensor:
-    """What the patch embedding's kernel sees at each place, as rows; zeros around each image, as a convolution has."""
+def _patches(groups_BHWC: Sequence[Tensor], layout: Layout, kernel: int, stride: int, num_columns: int) -> Tensor:
+    """What the patch embedding's kernel sees at each place, as rows; zeros around each image, as a convolution has.
+
+    Args:
+        num_columns: as many as the kernel sees values, and some more for zeros.
+    """
     channels, half = groups_BHWC[0].shape[3], kernel // 2
-    rows_TP = groups_BHWC[0].new_empty(layout.num_rows, kernel * kernel * channels)
+    num_values = kernel * kernel * channels
+    rows_TP = groups_BHWC[0].new_empty(layout.num_rows, num_columns)
     rows_TP[layout.num_tokens :] = 0
+    rows_TP[:, num_values:] = 0
     for x_BHWC, group in zip(groups_BHWC, layout.groups, strict=True):
         count, height, width = x_BHWC.shape[:3]
         # As far as the last patch reaches; that may be short of the image's last rows and columns.
@@ -166,5 +168,5 @@ def _patches(groups_BHWC: Sequence[Tensor], layout: Layout, kernel: int, stride:
         by_image, by_row, by_column, _ = framed_BHWC.stride()
         shape = (count, group.height, group.width, kernel, kernel * channels)
         patches = framed_BHWC.as_strided(shape, (by_image, by_row * stride, by_column * stride, by_row, 1))
-        rows_TP[group.start : group.stop].view(shape).copy_(patches)
+        rows_TP[group.start : group.stop, :num_values].view(shape).copy_(patches)
     return rows_TP

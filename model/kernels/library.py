@@ -1,4 +1,4 @@
-"""The compiled code (`cpu.c`), where the package was installed with a C compiler at hand.
+"""The compiled code (`cpu/`), where the package was installed with a C compiler at hand.
 
 It is built beside the packages, whatever folder those are taken from. `PVTV2_KERNELS=off` turns it off.
 """
@@ -25,6 +25,10 @@ _ARGUMENTS = {
     "pvtv2_dwconv_gelu_2": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int, ctypes.c_int],
     "pvtv2_attention_1": [*_POINTERS, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int],
     "pvtv2_layer_norm_1": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_float, ctypes.c_int],
+    "pvtv2_has_tiles_1": [],
+    "pvtv2_linear_1": [*_POINTERS, ctypes.c_void_p, *[ctypes.c_int64] * 3],
+    "pvtv2_tiled_attention_1": [*_POINTERS, *[ctypes.c_int64] * 3, ctypes.c_void_p],
+    "pvtv2_mlp_1": [*_POINTERS, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int],
 }
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -33,6 +37,12 @@ def compiled(x_TC: Tensor) -> ctypes.CDLL | None:
     """The compiled code, if there is any and it takes these tokens."""
     takes = x_TC.device.type == "cpu" and x_TC.dtype in _DTYPES and x_TC.shape[1] % LANES == 0
     return _library() if takes else None
+
+
+def tiled(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
+    """The compiled code, if it multiplies tiles of this type on this processor."""
+    library = _library() if dtype == torch.bfloat16 and device.type == "cpu" else None
+    return library if library is not None and library.pvtv2_has_tiles_1() else None
 
 
 def is_compiled() -> bool:
@@ -65,5 +75,5 @@ def load(file: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(file))
     for name, arguments in _ARGUMENTS.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = arguments, None if arguments else ctypes.c_int
     return library

@@ -7,12 +7,16 @@ from model.kernels.library import compiled
 
 
 class LayerNorm:
-    """A layer norm with the weights of a module; sums are taken in float32."""
+    """A layer norm with the weights of a module; sums are taken in float32.
+
+    Attributes:
+        weights: the scale and the bias, float32.
+    """
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         """Takes the weights as they are now."""
         self._norm, self._eps = norm, norm.eps
-        self._weight_C, self._bias_C = norm.weight.float().contiguous(), norm.bias.float().contiguous()
+        self.weights = norm.weight.float().contiguous(), norm.bias.float().contiguous()
 
     def __call__(self, x_TC: Tensor) -> Tensor:
         """TC, of the same dtype."""
@@ -21,6 +25,6 @@ class LayerNorm:
             return self._norm(x_TC)
         x_TC = x_TC.contiguous()
         y_TC = torch.empty_like(x_TC)
-        pointers = (tensor.data_ptr() for tensor in (x_TC, self._weight_C, self._bias_C, y_TC))
+        pointers = (tensor.data_ptr() for tensor in (x_TC, *self.weights, y_TC))
         library.pvtv2_layer_norm_1(*pointers, *x_TC.shape, self._eps, int(x_TC.dtype == torch.bfloat16))
         return y_TC

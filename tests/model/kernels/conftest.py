@@ -5,10 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.kernels import library
 
-SOURCE = Path(library.__file__).with_name("cpu.c")
+SOURCE = Path(library.__file__).with_name("cpu") / "cpu.c"
 FLAGS = ("-O2", "-ffp-contract=fast", "-Wno-psabi", "-Wno-unused-function", "-fPIC", "-shared")
 
 
@@ -39,3 +40,9 @@ def kind(request, monkeypatch, built):
         chosen = None if request.param == "torch" else built(request.param)
         monkeypatch.setattr(library, "_library", lambda: chosen)
     return request.param
+
+
+@pytest.fixture
+def tiles(kind):
+    """Whether what runs in a test multiplies tiles of bfloat16."""
+    return library.tiled(torch.bfloat16, torch.device("cpu")) is not None

@@ -1,0 +1,106 @@
+/* What a network does on a processor over maps of many sizes that lie end to end, each in one pass: the depthwise 3x3
+   convolution with its bias and GELU, the norm over channels, attention to few keys; and, where a processor multiplies
+   tiles of bfloat16, linear layers, attention, and the whole MLP with its norm.
+
+   Plain C with GCC's vector extensions, which clang has too; compiled once for each instruction set, the best of which is
+   taken when it runs. */
+
+#include "attention.h"
+#include "conv.h"
+#include "mlp.h"
+#include "norm.h"
+#include "tiled_attention.h"
+
+/* Each function is compiled for each instruction set and each type, and takes the best that there is when it runs. */
+#if defined(__x86_64__)
+#define HAS(feature) __builtin_cpu_supports(feature)
+#define EXPORT(name, parameters, call)                                                                                 \
+    __attribute__((target("avx512f"))) static void name##_native parameters { call(NATIVE); }                         \
+    __attribute__((target("avx512f"))) static void name##_avx512 parameters { EACH_TYPE(call) }                       \
+    __attribute__((target("avx2,fma"))) static void name##_avx2 parameters { EACH_TYPE(call) }                        \
+    static void name##_plain parameters { EACH_TYPE(call) }
+#if defined(PVTV2_FORM) /* one of them, for tests */
+#define JOINED(name, form) name##_##form
+#define FORM(name, form) JOINED(name, form)
+#define BEST(name, half) FORM(name, PVTV2_FORM)
+#else
+#define BEST(name, half)                                                                                               \
+    (half && HAS("avx512f") && HAS("avx512bf16") ? name##_native                                                       \
+     : HAS("avx512f")                            ? name##_avx512                                                       \
+     : HAS("avx2") && HAS("fma")                 ? name##_avx2                                                         \
+                                                 : name##_plain)
+#endif
+#else
+#define EXPORT(name, parameters, call)                                                                                 \
+    static void name##_plain parameters { EACH_TYPE(call) }
+#define BEST(name, half) name##_plain
+#endif
+#define EACH_TYPE(call)                                                                                                \
+    if (half)                                                                                                          \
+        call(HALVES);                                                                                                  \
+    else                                                                                                               \
+        call(FLOATS);
+
+#define PUBLIC __attribute__((visibility("default")))
+
+#define CONV_PARAMETERS                                                                                                \
+    (const char *x, const float *w, const float *b, char *y, int64_t channels, int64_t maps, const int64_t *sides,     \
+     int relu, int half)
+#define CONV(type) all_maps(x, w, b, y, channels, maps, sides, relu, type)
+EXPORT(conv, CONV_PARAMETERS, CONV)
+PUBLIC void pvtv2_dwconv_gelu_2 CONV_PARAMETERS { BEST(conv, half)(x, w, b, y, channels, maps, sides, relu, half); }
+
+#define NORM_PARAMETERS                                                                                                \
+    (const char *x, const float *w, const float *b, char *y, int64_t rows, int64_t channels, float eps, int half)
+#define NORM(type) all_rows(x, w, b, y, rows, channels, eps, type)
+EXPORT(norm, NORM_PARAMETERS, NORM)
+PUBLIC void pvtv2_layer_norm_1 NORM_PARAMETERS { BEST(norm, half)(x, w, b, y, rows, channels, eps, half); }
+
+#define ATTENTION_PARAMETERS                                                                                           \
+    (const char *q, const char *kv, char *y, float *space, int64_t channels, int64_t heads, int64_t images,            \
+     const int64_t *counts, int half)
+#define ATTENTION(type) all_images(q, kv, y, space, channels, heads, images, counts, type)
+EXPORT(attention, ATTENTION_PARAMETERS, ATTENTION)
+PUBLIC void pvtv2_attention_1 ATTENTION_PARAMETERS {
+    BEST(attention, half)(q, kv, y, space, channels, heads, images, counts, half);
+}
+
+/* 1 where there is the processor and the leave to multiply tiles, which the functions below ask for. */
+PUBLIC int pvtv2_has_tiles_1(void) { return has_tiles(); }
+
+#if HAS_TILES
+#define TILED __attribute__((target("avx512f")))
+#else
+#define TILED
+#endif
+
+PUBLIC TILED void pvtv2_linear_1(const char *x, const char *w, const float *b, const char *residual, char *y,
+                                 int64_t rows, int64_t inputs, int64_t outputs) {
+#if HAS_TILES
+    Tiles before;
+    take_tiles(&before);
+    linear(x, w, b, residual, y, rows, inputs, outputs);
+    give_tiles_back(&before);
+#endif
+}
+
+PUBLIC TILED void pvtv2_tiled_attention_1(const char *q, const char *kv, char *y, char *space, int64_t channels,
+                                          int64_t heads, int64_t images, const int64_t *counts) {
+#if HAS_TILES
+    Tiles before;
+    take_tiles(&before);
+    all_images_tiled(q, kv, y, space, channels, heads, images, counts);
+    give_tiles_back(&before);
+#endif
+}
+
+PUBLIC TILED void pvtv2_mlp_1(const char *x, const void *const *weights, char *y, char *space, int64_t channels,
+                              int64_t hidden, int64_t maps, const int64_t *sides, int64_t piece, float eps, int relu) {
+#if HAS_TILES
+    const Weights w = {weights[0], weights[1], weights[2], weights[3], weights[4], weights[5], weights[6], weights[7]};
+    Tiles before;
+    take_tiles(&before);
+    whole_mlp(x, w, y, space, channels, hidden, maps, sides, piece, eps, relu);
+    give_tiles_back(&before);
+#endif
+}

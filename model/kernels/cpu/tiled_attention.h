@@ -1,0 +1,135 @@
+/* Attention of the tokens of each image to its own few keys, in bfloat16, by products of tiles. */
+
+#pragma once
+
+#include "matmul.h"
+
+#if HAS_TILES
+
+/* 2 to the power of x, for x at most 0, within 1e-4 of it. What is no number stays none. */
+INLINE vec short_exp2(vec x) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest whole number */
+    const ivec tiny = x < -125.0f; /* beyond, a processor may take its time over numbers without a leading one */
+    x = (vec)(((ivec)x & ~tiny) | ((ivec)((vec){0} - 125.0f) & tiny));
+    vec shifted = x + magic;
+    vec r = x - (shifted - magic);
+    vec p = r * 0.0551716696f + 0.24261113f;
+    p = p * r + 0.693260986f;
+    p = p * r + 0.999928073f;
+    return p * (vec)(((ivec)shifted << 23) + (127 << 23));
+}
+
+/* Rows of `depth` channels, `row` bytes apart, as weights whose outputs they are; up to `whole` of them are zero. */
+INLINE void lay_keys(const char *k, int64_t row, int64_t keys, int64_t whole, int64_t depth, char *to) {
+    typedef uint32_t two __attribute__((aligned(2), may_alias));
+    two *pairs = (two *)to;
+    for (int64_t n = 0; n < whole; n += 32)
+        for (int64_t d = 0; d < depth; d += 32)
+            for (int64_t tile = n; tile < n + 32; tile += 16)
+                for (int64_t r = 0; r < 16; r++)
+                    for (int64_t m = tile; m < tile + 16; m++)
+                        *pairs++ = m < keys ? *(const two *)(k + m * row + 2 * (d + 2 * r)) : 0;
+}
+
+/* The same rows as weights whose inputs they are. */
+INLINE void lay_values(const char *v, int64_t row, int64_t keys, int64_t whole, int64_t depth, char *to) {
+    for (int64_t d = 0; d < depth; d += 32)
+        for (int64_t m = 0; m < whole; m += 32)
+            for (int64_t tile = d; tile < d + 32; tile += 16)
+                for (int64_t r = m; r < m + 32; r += 2, to += 64) {
+                    uvec even = {0}, odd = {0};
+                    if (r < keys) even = __builtin_convertvector(*(const hvec *)(v + r * row + 2 * tile), uvec);
+                    if (r + 1 < keys) odd = __builtin_convertvector(*(const hvec *)(v + (r + 1) * row + 2 * tile), uvec);
+                    *(uvec *)to = even | odd << 16;
+                }
+}
+
+INLINE vec larger(vec a, vec b) {
+    const ivec more = b > a;
+    return (vec)(((ivec)b & more) | ((ivec)a & ~more));
+}
+
+/* The largest lane, in each of them. */
+INLINE vec largest_lane(vec v) {
+    v = larger(v, __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
+    v = larger(v, __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
+    v = larger(v, __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
+    return larger(v, __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
+}
+
+/* Of the 16 scores from m on, those of keys that there are; the others are lower than any. */
+INLINE vec some_of(const float *s, int64_t m, int64_t keys) {
+    const ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const ivec there = lane < (int32_t)(keys - m < LANES ? keys - m : LANES);
+    return (vec)(((ivec) * (const vec *)(s + m) & there) | ((ivec)((vec){0} - 1e30f) & ~there));
+}
+
+/* The scores (keys) of one token become their shares p, times their sum, which is given; from the last key up to a whole
+   tile they are zero. `scale` is to the base of 2. */
+INLINE float tiled_shares(const float *s, char *p, int64_t keys, float scale) {
+    enum { BOTH = 2 * LANES };
+    const int64_t last = (keys - 1) / BOTH * BOTH;
+    const vec ends[2] = {some_of(s, last, keys), some_of(s, last + LANES, keys)};
+    vec most = larger(ends[0], ends[1]), sum = {0};
+    for (int64_t m = 0; m < last; m += LANES) most = larger(most, *(const vec *)(s + m));
+    const vec offset = largest_lane(most) * scale;
+    for (int64_t m = 0; m < last; m += BOTH) {
+        const vec first = short_exp2(*(const vec *)(s + m) * scale - offset);
+        const vec second = short_exp2(*(const vec *)(s + m + LANES) * scale - offset);
+        store_two(p + 2 * m, first, second);
+        sum += first + second;
+    }
+    const vec first = short_exp2(ends[0] * scale - offset), second = short_exp2(ends[1] * scale - offset);
+    store_two(p + 2 * last, first, second);
+    return sum_lanes(sum + first + second)[0];
+}
+
+/* Up to 32 tokens of one head: q and y are rows of `row` bytes. */
+INLINE void some_tokens(const char *q, const char *k, const char *v, char *y, float *s, char *p, int64_t row, int64_t keys,
+                        int64_t whole, int64_t depth, float scale, int tokens, int halves) {
+    float sums[32][32] __attribute__((aligned(64))), shares[32];
+    for (int64_t n = 0; n < whole; n += 32) {
+        add_up(q, row, k + 2 * n * depth, depth, halves);
+        store_sums(s + n, 4 * whole, halves);
+    }
+    for (int i = 0; i < tokens; i++)
+        shares[i] = 1.0f / tiled_shares(s + i * whole, p + 2 * i * whole, keys, scale);
+    for (int64_t d = 0; d < depth; d += 32) {
+        add_up(p, 2 * whole, v + 2 * d * whole, whole, halves);
+        store_sums(sums[0], sizeof sums[0], halves);
+        for (int i = 0; i < tokens; i++)
+            store_two(y + i * row + 2 * d, *(vec *)sums[i] * shares[i], *(vec *)(sums[i] + LANES) * shares[i]);
+    }
+}
+
+/* What each token gathers from its own image's keys; arguments as of `all_images`. `space` has room, in bytes, for
+   (4 * depth + 192) * (the most keys of an image, up to a multiple of 32). */
+INLINE void all_images_tiled(const char *q, const char *kv, char *y, char *space, int64_t channels, int64_t heads,
+                             int64_t images, const int64_t *counts) {
+    const int64_t depth = channels / heads, row = 2 * channels;
+    const float scale = 1.44269504f / __builtin_sqrtf((float)depth);
+    for (int64_t image = 0; image < images; image++) {
+        const int64_t tokens = counts[2 * image], keys = counts[2 * image + 1], whole = (keys + 31) / 32 * 32;
+        const int64_t blocks = tokens / 32 * 32;
+        const int rest = (int)(tokens - blocks);
+        char *k = space, *v = k + 2 * depth * whole, *p = v + 2 * depth * whole;
+        float *s = (float *)(p + 64 * whole);
+        for (int64_t head = 0; head < heads; head++) {
+            const int64_t at = 2 * head * depth;
+            lay_keys(kv + at, 2 * row, keys, whole, depth, k);
+            lay_values(kv + row + at, 2 * row, keys, whole, depth, v);
+            for (int64_t t = 0; t < blocks; t += 32)
+                some_tokens(q + t * row + at, k, v, y + t * row + at, s, p, row, keys, whole, depth, scale, 32, 2);
+            if (rest) {
+                const int64_t last = blocks * row + at;
+                shape_tiles(rest < 16 ? rest : 16, rest > 16 ? rest - 16 : 16);
+                some_tokens(q + last, k, v, y + last, s, p, row, keys, whole, depth, scale, rest, rest > 16 ? 2 : 1);
+                shape_tiles(16, 16);
+            }
+        }
+        q += tokens * row;
+        y += tokens * row;
+        kv += keys * 2 * row;
+    }
+}
+#endif
