@@ -35,8 +35,9 @@ demo: setup  ## make sample shards, classify them on a local Ray, show rows and 
 digits: setup  ## train the weights of the demo again, into build/digits (minutes)
 	$(BIN)/python examples/train_digits.py --out build/digits
 
+# Two files of tests at a time: those on a real Ray mostly wait.
 test: setup  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 drills: setup  ## of the tests, those that break runs on a real Ray
 	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
