@@ -140,8 +140,10 @@ def test_an_empty_tar_has_no_records():
     assert read(gzip.compress(END)) == ([], 0)
 
 
-@pytest.mark.parametrize("data", [b"", gzip.compress(b""), b"no tar " * 100, gzip.compress(b"no tar " * 100)])
-def test_what_is_no_tar_is_one_unreadable_record(data):
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("data", [b"", b"no tar " * 100])
+def test_what_is_no_tar_is_one_unreadable_record(data, packed):
+    data = gzip.compress(data) if packed else data
     assert broken(data) == ([], ErrorCode.SOURCE_UNREADABLE)
 
 
