@@ -37,7 +37,7 @@ digits: setup  ## train the weights of the demo again, into build/digits (minute
 
 # Two files of tests at a time: those on a real Ray mostly wait.
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 drills: setup  ## of the tests, those that break runs on a real Ray
 	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
