@@ -21,13 +21,8 @@ INLINE void some_scores(const float *q, const float *k, float *s, int64_t keys, 
 /* Scores (keys), to the base of 2, become their shares, times their sum, which is given. */
 INLINE float shares(float *s, int64_t keys) {
     vec most = *(vec *)s, sum = {0};
-    for (int64_t m = LANES; m < keys; m += LANES) {
-        const vec each = *(vec *)(s + m);
-        const ivec more = each > most;
-        most = (vec)(((ivec)each & more) | ((ivec)most & ~more));
-    }
-    float top = most[0];
-    for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
+    for (int64_t m = LANES; m < keys; m += LANES) most = larger(most, *(vec *)(s + m));
+    const vec top = largest_lane(most);
     for (int64_t m = 0; m < keys; m += LANES) {
         const vec share = exp2_nonpositive(*(vec *)(s + m) - top);
         *(vec *)(s + m) = share;

@@ -8,7 +8,8 @@
 
 #include "numbers.h"
 
-#if defined(__x86_64__) && defined(__linux__) && !defined(PVTV2_FORM)
+/* Older compilers come with assemblers that do not know the instructions. */
+#if defined(__x86_64__) && defined(__linux__) && !defined(PVTV2_FORM) && (__GNUC__ >= 11 || __clang_major__ >= 12)
 #define HAS_TILES 1
 
 #include <sys/syscall.h>

@@ -18,9 +18,6 @@ typedef struct {
     const float *second_b;
 } Weights;
 
-/* Tokens of some rows of hidden channels that are at work together. */
-enum { HIDDEN_BYTES = 1 << 19 };
-
 /* y = x + MLP(norm(x)) for maps of (height, width, channels), end to end. `space` has room, in bytes, for
    2 * (channels + 2 * hidden) * (the most tokens of a piece + 2 rows of the widest map that is cut). */
 INLINE void whole_mlp(const char *x, Weights w, char *y, char *space, int64_t channels, int64_t hidden, int64_t maps,

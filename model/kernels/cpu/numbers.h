@@ -42,6 +42,16 @@ INLINE void store(char *p, vec v, int half) {
     *(hvec *)p = __builtin_convertvector((rounded & ~none) | (none & 0x7fc0), hvec);
 }
 
+/* 2 to the power of r, which is from -1/2 to 1/2. */
+INLINE vec exp2_small(vec r) {
+    vec p = r * 1.327646906e-3f + 9.675541311e-3f;
+    p = p * r + 5.550713283e-2f;
+    p = p * r + 0.2402211972f;
+    p = p * r + 0.6931469671f;
+    p = p * r + 1.000000072f;
+    return p;
+}
+
 /* x times the normal distribution's share below x: max(x, 0) - |x| * share below -|x|. The logarithm of that share is a
    polynomial of degree 8, fitted for [0, 6]; beyond, less than 1e-8 is left of x below zero. Within 1e-7 of the truth. */
 INLINE vec gelu(vec x) {
@@ -59,13 +69,7 @@ INLINE vec gelu(vec x) {
     q = q * z - 1.151124525f;
     q = q * z - 1.0f;
     vec shifted = q + magic;
-    vec r = q - (shifted - magic);
-    vec p = r * 1.327646906e-3f + 9.675541311e-3f;
-    p = p * r + 5.550713283e-2f;
-    p = p * r + 0.2402211972f;
-    p = p * r + 0.6931469671f;
-    p = p * r + 1.000000072f;
-    vec share = (vec)((ivec)p + ((ivec)shifted << 23));
+    vec share = (vec)((ivec)exp2_small(q - (shifted - magic)) + ((ivec)shifted << 23));
     return (vec)((ivec)x & ~(x < zero)) - z * share;
 }
 
@@ -93,13 +97,7 @@ INLINE vec exp2_nonpositive(vec x) {
     const ivec tiny = x < -126.0f;
     x = (vec)(((ivec)x & ~tiny) | ((ivec)((vec){0} - 126.0f) & tiny));
     vec shifted = x + magic;
-    vec r = x - (shifted - magic);
-    vec p = r * 1.327646906e-3f + 9.675541311e-3f;
-    p = p * r + 5.550713283e-2f;
-    p = p * r + 0.2402211972f;
-    p = p * r + 0.6931469671f;
-    p = p * r + 1.000000072f;
-    return p * (vec)(((ivec)shifted << 23) + (127 << 23));
+    return exp2_small(x - (shifted - magic)) * (vec)(((ivec)shifted << 23) + (127 << 23));
 }
 
 /* The sum of all lanes, in each of them. */
@@ -109,6 +107,19 @@ INLINE vec sum_lanes(vec v) {
     v += __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
     v += __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
     return v;
+}
+
+INLINE vec larger(vec a, vec b) {
+    const ivec more = b > a;
+    return (vec)(((ivec)b & more) | ((ivec)a & ~more));
+}
+
+/* The largest lane, in each of them. */
+INLINE vec largest_lane(vec v) {
+    v = larger(v, __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
+    v = larger(v, __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
+    v = larger(v, __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
+    return larger(v, __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
 }
 
 INLINE float one(const char *p, int64_t index, int half) {

@@ -44,19 +44,6 @@ INLINE void lay_values(const char *v, int64_t row, int64_t keys, int64_t whole, 
                 }
 }
 
-INLINE vec larger(vec a, vec b) {
-    const ivec more = b > a;
-    return (vec)(((ivec)b & more) | ((ivec)a & ~more));
-}
-
-/* The largest lane, in each of them. */
-INLINE vec largest_lane(vec v) {
-    v = larger(v, __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
-    v = larger(v, __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
-    v = larger(v, __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
-    return larger(v, __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
-}
-
 /* Of the 16 scores from m on, those of keys that there are; the others are lower than any. */
 INLINE vec some_of(const float *s, int64_t m, int64_t keys) {
     const ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
