@@ -42,12 +42,18 @@ def compiled(x_TC: Tensor) -> ctypes.CDLL | None:
 def tiled(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
     """The compiled code, if it multiplies tiles of this type on this processor."""
     library = _library() if dtype == torch.bfloat16 and device.type == "cpu" else None
-    return library if library is not None and library.pvtv2_has_tiles_1() else None
+    return library if library is not None and _has_tiles(library) else None
 
 
 def is_compiled() -> bool:
     """True if there is compiled code to run."""
     return _library() is not None
+
+
+@functools.cache
+def _has_tiles(library: ctypes.CDLL) -> bool:
+    # Once: a virtual machine's host answers the question, which takes as long as a small layer.
+    return bool(library.pvtv2_has_tiles_1())
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """The compiled code is found, can be turned off, and is not called if it is of another version."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -20,6 +22,14 @@ def test_it_takes_whole_vectors_of_two_types_on_a_cpu():
         assert library.compiled(torch.zeros(3, 24, dtype=dtype)) is None
     assert library.compiled(torch.zeros(3, 32, dtype=torch.float16)) is None
     assert library.compiled(torch.zeros(3, 32, device="meta")) is None
+
+
+def test_it_multiplies_tiles_of_bfloat16_where_the_processor_does():
+    has_tiles = {"amx_bf16", "avx512_bf16"} <= set(Path("/proc/cpuinfo").read_text().split())
+    cpu = torch.device("cpu")
+    assert (library.tiled(torch.bfloat16, cpu) is not None) == has_tiles
+    assert library.tiled(torch.float32, cpu) is None
+    assert library.tiled(torch.bfloat16, torch.device("meta")) is None
 
 
 def test_it_can_be_turned_off(monkeypatch):
