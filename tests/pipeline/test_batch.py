@@ -12,9 +12,9 @@ sizes = st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 4000)), max_size
 budgets = st.builds(Budget, tokens=st.integers(1, 500_000), pairs=st.integers(1, 10**9))
 
 
-@given(sizes, budgets, st.booleans())
-def test_every_image_is_in_one_pack_and_packs_keep_to_the_budget(sizes, budget, linear):
-    packs = plan_packs(sizes, budget, linear=linear)
+@given(sizes, budgets, st.booleans(), st.booleans())
+def test_every_image_is_in_one_pack_and_packs_keep_to_the_budget(sizes, budget, linear, even):
+    packs = plan_packs(sizes, budget, linear=linear, even=even)
     assert sorted(i for pack in packs for i in pack) == list(range(len(sizes)))
     for pack in packs:
         tokens = sum(num_tokens(*sizes[i]) for i in pack)
@@ -30,6 +30,17 @@ def test_a_pack_ends_only_where_the_next_image_is_too_much(sizes, budget):
         tokens = sum(num_tokens(*size) for size in together)
         pairs = sum(num_pairs(*size, linear=False) for size in together)
         assert tokens > budget.tokens or pairs > budget.pairs
+
+
+@given(sizes, budgets)
+def test_even_packs_are_no_more(sizes, budget):
+    assert len(plan_packs(sizes, budget, even=True)) == len(plan_packs(sizes, budget))
+
+
+def test_even_packs_leave_no_small_one_for_the_end():
+    images, budget = [(64, 64)] * 50, Budget(tokens=20 * 256, pairs=10**9)
+    assert [len(pack) for pack in plan_packs(images, budget)] == [20, 20, 10]
+    assert [len(pack) for pack in plan_packs(images, budget, even=True)] == [17, 17, 16]
 
 
 @given(sizes)

@@ -36,7 +36,8 @@ def test_an_error_in_a_task_is_named_and_not_its_wrapping():
 def actor(monkeypatch):
     """(chunks that will come) -> the actor's class as Ray makes it, without Ray."""
 
-    def make(num_chunks: int) -> _Infer:
+    def make(num_chunks: int, ahead: int = 0) -> _Infer:
+        monkeypatch.setattr(waiting_step.WaitingStep, "ahead", ahead)
         monkeypatch.setattr(flow.ray, "get", lambda reference: reference)
         config = InferConfig(
             config_json=None,
@@ -61,7 +62,16 @@ def test_a_chunk_is_unpacked_while_another_is_in_the_network_and_one_at_a_time_i
         assert Chunk.from_table(answer).rows.column("label_id").to_pylist() == [1, 1]
 
 
-def test_the_test_above_fails_where_calls_come_one_by_one(actor, monkeypatch):
+def test_chunks_are_submitted_as_far_ahead_as_the_step_asks(actor):
+    table = decoded_chunk(pixels(40, 36)).to_table()
+    called = actor(12, ahead=2)
+    assert called._thread.ahead == 2
+    with ThreadPoolExecutor(4) as calls:
+        assert len(list(calls.map(called, [table] * 12))) == 12
+    assert called._under_way_s == pytest.approx(0, abs=1e-9)
+
+
+def test_a_chunk_waits_in_vain_where_calls_come_one_by_one(actor, monkeypatch):
     monkeypatch.setattr(waiting_step, "PATIENCE_S", 0.1)
     table = decoded_chunk(pixels(40, 36)).to_table()
     with pytest.raises(RuntimeError, match="chunk 2 of 2 was not unpacked"):
