@@ -99,7 +99,8 @@ class _Attention:
         self._window = 1
         if attention.reduces:
             self._window = attention.reduce.stride[0]
-            self._reduce = Linear(attention.reduce.weight.permute(0, 2, 3, 1).flatten(1), attention.reduce.bias)
+            weight_CP = attention.reduce.weight.permute(0, 2, 3, 1).flatten(1)
+            self._reduce = Linear(weight_CP, attention.reduce.bias, in_parts=True)
             self._reduce_norm = LayerNorm(attention.reduce_norm)
 
     def __call__(self, x_TC: Tensor, layout: Layout, residual_TC: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _OBJECT_STORE = "object_store_memory"
 _SLOW_START = "timed out during startup"
 _LOCAL_OBJECT_STORE_BYTES = 2 * 2**30
+_KEEP_IDLE_WORKERS_MS = 600_000
 
 NO_ROOM_ERRORS = (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError)
 """What Ray raises where it can put an object neither into its object store nor on the disk that it spills to."""
@@ -69,6 +70,8 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # A task that is killed for its memory would be tried again for ever.
     os.environ.setdefault("RAY_task_oom_retries", "2")
+    # A process takes seconds of a core to start. Ray would end those that idle for a second, and start others soon.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_KEEP_IDLE_WORKERS_MS))
     # Ray puts a handler of its own in place of the job's.
     on_terminate = signal.getsignal(signal.SIGTERM)
     _join_patiently(address, submitted)

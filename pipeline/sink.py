@@ -103,9 +103,14 @@ class Collectors:
         self._answers = [_Answer("", CollectorState())] * num_collectors
         self._receipts_seen = [0] * num_collectors
         self._silent: set[int] = set()
+        self._are_new = True
 
     def start_pass(self, pass_number: int) -> None:
         """Makes every collector forget unfinished slices and take chunks of this pass only; replaces the dead."""
+        if self._are_new:
+            # They learn of their first pass by its first chunk. Nobody waits here while their processes start.
+            self._are_new = False
+            return
         started = [actor.start_pass.remote(pass_number) for actor in self.actors]
         for index, reference in enumerate(started):
             try:

@@ -5,7 +5,8 @@ shape that it meets, and mixed sizes are many shapes. What else there is goes to
 beforehand: torch's own linear of float32 goes to MKL, which leaves a fifth of some processors' speed unused. oneDNN is
 reached by the operations that torch's compiler puts in place of linears; a torch without them uses its own. oneDNN adds
 up a layer's products one after the other, so that its long sums round twice as badly as MKL's: those stay with torch.
-In half precision sums are taken in float32, whose rounding is not what is seen.
+The longest, of a window's thousands of values, are taken in parts: in one, they double the distance of a deep network's
+logits from double precision. In half precision sums are taken in float32, whose rounding is not what is seen.
 """
 
 import ctypes
@@ -20,6 +21,7 @@ from model.kernels.library import tiled
 # Inputs of a layer up to which oneDNN's sums are as good as the reference's; beyond, differences in the logits of deep
 # networks double (measured on B3 and B5).
 _MAX_INPUTS = 320
+_PART = 128  # inputs whose products are added up at once, where a layer asks for parts
 _TILE = 32  # inputs and outputs that compiled code takes at once
 
 
@@ -30,13 +32,19 @@ class Linear:
         inputs: columns that it wants; those beyond the weights' must be zero.
     """
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, *, may_widen: bool = False) -> None:
+    def __init__(
+        self, weight_OI: Tensor, bias_O: Tensor | None, *, may_widen: bool = False, in_parts: bool = False
+    ) -> None:
         """Takes the weights as they are now.
 
         Args:
             may_widen: whoever calls it looks how many columns are wanted.
+            in_parts: long sums of float32 are taken in parts.
         """
         self._weight, self._bias = weight_OI, bias_O
+        self._parts_SPO: Tensor | None = None
+        if in_parts and weight_OI.dtype == torch.float32 and weight_OI.shape[1] % _PART == 0:
+            self._parts_SPO = weight_OI.unflatten(1, (-1, _PART)).permute(1, 2, 0).contiguous()
         self._packed: Tensor | None = None
         fits = weight_OI.shape[0] % _TILE == 0 and (may_widen or weight_OI.shape[1] % _TILE == 0)
         self._library = tiled(weight_OI.dtype, weight_OI.device) if fits else None
@@ -54,11 +62,16 @@ class Linear:
         if self._library is not None:
             return self.tiles(self._library, x_TI, residual_TO)
         if self._packed is None:
-            y_TO = linear(x_TI, self._weight, self._bias)
+            y_TO = linear(x_TI, self._weight, self._bias) if self._parts_SPO is None else self._sum_of_parts(x_TI)
             return y_TO if residual_TO is None else y_TO.add_(residual_TO)
         if residual_TO is None:
             return torch.ops.mkldnn._linear_pointwise(x_TI, self._packed, self._bias, "none", [], "")
         return torch.ops.mkldnn._linear_pointwise.binary(x_TI, residual_TO, self._packed, self._bias, "add")
+
+    def _sum_of_parts(self, x_TI: Tensor) -> Tensor:
+        assert self._parts_SPO is not None
+        y_TO = torch.bmm(x_TI.unflatten(1, (-1, _PART)).transpose(0, 1), self._parts_SPO).sum(dim=0)
+        return y_TO if self._bias is None else y_TO.add_(self._bias)
 
 
 class Tiles:

@@ -3,10 +3,12 @@
 Minutes, and so not among the tests; pytest collects no file of this name by itself. Neighbours, order and budget of the
 packs are drawn anew for each variant.
 
-Maps and embeddings agree within 1e-5, logits within 1e-5 of the largest: the head adds up as many products as it has
-inputs, and both networks are some 5e-6 from double precision before it.
+Maps and embeddings agree within 1e-5, and logits within 1e-5 of the largest. Both networks round, and neither is the
+truth: that is the plain network in double precision, from which a pack's logits may be no farther than 1.5 times as far
+as the plain network's in float32.
 """
 
+import copy
 import math
 import random
 
@@ -47,30 +49,52 @@ def drawn_packs(sizes, rng):
 
 
 def alone(model, image_HWC):
-    """Logits, embedding and maps of one image in the plain network."""
-    maps = model.forward_features(normalised(model, image_HWC[None], IMAGENET_MEAN, IMAGENET_STD).permute(0, 3, 1, 2))
+    """Logits, embedding and maps of one image in the plain network, in its dtype."""
+    if model.head.weight.dtype == torch.float64:
+        mean, std = (torch.tensor(of_rgb, dtype=torch.float64) for of_rgb in (IMAGENET_MEAN, IMAGENET_STD))
+        pixels_BHWC = (image_HWC[None].double() / 255 - mean) / std
+    else:
+        pixels_BHWC = normalised(model, image_HWC[None], IMAGENET_MEAN, IMAGENET_STD)
+    maps = model.forward_features(pixels_BHWC.permute(0, 3, 1, 2))
     embedding = maps[-1].mean(dim=(2, 3))
     return [model.head(embedding)[0], embedding[0], *(map_BCHW[0] for map_BCHW in maps)]
 
 
+def farthest(found, expected):
+    """The largest difference of any two numbers, part by part."""
+    return [float((a.double() - b.double()).abs().max()) for a, b in zip(found, expected, strict=True)]
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_image_in_a_pack_gives_what_it_gives_alone(variant):
     model, rng = random_weights(VARIANTS[variant], seed=1), random.Random(variant)
     generator = torch.Generator().manual_seed(0)
     sizes = drawn_sizes(rng)
     images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes]
-    expected = [alone(model, image) for image in images]
-    largest = max(float(logits.abs().max()) for logits, *_ in expected)
-    worst = [0.0] * 6
+    plain = [alone(model, image) for image in images]
+    double = copy.deepcopy(model).double()
+    truth = [alone(double, image)[:2] for image in images]
+    largest = max(float(logits.abs().max()) for logits, *_ in plain)
+    apart, ours, reference = [[0.0] * 6], [[0.0] * 2], [[0.0] * 2]
     for _ in range(2):
         for pack in drawn_packs(sizes, rng):
             output = run_packed(model, [images[i] for i in pack], outputs=("logits", "embedding", "maps"))
             for place, index in enumerate(pack):
                 found = [output.logits[place], output.embedding[place], *output.maps[place]]
-                for part, (ours, plain) in enumerate(zip(found, expected[index], strict=True)):
-                    worst[part] = max(worst[part], float((ours - plain).abs().max()))
+                apart.append(farthest(found, plain[index]))
+                ours.append(farthest(found[:2], truth[index]))
+                reference.append(farthest(plain[index][:2], truth[index]))
+    apart, ours, reference = (
+        [max(of_part) for of_part in zip(*of_images, strict=True)] for of_images in (apart, ours, reference)
+    )
     names = ("logits", "embedding", "map 1", "map 2", "map 3", "map 4")
-    print(f"\n{variant}: " + ", ".join(f"{name} {value:.1e}" for name, value in zip(names, worst, strict=True)))
-    print(f"{'':{len(variant)}}  largest logit {largest:.1f}")
-    assert worst[0] <= WITHIN * max(1, largest)
-    assert max(worst[1:]) <= WITHIN
+    print(f"\n{variant}: " + ", ".join(f"{name} {value:.1e}" for name, value in zip(names, apart, strict=True)))
+    print(
+        f"{'':{len(variant)}}  from double precision: logits {ours[0]:.1e}, the plain network's {reference[0]:.1e}; ",
+        end="",
+    )
+    print(f"embedding {ours[1]:.1e}, {reference[1]:.1e}; largest logit {largest:.1f}")
+    assert apart[0] <= WITHIN * max(1, largest)
+    assert max(apart[1:]) <= WITHIN
+    assert ours[0] <= max(WITHIN, 1.5 * reference[0])

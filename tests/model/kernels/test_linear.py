@@ -39,6 +39,27 @@ def test_long_sums_stay_with_torch(kind):
     assert (Linear(torch.zeros(8, module._MAX_INPUTS), None)._packed is not None) == (kind != "torch")
 
 
+def test_sums_taken_in_parts_are_nearer_the_truth():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(256, 4096, generator=generator), torch.randn(64, 4096, generator=generator) / 64
+    bias = torch.randn(64, generator=generator)
+    truth = linear(x.double(), weight.double(), bias.double())
+    in_one, in_parts = (
+        float((Linear(weight, bias, in_parts=in_parts)(x) - truth).square().mean().sqrt()) for in_parts in (False, True)
+    )
+    assert in_parts < 0.9 * in_one
+    assert in_parts < 3e-7
+
+
+@pytest.mark.parametrize("inputs", [module._PART - 1, module._PART, 3 * module._PART, 3 * module._PART + 1])
+def test_layers_in_parts_take_any_number_of_inputs(inputs):
+    generator = torch.Generator().manual_seed(0)
+    x, residual = torch.randn(9, inputs, generator=generator), torch.randn(9, 24, generator=generator)
+    weight = torch.randn(24, inputs, generator=generator) * inputs**-0.5
+    layer = Linear(weight, None, in_parts=True)
+    torch.testing.assert_close(layer(x, residual), linear(x, weight) + residual, atol=4e-6, rtol=0)
+
+
 @pytest.mark.parametrize("outputs", [24, 32, 160])
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 64, 4100])
 @pytest.mark.parametrize("inputs", [32, 147, 1280])
