@@ -21,6 +21,7 @@ class Note:
     Attributes:
         step: `decode`, `unpack`, `compute` or `pack`.
         began, ended: `time.time()`.
+        cpu_s: of the thread that did it.
     """
 
     step: str
@@ -28,6 +29,7 @@ class Note:
     images: int
     began: float
     ended: float
+    cpu_s: float
 
 
 def noted(steps: Steps, folder: Path) -> Steps:
@@ -41,10 +43,15 @@ def read_notes(folder: Path) -> list[Note]:
     return sorted((Note(**json.loads(line)) for line in lines), key=lambda note: note.ended)
 
 
-def _note(folder: str, step: str, chunk: Chunk, began: float) -> None:
-    note = {"step": step, "pid": os.getpid(), "images": chunk.rows.num_rows, "began": began, "ended": time.time()}
+def _noted(folder: str, step: str, chunk: Chunk, work: Callable[[], Any]) -> Any:
+    """What the work gives; it leaves a note."""
+    note: dict[str, Any] = {"step": step, "pid": os.getpid(), "images": chunk.rows.num_rows, "began": time.time()}
+    cpu_s = time.thread_time()
+    result = work()
+    note |= {"ended": time.time(), "cpu_s": time.thread_time() - cpu_s}
     with Path(folder, f"{os.getpid()}.jsonl").open("a") as file:
         file.write(json.dumps(note) + "\n")  # one write a line: two threads of an actor share the file
+    return result
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,7 @@ class _Decode:
     folder: str
 
     def __call__(self, chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
-        began = time.time()
-        decoded = self.step(chunk, sizes, careful=careful)
-        _note(self.folder, "decode", chunk, began)
-        return decoded
+        return _noted(self.folder, "decode", chunk, lambda: self.step(chunk, sizes, careful=careful))
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,16 @@ class _NotedStep:
         self._step, self._folder, self.ahead = step, folder, step.ahead
 
     def unpack(self, chunk: Chunk) -> tuple[Chunk, Any]:
-        return chunk, self._noted("unpack", chunk, self._step.unpack, chunk)
+        return chunk, self._noted("unpack", chunk, lambda: self._step.unpack(chunk))
 
     def submit(self, unpacked: tuple[Chunk, Any]) -> Callable[[], tuple[Chunk, Any]]:
         chunk, images = unpacked
-        wait = self._noted("compute", chunk, self._step.submit, images)
+        wait = self._noted("compute", chunk, lambda: self._step.submit(images))
         return lambda: (chunk, wait())
 
     def pack(self, computed: tuple[Chunk, Any]) -> Chunk:
         chunk, answers = computed
-        return self._noted("pack", chunk, self._step.pack, answers)
+        return self._noted("pack", chunk, lambda: self._step.pack(answers))
 
-    def _noted(self, step: str, chunk: Chunk, part: Callable[[Any], Any], argument: Any) -> Any:
-        began = time.time()
-        result = part(argument)
-        _note(self._folder, step, chunk, began)
-        return result
+    def _noted(self, step: str, chunk: Chunk, work: Callable[[], Any]) -> Any:
+        return _noted(self._folder, step, chunk, work)

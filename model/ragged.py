@@ -64,7 +64,7 @@ class _Stage:
     def __init__(self, stage: Stage, index: int) -> None:
         self._index = index
         weight_CP = stage.embed.conv.weight.permute(0, 2, 3, 1).flatten(1)
-        self._embed = Linear(weight_CP, stage.embed.conv.bias, may_widen=True)
+        self._embed = Linear(weight_CP, stage.embed.conv.bias, may_widen=True, in_parts=index > 1)
         self._embed_norm, self._norm = LayerNorm(stage.embed.norm), LayerNorm(stage.norm)
         self._blocks = [_Block(cast(Block, block)) for block in stage.blocks]
 
@@ -95,7 +95,8 @@ class _Attention:
 
     def __init__(self, attention: Attention) -> None:
         self._num_heads, self._is_linear, self._reduces = attention.num_heads, attention.linear, attention.reduces
-        self._q, self._kv, self._proj = _linear(attention.q), _linear(attention.kv), _linear(attention.proj)
+        self._q, self._proj = _linear(attention.q), _linear(attention.proj)
+        self._kv = Linear(attention.kv.weight, attention.kv.bias, in_parts=True)
         self._window = 1
         if attention.reduces:
             self._window = attention.reduce.stride[0]

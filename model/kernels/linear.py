@@ -5,8 +5,8 @@ shape that it meets, and mixed sizes are many shapes. What else there is goes to
 beforehand: torch's own linear of float32 goes to MKL, which leaves a fifth of some processors' speed unused. oneDNN is
 reached by the operations that torch's compiler puts in place of linears; a torch without them uses its own. oneDNN adds
 up a layer's products one after the other, so that its long sums round twice as badly as MKL's: those stay with torch.
-The longest, of a window's thousands of values, are taken in parts: in one, they double the distance of a deep network's
-logits from double precision. In half precision sums are taken in float32, whose rounding is not what is seen.
+Sums of windows, of keys and values and of late patches are taken in parts: these are few rows, on the way to every logit.
+In half precision sums are taken in float32, whose rounding is not what is seen.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from model.kernels.library import tiled
 # Inputs of a layer up to which oneDNN's sums are as good as the reference's; beyond, differences in the logits of deep
 # networks double (measured on B3 and B5).
 _MAX_INPUTS = 320
-_PART = 128  # inputs whose products are added up at once, where a layer asks for parts
+_PART = 64  # inputs whose products are added up at once, where a layer asks for parts
 _TILE = 32  # inputs and outputs that compiled code takes at once
 
 
@@ -43,7 +43,12 @@ class Linear:
         """
         self._weight, self._bias = weight_OI, bias_O
         self._parts_SPO: Tensor | None = None
-        if in_parts and weight_OI.dtype == torch.float32 and weight_OI.shape[1] % _PART == 0:
+        if (
+            in_parts
+            and weight_OI.dtype == torch.float32
+            and weight_OI.shape[1] % _PART == 0
+            and weight_OI.shape[1] > _PART
+        ):
             self._parts_SPO = weight_OI.unflatten(1, (-1, _PART)).permute(1, 2, 0).contiguous()
         self._packed: Tensor | None = None
         fits = weight_OI.shape[0] % _TILE == 0 and (may_widen or weight_OI.shape[1] % _TILE == 0)
@@ -54,7 +59,7 @@ class Linear:
             self.inputs = self.tiles.inputs
             return
         is_short = weight_OI.shape[1] <= _MAX_INPUTS or weight_OI.dtype != torch.float32
-        if is_short and weight_OI.device.type == "cpu" and _has_onednn(weight_OI.dtype):
+        if self._parts_SPO is None and is_short and weight_OI.device.type == "cpu" and _has_onednn(weight_OI.dtype):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
 
     def __call__(self, x_TI: Tensor, residual_TO: Tensor | None = None) -> Tensor:

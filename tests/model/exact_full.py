@@ -3,9 +3,9 @@
 Minutes, and so not among the tests; pytest collects no file of this name by itself. Neighbours, order and budget of the
 packs are drawn anew for each variant.
 
-Maps and embeddings agree within 1e-5, and logits within 1e-5 of the largest. Both networks round, and neither is the
-truth: that is the plain network in double precision, from which a pack's logits may be no farther than 1.5 times as far
-as the plain network's in float32.
+Logits, embeddings and maps agree within 1e-5. For logits, which are the sums of all that was rounded before, the plain
+network runs in double precision: in float32 it is itself up to 9.5e-6 from that, and so two networks that both round
+are up to 1.2e-5 apart, where an image of 32x32 px has a single token in the last map. Both figures are printed.
 """
 
 import copy
@@ -95,6 +95,5 @@ def test_an_image_in_a_pack_gives_what_it_gives_alone(variant):
         end="",
     )
     print(f"embedding {ours[1]:.1e}, {reference[1]:.1e}; largest logit {largest:.1f}")
-    assert apart[0] <= WITHIN * max(1, largest)
     assert max(apart[1:]) <= WITHIN
-    assert ours[0] <= max(WITHIN, 1.5 * reference[0])
+    assert max(ours) <= WITHIN
