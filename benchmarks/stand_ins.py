@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.chunk import Chunk, set_columns
 from pipeline.config import InferConfig
+from pipeline.measured import this_process
 from pipeline.schema import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
 from pipeline.sizes import SizePolicy
 
@@ -63,7 +64,8 @@ class SleepingStep:
         }
         columns["macs"] = pa.array([0] * len(good), pa.int64())
         rows = set_columns(chunk.rows, columns).drop_columns(PAYLOAD_COLUMNS.names)
-        return chunk.with_step("infer_s", time.perf_counter() - seconds, rows)
+        ended = {"compute_ended": time.time(), "compute_process": this_process()}
+        return chunk.after("rows", time.perf_counter(), rows, compute_s=seconds, **ended)
 
 
 def no_decoding(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
@@ -78,4 +80,4 @@ def no_decoding(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Ch
     columns["payload_offset"] = pa.array(np.arange(count, dtype=np.int64) * num_bytes)
     columns["payload_length"] = pa.array([num_bytes] * count, pa.int64())
     payload = pa.py_buffer(np.zeros(num_bytes * count, np.uint8))
-    return replace(chunk.with_step("decode_s", started, set_columns(chunk.rows, columns)), payload=payload)
+    return replace(chunk.after("decode", started, set_columns(chunk.rows, columns)), payload=payload)

@@ -43,6 +43,8 @@ _DEADLINE_HELP = (
 )
 _NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so many seconds; default: %(default)g"
 
+_PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, with its errors turned into ours: the last line and the exit code are the same for all of them."""
@@ -75,6 +77,7 @@ def make_parser(
     run.add_argument("--ray-address", metavar="ADDR", help="cluster to join; default: RAY_ADDRESS, else a local Ray")
     timeout_s = ComputeConfig.no_progress_timeout_s
     run.add_argument("--no-progress-timeout-s", type=float, default=timeout_s, metavar="N", help=_NO_PROGRESS_HELP)
+    run.add_argument("--price-per-hour", type=float, metavar="P", help=_PRICE_HELP)
     run.add_argument("--max-failed-fraction", type=float, default=0.1, metavar="F", help="default: %(default)s")
     run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
     run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
@@ -165,6 +168,7 @@ def compute_config(flags: argparse.Namespace) -> ComputeConfig:
         num_actors=flags.num_actors,
         ray_address=flags.ray_address,
         no_progress_timeout_s=flags.no_progress_timeout_s,
+        price_per_hour=flags.price_per_hour,
     )
 
 

@@ -54,8 +54,11 @@ class PackOutputs:
 class Ticket:
     """A pack that was handed in; its outputs may still be under way."""
 
-    def __init__(self, outputs: PackOutputs, done: torch.cuda.Event | None) -> None:
-        self._outputs, self._done = outputs, done
+    def __init__(
+        self, outputs: PackOutputs, begun: torch.cuda.Event | None = None, done: torch.cuda.Event | None = None
+    ) -> None:
+        """Of a pack that has run, or that runs on a GPU between two events that keep time."""
+        self._outputs, self._begun, self._done = outputs, begun, done
 
     def result(self) -> PackOutputs:
         """The outputs, ready for work that is queued after this on the current stream of their device.
@@ -68,6 +71,12 @@ class Ticket:
             for tensor in self._outputs.owned():
                 tensor.record_stream(stream)
         return self._outputs
+
+    def device_s(self) -> float:
+        """Seconds between the two events, once the outputs were read; waiting for the pack's own bytes is in them."""
+        if self._begun is None or self._done is None:
+            return 0.0
+        return self._begun.elapsed_time(self._done) / 1e3
 
 
 class Engine:
@@ -127,17 +136,18 @@ class Engine:
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         needed = needs(self._config, sizes)
         if self._stream is None:
-            return Ticket(self._run_parts(images, sizes, needed, maps), None)
+            return Ticket(self._run_parts(images, sizes, needed, maps))
         on_device = [image for image in images if image.is_cuda]
         if on_device:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         for image in on_device:  # their owner may let go of them before they are read
             image.record_stream(self._stream)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begun.record(self._stream)
             outputs = self._run_parts(images, sizes, needed, maps)
-            done = torch.cuda.Event()
             done.record(self._stream)
-        return Ticket(outputs, done)
+        return Ticket(outputs, begun, done)
 
     def release(self) -> None:
         """Lets go of all graphs; packs that come later capture them again."""

@@ -29,11 +29,13 @@ class PackedOutput:
         embedding: (N, C), float32: the mean of the last map, which the head reads.
         maps: for each image four maps CHW, of the weights' dtype. They may be views that share memory and are not
             contiguous: a caller that keeps one copies it.
+        device_s: gives the seconds that the pack took a GPU, once its numbers were read; None elsewhere.
     """
 
     logits: Tensor | None
     embedding: Tensor | None
     maps: tuple[tuple[Tensor, ...], ...] | None
+    device_s: Callable[[], float] | None = None
 
 
 def run_packed(
@@ -81,7 +83,7 @@ def submit_packed(
         output = _run_by_size(model, images, mean, std, outputs)
         return lambda: output
     ticket = engine.submit(images, maps="maps" in outputs)
-    return lambda: _chosen(ticket.result(), outputs)
+    return lambda: _chosen(ticket.result(), outputs, ticket.device_s)
 
 
 def _run_by_size(
@@ -107,11 +109,12 @@ def _run_by_size(
     )
 
 
-def _chosen(found: "PackOutputs", outputs: Sequence[Output]) -> PackedOutput:
+def _chosen(found: "PackOutputs", outputs: Sequence[Output], device_s: Callable[[], float]) -> PackedOutput:
     return PackedOutput(
         logits=found.logits if "logits" in outputs else None,
         embedding=found.embedding if "embedding" in outputs else None,
         maps=found.maps if "maps" in outputs else None,
+        device_s=device_s,
     )
 
 

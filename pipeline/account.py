@@ -17,7 +17,8 @@ class Totals:
         pixels: pixels that the network saw (`net_width * net_height`, rows that are ok).
         macs: multiply-accumulates of the network (rows that are ok).
         files: output files.
-        seconds: busy seconds by step, summed over all processes.
+        seconds: busy seconds by step, summed over all processes (`measured.SECONDS`, and those of the collector).
+        counts: requests, packs and the like (`measured.COUNTS`), chunks, and `bytes_out`.
     """
 
     listed: int = 0
@@ -30,6 +31,7 @@ class Totals:
     macs: int = 0
     files: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -43,6 +45,7 @@ class Totals:
             macs=self.macs + other.macs,
             files=self.files + other.files,
             seconds=_add(self.seconds, other.seconds),
+            counts=_add(self.counts, other.counts),
         )
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.store_errors import StoreError
+from pipeline.store_meter import waiting
 
 BLOCK_BYTES = 8 * 2**20
 """What one request fetches."""
@@ -73,7 +74,8 @@ class BlockReader(io.RawIOBase):
 
     def _turn_to(self, index: int) -> None:
         reads_on = index == self._index + 1
-        self._block, self._index = self._take(index), index
+        with waiting():
+            self._block, self._index = self._take(index), index
         if self._fetch_ahead and reads_on and (index + 1) * BLOCK_BYTES < self._size:
             self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
             self._ahead = index + 1, self._pool.submit(self._fetch_ahead, *self._range(index + 1))

@@ -9,18 +9,20 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-STEPS = ("read_s", "decode_s", "infer_s")
+from pipeline.measured import MEASURES, SPANS, Measured, this_process
 
+_MEASURED = pa.list_(pa.float64(), len(MEASURES))
 _SCHEMA = pa.schema(
     [
         pa.field("header", pa.binary()),
         pa.field("attempt", pa.string()),
         pa.field("pass_number", pa.int64()),
-        *(pa.field(step, pa.float64()) for step in STEPS),
+        pa.field("measured", _MEASURED),
         pa.field("rows", pa.large_binary()),
         pa.field("payload", pa.large_binary()),
     ]
@@ -74,7 +76,7 @@ class Chunk:
         header: which records these are.
         attempt: 8 hex digits of the read task's attempt.
         pass_number: which pass of the run this is, from 1.
-        seconds: time spent on the chunk by each of `STEPS`.
+        measured: what the steps have measured so far.
         rows: one row a record: `schema.record_schema` and what the steps add.
         payload: after read the encoded images, after decode the pixels (uint8, HWC, native size, one image after the
             other without padding), after infer nothing. `rows` has the columns `schema.PAYLOAD_COLUMNS` into it.
@@ -83,7 +85,7 @@ class Chunk:
     header: Header
     attempt: str
     pass_number: int
-    seconds: dict[str, float]
+    measured: Measured
     rows: pa.Table
     payload: pa.Buffer
 
@@ -101,7 +103,7 @@ class Chunk:
             pa.array([json.dumps(asdict(self.header)).encode()], pa.binary()),
             pa.array([self.attempt]),
             pa.array([self.pass_number], pa.int64()),
-            *(pa.array([self.seconds[step]], pa.float64()) for step in STEPS),
+            pa.array([[self.measured[name] for name in MEASURES]], _MEASURED),
             _one_large_binary(sink.getvalue()),
             _one_large_binary(self.payload),
         ]
@@ -117,15 +119,30 @@ class Chunk:
             header=_header(batch.column("header")[0].as_py()),
             attempt=batch.column("attempt")[0].as_py(),
             pass_number=batch.column("pass_number")[0].as_py(),
-            seconds={step: batch.column(step)[0].as_py() for step in STEPS},
+            measured=dict(zip(MEASURES, batch.column("measured")[0].as_py(), strict=True)),
             rows=pa.ipc.open_stream(_only_buffer(batch.column("rows"))).read_all(),
             payload=_only_buffer(batch.column("payload")),
         )
 
-    def with_step(self, step: str, started: float, rows: pa.Table, payload: pa.Buffer | None = None) -> "Chunk":
-        """The chunk after a step: new rows and payload, and the seconds since `started` (`time.perf_counter()`)."""
-        seconds = {**self.seconds, step: time.perf_counter() - started}
-        return replace(self, rows=rows, payload=pa.py_buffer(b"") if payload is None else payload, seconds=seconds)
+    def after(
+        self, step: str, started: float, rows: pa.Table, payload: pa.Buffer | None = None, **measured: Any
+    ) -> "Chunk":
+        """The chunk after a step.
+
+        Args:
+            started: `time.perf_counter()` before the step.
+            rows: the new ones.
+            payload: the new one; None: nothing.
+            measured: what the step measured besides its seconds.
+        """
+        found = {**self.measured, **measured, f"{step}_s": time.perf_counter() - started}
+        if step in SPANS:
+            found |= {f"{step}_ended": time.time(), f"{step}_process": this_process()}
+        return replace(self, rows=rows, payload=pa.py_buffer(b"") if payload is None else payload, measured=found)
+
+    def with_measured(self, **measured: float) -> "Chunk":
+        """The chunk with some measures set."""
+        return replace(self, measured={**self.measured, **measured})
 
 
 def _header(text: bytes) -> Header:

@@ -1,25 +1,21 @@
 """The close: plan against output, then index and report; and the headline of a report."""
 
-import importlib.metadata
 import logging
-import platform
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.account import Footer, Totals
-from pipeline.layout import REPORT_FILE, RUNS
+from pipeline.account import Footer
+from pipeline.build_report import build_report
+from pipeline.layout import REPORT_FILE, RUNS, TIMELINE_FILE
 from pipeline.output import write_index
 from pipeline.prepare import Run, add_receipts, describe_changes, missing, refresh
-from pipeline.report import Report, Seconds, Status
+from pipeline.report import Report
 from pipeline.shard_files import by_shard, chain_of
 from pipeline.stopper import Ending
 from pipeline.storage import put
 from pipeline.uris import join_uri, shown
 
 logger = logging.getLogger(__name__)
-
-_REPORTED_PACKAGES = ("ray", "torch", "pyarrow", "pillow", "obstore", "pvtv2-batch")
 
 
 def close(run: Run, last_error: str | None) -> Report:
@@ -31,7 +27,7 @@ def close(run: Run, last_error: str | None) -> Report:
         problems.append(f"the last pass dropped work: {last_error}")
     report = build_report(run, "failed" if problems else "done", problems)
     write_index(output, store, run.published.values())
-    put(join_uri(output, RUNS, run.run_id, REPORT_FILE), report.to_json(), store)
+    _write_report(run, report)
     return report
 
 
@@ -44,9 +40,16 @@ def close_early(run: Run, ending: Ending) -> Report:
     output, store = run.config.output.uri, run.config.output.store
     add_receipts(run)
     report = build_report(run, ending.status, [], ending.reason)
-    put(join_uri(output, RUNS, run.run_id, REPORT_FILE), report.to_json(), store)
+    _write_report(run, report)
     write_index(output, store, run.published.values())
     return report
+
+
+def _write_report(run: Run, report: Report) -> None:
+    """Puts the account into the run's folder; with `report.json`, which comes last, all of it is there."""
+    folder, store = join_uri(run.config.output.uri, RUNS, run.run_id), run.config.output.store
+    put(join_uri(folder, TIMELINE_FILE), run.timeline.to_parquet(), store)
+    put(join_uri(folder, REPORT_FILE), report.to_json(), store)
 
 
 def find_problems(run: Run) -> list[str]:
@@ -88,50 +91,6 @@ def discrepancies(footers: Sequence[Footer], num_records: int | None) -> list[st
         next_row = footer.last_row + 1
     if num_records is not None and next_row != num_records:
         found.append(f"{footers[0].shard} has {num_records} records but {next_row} published rows")
-    return found
-
-
-def build_report(run: Run, status: Status, problems: list[str], reason: str | None = None) -> Report:
-    """What the run came to; its sums are those of the published files' footers."""
-    footers = [file.footer for file in run.published.values() if not file.emptied]
-    own = sum((footer.own or footer.totals for footer in footers if footer.run_id == run.run_id), Totals())
-    put_s = sum(receipt.put_s for receipt in run.receipts)
-    steady = None
-    if run.first_row_at is not None and run.last_row_at is not None:
-        steady = run.last_row_at - run.first_row_at
-    processors = run.processors
-    return Report(
-        run_id=run.run_id,
-        status=status,
-        identity={name: value for name, value in run.identity.items() if name != "labels"},
-        run=own,
-        output=sum((footer.totals for footer in footers), Totals()),
-        ignored=run.plan.ignored,
-        problems=tuple(problems),
-        seconds=Seconds(
-            wall=time.time() - run.started_at,
-            model_load=run.checkpoint.load_s,
-            first_row=None if run.first_row_at is None else run.first_row_at - run.started_at,
-            steady=steady,
-            steps={**own.seconds, "put": put_s} if run.receipts else own.seconds,
-        ),
-        actors={}
-        if processors is None
-        else {"device": processors.device, "min": processors.num_actors[0], "max": processors.num_actors[1]},
-        versions=_versions(),
-        passes=run.passes,
-        replayed_chunks=sum(state.replayed_chunks for state in run.counters),
-        reason=reason,
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _REPORTED_PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
     return found
 
 

@@ -102,6 +102,7 @@ class ComputeConfig:
         ray_address: cluster to join; None starts a local Ray for this run.
         max_passes: how often missing slices are run again, the careful last pass included.
         no_progress_timeout_s: seconds in which nothing arrives and nothing is published, after which the run ends.
+        price_per_hour: of one actor's machine or GPU, in whatever money, for the report.
     """
 
     device: Device = "auto"
@@ -109,8 +110,11 @@ class ComputeConfig:
     ray_address: str | None = None
     max_passes: int = 3
     no_progress_timeout_s: float = 1800.0
+    price_per_hour: float | None = None
 
     def __post_init__(self) -> None:
+        if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
+            raise ConfigError(f"--price-per-hour must be 0 or more, not {self.price_per_hour:g}")
         if not self.no_progress_timeout_s > 0:
             raise ConfigError(f"--no-progress-timeout-s must be positive, not {self.no_progress_timeout_s:g}")
         if self.num_actors is not None and not 1 <= self.num_actors[0] <= self.num_actors[1]:

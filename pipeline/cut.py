@@ -13,11 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.chunk import STEPS, Chunk, Header
+from pipeline.chunk import Chunk, Header
 from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_OUTPUT_BYTES, CHUNK_MAX_RECORDS
+from pipeline.measured import NOTHING, Measured, this_process
 from pipeline.plan import PlannedShard, Rewrite
 from pipeline.schema import PAYLOAD_COLUMNS, record_schema
 from pipeline.shards.record import Record, ShardEnd
+from pipeline.store_meter import store_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +62,14 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
     """
     after_done = {done.last_row + 1: done.slice + 1 for done in shard.done}
     last_done_row = max((done.last_row for done in shard.done), default=-1)
-    started = time.perf_counter()
+    clock = _Clock()
     current = next(items)
     if isinstance(current, ShardEnd):
         # Nothing (more) is in the shard, yet no slice says that it is the last: an empty one does.
         first = last_done_row + 1
         cursor = _Cursor(after_done.get(first, 0), first)
         header = cursor.header(shard, first, 0, last_row=first - 1, end=True, ignored=current.ignored)
-        yield _chunk(header, [], started, shard, config)
+        yield _chunk(header, [], clock, shard, config)
         return
     cursor = _Cursor(0, current.row)
     pending = _Pending()
@@ -89,8 +91,8 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
             kept = [placed for placed in pending.records if not placed.dropped]
             first_row = pending.records[0].row
             header = cursor.header(shard, first_row, len(kept), last_row=last_row, end=end, ignored=ignored)
-            yield _chunk(header, kept, started, shard, config)
-            started = time.perf_counter()
+            yield _chunk(header, kept, clock, shard, config)
+            clock = _Clock()
             pending = _Pending()
         if slice_ends and isinstance(following, Placed):
             cursor = _Cursor(cursor.slice + 1, following.row)
@@ -104,7 +106,7 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
     """
     following = next(items)
     for rewrite in shard.rewrites:
-        started = time.perf_counter()
+        clock = _Clock()
         header = _rewrite_header(shard, rewrite)
         pending = _Pending()
         for row in rewrite.redo:
@@ -112,8 +114,8 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
                 return
             if pending.records and not pending.takes(following):
                 part = replace(header, first_row=pending.records[0].row, num_rows=len(pending.records))
-                yield _chunk(part, pending.records, started, shard, config)
-                started = time.perf_counter()
+                yield _chunk(part, pending.records, clock, shard, config)
+                clock = _Clock()
                 pending = _Pending()
             pending.add(following)
             following = next(items)
@@ -125,7 +127,7 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
             slice_rows=len(rewrite.redo),
             drop=rewrite.drop,
         )
-        yield _chunk(last, pending.records, started, shard, config)
+        yield _chunk(last, pending.records, clock, shard, config)
 
 
 def _next_slice(cursor: "_Cursor", current: Placed, following: Placed | ShardEnd, config: CutConfig) -> bool:
@@ -157,6 +159,23 @@ class _Pending:
             and self._chunk_bytes + following.chunk_bytes <= CHUNK_MAX_BYTES
             and self._output_bytes + following.output_bytes <= CHUNK_MAX_OUTPUT_BYTES
         )
+
+
+class _Clock:
+    """What was spent since it was made; what is fetched ahead counts for the chunk that is being cut then."""
+
+    def __init__(self) -> None:
+        self._started, self._used = time.perf_counter(), store_use()
+
+    def measured(self) -> Measured:
+        """The measures of a chunk that was read since."""
+        return {
+            **NOTHING,
+            **store_use().since(self._used),
+            "read_s": time.perf_counter() - self._started,
+            "read_ended": time.time(),
+            "read_process": this_process(),
+        }
 
 
 class _Cursor:
@@ -209,7 +228,7 @@ def _rewrite_header(shard: PlannedShard, rewrite: Rewrite) -> Header:
     )
 
 
-def _chunk(header: Header, placed: Sequence[Placed], started: float, shard: PlannedShard, config: CutConfig) -> Chunk:
+def _chunk(header: Header, placed: Sequence[Placed], clock: "_Clock", shard: PlannedShard, config: CutConfig) -> Chunk:
     """The chunk as it leaves the read step; rows that could be read are `ok` until a later step says otherwise."""
     records = [entry.record for entry in placed]
     payload = [b"" if record.data is None or record.failure is not None else record.data for record in records]
@@ -236,7 +255,7 @@ def _chunk(header: Header, placed: Sequence[Placed], started: float, shard: Plan
         header=header,
         attempt=config.attempt,
         pass_number=config.pass_number,
-        seconds={**dict.fromkeys(STEPS, 0.0), "read_s": time.perf_counter() - started},
+        measured=clock.measured(),
         rows=pa.Table.from_arrays(arrays, schema=schema),
         payload=pa.py_buffer(b"".join(payload)),
     )

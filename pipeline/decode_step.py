@@ -49,7 +49,7 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
         pixels.append(image.pixels)
     arrays = {name: pa.array(columns[name], BASE_COLUMNS.field(name).type) for name in _CHANGED}
     arrays |= {name: pa.array(columns[name], pa.int64()) for name in _PLACES}
-    return chunk.with_step("decode_s", started, set_columns(rows, arrays), pixels.joined())
+    return chunk.after("decode", started, set_columns(rows, arrays), pixels.joined())
 
 
 class _Pixels:

@@ -7,6 +7,7 @@ and the driver runs again what was not published (see `run.py`).
 import logging
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -227,15 +228,20 @@ class _Infer:
         self._step, self._thread.ahead = step, step.ahead
         self._network, self._device, self._tell = network, config.device, tell
         self._under_way_s = 0.0  # what the chunks may take that were submitted and not waited for
+        self._under_way, self._free_since = 0, time.perf_counter()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return map_chunks(batch, self._answer)
 
     def _answer(self, chunk: Chunk) -> Chunk:
+        # Clocks of two machines may differ by more than that took.
+        hand_over_s = max(0.0, time.time() - chunk.measured["decode_ended"])
         unpacked = self._step.unpack(chunk)
-        return self._step.pack(self._thread.run(partial(self._submit, chunk, unpacked)))
+        computed, wait_s = self._thread.run(partial(self._submit, chunk, unpacked))
+        return self._step.pack(computed).with_measured(hand_over_s=hand_over_s, wait_s=wait_s)
 
-    def _submit(self, chunk: Chunk, unpacked: Any) -> Callable[[], Any]:
+    def _submit(self, chunk: Chunk, unpacked: Any) -> Callable[[], tuple[Any, float]]:
+        wait_s = 0.0 if self._under_way else time.perf_counter() - self._free_since
         seconds = compute_s(self._network, chunk.net_sizes(), self._device)
         self._under_way_s += seconds
         try:
@@ -244,14 +250,17 @@ class _Infer:
         except BaseException:
             self._under_way_s -= seconds
             raise
-        return partial(self._wait, chunk, wait, seconds)
+        self._under_way += 1
+        return partial(self._wait, chunk, wait, seconds, wait_s)
 
-    def _wait(self, chunk: Chunk, wait: Callable[[], Any], seconds: float) -> Any:
+    def _wait(self, chunk: Chunk, wait: Callable[[], Any], seconds: float, wait_s: float) -> tuple[Any, float]:
         try:
             with self._in_network(chunk):
-                return wait()
+                return wait(), wait_s
         finally:
             self._under_way_s -= seconds
+            self._under_way -= 1
+            self._free_since = time.perf_counter()
 
     @contextmanager
     def _in_network(self, chunk: Chunk) -> Iterator[None]:

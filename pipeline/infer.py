@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from model.cost import count_macs
+from model.matmul_peak import peak_gflops
 from model.packed import PackedOutput, submit_packed
 from model.weights import parse_checkpoint
 from pipeline.allocator import Trimmer, tune_allocator
@@ -21,6 +22,7 @@ from pipeline.batch import Budget, num_tokens, plan_packs
 from pipeline.chunk import Chunk, set_columns
 from pipeline.config import InferConfig
 from pipeline.errors import ErrorCode
+from pipeline.measured import this_process
 from pipeline.schema import PAYLOAD_COLUMNS
 from pipeline.task import Classify
 
@@ -36,10 +38,11 @@ _CATCHING = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """A chunk, and its readable images by their rows: HWC uint8, views on its memory."""
+    """A chunk, and its readable images by their rows: HWC uint8, views on its memory; and the seconds this took."""
 
     chunk: Chunk
     by_row: dict[int, torch.Tensor]
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -49,14 +52,14 @@ class _Work:
     Attributes:
         pending: packs that were submitted, as the rows of their images and what gives their output.
         refused: rows of images that do not fit into the device's memory.
-        seconds: spent so far.
+        measured: what was measured so far.
     """
 
     images: _Images
     answers: Answers
     pending: deque[tuple[list[int], Callable[[], PackedOutput]]] = field(default_factory=deque)
     refused: set[int] = field(default_factory=set)
-    seconds: float = 0.0
+    measured: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 class InferStep:
@@ -77,6 +80,7 @@ class InferStep:
         self.budget = BUDGETS[config.device]
         self.ahead = _AHEAD[config.device]
         self._trimmer = Trimmer()
+        self._peak_gflops = peak_gflops(config.device, _DTYPES[config.precision])
 
     def infer(self, chunk: Chunk) -> Chunk:
         """The chunk with answers in place of pixels."""
@@ -84,9 +88,11 @@ class InferStep:
 
     def unpack(self, chunk: Chunk) -> _Images:
         """The chunk's readable images; may be called in any thread."""
+        started = time.perf_counter()
         status = chunk.rows.column("status").to_pylist()
         ok = [index for index, value in enumerate(status) if value == "ok"]
-        return _Images(chunk, dict(zip(ok, _images(chunk, ok), strict=True)))
+        by_row = dict(zip(ok, _images(chunk, ok), strict=True))
+        return _Images(chunk, by_row, time.perf_counter() - started)
 
     def submit(self, unpacked: _Images) -> Callable[[], _Work]:
         """Runs them; on a GPU this returns while they run."""
@@ -96,14 +102,23 @@ class InferStep:
         sizes = [(image.shape[0], image.shape[1]) for image in unpacked.by_row.values()]
         for pack in plan_packs(sizes, self.budget, linear=self._network.linear, even=self._config.device == "cpu"):
             self._submit([rows[i] for i in pack], work)
-        work.seconds += time.perf_counter() - started
+        if not self.ahead:
+            work.measured["compute_s"] += time.perf_counter() - started
         return lambda: self._wait(work)
 
     def pack(self, computed: _Work) -> Chunk:
         """The chunk with its answers as rows; may be called in any thread."""
-        started = time.perf_counter() - computed.seconds
+        started = time.perf_counter()
         chunk = computed.images.chunk
-        return chunk.with_step("infer_s", started, self._rows(chunk.rows, computed.answers, computed.refused))
+        rows = self._rows(chunk.rows, computed.answers, computed.refused)
+        return chunk.after(
+            "rows",
+            started,
+            rows,
+            unpack_s=computed.images.seconds,
+            peak_gflops=self._peak_gflops,
+            **computed.measured,
+        )
 
     def _new_answers(self, num_rows: int) -> Answers:
         task = self._config.task
@@ -116,6 +131,7 @@ class InferStep:
         images = [work.images.by_row[row] for row in rows]
         try:
             output = submit_packed(self._model, images, mean=self._mean, std=self._std, outputs=work.answers.outputs)
+            self._count(images, work.measured)
             if self.ahead:
                 work.pending.append((rows, output))
             else:
@@ -133,7 +149,9 @@ class InferStep:
         while work.pending:
             rows, output = work.pending.popleft()
             try:
-                work.answers.take(rows, output())
+                found = output()
+                work.answers.take(rows, found)
+                work.measured["compute_s"] += found.device_s() if found.device_s else 0.0
                 continue
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
@@ -141,8 +159,16 @@ class InferStep:
             del output
             self._halve(rows, work)
         self._trimmer.trim_if_due()
-        work.seconds += time.perf_counter() - started
+        if self.ahead:
+            work.measured["download_s"] += time.perf_counter() - started
+        work.measured["compute_ended"], work.measured["compute_process"] = time.time(), this_process()
         return work
+
+    def _count(self, images: Sequence[torch.Tensor], measured: dict[str, float]) -> None:
+        tokens = sum(num_tokens(*image.shape[:2]) for image in images)
+        measured["packs"] += 1
+        measured["tokens"] += tokens
+        measured["pack_room"] += max(tokens, self.budget.tokens)
 
     def _halve(self, rows: list[int], work: _Work) -> None:
         """Submits the halves of a pack that ran out of memory; the packs of later chunks are planned as small."""

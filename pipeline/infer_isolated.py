@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from model.config import PVTv2Config
-from pipeline.chunk import STEPS, Chunk, Header, set_columns
+from pipeline.chunk import Chunk, Header, set_columns
 from pipeline.config import InferConfig
 from pipeline.errors import ErrorCode
 from pipeline.isolation import Crash, IsolatedService
+from pipeline.measured import NOTHING
 from pipeline.patience import INFER_IMAGE_S, compute_s
 from pipeline.schema import PAYLOAD_COLUMNS, record_schema
 
@@ -42,7 +43,7 @@ class IsolatedInferStep:
         """
         started = time.perf_counter()
         answered = [self._answer(part) for part in _parts(chunk)]
-        return chunk.with_step("infer_s", started, pa.concat_tables(answered))
+        return chunk.after("compute", started, pa.concat_tables(answered))
 
     def close(self) -> None:
         """Ends the child."""
@@ -98,7 +99,7 @@ def _blank_chunk() -> Chunk:
         header=header,
         attempt="",
         pass_number=0,
-        seconds=dict.fromkeys(STEPS, 0.0),
+        measured=NOTHING,
         rows=pa.Table.from_pylist([row], schema=pa.schema([*record_schema(()), *PAYLOAD_COLUMNS])),
         payload=pa.py_buffer(bytes(num_bytes)),
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pipeline.spool import Sorter, Spool
 from pipeline.store_errors import ChangedError, ExistsError, NotFoundError, StoreError, from_os_error
+from pipeline.store_meter import count_fetch, waiting
 
 _TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 # A writer that is still alive after this long has lost its lease long ago.
@@ -117,6 +118,7 @@ def read_at_once(path: str, etag: str) -> bytes | None:
     """
     if _DO_NOT_WAIT is None:
         return None
+    started = time.perf_counter()
     with _store_errors(path):
         descriptor, status = _open_regular(path)
         try:
@@ -125,6 +127,7 @@ def read_at_once(path: str, etag: str) -> bytes | None:
             with suppress(OSError):  # not in memory, or a file system that does not say
                 if os.preadv(descriptor, [data], 0, _DO_NOT_WAIT) == status.st_size:
                     _check_version(os.fstat(descriptor), path, etag)
+                    count_fetch(started, started, len(data))
                     return bytes(data)
             return None
         finally:
@@ -173,16 +176,20 @@ class CheckedFile(io.FileIO):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """How many bytes were read into the buffer; 0 at the end."""
-        with _store_errors(self._path):
+        started = time.perf_counter()
+        with waiting(), _store_errors(self._path):
             count = super().readinto(buffer)
         self._check()
+        count_fetch(started, started, count or 0)
         return count or 0
 
     def readall(self) -> bytes:
         """The bytes from here to the end."""
+        started = time.perf_counter()
         with _store_errors(self._path):
             data = super().readall()
         self._check()
+        count_fetch(started, started, len(data or b""))
         return data or b""
 
     # FileIO's own would go round the check.

@@ -5,6 +5,7 @@ after that: from then on nobody else changes it.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from pipeline.layout import PLAN_FILE, RUNS, new_run_id
 from pipeline.lease import Lease
 from pipeline.listing import Found, Survey
 from pipeline.output import PublishedFile, published_files, read_output_rows
+from pipeline.picture import Picture
 from pipeline.plan import PlannedShard, to_table
 from pipeline.plan_file import OwnGroups, PlanFile, read_plan
 from pipeline.planner import Planner, PlanOptions, PlanSummary
@@ -35,6 +37,7 @@ from pipeline.schema import output_schema
 from pipeline.shard_files import by_shard, chain_of
 from pipeline.storage import ObjectInfo, StoreConfig, list_objects, open_reader
 from pipeline.store_errors import NotFoundError, StoreError
+from pipeline.timeline import Timeline
 from pipeline.uris import join_uri, name_of, shown
 
 logger = logging.getLogger(__name__)
@@ -96,6 +99,20 @@ class Run:
     passes: int = 0
     first_row_at: float | None = None
     last_row_at: float | None = None
+    listing_s: float = 0.0
+    picture: Picture = field(default_factory=Picture)
+    timeline: Timeline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timeline = Timeline(self.started_at)
+
+    def take(self, receipts: Iterable[Receipt]) -> None:
+        """Takes the receipts of slices that this run published; what they tell beyond the footers is added up."""
+        for receipt in receipts:
+            self.picture += receipt.picture
+            for span, images, pixels, macs in receipt.work:
+                self.timeline.add(span, images, pixels, macs)
+            self.receipts.append(replace(receipt, picture=Picture(), work=()))
 
 
 def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:
@@ -124,6 +141,7 @@ def prepare_with(
     config: JobConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
 ) -> Run:
     """The same for a checkpoint that was read already."""
+    listing_began = time.monotonic()
     survey = Survey(config.input, config.output.uri)
     listed = _checked(survey, config)
     output, store = config.output.uri, config.output.store
@@ -153,6 +171,7 @@ def prepare_with(
         plan=plan,
         published={file.file: file for file in published},
         lease=lease,
+        listing_s=time.monotonic() - listing_began,
     )
 
 

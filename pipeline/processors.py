@@ -21,6 +21,7 @@ class Processors:
         actor_cpus, actor_gpus: for each of them.
         read_cpus, decode_cpus: for each task.
         num_collectors: they ask for nothing.
+        num_cpus: that were divided.
     """
 
     device: str
@@ -30,6 +31,7 @@ class Processors:
     read_cpus: float
     decode_cpus: float
     num_collectors: int
+    num_cpus: float
 
     def describe(self) -> str:
         """One line for the log."""
@@ -81,4 +83,5 @@ def divide_processors(num_cpus: float, num_gpus: float, device: str, num_actors:
         read_cpus=round(read, 4),
         decode_cpus=round(decode, 4),
         num_collectors=max(1, min(8, round(num_cpus / 8) + 1)),
+        num_cpus=num_cpus,
     )

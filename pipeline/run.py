@@ -5,7 +5,8 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from pipeline.close import build_report, close, close_early
+from pipeline.build_report import build_report
+from pipeline.close import close, close_early
 from pipeline.cluster import NO_ROOM, joined_cluster, put_object
 from pipeline.config import InferConfig
 from pipeline.emptying import empty_files, empty_late_files

@@ -10,6 +10,7 @@ disk is asked once. docs/store-faults.md lists the faults and what becomes of ea
 
 import io
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from pipeline.store_clients import Account, open_client
 from pipeline.store_config import StoreConfig
 from pipeline.store_errors import ChangedError, DeniedError, ExistsError, NotFoundError, StoreError, TransientError
 from pipeline.store_listing import LISTING_THREADS, list_keys
+from pipeline.store_meter import count_fetch
 from pipeline.store_pages import open_pages
 from pipeline.store_requests import retrying, translated
 from pipeline.uris import is_local, split_uri
@@ -105,12 +107,15 @@ def read(uri: str, config: StoreConfig, etag: str | None = None) -> bytes:
     client, key = _open(uri, config)
 
     def request() -> bytes | ObjectInfo:
+        started = time.perf_counter()
         with _gone_or_changed(uri, config), translated(uri):
             answer = obstore.get(client, key, options={"if_match": etag} if etag else None)
-            size = answer.meta["size"]
+            answered, size = time.perf_counter(), answer.meta["size"]
             if size > BLOCK_BYTES:
                 return ObjectInfo(uri, size, answer.meta["e_tag"] or "")
-            return bytes(_whole(uri, answer.bytes(), size))
+            data = bytes(_whole(uri, answer.bytes(), size))
+        count_fetch(started, answered, size)
+        return data
 
     found = retrying(uri, config.deadline_s, request)
     if isinstance(found, bytes):
@@ -280,12 +285,16 @@ def _fetch(
 ) -> memoryview:
     """A range, by one attempt."""
     client, key = opened
+    started = time.perf_counter()
     with _gone_or_changed(uri, config), translated(uri):
         options: Any = {"range": (start, start + length)} | ({"if_match": etag} if etag else {})
         answer = obstore.get(client, key, options=options)
+        answered = time.perf_counter()
         if start + length > answer.meta["size"]:
             raise StoreError(f"{uri}: ends before byte {start + length}")
-        return _whole(uri, answer.bytes(), length)
+        data = _whole(uri, answer.bytes(), length)
+    count_fetch(started, answered, length)
+    return data
 
 
 def _list_remote(uri: str, config: StoreConfig, skip: Callable[[str], None]) -> Iterator[ObjectInfo]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from obstore.exceptions import BaseError
 
 from pipeline.store_errors import TransientError, from_client_error
+from pipeline.store_meter import count_failure
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def retrying(uri: str, deadline_s: float, request: Callable[[], T]) -> T:
             with translated(uri):
                 return request()
         except TransientError as error:
+            count_failure(retried=time.monotonic() - started < deadline_s)
             spent_s = time.monotonic() - started
             if spent_s >= deadline_s:
                 said = f"{error} (gave up after {attempt} attempts in {spent_s:.0f} s)"

@@ -115,7 +115,7 @@ class Watch:
         run = self._run
         states = self._collectors.poll(timeout_s)
         run.counters = [replace(state, receipts=()) for state in states]
-        run.receipts += [receipt for state in states for receipt in state.receipts]
+        run.take(receipt for state in states for receipt in state.receipts)
         first = [state.first_row_at for state in states if state.first_row_at is not None]
         last = [state.last_row_at for state in states if state.last_row_at is not None]
         run.first_row_at = min([*first, run.first_row_at or float("inf")]) if first else run.first_row_at

@@ -3,7 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from pipeline.chunk import STEPS, Chunk, Header
+from pipeline.chunk import Chunk, Header
+from pipeline.measured import NOTHING
 from pipeline.schema import PAYLOAD_COLUMNS, record_schema
 
 
@@ -34,7 +35,7 @@ def decoded_chunk(*images: np.ndarray | str) -> Chunk:
     )  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=pa.schema([*record_schema(("caption",)), *PAYLOAD_COLUMNS]))
     chunk = Chunk(
-        header=header, attempt="aaaaaaaa", pass_number=1, seconds={**dict.fromkeys(STEPS, 0.0), "decode_s": 0.5},
+        header=header, attempt="aaaaaaaa", pass_number=1, measured={**NOTHING, "decode_s": 0.5},
         rows=table, payload=pa.py_buffer(b"".join(payload)),
     )  # fmt: skip
     return Chunk.from_table(chunk.to_table())  # as Ray hands it over: views on memory that is not to be written to

@@ -61,4 +61,4 @@ class WaitingStep:
         columns = {field.name: pa.array([answers[field.name]] * num_rows, field.type) for field in CLASSIFY_COLUMNS}
         columns["macs"] = pa.array([0] * num_rows, pa.int64())
         rows = set_columns(computed.rows, columns).drop_columns(PAYLOAD_COLUMNS.names)
-        return computed.with_step("infer_s", 0.0, rows)
+        return computed.after("rows", 0.0, rows)

@@ -5,7 +5,7 @@ shape that it meets, and mixed sizes are many shapes. What else there is goes to
 beforehand: torch's own linear of float32 goes to MKL, which leaves a fifth of some processors' speed unused. oneDNN is
 reached by the operations that torch's compiler puts in place of linears; a torch without them uses its own. oneDNN adds
 up a layer's products one after the other, so that its long sums round twice as badly as MKL's: those stay with torch.
-Sums of windows, of keys and values and of late patches are taken in parts: these are few rows, on the way to every logit.
+Sums of windows, of keys and values and of late patches are taken in parts: few rows, on the way to every logit.
 In half precision sums are taken in float32, whose rounding is not what is seen.
 """
 

@@ -12,6 +12,7 @@ from pipeline.plan import Member
 from pipeline.shards.record import MAX_ENCODED_BYTES, Record
 from pipeline.storage import StoreConfig, read, read_at_once
 from pipeline.store_errors import ChangedError, NotFoundError, StoreError
+from pipeline.store_meter import waiting
 
 _FETCH_THREADS = 16
 # What may be fetched ahead of the record that is yielded next.
@@ -30,25 +31,28 @@ def read_files(members: Sequence[Member], store: StoreConfig, *, give_up_failed:
         StoreError: a member could not be read for another reason than that it is gone or changed.
     """
     with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
-        waiting: deque[tuple[Member, Record | Future[Record]]] = deque()
+        coming: deque[tuple[Member, Record | Future[Record]]] = deque()
         ahead_bytes = 0
         try:
             for member in members:
-                while waiting and (len(waiting) >= _WINDOW_FILES or ahead_bytes + member.size > _WINDOW_BYTES):
-                    oldest, fetched = waiting.popleft()
+                while coming and (len(coming) >= _WINDOW_FILES or ahead_bytes + member.size > _WINDOW_BYTES):
+                    oldest, fetched = coming.popleft()
                     ahead_bytes -= oldest.size
                     yield _record(fetched)
                 at_once = _fetch_at_once(member)
-                waiting.append((member, at_once or pool.submit(_fetch, member, store, give_up_failed)))
+                coming.append((member, at_once or pool.submit(_fetch, member, store, give_up_failed)))
                 ahead_bytes += member.size
-            while waiting:
-                yield _record(waiting.popleft()[1])
+            while coming:
+                yield _record(coming.popleft()[1])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _record(fetched: Record | Future[Record]) -> Record:
-    return fetched if isinstance(fetched, Record) else fetched.result()
+    if isinstance(fetched, Record):
+        return fetched
+    with waiting():
+        return fetched.result()
 
 
 def _fetch_at_once(member: Member) -> Record | None:

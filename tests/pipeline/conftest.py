@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from model.config import VARIANTS
-from pipeline.chunk import STEPS, Chunk, Header
+from pipeline.chunk import Chunk, Header
 from pipeline.config import InputConfig
+from pipeline.measured import MEASURES
 from pipeline.read import ReadConfig
 from pipeline.schema import CLASSIFY_COLUMNS, record_schema
 from pipeline.sizes import SizePolicy
@@ -104,7 +105,7 @@ def answered_chunk() -> Callable[..., Chunk]:
             }
         )  # fmt: skip
         return Chunk(
-            header=header, attempt=attempt, pass_number=pass_number, seconds=dict.fromkeys(STEPS, 0.5),
+            header=header, attempt=attempt, pass_number=pass_number, measured=dict.fromkeys(MEASURES, 0.5),
             rows=pa.Table.from_pylist(rows, schema=schema), payload=pa.py_buffer(b""),
         )  # fmt: skip
 

@@ -101,7 +101,7 @@ class SimulatedRun:
                     collector.add(_answered(chunk).to_table())
             state = collector.state()
             assert state.fatal is None, state.fatal
-            self.run.receipts += state.receipts
+            self.run.take(state.receipts)
             refresh(self.run)
 
     def finish(self) -> Report:

@@ -15,11 +15,11 @@ def footer(number, first, last, listed=None, ok=None, failed=0, end=False):
 
 
 def test_totals_add_up():
-    a = Totals(listed=3, ok=2, failed=1, failed_by_code={"x": 1}, bytes=5, seconds={"read": 1.5}, files=1)
+    a = Totals(listed=3, ok=2, failed=1, failed_by_code={"x": 1}, seconds={"read": 1.5}, counts={"packs": 3}, files=1)
     b = Totals(listed=2, ok=0, failed=2, failed_by_code={"x": 1, "y": 1}, macs=7, seconds={"infer": 2.0}, files=1)
     assert a + b == Totals(
-        listed=5, ok=2, failed=3, failed_by_code={"x": 2, "y": 1}, bytes=5, macs=7, files=2,
-        seconds={"read": 1.5, "infer": 2.0},
+        listed=5, ok=2, failed=3, failed_by_code={"x": 2, "y": 1}, macs=7, files=2,
+        seconds={"read": 1.5, "infer": 2.0}, counts={"packs": 3},
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.chunk import Chunk, set_columns
+from pipeline.measured import MEASURES, NOTHING
 
 
 def test_a_chunk_survives_its_ray_row(answered_chunk):
@@ -9,7 +10,7 @@ def test_a_chunk_survives_its_ray_row(answered_chunk):
     table = chunk.to_table()
     assert table.num_rows == 1
     back = Chunk.from_table(table)
-    assert (back.header, back.attempt, back.seconds) == (chunk.header, chunk.attempt, chunk.seconds)
+    assert (back.header, back.attempt, back.measured) == (chunk.header, chunk.attempt, chunk.measured)
     assert back.rows.equals(chunk.rows)
 
 
@@ -22,8 +23,8 @@ def test_the_size_of_a_ray_row_does_not_depend_on_what_was_measured(answered_chu
     """Ray bundles by size and skips by index after a retry: a size that varies would lose and double chunks."""
     from dataclasses import replace
 
-    quick = replace(answered_chunk(0, 2), seconds={"read_s": 0.0, "decode_s": 1e-9, "infer_s": 3.0}, attempt="00000000")
-    slow = replace(answered_chunk(0, 2), seconds={"read_s": 1234.5678901, "decode_s": 1.0, "infer_s": 2 / 3})
+    quick = replace(answered_chunk(0, 2), measured={**NOTHING, "decode_s": 1e-9, "rows_s": 3.0}, attempt="00000000")
+    slow = replace(answered_chunk(0, 2), measured=dict.fromkeys(MEASURES, 1234.5678901))
     assert quick.to_table().nbytes == slow.to_table().nbytes
 
 

@@ -61,7 +61,7 @@ def test_a_file_has_the_promised_columns_and_a_footer_that_counts_its_rows(tmp_p
     assert (totals.listed, totals.ok, totals.failed) == (5, 3, 2)
     assert totals.failed_by_code == {"decode.corrupt": 2}
     assert (totals.bytes, totals.pixels, totals.macs) == (500, 3 * 1200, 3000)
-    assert totals.seconds["infer"] == 0.5
+    assert (totals.seconds["compute"], totals.counts["chunks"]) == (0.5, 1)
     assert (file.footer.first_row, file.footer.last_row, file.footer.run_id) == (0, 4, "r")
 
 

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline import decode_step
-from pipeline.chunk import STEPS, Chunk, Header
+from pipeline.chunk import Chunk, Header
 from pipeline.decode import DecodedImage, FailedImage, decode_image
 from pipeline.decode_step import decode_chunk
 from pipeline.errors import ErrorCode, Failure
+from pipeline.measured import NOTHING
 from pipeline.schema import BASE_COLUMNS, PAYLOAD_COLUMNS, record_schema
 from pipeline.sizes import SizePolicy
 
@@ -42,7 +43,7 @@ def read_chunk():
         )  # fmt: skip
         schema = pa.schema([*record_schema(("caption",)), *PAYLOAD_COLUMNS])
         return Chunk(
-            header=header, attempt="aaaaaaaa", pass_number=2, seconds={**dict.fromkeys(STEPS, 0.0), "read_s": 0.5},
+            header=header, attempt="aaaaaaaa", pass_number=2, measured={**NOTHING, "read_s": 0.5},
             rows=pa.Table.from_pylist(rows, schema=schema), payload=pa.py_buffer(payload),
         )  # fmt: skip
 
@@ -75,9 +76,9 @@ def test_a_decoded_chunk_says_what_it_said_before_and_what_was_found(read_chunk,
     before = read_chunk(encode(40, 36))
     after = decode_chunk(before, POLICY)
     assert (after.header, after.attempt, after.pass_number) == (before.header, before.attempt, before.pass_number)
-    assert after.seconds["read_s"] == 0.5
-    assert after.seconds["decode_s"] > 0
-    assert after.seconds["infer_s"] == 0
+    assert after.measured["read_s"] == 0.5
+    assert after.measured["decode_s"] > 0
+    assert after.measured["compute_s"] == 0
     assert after.rows.schema == before.rows.schema
     assert after.rows.to_pylist() == [
         before.rows.to_pylist()[0]

@@ -1,6 +1,7 @@
 """A tiny real network turns chunks of pixels into rows; only the device's memory is made up where it must run out."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline import infer
 from pipeline.batch import Budget, num_tokens
 from pipeline.config import InferConfig
 from pipeline.infer import InferStep
+from pipeline.measured import this_process
 from pipeline.schema import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
 from pipeline.task import Classify, ExtractFeatures
 from tests.chunks import decoded_chunk, pixels
@@ -99,8 +101,13 @@ def test_an_answered_chunk_has_the_jobs_columns_behind_its_own_and_no_pixels(cla
     assert after.rows.select(kept).equals(before.rows.select(kept))
     assert after.payload.size == 0
     assert after.header == before.header
-    assert (after.attempt, after.seconds["decode_s"]) == ("aaaaaaaa", 0.5)
-    assert after.seconds["infer_s"] > 0
+    assert (after.attempt, after.measured["decode_s"]) == ("aaaaaaaa", 0.5)
+    found = after.measured
+    assert min(found[name] for name in ("unpack_s", "compute_s", "rows_s", "packs", "peak_gflops")) > 0
+    assert found["download_s"] == 0
+    assert found["pack_room"] >= found["tokens"] > 0
+    assert found["compute_process"] == this_process()
+    assert abs(found["compute_ended"] - time.time()) < 60
 
 
 def test_failed_rows_stay_as_they_are_and_have_no_label(classifier, checkpoint):

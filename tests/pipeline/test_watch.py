@@ -61,6 +61,7 @@ def watch(actor, monkeypatch):
             config=SimpleNamespace(compute=compute), counters=[], receipts=[], first_row_at=None, last_row_at=None,
             plan=SimpleNamespace(uncounted=0, num_todo=8),
         )  # fmt: skip
+        run.take = run.receipts.extend
         endings, seen = [], []
         stopper = SimpleNamespace(stop=endings.append)
         collectors = Collectors(actor)
