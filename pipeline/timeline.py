@@ -19,7 +19,7 @@ _WORK = ("busy_s", "images", "pixels", "macs")
 
 SCHEMA = pa.schema(
     [
-        pa.field("at", pa.timestamp("ms", tz="UTC")),
+        pa.field("begins_at", pa.timestamp("ms", tz="UTC")),
         pa.field("width_s", pa.float64()),
         pa.field("step", pa.string()),
         pa.field("process", pa.string()),
@@ -92,7 +92,13 @@ class Timeline:
             for (step, process), table in sorted(self._work.items()):
                 if table[index].any():
                     work = dict(zip(_WORK, table[index].tolist(), strict=True))
-                    yield {"at": at, "width_s": self.width_s, "step": step, "process": process_name(process), **work}
+                    yield {
+                        "begins_at": at,
+                        "width_s": self.width_s,
+                        "step": step,
+                        "process": process_name(process),
+                        **work,
+                    }
 
     def processes(self) -> dict[tuple[str, str], tuple[float, float]]:
         """Busy seconds and images by step and process."""

@@ -3,8 +3,9 @@
 The model: a run is a line of steps, each with room for some pieces of work at a time. In the steady part of a run the
 step that bounds it has its room full, and all others wait for it: those behind it for its output, those before it for
 room to leave their own. So the step whose room is fullest is the one; waiting for the store is told from the work of
-reading by what the read tasks say of themselves. Actors come first: where they are busy nearly all of the time, nothing
-else can be what bounds the run.
+reading by what the read tasks say of themselves. Actors come before readers and decoders: where they are busy nearly
+all of the time, nothing before them can be what bounds the run. The sink is different: rows are small, and many of them
+may lie before it while the actors go on; it bounds a run that goes on writing when the network has long done its work.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,14 @@ from dataclasses import dataclass
 
 # Actors that are at work for less than this part of the time wait for somebody else.
 _BUSY = 0.85
+# A run that writes for more than this part of its time after the network has ended waits for the sink.
+_LONG_TAIL = 0.25
+
+_FASTER_SINK = (
+    "an output's store that takes writes faster, or is nearer to the workers",
+    "larger files (--rows-per-file), where they are many and small",
+    "of features: fewer --stages, or --feature-dtype float16",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +33,9 @@ class Line:
         busy_s: by step (`read`, `decode`, `compute`, `write`) the seconds of all processes.
         room: by step, how many pieces of work can be done at a time.
         store_share: the part of reading that is waiting for the store.
+        tail_share: which part of the time between the network's first work and the last write lies after its last.
         device: where the network runs.
+        precision: of the network.
     """
 
     seconds: float
@@ -32,7 +43,9 @@ class Line:
     busy_s: Mapping[str, float]
     room: Mapping[str, float]
     store_share: float
+    tail_share: float
     device: str
+    precision: str
 
     def fullness(self, step: str) -> float:
         """The part of a step's room that was in use, 0 to 1."""
@@ -64,6 +77,9 @@ def find_verdict(line: Line) -> Verdict | None:
     fullness = {step: round(line.fullness(step), 3) for step in ("read", "decode", "compute", "write")}
     busy = fullness["compute"]
     waited = 1 - busy
+    if line.tail_share > _LONG_TAIL:
+        after = f"for {line.tail_share:.0%} of the time rows were written after the network had done its work"
+        return Verdict(bound_by="sink", fullness=fullness, sentence=f"sink-bound: {after}", advice=_FASTER_SINK)
     if busy >= _BUSY:
         return Verdict(
             bound_by="network",
@@ -89,10 +105,7 @@ def find_verdict(line: Line) -> Verdict | None:
             bound_by="sink",
             fullness=fullness,
             sentence=f"sink-bound: {ahead}, while writing was busy {fullness['write']:.0%} of the time",
-            advice=(
-                "a store that takes writes faster, or nearer to the workers",
-                "smaller rows: fewer --stages, a smaller --feature-dtype",
-            ),
+            advice=_FASTER_SINK,
         )
     if line.store_share >= 0.5:
         return Verdict(
@@ -125,8 +138,5 @@ def _more(line: Line, step: str) -> float:
 def _more_network(line: Line) -> tuple[str, ...]:
     if line.device == "cuda":
         return ("more GPUs (one actor each)", "a smaller variant, or a smaller --max-image-pixels")
-    return (
-        "GPUs, or more processors (one actor each)",
-        "--precision bf16, if the processor multiplies it and the run was fp32",
-        "a smaller variant, or a smaller --max-image-pixels",
-    )
+    half = ("--precision bf16, if the processors multiply it",) if line.precision == "fp32" else ()
+    return ("GPUs, or more processors (one actor each)", *half, "a smaller variant, or a smaller --max-image-pixels")

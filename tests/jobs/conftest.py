@@ -27,6 +27,7 @@ from pipeline import cluster
 from pipeline.cluster import Cluster
 from pipeline.config import ComputeConfig
 from pipeline.stopper import SIGNALS
+from pipeline.store_clients import forget_clients
 from tests.ray_settings import RAY_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,23 @@ def run_here(on_warm_ray: None, capfd: pytest.CaptureFixture) -> Callable[..., R
         return Result(code, json.loads(out.splitlines()[-1]), out, err)
 
     return run
+
+
+@pytest.fixture
+def profile(warm_ray: Cluster, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a profile for the S3 server, in the home that Ray's workers were started with."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    folder = Path(os.environ["HOME"], ".aws")
+    folder.mkdir(exist_ok=True)
+    (folder / "config").write_text(
+        f"[profile tests]\nregion = us-east-1\naws_access_key_id = {s3.access_key}\n"
+        f"aws_secret_access_key = {s3.secret_key}\n"
+    )
+    forget_clients()
+    yield "tests"
+    (folder / "config").unlink()
+    forget_clients()
 
 
 def photo(seed: int, width: int | None = None, height: int | None = None, image_format: str = "PNG") -> bytes:

@@ -1,14 +1,11 @@
 """The job on a store that takes back a permission while it runs, and on one that loses answers."""
 
 import io
-import os
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.storage import StoreConfig, list_objects, read
-from pipeline.store_clients import forget_clients
 from tests.fault_proxy import Cut, FaultProxy, Lose, Refuse
 
 pytestmark = [
@@ -17,23 +14,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture
-def profile(warm_ray, s3, monkeypatch):
-    """The name of a profile for the S3 server, in the home that Ray's workers were started with."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    folder = Path(os.environ["HOME"], ".aws")
-    folder.mkdir(exist_ok=True)
-    (folder / "config").write_text(
-        f"[profile tests]\nregion = us-east-1\naws_access_key_id = {s3.access_key}\n"
-        f"aws_secret_access_key = {s3.secret_key}\n"
-    )
-    forget_clients()
-    yield "tests"
-    (folder / "config").unlink()
-    forget_clients()
 
 
 def test_an_output_that_may_not_be_written_any_more_exits_5_and_the_same_command_continues(

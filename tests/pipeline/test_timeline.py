@@ -18,7 +18,7 @@ def test_work_is_spread_over_the_time_that_it_took():
     timeline = Timeline(started_at=1000.0)
     timeline.add(Span("compute", 1.0, ended=1000.0 + 4 * FIRST_WIDTH_S, seconds=2 * FIRST_WIDTH_S), 8, 80, 800)
     rows = list(timeline.rows())
-    assert [(row["at"].timestamp(), row["images"], row["busy_s"]) for row in rows] == [
+    assert [(row["begins_at"].timestamp(), row["images"], row["busy_s"]) for row in rows] == [
         (1000.0 + 2 * FIRST_WIDTH_S, 4.0, FIRST_WIDTH_S),
         (1000.0 + 3 * FIRST_WIDTH_S, 4.0, FIRST_WIDTH_S),
     ]
@@ -37,7 +37,7 @@ def test_what_ends_before_the_start_by_another_machines_clock_counts_for_the_fir
     timeline = Timeline(started_at=1000.0)
     timeline.add(Span("read", 1.0, ended=990.0, seconds=3.0), 5, 50, 500)
     (row,) = timeline.rows()
-    assert (row["at"].timestamp(), row["busy_s"], row["images"]) == (1000.0, 3.0, 5.0)
+    assert (row["begins_at"].timestamp(), row["busy_s"], row["images"]) == (1000.0, 3.0, 5.0)
 
 
 def test_the_steady_part_leaves_out_a_slow_start_and_what_is_late():

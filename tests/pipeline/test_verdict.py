@@ -7,14 +7,15 @@ import pytest
 from pipeline.verdict import Line, find_verdict
 
 
-def line(seconds=100.0, *, num_actors=2, compute=0.5, decode=0.2, read=0.2, write=0.01, store_share=0.1, device="cuda"):
+def line(seconds=100.0, *, num_actors=2, compute=0.5, decode=0.2, read=0.2, write=0.01, store_share=0.1, **others):
     """A run of so many seconds; shares are of each step's room."""
     room = {"compute": num_actors, "decode": 3.0, "read": 4.0, "write": 1.0}
     shares = {"compute": compute, "decode": decode, "read": read, "write": write}
     busy_s = {step: share * room[step] * seconds for step, share in shares.items()}
     return Line(
-        seconds=seconds, num_actors=num_actors, busy_s=busy_s, room=room, store_share=store_share, device=device
-    )
+        seconds=seconds, num_actors=num_actors, busy_s=busy_s, room=room, store_share=store_share,
+        **{"tail_share": 0.0, "device": "cuda", "precision": "bf16", **others},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ def line(seconds=100.0, *, num_actors=2, compute=0.5, decode=0.2, read=0.2, writ
         ({"compute": 0.3, "read": 0.95, "store_share": 0.9}, "store"),
         ({"compute": 0.3, "read": 0.95, "store_share": 0.1}, "read"),
         ({"compute": 0.3, "write": 0.9}, "sink"),
+        ({"compute": 0.95, "tail_share": 0.5}, "sink"),
     ],
 )
 def test_the_fullest_step_is_named(shares, bound_by):
@@ -61,7 +63,9 @@ def test_in_a_line_that_is_simulated_the_slowest_step_is_named(seed):
             busy_s={step: count * each for step, each in seconds_each.items()},
             room=room,
             store_share=0.9,
+            tail_share=0.0,
             device="cuda",
+            precision="bf16",
         )
     )
     assert found.bound_by == {"read": "store", "decode": "decode", "compute": "network", "write": "sink"}[slowest]

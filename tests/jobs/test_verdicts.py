@@ -1,0 +1,74 @@
+"""Real runs in which one step after the other is slow: the verdict names it."""
+
+import io
+import tarfile
+import time
+
+import pytest
+
+from benchmarks.stand_ins import SleepingNetwork
+from jobs.cli import output_lease
+from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.prepare import prepare
+from pipeline.run import execute
+from pipeline.steps import Steps
+from pipeline.storage import StoreConfig, put
+from pipeline.task import Classify
+from tests.fault_proxy import FaultProxy, Late
+from tests.slow_steps import SlowDecoding
+
+NUM_TARS, IMAGES_PER_TAR = 16, 12
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def tars(s3, profile, draw):
+    """The URI of a bucket with small tars of small images."""
+    uri = f"s3://{s3.make_bucket()}"
+    for number in range(NUM_TARS):
+        body = io.BytesIO()
+        with tarfile.open(fileobj=body, mode="w") as tar:
+            for index in range(IMAGES_PER_TAR):
+                data = draw(number * IMAGES_PER_TAR + index, 64, 64)
+                info = tarfile.TarInfo(f"{index:03d}.png")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        put(f"{uri}/in/{number:02d}.tar", body.getvalue(), StoreConfig(profile=profile, endpoint_url=s3.endpoint_url))
+    return uri
+
+
+@pytest.mark.parametrize(
+    ("slow", "bound_by"),
+    [
+        ({"network": 0.06}, "network"),
+        ({"decode": 0.06}, "decode"),
+        ({"store": 1.5}, "store"),
+        ({"sink": 0.7}, "sink"),
+    ],
+    ids=["network", "decode", "store", "sink"],
+)
+def test_the_step_that_is_slow_is_named(on_warm_ray, tars, profile, s3, tiny_weights, slow, bound_by):
+    """Seconds are those of an image, and of a request to the store."""
+    with FaultProxy(s3.endpoint_url, seed=1) as proxy:
+        for what, pattern in (("store", r"^GET .*/in/.*\.tar"), ("sink", r"^PUT .*/data/")):
+            if what in slow:
+                proxy.add(pattern, Late(), meanwhile=lambda seconds=slow[what]: time.sleep(seconds))
+        store = StoreConfig(profile=profile, endpoint_url=proxy.endpoint_url)
+        config = JobConfig(
+            task=Classify(top_k=1),
+            input=InputConfig(uris=(f"{tars}/in",), store=store),
+            output=OutputConfig(uri=f"{tars}/out", store=store),
+            weights=str(tiny_weights),
+            compute=ComputeConfig(num_actors=(1, 1), device="cpu", price_per_hour=1.0),
+            run_id="slow",
+        )
+        steps = Steps(decode=SlowDecoding(slow.get("decode", 0.001)), infer=SleepingNetwork(slow.get("network", 0.002)))
+        with output_lease(config.output, "slow") as lease:
+            report = execute(prepare(config, time.time(), lease), lambda _: None, steps)
+    assert (report.status, report.run.listed, report.passes) == ("done", NUM_TARS * IMAGES_PER_TAR, 1)
+    assert report.verdict.bound_by == bound_by
