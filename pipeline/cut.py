@@ -92,7 +92,7 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
             first_row = pending.records[0].row
             header = cursor.header(shard, first_row, len(kept), last_row=last_row, end=end, ignored=ignored)
             yield _chunk(header, kept, clock, shard, config)
-            clock = _Clock()
+            clock.go_on()
             pending = _Pending()
         if slice_ends and isinstance(following, Placed):
             cursor = _Cursor(cursor.slice + 1, following.row)
@@ -104,9 +104,9 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
 
     Ends early, within a slice, where the source does not give all of them.
     """
+    clock = _Clock()
     following = next(items)
     for rewrite in shard.rewrites:
-        clock = _Clock()
         header = _rewrite_header(shard, rewrite)
         pending = _Pending()
         for row in rewrite.redo:
@@ -115,7 +115,7 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
             if pending.records and not pending.takes(following):
                 part = replace(header, first_row=pending.records[0].row, num_rows=len(pending.records))
                 yield _chunk(part, pending.records, clock, shard, config)
-                clock = _Clock()
+                clock.go_on()
                 pending = _Pending()
             pending.add(following)
             following = next(items)
@@ -128,6 +128,7 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
             drop=rewrite.drop,
         )
         yield _chunk(last, pending.records, clock, shard, config)
+        clock.go_on()
 
 
 def _next_slice(cursor: "_Cursor", current: Placed, following: Placed | ShardEnd, config: CutConfig) -> bool:
@@ -162,20 +163,25 @@ class _Pending:
 
 
 class _Clock:
-    """What was spent since it was made; what is fetched ahead counts for the chunk that is being cut then."""
+    """What is spent on one chunk after the other; what is fetched ahead counts for the chunk that is cut meanwhile."""
 
     def __init__(self) -> None:
         self._started, self._used = time.perf_counter(), store_use()
 
     def measured(self) -> Measured:
-        """The measures of a chunk that was read since."""
+        """The measures of a chunk that was read since the last one."""
+        before, self._used = self._used, store_use()
         return {
             **NOTHING,
-            **store_use().since(self._used),
+            **self._used.since(before),
             "read_s": time.perf_counter() - self._started,
             "read_ended": time.time(),
             "read_process": this_process(),
         }
+
+    def go_on(self) -> None:
+        """The next chunk is begun: the time in which nobody asked for it counts for none, requests on threads do."""
+        self._started = time.perf_counter()
 
 
 class _Cursor:

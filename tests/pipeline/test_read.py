@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.read import check_input, count_records, read_shard
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig, delete, head, put
 from pipeline.store_errors import ChangedError, DeniedError, NotFoundError, TransientError
+from pipeline.store_meter import store_use
 from pipeline.task import ExtractFeatures
 from pipeline.uris import canonical_uri, join_uri
 
@@ -591,3 +593,21 @@ def test_a_parquet_file_that_the_store_does_not_let_one_read_stops_the_job(make_
     breaks_off(0, DeniedError("not allowed"))
     with pytest.raises(InputError, match=f"input {shard.shard} cannot be read: not allowed"):
         check_input(found_at(shard.shard, "parquet"), InputConfig(uris=("/nowhere",)))
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_every_byte_that_came_is_counted_by_some_chunk_though_nobody_asks_for_the_next(
+    make_shard, encode, read_config, monkeypatch, shard_format
+):
+    monkeypatch.setattr(cut, "CHUNK_MAX_RECORDS", 2)
+    images = {f"{i}.png": encode(40 + i, 40, i) for i in range(9)}
+    before = store_use()
+    chunks = []
+    for chunk in read_shard(make_shard(shard_format, images), read_config()):
+        time.sleep(0.05)  # meanwhile files are fetched on threads
+        chunks.append(chunk)
+    assert len(chunks) == 5
+    came = store_use().since(before)
+    assert sum(chunk.measured["bytes_in"] for chunk in chunks) == came["bytes_in"] >= sum(map(len, images.values()))
+    assert sum(chunk.measured["requests"] for chunk in chunks) == came["requests"]
+    assert sum(chunk.measured["read_s"] for chunk in chunks) < 0.05 * 5
