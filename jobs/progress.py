@@ -9,6 +9,7 @@ from pipeline.watch import Progress
 logger = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 10.0
+_TELLING_SHARE = 0.02  # from here on it is told how long the rest takes
 
 
 class ProgressDisplay:
@@ -25,10 +26,12 @@ class ProgressDisplay:
         rate = progress.rows / max(now - self._started, 1e-9)
         share = f"/{progress.total}" if progress.total is not None else ""
         text = f"{progress.rows}{share} images, {progress.failed} failed, {progress.files} files, {rate:.1f} images/s"
+        text += _work_left(progress)
         if self._is_terminal:
             width = 24
-            done = 0 if not progress.total else min(width, width * progress.rows // progress.total)
-            bar = "#" * done + "-" * (width - done) if progress.total else "." * width
+            part = progress.share if progress.share is not None else progress.total and progress.rows / progress.total
+            done = 0 if not part else min(width, int(width * part))
+            bar = "." * width if part is None else "#" * done + "-" * (width - done)
             print(f"\r[{bar}] {text}\x1b[K", end="", file=sys.stderr, flush=True)
         elif now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
@@ -38,3 +41,19 @@ class ProgressDisplay:
         """Leaves the bar's line."""
         if self._is_terminal:
             print(file=sys.stderr, flush=True)
+
+
+def _work_left(progress: Progress) -> str:
+    """How much of the work is done, and how long the rest takes if it goes on as since the first row."""
+    share = progress.share
+    if not share or progress.first_row_at is None:
+        return ""
+    spent_s = time.time() - progress.first_row_at
+    left = f", {_duration(spent_s * (1 - share) / share)} left" if share >= _TELLING_SHARE and share < 1 else ""
+    return f", {share:.0%} of the work done{left}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

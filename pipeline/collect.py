@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.chunk import Chunk, Header
 from pipeline.errors import PipelineError
@@ -33,6 +34,7 @@ class CollectorState:
     Attributes:
         rows: rows that arrived, replays apart.
         failed: rows among them that are failed records.
+        bytes: encoded bytes of them.
         replayed_chunks: chunks that were there already.
         spilled_bytes: rows that were held in temporary files.
         evicted_slices: slices let go because too much was held.
@@ -43,6 +45,7 @@ class CollectorState:
 
     rows: int = 0
     failed: int = 0
+    bytes: int = 0
     replayed_chunks: int = 0
     spilled_bytes: int = 0
     evicted_slices: int = 0
@@ -118,6 +121,7 @@ class Collector:
         self._state.last_row_at = now
         self._state.rows += chunk.rows.num_rows
         self._state.failed += chunk.rows.num_rows - num_ok(chunk.rows)
+        self._state.bytes += pc.sum(chunk.rows.column("encoded_bytes")).as_py() or 0
 
     def _keep(self, chunk: Chunk, entry: _Slice) -> None:
         """Takes the chunk's rows over, into memory, or to the disk where too much would be held."""

@@ -24,12 +24,21 @@ _FINISH_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has arrived at the collectors so far; `total` is None where tars hide how many records they hold."""
+    """What has arrived at the collectors so far.
+
+    Attributes:
+        total: None where tars hide how many records they hold.
+        share: of the work, by encoded bytes, which the network's work follows better than it does the number of images;
+            None if there are none. Tars and Parquet have bytes besides images, so that it ends somewhat below 1.
+        first_row_at: `time.time()` of the first row; None before it.
+    """
 
     rows: int
     failed: int
     files: int
     total: int | None
+    share: float | None = None
+    first_row_at: float | None = None
 
 
 class NoProgress:
@@ -126,5 +135,7 @@ class Watch:
                 failed=sum(state.failed for state in states),
                 files=len(run.receipts),
                 total=None if run.plan.uncounted else run.plan.num_todo,
+                share=min(1.0, sum(state.bytes for state in states) / run.plan.bytes) if run.plan.bytes else None,
+                first_row_at=run.first_row_at,
             )
         )

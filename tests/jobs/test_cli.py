@@ -325,6 +325,25 @@ def test_elsewhere_there_is_a_line_every_ten_seconds(clock, monkeypatch, caplog)
     assert stream.getvalue() == ""
 
 
+@pytest.mark.parametrize(
+    ("share", "spent_s", "said"),
+    [
+        (0.5, 20.0, ", 50% of the work done, 20 s left"),
+        (0.1, 60.0, ", 10% of the work done, 9 min 00 s left"),
+        (0.1, 6000.0, ", 10% of the work done, 15 h 00 min left"),
+        (0.01, 60.0, ", 1% of the work done"),
+        (1.0, 60.0, ", 100% of the work done"),
+        (None, 60.0, ""),
+    ],
+)
+def test_it_is_told_how_much_of_the_work_is_done_and_how_long_the_rest_takes(monkeypatch, share, spent_s, said):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress.time, "time", lambda: 1000.0 + spent_s)
+    ProgressDisplay()(Progress(rows=5, failed=0, files=0, total=None, share=share, first_row_at=1000.0))
+    assert terminal.getvalue().removesuffix("\x1b[K").endswith(f" images/s{said}")
+
+
 def test_a_display_before_any_row_divides_by_no_zero(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
