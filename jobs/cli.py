@@ -18,6 +18,7 @@ from model.errors import CheckpointError
 from pipeline.close import summarise
 from pipeline.config import JobConfig, OutputConfig
 from pipeline.errors import AccountsError, IncompleteError, PipelineError, StoppedError, TooManyFailedError
+from pipeline.estimate import estimate_run
 from pipeline.layout import new_run_id
 from pipeline.lease import Lease, LeaseTiming
 from pipeline.prepare import Run, describe_plan, prepare
@@ -58,7 +59,7 @@ def run_config(config: JobConfig, started_at: float) -> dict[str, Any]:
         run = prepare(config, started_at, lease)
         if config.dry_run:
             print_plan(run)
-            return {**describe_plan(run), "status": "planned", "exit_code": 0}
+            return {**describe_plan(run), "estimate": estimate_run(run), "status": "planned", "exit_code": 0}
         display = ProgressDisplay()
         try:
             report = execute(run, display)

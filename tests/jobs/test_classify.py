@@ -359,6 +359,31 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, draw, ti
     assert result.code == 0
     assert (result.summary["shards"], result.summary["images"], result.summary["ignored"]) == (1, 12, 1)
     assert not output.exists()
+    estimate = result.summary["estimate"]
+    assert (estimate["images_sampled"], estimate["images"], estimate["seconds"]) == (12, 12, None)
+
+
+def test_a_dry_run_estimates_what_the_run_then_does_and_how_long_the_next_one_takes(
+    tmp_path, draw, tiny_weights, run_here
+):
+    (tmp_path / "in").mkdir()
+    for number in range(30):  # more than are looked into, of two kinds
+        side = 40 if number % 2 else 80
+        members = {f"{index}.png": draw(index, side, side) for index in range(20)}
+        (tmp_path / "in" / f"{number:02d}.tar").write_bytes(tar_of(members))
+    flags = ("--input", tmp_path / "in", "--weights", tiny_weights, "--output", tmp_path / "out")
+    estimate = run_here(*flags, "--dry-run").summary["estimate"]
+    assert run_here(*flags).code == 0
+    run = report(tmp_path / "out")["run"]
+    assert estimate["gmac"] == pytest.approx(run["macs"] / 1e9, rel=0.25)
+    assert estimate["mpix"] == pytest.approx(run["pixels"] / 1e6, rel=0.25)
+    assert estimate["images"] == pytest.approx(600, rel=0.25)
+    assert run_here(*flags, "--dry-run").summary["estimate"] is None
+    for number in range(30):
+        (tmp_path / "in" / f"1{number:02d}.tar").write_bytes((tmp_path / "in" / f"{number:02d}.tar").read_bytes())
+    again = run_here(*flags, "--dry-run", "--price-per-hour", "2").summary["estimate"]
+    assert again["seconds"] > 0
+    assert again["cost"] > 0
 
 
 def test_a_limit_takes_the_first_records(tmp_path, draw, tiny_weights, run_here):
