@@ -42,10 +42,6 @@ WHERE row NOT BETWEEN first_row AND last_row OR shard IS DISTINCT FROM shard_sai
     OR (status = 'ok' AND (net_width IS NULL OR net_height IS NULL))
     OR (shard NOT LIKE 'files:%' AND id <> shard || coalesce('#' || key, ''))
 """
-_FOOTERLESS = """
-SELECT format('data/{} has no footer of an output file', file) AS sentence
-FROM (SELECT DISTINCT file FROM rows) ANTI JOIN files USING (file)
-"""
 _NAMES = """
 SELECT format('data/{}: by its footer it holds slice {} of {}, by its name another', file, slice, shard) AS sentence
 FROM files WHERE NOT coalesce(ends_with(file, '-' || hash16 || '-' || lpad(slice::VARCHAR,
@@ -97,7 +93,7 @@ WHERE (f.shard, f.slice, f.is_end, f.first_row, f.last_row, f.emptied, f.run_id,
 
 def check_files(output: Output, database: duckdb.DuckDBPyConnection, findings: Findings) -> None:
     """Each file against its own footer, and the footer against the output's job and the file's name."""
-    for query in (_FOOTERLESS, _NAMES, _NUMBERS, _CODES, _SPANS, _ROWS, _DOUBLED):
+    for query in (_NAMES, _NUMBERS, _CODES, _SPANS, _ROWS, _DOUBLED):
         findings.ask(database, query)
     findings.ask(database, _IDENTITIES, [output.digest])
 

@@ -29,4 +29,4 @@ def _table(title: str, lines: Sequence[Line]) -> str:
 
 
 def _row(what: str, audited: str, reported: str, mark: str) -> str:
-    return f"{what:<34}{audited:>22}{reported:>22}  {mark}".rstrip()
+    return f"{what:<34}{audited:>20}{reported:>20}  {mark}".rstrip()

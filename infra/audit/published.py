@@ -113,10 +113,12 @@ def load_rows(
     output: Output, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path, findings: Findings
 ) -> None:
     """Fills `rows`, `costs`, `files` (what the footers say) and `sums` (what the rows of each file come to)."""
-    unreadable = []
+    unreadable: dict[str, str] = {}
     for part in _parts([Object(f"{output.uri}/data/{name}", size) for name, size in sorted(output.files.items())]):
-        unreadable += _load(part, store, database, scratch)
-    findings.add(unreadable)
+        unreadable |= _load(part, store, database, scratch)
+    findings.add(unreadable.values())
+    known = {file for (file,) in database.execute("SELECT file FROM footers").fetchall()} | unreadable.keys()
+    findings.add(f"data/{file} has no footer of an output file" for file in sorted(output.files.keys() - known))
     logger.info("audit.read files=%d", len(output.files))
     seen = database.execute("SELECT DISTINCT net_width, net_height FROM rows WHERE status = 'ok'").fetchall()
     costs = Inserts(database, "costs", ("BIGINT", "BIGINT", "BIGINT"))
@@ -142,8 +144,8 @@ def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:
         yield part
 
 
-def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> list[str]:
-    """Reads some files into the tables; returns a sentence for each that cannot be read."""
+def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> dict[str, str]:
+    """Reads some files into the tables; returns a sentence for each that cannot be read, by its name."""
     names = [found.uri.rpartition("/")[2] for found in files]
     paths = [scratch / f"output-{number}.parquet" for number in range(len(files))]
     placed = [list(map(str, paths)), names]
@@ -166,12 +168,14 @@ def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnec
     except duckdb.Error as error:
         database.rollback()
         if len(files) == 1:
-            return [f"data/{names[0]} cannot be read: {first_line(error)}"]
+            reason = first_line(error).replace(str(paths[0]), "it")
+            return {names[0]: f"data/{names[0]} cannot be read: {reason}"}
     else:
-        return []
+        return {}
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
     # One of them is broken, or other than the rest.
     middle = len(files) // 2
-    return [sentence for half in (files[:middle], files[middle:]) for sentence in _load(half, store, database, scratch)]
+    left = _load(files[:middle], store, database, scratch)
+    return left | _load(files[middle:], store, database, scratch)

@@ -33,7 +33,7 @@ SELECT format('{}: {:,} of its {:,} records have no row, {} the first of them', 
 _LACKING_FILES = "SELECT format('{} has no row', id) AS sentence FROM lacking WHERE shard IS NULL"
 # A shard that the audit cannot read to its end: what comes behind is not counted.
 _READ_FURTHER = """
-SELECT format('{}: the audit reads {:,} records before it breaks off ({}); {:,} more rows are not counted again', uri,
+SELECT format('{} breaks off after {:,} records ({}); {} rows for what is behind them are taken as they are', uri,
     num_records, broken, count(spare.id)) AS sentence
 FROM shards LEFT JOIN spare ON spare.shard = shards.uri WHERE broken IS NOT NULL GROUP BY uri, num_records, broken
 """

@@ -8,7 +8,20 @@ from infra.audit.names import IMAGE_ENDINGS, Selection
 from pipeline import names
 
 FOLDERS = ("", "a/", "./", ".git/", "__MACOSX/", "_a/", "a..b/", "../")
-LAST = ("x.jpg", "x.JPEG", ".jpg", "_x.png", "_SUCCESS", "._x.jpg", "x", "x.tar", "x.TGZ", "x.tar.gz", "x.parquet", "x.")
+LAST = (
+    "x.jpg",
+    "x.JPEG",
+    ".jpg",
+    "_x.png",
+    "_SUCCESS",
+    "._x.jpg",
+    "x",
+    "x.tar",
+    "x.TGZ",
+    "x.tar.gz",
+    "x.parquet",
+    "x.",
+)
 GLOBS = [
     {},
     {"include": ("*.jpg",)},

@@ -39,7 +39,9 @@ def by_audit(path, data):
 
 
 def by_job(data):
-    records = [item for item in read_tar(io.BytesIO(data), names=NameFilter(), keep_columns=()) if isinstance(item, Record)]
+    records = [
+        item for item in read_tar(io.BytesIO(data), names=NameFilter(), keep_columns=()) if isinstance(item, Record)
+    ]
     return [record.key for record in records if record.key is not None], records[-1:] != [] and records[-1].key is None
 
 
