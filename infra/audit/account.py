@@ -97,28 +97,36 @@ def _number(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table: what was counted, and what the report says; None where it says nothing of it."""
+    """One line of the table.
+
+    Attributes:
+        reported: what the report says; None where it says nothing of it.
+        may_be_less: later runs may have written over what was counted here.
+    """
 
     what: str
     audited: int
     reported: int | None
+    may_be_less: bool = False
 
     @property
-    def agrees(self) -> bool:
-        """True if the report says the same, or nothing."""
-        return self.reported is None or self.reported == self.audited
+    def verdict(self) -> str:
+        """One or two words; empty where there is nothing to compare."""
+        if self.reported is None:
+            return ""
+        if self.reported == self.audited:
+            return "equal"
+        return "less" if self.may_be_less and self.audited < self.reported else "NOT EQUAL"
 
 
-def compared(audited: Sums, reported: Sums | None) -> list[Line]:
-    """The audited numbers beside those of the report."""
-    counted = audited.lines()
-    said: Mapping[str, int | None] = {} if reported is None else reported.lines()
-    names = list(counted)
-    for name in said:
-        if name not in counted:  # a code that only the report has
-            names.insert(names.index("failed") + 1, name)
-    missing = None if reported is None else 0
-    return [Line(name, counted.get(name, 0), said.get(name, missing)) for name in names]
+def compared(audited: Sums, reported: Sums | None, *, may_be_less: bool = False) -> list[Line]:
+    """The audited numbers beside those of the report; codes that only one of them has are zero in the other."""
+    if reported is None:
+        return [Line(what, count, None) for what, count in audited.lines().items()]
+    codes = dict.fromkeys((*audited.codes, *reported.codes), 0)
+    counted = Sums(numbers=audited.numbers, codes={**codes, **audited.codes}).lines()
+    said = Sums(numbers=reported.numbers, codes={**codes, **reported.codes}).lines()
+    return [Line(what, count, said[what], may_be_less) for what, count in counted.items()]
 
 
 def disagreements(part: str, lines: list[Line]) -> list[str]:
@@ -126,5 +134,5 @@ def disagreements(part: str, lines: list[Line]) -> list[str]:
     return [
         f"{part}: {line.audited:,} {line.what.strip()} in the files, {line.reported:,} in report.json"
         for line in lines
-        if not line.agrees
+        if line.verdict == "NOT EQUAL"
     ]

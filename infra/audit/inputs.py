@@ -123,7 +123,7 @@ def _count_rows(
     try:
         counted = database.execute("SELECT num_rows FROM parquet_file_metadata(?)", [str(path)]).fetchone()
     except duckdb.Error as error:
-        return 0, first_line(error).replace(str(path), "it")
+        return 0, first_line(error).replace(f"'{path}'", "it")
     finally:
         path.unlink()
     assert counted is not None

@@ -23,8 +23,7 @@ def _table(title: str, lines: Sequence[Line]) -> str:
     rows = [_row(title, "audited", "report" if is_reported else "", "")]
     for line in lines:
         said = "" if line.reported is None else "none" if line.reported < 0 else f"{line.reported:,}"
-        mark = "" if line.reported is None else "equal" if line.agrees else "NOT EQUAL"
-        rows.append(_row("  " + line.what, f"{line.audited:,}", said, mark))
+        rows.append(_row("  " + line.what, f"{line.audited:,}", said, line.verdict))
     return "\n".join(rows)
 
 

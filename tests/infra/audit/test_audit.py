@@ -299,6 +299,31 @@ def test_what_a_run_exchanged_in_older_files_is_its_footers_word(output, audited
     assert "1 files had rows exchanged by this run" in out
 
 
+def test_an_earlier_run_may_have_less_than_it_reported_but_not_more(output, audited):
+    """A later run wrote over one of its files."""
+    earlier = report_path(output).parent
+    later = Path(shutil.copytree(earlier, earlier.parent / "z"))
+    (later / "report.json").write_text((later / "report.json").read_text().replace(earlier.name, "z"))
+    (output / "_index.parquet").unlink()
+    path = data_file(output, "b-")
+    totals = footer_of(path)["totals"]
+    rewrite(path, change_footer=lambda footer: {**footer, "run_id": "z"})
+    later_report = json.loads((later / "report.json").read_text())
+    later_report["run"] = {**totals, "files": 1}
+    (later / "report.json").write_text(json.dumps({**later_report, "status": "stopped"}))
+    code, out, _ = audited(output)
+    assert code == 0, out
+    code, out, _ = audited(output, "--run-id", earlier.name)
+    assert code == 0, out
+    assert re.search(r"records listed +40 +44  less\n", out)
+    report = json.loads((earlier / "report.json").read_text())
+    report["run"]["pixels"] = 1
+    (earlier / "report.json").write_text(json.dumps(report))
+    code, out, _ = audited(output, "--run-id", earlier.name)
+    assert code == 7
+    assert re.search(r"this run: [\d,]+ pixels in the files, 1 in report.json", out)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
