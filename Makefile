@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ready-$(TORCH)
 BENCH := build/bench-env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills chaos check format lint types parity exact bench-env clean
+.PHONY: help setup demo digits test drills chaos audit check format lint types parity exact bench-env clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,11 @@ drills: setup  ## of the tests, those that break runs on a real Ray
 
 chaos: setup  ## kill processes and break requests, seed by seed, and compare (SEEDS=50, or SEED=17 alone)
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+# AUDIT: further flags, see docs/audit.md. A URI with a space in it takes the command itself.
+audit: setup  ## count an output again: INPUT="URI ..." OUTPUT=URI [AUDIT="--strict ..."]
+	@test -n "$(INPUT)" && test -n "$(OUTPUT)" || { echo 'usage: make audit INPUT="URI ..." OUTPUT=URI' >&2; exit 2; }
+	@$(BIN)/python -m infra.audit --input $(INPUT) --output "$(OUTPUT)" $(AUDIT)
 
 check: setup format lint types test  ## what CI runs: format, lint, types, tests
 

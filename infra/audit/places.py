@@ -1,0 +1,180 @@
+"""Where things lie: local paths and `s3://` URIs, listed, and put into a scratch folder under plain names."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from infra.audit.findings import UnusableError
+
+_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One file or object, and its size in bytes."""
+
+    uri: str
+    size: int
+
+
+def canonical(text: str) -> str:
+    """The URI that the rows use for a path or URI: `file://` and an absolute path without links, or `s3://bucket/key`.
+
+    Raises:
+        UnusableError: it is neither.
+    """
+    scheme, mark, rest = text.partition("://")
+    if mark and scheme.lower() == "s3" and rest.strip("/"):
+        bucket, _, key = rest.partition("/")
+        return f"s3://{bucket}/{key.strip('/')}".rstrip("/")
+    if mark and not (scheme.lower() == "file" and rest.startswith("/")):
+        raise UnusableError(f"{text!r}: the audit reads local paths and s3:// only")
+    if not text:
+        raise UnusableError("an empty path")
+    try:
+        return f"file://{(Path(rest) if mark else Path(text).expanduser()).resolve()}"
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UnusableError(f"{text!r} is no path: {error}") from None
+
+
+def is_inside(uri: str, root: str) -> bool:
+    """True if one canonical URI is the other, or lies below it."""
+    return uri == root or uri.startswith(root.rstrip("/") + "/")
+
+
+class Store:
+    """The local disk and S3.
+
+    Args:
+        endpoint_url: of S3; None takes `AWS_ENDPOINT_URL`, or AWS itself.
+    """
+
+    def __init__(self, endpoint_url: str | None = None) -> None:
+        self._endpoint_url = endpoint_url
+
+    @cached_property
+    def _s3(self) -> Any:
+        import boto3  # takes a while, and only S3 needs it
+
+        with _s3_errors("s3://"):
+            return boto3.client("s3", endpoint_url=self._endpoint_url)
+
+    def list(self, uri: str) -> Iterator[Object]:
+        """Every file or object at or below a URI that a job can name, in no order; nothing if there is none."""
+        if uri.startswith("file://"):
+            path = uri.removeprefix("file://")
+            if Path(path).is_file():
+                yield Object(uri, Path(path).stat().st_size)
+            elif Path(path).is_dir():
+                yield from _walk(path, frozenset())
+            return
+        bucket, key = _bucket_and_key(uri)
+        with _s3_errors(uri):
+            size = self._size(bucket, key) if key else None
+            if size is not None:
+                yield Object(uri, size)
+                return
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key and key + "/")
+            for found in (entry for page in pages for entry in page.get("Contents", ())):
+                if _is_addressable(found["Key"]):
+                    yield Object(f"s3://{bucket}/{found['Key']}", found["Size"])
+
+    def _size(self, bucket: str, key: str) -> int | None:
+        """Bytes of one object; None if there is none, or if whoever may list may not ask."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
+                return None
+            raise
+
+    def read(self, uri: str) -> bytes | None:
+        """All bytes of a small object; None if there is none."""
+        if uri.startswith("file://"):
+            path = Path(uri.removeprefix("file://"))
+            return path.read_bytes() if path.is_file() else None
+        bucket, key = _bucket_and_key(uri)
+        with _s3_errors(uri):
+            try:
+                return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            except self._s3.exceptions.NoSuchKey:
+                return None
+
+    def place(self, uri: str, path: Path) -> None:
+        """Makes an object readable under a local path: by a link, or a copy of what is in S3."""
+        if uri.startswith("file://"):
+            path.symlink_to(uri.removeprefix("file://"))
+            return
+        bucket, key = _bucket_and_key(uri)
+        with _s3_errors(uri):
+            self._s3.download_file(bucket, key, str(path))
+
+    def place_footer(self, found: Object, path: Path) -> None:
+        """The same for a Parquet file of which only the footer is read: a copy is empty but for its end."""
+        if found.uri.startswith("file://"):
+            self.place(found.uri, path)
+            return
+        bucket, key = _bucket_and_key(found.uri)
+        length = min(_TAIL_BYTES, found.size)
+        with _s3_errors(found.uri), path.open("wb") as file:
+            tail = self._range(bucket, key, found.size - length, length)
+            needed = int.from_bytes(tail[-8:-4], "little") + 8
+            if tail.endswith(b"PAR1") and length < needed <= found.size:
+                tail = self._range(bucket, key, found.size - needed, needed)
+            file.seek(found.size - len(tail))
+            file.write(tail)
+
+    def _range(self, bucket: str, key: str, start: int, length: int) -> bytes:
+        if not length:
+            return b""
+        wanted = f"bytes={start}-{start + length - 1}"
+        return self._s3.get_object(Bucket=bucket, Key=key, Range=wanted)["Body"].read()
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+@contextmanager
+def _s3_errors(uri: str) -> Iterator[None]:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError, ValueError) as error:
+        raise UnusableError(f"{uri} cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _is_addressable(key: str) -> bool:
+    """False for keys that jobs pass over: with parts that are empty, `.` or `..`, or with control characters."""
+    parts_are_names = not any(part in ("", ".", "..") for part in key.split("/"))
+    return parts_are_names and not any(character < " " or character == "\x7f" for character in key)
+
+
+def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Object]:
+    """The regular files below a folder, links followed but for those that lead back to where they lie."""
+    status = os.stat(folder)  # noqa: PTH116
+    place = (status.st_dev, status.st_ino)
+    if place in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = f"{folder.rstrip('/')}/{entry.name}"
+            try:
+                entry.name.encode()
+                mode = entry.stat().st_mode
+            except (UnicodeEncodeError, FileNotFoundError):
+                continue  # no UTF-8, or a link to nothing
+            if stat.S_ISDIR(mode):
+                yield from _walk(path, above | {place})
+            elif stat.S_ISREG(mode):
+                yield Object(f"file://{path}", entry.stat().st_size)

@@ -1,0 +1,31 @@
+"""An audit as people read it: what was counted, beside what the job reported."""
+
+from collections.abc import Mapping, Sequence
+
+from infra.audit.account import Line
+from infra.audit.findings import Findings
+
+
+def printed(output: str, tables: Mapping[str, Sequence[Line]], findings: Findings) -> str:
+    """The tables, then a sentence for everything that was found, then the verdict."""
+    blocks = [f"audit of {output}"]
+    blocks += [_table(title, lines) for title, lines in tables.items()]
+    if findings.notes:
+        blocks.append("\n".join(["To know:", *(f"  {sentence}" for sentence in findings.notes)]))
+    if findings.problems:
+        blocks.append("\n".join(["What disagrees:", *(f"  {sentence}" for sentence in findings.problems)]))
+    blocks.append("Something disagrees." if findings.problems else "All of it agrees.")
+    return "\n\n".join(blocks)
+
+
+def _table(title: str, lines: Sequence[Line]) -> str:
+    is_reported = any(line.reported is not None for line in lines)
+    rows = [_row(title, "audited", "report" if is_reported else "", "")]
+    for line in lines:
+        said = "" if line.reported is None else "none" if line.reported < 0 else f"{line.reported:,}"
+        rows.append(_row("  " + line.what, f"{line.audited:,}", said, line.verdict))
+    return "\n".join(rows)
+
+
+def _row(what: str, audited: str, reported: str, mark: str) -> str:
+    return f"{what:<34}{audited:>20}{reported:>20}  {mark}".rstrip()

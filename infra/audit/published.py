@@ -1,0 +1,181 @@
+"""What the output says: its rows and footers as tables, its job, its runs and their reports."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from infra.audit.findings import Findings, UnusableError
+from infra.audit.macs import reckon_macs
+from infra.audit.places import Object, Store
+from infra.audit.tables import Inserts, first_line
+
+logger = logging.getLogger(__name__)
+
+# Files, and bytes of them, that are copied from S3 and read at a time.
+_PART_FILES = 64
+_PART_BYTES = 2**30
+_ROW_COLUMNS = "image_id, shard, key, row, status, error_code, encoded_bytes, net_width, net_height"
+
+# One row for each file with a footer; what a footer lacks is null, and differs from whatever is counted.
+_FILES = """
+CREATE TABLE files AS
+SELECT file,
+    text->>'shard' AS shard, text->>'hash16' AS hash16, TRY_CAST(text->>'slice' AS BIGINT) AS slice,
+    TRY_CAST(text->>'end' AS BOOL) AS is_end, TRY_CAST(text->>'first_row' AS BIGINT) AS first_row,
+    TRY_CAST(text->>'last_row' AS BIGINT) AS last_row, coalesce(json_array_length(text, '$.pruned'), 0) AS num_pruned,
+    coalesce(TRY_CAST(text->>'emptied' AS BOOL), false) AS emptied, text->>'identity' AS identity,
+    text->>'run_id' AS run_id, text->'totals' AS totals,
+    CASE json_type(text, '$.own') WHEN 'OBJECT' THEN text->'own' END AS own
+FROM footers
+"""
+# What the rows of each file come to.
+_SUMS = """
+CREATE TABLE sums AS
+SELECT file, count(*) AS listed, count(*) FILTER (status = 'ok') AS ok, count(*) FILTER (status = 'failed') AS failed,
+    coalesce(sum(bytes), 0) AS bytes, coalesce(sum(net_width * net_height) FILTER (status = 'ok'), 0) AS pixels,
+    coalesce(sum(macs) FILTER (status = 'ok'), 0) AS macs
+FROM rows LEFT JOIN costs USING (net_width, net_height) GROUP BY file
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What an output holds besides its files.
+
+    Attributes:
+        uri: canonical.
+        identity: `_job.json`.
+        digest: of the identity, as every footer carries it.
+        runs: names of the runs' folders, in order.
+        files: name below `data/` -> bytes.
+    """
+
+    uri: str
+    identity: dict[str, Any]
+    digest: str
+    runs: Sequence[str]
+    files: Mapping[str, int]
+
+    def report(self, run_id: str, store: Store) -> dict[str, Any] | None:
+        """The `report.json` of a run; None if there is none.
+
+        Raises:
+            ValueError: it is no report.
+        """
+        body = store.read(f"{self.uri}/runs/{run_id}/report.json")
+        if body is None:
+            return None
+        report = json.loads(body)
+        if not isinstance(report, dict) or not all(isinstance(report.get(part), dict) for part in ("run", "output")):
+            raise ValueError("it lacks the parts 'run' and 'output'")
+        return report
+
+
+def open_output(uri: str, store: Store) -> Output:
+    """What lies in an output, without the rows.
+
+    Raises:
+        UnusableError: it is no output of a job.
+    """
+    body = store.read(f"{uri}/_job.json")
+    if body is None:
+        raise UnusableError(f"{uri} is no output of a job: it has no _job.json")
+    try:
+        identity = json.loads(body)
+        reckon_macs(identity["model"], 224, 224)
+        _ = [identity["records"][name] for name in ("include", "exclude", "limit")]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise UnusableError(
+            f"{uri}/_job.json says nothing that can be used ({type(error).__name__}: {error})"
+        ) from None
+    canonical = json.dumps(identity, sort_keys=True, indent=1).encode()
+    parts = [(found.uri[len(uri) + 1 :].split("/"), found.size) for found in store.list(uri)]
+    return Output(
+        uri=uri,
+        identity=identity,
+        digest=hashlib.sha256(canonical).hexdigest(),
+        runs=sorted({part[1] for part, _ in parts if part[0] == "runs" and len(part) == 3}),
+        files={part[1]: size for part, size in parts if part[0] == "data" and len(part) == 2 and _is_parquet(part[1])},
+    )
+
+
+def _is_parquet(name: str) -> bool:
+    return name.endswith(".parquet") and not name.startswith(".")
+
+
+def load_rows(
+    output: Output, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path, findings: Findings
+) -> None:
+    """Fills `rows`, `costs`, `files` (what the footers say) and `sums` (what the rows of each file come to)."""
+    unreadable: dict[str, str] = {}
+    for part in _parts([Object(f"{output.uri}/data/{name}", size) for name, size in sorted(output.files.items())]):
+        unreadable |= _load(part, store, database, scratch)
+    findings.add(unreadable.values())
+    known = {file for (file,) in database.execute("SELECT file FROM footers").fetchall()} | unreadable.keys()
+    findings.add(f"data/{file} has no footer of an output file" for file in sorted(output.files.keys() - known))
+    logger.info("audit.read files=%d", len(output.files))
+    seen = database.execute("SELECT DISTINCT net_width, net_height FROM rows WHERE status = 'ok'").fetchall()
+    costs = Inserts(database, "costs", ("BIGINT", "BIGINT", "BIGINT"))
+    for width, height in seen:
+        if width is not None and height is not None:
+            costs.add(width, height, reckon_macs(output.identity["model"], height, width))
+    costs.flush()
+    database.execute(_FILES)
+    database.execute(_SUMS)
+
+
+def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:
+    """The files, some at a time."""
+    part: list[Object] = []
+    num_bytes = 0
+    for found in files:
+        if part and (len(part) == _PART_FILES or num_bytes + found.size > _PART_BYTES):
+            yield part
+            part, num_bytes = [], 0
+        part.append(found)
+        num_bytes += found.size
+    if part:
+        yield part
+
+
+def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> dict[str, str]:
+    """Reads some files into the tables; returns a sentence for each that cannot be read, by its name."""
+    names = [found.uri.rpartition("/")[2] for found in files]
+    paths = [scratch / f"output-{number}.parquet" for number in range(len(files))]
+    placed = [list(map(str, paths)), names]
+    file_of = "(SELECT unnest($1) AS path, unnest($2) AS file)"
+    try:
+        for found, path in zip(files, paths, strict=True):
+            store.place(found.uri, path)
+        database.begin()
+        database.execute(
+            f"INSERT INTO rows SELECT file, {_ROW_COLUMNS} FROM read_parquet($1, filename = 'path') "
+            f"JOIN {file_of} USING (path)",
+            placed,
+        )
+        database.execute(
+            "INSERT INTO footers SELECT file, decode(value)::JSON FROM parquet_kv_metadata($1) "
+            f"JOIN {file_of} ON path = file_name WHERE decode(key) = 'pvtv2'",
+            placed,
+        )
+        database.commit()
+    except duckdb.Error as error:
+        database.rollback()
+        if len(files) == 1:
+            reason = first_line(error).replace(str(paths[0]), "it")
+            return {names[0]: f"data/{names[0]} cannot be read: {reason}"}
+    else:
+        return {}
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+    # One of them is broken, or other than the rest.
+    middle = len(files) // 2
+    left = _load(files[:middle], store, database, scratch)
+    return left | _load(files[middle:], store, database, scratch)

@@ -1,0 +1,100 @@
+"""Checks of the rows against the inputs: every record has one row, and every row a record."""
+
+import duckdb
+
+from infra.audit.findings import Findings
+
+# Records without a row of their id, and rows without a record of theirs.
+_UNMATCHED = """
+CREATE TABLE lacking AS SELECT * FROM records ANTI JOIN rows USING (id);
+CREATE TABLE spare AS SELECT file, id, shard, key, row, code FROM rows ANTI JOIN records USING (id);
+"""
+# A shard that was lost while it was read has rows `@<row>` for the records that were known to be there, and one without
+# a key for all others from its row on.
+_LOST = """
+CREATE TABLE lost AS
+SELECT shard, row, key, code FROM spare JOIN (SELECT uri AS shard FROM shards) USING (shard)
+WHERE code LIKE 'source.%' AND (key IS NULL OR key = '@' || row);
+DELETE FROM spare USING lost WHERE spare.shard = lost.shard AND spare.row = lost.row
+    AND spare.key IS NOT DISTINCT FROM lost.key;
+CREATE TABLE stood_for AS
+SELECT l.id, l.shard, lost.code FROM lacking l JOIN lost ON l.shard = lost.shard
+    AND (l.row = lost.row OR (lost.key IS NULL AND l.row > lost.row));
+DELETE FROM lacking USING stood_for WHERE lacking.id = stood_for.id;
+"""
+_STOOD_FOR = """
+SELECT format('{}: {:,} records have no row of their own; rows {} stand for them', shard, count(DISTINCT id),
+    string_agg(DISTINCT code, ', ')) AS sentence FROM stood_for GROUP BY shard
+"""
+_LACKING_SHARDS = """
+SELECT format('{}: {:,} of its {:,} records have no row, {} the first of them', shard, count(*), any_value(num_records),
+    arg_min(id, row)) AS sentence FROM lacking JOIN shards ON shards.uri = lacking.shard GROUP BY shard
+"""
+_LACKING_FILES = "SELECT format('{} has no row', id) AS sentence FROM lacking WHERE shard IS NULL"
+# A shard that the audit cannot read to its end: what comes behind is not counted.
+_READ_FURTHER = """
+SELECT format('{} breaks off after {:,} records ({}); {} rows for what is behind them are taken as they are', uri,
+    num_records, broken, count(spare.id)) AS sentence
+FROM shards LEFT JOIN spare ON spare.shard = shards.uri WHERE broken IS NOT NULL GROUP BY uri, num_records, broken
+"""
+_UNSAID = """
+SELECT format('{} breaks off ({}), but no row says so', uri, broken) AS sentence
+FROM shards ANTI JOIN lost ON lost.shard = shards.uri WHERE broken IS NOT NULL AND kind = 'tar'
+"""
+_WRONG_IDS = """
+SELECT format('data/{}: row {} ({}) is no record of its shard, which is still there', file, row, id) AS sentence
+FROM spare JOIN shards ON spare.shard = shards.uri WHERE broken IS NULL
+"""
+_GONE = """
+CREATE TABLE gone AS SELECT spare.id, spare.shard FROM spare ANTI JOIN shards ON spare.shard = shards.uri;
+"""
+_GONE_ROWS = "SELECT format('{} has a row, but is not among the inputs', id) AS sentence FROM gone"
+_PLACES = """
+SELECT format('data/{}: {} is row {}, but record {} of its shard', file, id, rows.row, records.row) AS sentence
+FROM rows JOIN records USING (id) WHERE records.shard IS NOT NULL AND records.row <> rows.row
+"""
+_BYTES = """
+SELECT format('{}: the row says {:,} encoded bytes, the input has {:,}; did it change since?', id, rows.bytes,
+    records.bytes) AS sentence
+FROM rows JOIN records USING (id) WHERE rows.bytes <> records.bytes
+"""
+
+
+def check_records(
+    database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool, is_strict: bool, limit: int | None
+) -> dict[str, int]:
+    """Records against rows; returns how many there are of each kind, for the table.
+
+    Args:
+        is_finished: the run had time to give every record its row; else those without are only noted.
+        is_strict: rows without a record are a disagreement.
+        limit: `--limit` of the output, under which most records may be without a row.
+    """
+    database.execute(_UNMATCHED)
+    database.execute(_LOST)
+    findings.ask(database, _STOOD_FOR, is_problem=False)
+    findings.ask(database, _READ_FURTHER, is_problem=False)
+    findings.ask(database, _UNSAID, is_problem=is_finished and limit is None)
+    findings.ask(database, _WRONG_IDS)
+    database.execute(_GONE)
+    findings.ask(database, _GONE_ROWS, is_problem=is_strict)
+    findings.ask(database, _PLACES)
+    findings.ask(database, _BYTES, is_problem=is_finished)
+    counts = {
+        "records in the inputs": _count(database, "records"),
+        "of them without a row": _count(database, "lacking"),
+        "rows without input": _count(database, "gone"),
+    }
+    if limit is not None:
+        rows = _count(database, "rows")
+        wanted = min(limit, counts["records in the inputs"])
+        findings.add([f"{rows:,} rows under a limit of {limit:,}"], is_problem=rows < wanted and is_finished)
+    else:
+        findings.ask(database, _LACKING_SHARDS, is_problem=is_finished)
+        findings.ask(database, _LACKING_FILES, is_problem=is_finished)
+    return counts
+
+
+def _count(database: duckdb.DuckDBPyConnection, table: str) -> int:
+    counted = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return 0 if counted is None else counted[0]

@@ -1,0 +1,78 @@
+"""The database of an audit: DuckDB in a scratch folder, which it spills to, so that ids never pile up in Python."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+
+from infra.audit.findings import UnusableError
+
+_BATCH_ROWS = 10_000
+
+_TABLES = """
+CREATE TABLE shards (uri VARCHAR, kind VARCHAR, num_records BIGINT, broken VARCHAR);
+CREATE TABLE records (id VARCHAR, shard VARCHAR, row BIGINT, bytes BIGINT);
+CREATE TABLE footers (file VARCHAR, text JSON);
+CREATE TABLE rows (
+    file VARCHAR, id VARCHAR, shard VARCHAR, key VARCHAR, row BIGINT, status VARCHAR, code VARCHAR,
+    bytes BIGINT, net_width BIGINT, net_height BIGINT
+);
+CREATE TABLE costs (net_width BIGINT, net_height BIGINT, macs BIGINT);
+"""
+
+
+@contextmanager
+def opened_tables(memory_limit: str, temp_dir: str | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """The database with its empty tables, and the scratch folder that it lies in.
+
+    Raises:
+        UnusableError: the limit is none, or the folder cannot be used.
+    """
+    try:
+        scratch = TemporaryDirectory(prefix="audit-", dir=temp_dir)
+    except OSError as error:
+        raise UnusableError(f"no scratch folder can be made: {error}") from None
+    with scratch as folder:
+        config: dict[str, Any] = {
+            "memory_limit": memory_limit,
+            "temp_directory": f"{folder}/spill",
+            "preserve_insertion_order": False,
+        }
+        try:
+            database = duckdb.connect(f"{folder}/audit.duckdb", config=config)
+        except duckdb.Error as error:
+            raise UnusableError(f"the database cannot be made: {first_line(error)}") from None
+        with database:
+            database.execute(_TABLES)
+            yield database, Path(folder)
+
+
+class Inserts:
+    """Rows on their way into a table, some thousands at a time; `flush` at the end."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, table: str, types: Sequence[str]) -> None:
+        self._database = database
+        places = ", ".join(f"unnest(?::{kind}[])" for kind in types)
+        self._statement = f"INSERT INTO {table} SELECT {places}"
+        self._columns: list[list[Any]] = [[] for _ in types]
+
+    def add(self, *values: Any) -> None:
+        """Takes one row."""
+        for column, value in zip(self._columns, values, strict=True):
+            column.append(value)
+        if len(self._columns[0]) >= _BATCH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        if self._columns[0]:
+            self._database.execute(self._statement, self._columns)
+        self._columns = [[] for _ in self._columns]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,52 @@
+"""The audit's own reading of names agrees with the job's."""
+
+import itertools
+
+import pytest
+
+from infra.audit.names import IMAGE_ENDINGS, Selection
+from pipeline import names
+
+FOLDERS = ("", "a/", "./", ".git/", "__MACOSX/", "_a/", "a..b/", "../")
+LAST = (
+    "x.jpg",
+    "x.JPEG",
+    ".jpg",
+    "_x.png",
+    "_SUCCESS",
+    "._x.jpg",
+    "x",
+    "x.tar",
+    "x.TGZ",
+    "x.tar.gz",
+    "x.parquet",
+    "x.",
+)
+GLOBS = [
+    {},
+    {"include": ("*.jpg",)},
+    {"include": ("a/*", "*.tar"), "exclude": ("*.png",)},
+    {"include": ("*.parquet",), "exclude": ("a/*.jpg", "x.tar")},
+]
+
+
+def test_the_image_endings_are_the_same():
+    assert {f".{ending}" for ending in IMAGE_ENDINGS} == names.IMAGE_ENDINGS
+
+
+@pytest.mark.parametrize("globs", GLOBS, ids=str)
+def test_the_same_names_are_images_and_shards(globs):
+    ours, theirs = Selection(**globs), names.NameFilter(**globs)
+    for folder, last in itertools.product(FOLDERS, LAST):
+        name = folder + last
+        assert ours.takes_image(name) == theirs.takes_image(name), name
+        assert ours.takes_shard(name) == theirs.takes_shard(name), name
+
+
+def test_an_object_that_is_itself_an_input_is_what_the_format_says():
+    selection = Selection()
+    assert selection.kind_of("x", input_format="tar", is_named=True) == "tar"
+    assert selection.kind_of("x", input_format="tar", is_named=False) is None
+    assert selection.kind_of("x.tar", input_format="files", is_named=False) is None
+    assert selection.kind_of("x.parquet", input_format="auto", is_named=False) == "parquet"
+    assert selection.kind_of("x.jpg", input_format="parquet", is_named=False) is None
