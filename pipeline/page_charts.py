@@ -1,12 +1,13 @@
 """Charts as inline SVG: drawn by matplotlib, coloured by the page's own style, so that they are light or dark as it is.
 
 No text of the data reaches a drawing as text of matplotlib: names of things stand in the page beside it, and in the
-tooltips, which the XML writer escapes. Sizes are such that letters keep 11 px where a chart is 400 px wide.
+tooltips, which the XML writer escapes. Sizes are such that letters have 11 px where a chart is 370 px wide.
 """
 
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -28,10 +29,11 @@ _VARIABLES = {
     _GRID: "var(--line)",
     **{color: f"var(--series-{index})" for index, color in enumerate(_SERIES)},
 }
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pvtv2",
     "font.size": 8,
+    "axes.labelsize": 8,
     "font.family": "DejaVu Sans",
     "text.parse_math": False,
     "text.color": _INK,
@@ -51,13 +53,19 @@ _SETTINGS = {
     "ytick.labelcolor": _INK,
     "ytick.left": False,
 }
-_SIZE_IN = (4.2, 2.1)
+_SIZE_IN = (3.7, 1.95)
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _TIP = "tip-"
 
 
 def steps_chart(
-    caption: Caption, edges: Sequence[float], values: Sequence[float], *, x_label: str, top: float | None = None, color: int = 0
+    caption: Caption,
+    edges: Sequence[float],
+    values: Sequence[float],
+    *,
+    x_label: str,
+    top: float | None = None,
+    color: int = 0,
 ) -> Markup:
     """One quantity over time.
 
@@ -165,7 +173,7 @@ def _tidy(root: ElementTree.Element, caption: Caption, tips: Mapping[str, str]) 
         if _HREF in element.attrib:
             element.set("href", element.attrib.pop(_HREF))
         id = element.attrib.pop("id", None)
-        if id in tips:
+        if id is not None and id in tips:
             element.insert(0, _words("title", tips[id]))
         elif id is not None and element.tag != "g":
             renamed[id] = f"{caption.name}-{len(renamed)}"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-Kind = Literal["count", "rate", "seconds", "bytes", "large", "share", "plain"]
+Kind = Literal["count", "rate", "seconds", "bytes", "large", "share", "plain", "setting"]
 
 _MAX_TEXT = 600
 # Of no quantity of a run; sums and squares of less are finite.

@@ -37,7 +37,11 @@ _WORK: tuple[tuple[str, str, Kind], ...] = (
     ("chunks", "Chunks", "count"),
     ("replayed_chunks", "Chunks done again", "count"),
 )
-_COST = (("gpu_hours", "GPU hours"), ("price_per_hour", "Price of an hour"), ("per_million_images", "Per million images"))
+_COST = (
+    ("gpu_hours", "GPU hours"),
+    ("price_per_hour", "Price of an hour"),
+    ("per_million_images", "Per million images"),
+)
 
 
 def headline(report: Report) -> list[tuple[str, Figure]]:
@@ -103,19 +107,23 @@ def seconds(report: Report) -> Section | None:
 
 def failures(report: Report) -> Section | None:
     """Failed records by code, with examples."""
-    counts = mapping(at(report, "run.failed_by_code"))
-    rows: list[list[Cell]] = [
-        [text(code), Figure(f"run.failed_by_code.{code}", number(images))] for code, images in counts.items()
-    ]
+    run, output = (mapping(at(report, f"{part}.failed_by_code")) for part in ("run", "output"))
+    codes = list(dict.fromkeys([*run, *output]))
     tables = []
-    if rows:
-        bars = shares(row[1].value for row in rows if isinstance(row[1], Figure))
-        with_bars = [[*row, bar] for row, bar in zip(rows, bars, strict=True)]
-        tables.append(Table(caption="Failed records by code", head=("Code", "Images", ""), rows=with_bars))
+    if codes:
+        # A code holds dots itself, so it is no path.
+        own = [Figure(f"run.failed_by_code.{code}", number(run.get(code))) for code in codes]
+        whole = [Figure(f"output.failed_by_code.{code}", number(output.get(code))) for code in codes]
+        bars = shares(cell.value for cell in own)
+        rows: list[list[Cell]] = [[text(code), *cells] for code, *cells in zip(codes, own, bars, whole, strict=True)]
+        head = ("Code", "This run", "", "Whole output")
+        tables.append(Table(caption="Failed records by code", head=head, rows=rows))
     for entry in sequence(at(report, "failures")):
         examples = [mapping(example) for example in sequence(at(entry, "examples"))]
         if examples:
-            listed = [[text(at(each, "image_id")), text(at(each, "error_message"))] for each in examples]
+            listed: list[list[Cell]] = [
+                [text(at(each, "image_id")), text(at(each, "error_message"))] for each in examples
+            ]
             caption = f"Examples of {text(at(entry, 'code'))}"
             tables.append(Table(caption=caption, head=("Image", "Message"), rows=listed))
     note = "Every failed record has its row, with code and message."
@@ -127,7 +135,11 @@ def shards(report: Report) -> Section | None:
     found = [mapping(entry) for entry in sequence(at(report, "shards"))]
     bars = shares(number(at(entry, "seconds")) for entry in found)
     rows: list[list[Cell]] = [
-        [text(at(entry, "shard")), *_figures(entry, f"shards.{index}.", ("images", "count"), ("seconds", "seconds")), bar]
+        [
+            text(at(entry, "shard")),
+            *_figures(entry, f"shards.{index}.", ("images", "count"), ("seconds", "seconds")),
+            bar,
+        ]
         for index, (entry, bar) in enumerate(zip(found, bars, strict=True))
     ]
     table = Table(caption="Shards that took longest", head=("Shard", "Images", "Time", ""), rows=rows)
@@ -159,7 +171,7 @@ def account(report: Report) -> Section | None:
         tables.append(Table(caption="Listed = ok + failed", head=("", "This run", "Whole output"), rows=rows))
     work = _present(report, [(f"work.{key}", name, kind) for key, name, kind in _WORK])
     work += _present(report, [("passes", "Passes", "count")])
-    if "work" not in report:
+    if at(report, "work") is None:
         work += _present(report, [("replayed_chunks", "Chunks done again", "count")])
     if work:
         tables.append(Table(caption="Work", head=("", "Value"), rows=work))
@@ -178,7 +190,7 @@ def configuration(report: Report) -> Section | None:
 
 def versions(report: Report) -> Section | None:
     """Versions of what ran."""
-    rows = [[text(name), text(version)] for name, version in mapping(at(report, "versions")).items()]
+    rows: list[list[Cell]] = [[text(name), text(version)] for name, version in mapping(at(report, "versions")).items()]
     table = Table(caption="Versions of Python and packages", head=("Package", "Version"), rows=rows)
     return Section(anchor="versions", title="Versions", tables=[table]) if rows else None
 
@@ -201,5 +213,5 @@ def _settings(tree: Report, path: str, name: str = "") -> list[list[Cell]]:
             rows += _settings(value, path, inner)
         else:
             found = number(value)
-            rows.append([text(inner), text(value) if found is None else Figure(f"{path}.{inner}", found, "plain")])
+            rows.append([text(inner), text(value) if found is None else Figure(f"{path}.{inner}", found, "setting")])
     return rows

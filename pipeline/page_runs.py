@@ -9,7 +9,11 @@ from pipeline.page_parts import Caption, Cell, Chart, Section, Table, at, figure
 _HEAD = (
     "Run", "Began (UTC)", "Status", "Listed", "Ok", "Failed", "Wall", "Images/s", "Mpix/s", "GMAC/s", "Bound by",
 )  # fmt: skip
-_RATES = (("images_per_s", "Images a second"), ("mpix_per_s", "Megapixels a second"), ("gmac_per_s", "Giga-MACs a second"))
+_RATES = (
+    ("images_per_s", "Images a second"),
+    ("mpix_per_s", "Megapixels a second"),
+    ("gmac_per_s", "Giga-MACs a second"),
+)
 
 
 def in_order(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -64,4 +68,8 @@ def _chart(name: str, title: str, reports: Sequence[Mapping[str, Any]]) -> Chart
         [f"{index + 1}. {id}", figure(report, f"rates.{name}", "rate", prefix=f"runs.{index}.")]
         for index, (id, report) in enumerate(zip(ids, reports, strict=True))
     ]
-    return Chart(caption=caption, svg=svg, table=Table(caption=title, head=("Run", title), rows=rows, folded=True))
+    return Chart(
+        caption=caption,
+        svg=svg,
+        table=Table(caption=f"{title}, as numbers", head=("Run", title), rows=rows, folded=True),
+    )

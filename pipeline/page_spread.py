@@ -1,11 +1,25 @@
 """How a run's images are spread: over sizes, labels and scores."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.page_charts import bars_chart
 from pipeline.page_parts import (
-    Caption, Cell, Chart, Figure, Kind, Section, Table, at, figure, mapping, number, sequence, shares, text,
+    Caption,
+    Cell,
+    Chart,
+    Figure,
+    Kind,
+    Section,
+    Table,
+    at,
+    figure,
+    mapping,
+    number,
+    sequence,
+    shares,
+    text,
 )  # fmt: skip
 
 _SHOWN_LABELS = 20
@@ -66,7 +80,7 @@ def scores_section(report: Mapping[str, Any]) -> Section | None:
     images = [number(count) for count in sequence(at(report, "scores.images"))]
     if not images or len(edges) != len(images) + 1 or None in edges:
         return None
-    names = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     values = [max(count or 0.0, 0.0) for count in images]
     rows: list[list[Cell]] = [
         [name, Figure(f"scores.images.{index}", count)]

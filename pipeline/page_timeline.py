@@ -59,23 +59,23 @@ def gather(rows: Sequence[Mapping[str, Any]]) -> Timeline | None:
                 read.append((begin.timestamp(), float(width_s), row))
     if not read:
         return None
-    start = min(begin for begin, _, _ in read)
-    span_s = max(begin + width_s for begin, width_s, _ in read) - start
-    width_s = min(width_s for _, width_s, _ in read)
-    width_s *= max(1, math.ceil(span_s / width_s / _MAX_BUCKETS - 1e-6))
-    num_buckets = max(1, math.ceil(span_s / width_s - 1e-6))
+    start_s = min(begin_s for begin_s, _, _ in read)
+    span_s = max(begin_s + row_s for begin_s, row_s, _ in read) - start_s
+    bucket_s = min(row_s for _, row_s, _ in read)
+    bucket_s *= max(1, math.ceil(span_s / bucket_s / _MAX_BUCKETS - 1e-6))
+    num_buckets = max(1, math.ceil(span_s / bucket_s - 1e-6))
     found: defaultdict[str, _Step] = defaultdict(
         lambda: _Step([0.0] * num_buckets, {name: [0.0] * num_buckets for name, _, _ in _RATES})
     )
-    for begin, _, row in read:
+    for begin_s, _, row in read:
         step = found[text(row.get("step"))]
-        bucket = min(int((begin - start) / width_s + 1e-6), num_buckets - 1)
+        bucket = min(int((begin_s - start_s) / bucket_s + 1e-6), num_buckets - 1)
         step.busy_s[bucket] += max(number(row.get("busy_s")) or 0.0, 0.0)
         for name, values in step.work.items():
             values[bucket] += max(number(row.get(name)) or 0.0, 0.0)
         step.processes.add(text(row.get("process")))
     order = [step for step in FLOW if step in found] + sorted(set(found) - {*FLOW})
-    return Timeline(width_s, num_buckets, {step: found[step] for step in order[:NUM_SERIES]})
+    return Timeline(bucket_s, num_buckets, {step: found[step] for step in order[:NUM_SERIES]})
 
 
 def timeline_section(rows: Sequence[Mapping[str, Any]]) -> Section | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 SCRIPT = "<script>document.title='planted'</script>"
 IMAGE = '"><img src=x onerror="document.title=\'planted\'">'
+PROCESSES = (("compute", 0.97), ("compute", 0.95), ("decode", 0.08), ("read", 0.01))
 STARTED_AT = datetime(2026, 11, 26, 17, 23, 50, tzinfo=UTC)
 
 
@@ -74,7 +75,7 @@ def full_report(**changes: Any) -> dict[str, Any]:
         "processes": [
             {"process": f"node-a:{4700 + index}", "step": step, "images": 700 + index, "busy_s": 120.5 - 3 * index,
              "busy_share": share}
-            for index, (step, share) in enumerate((("compute", 0.97), ("compute", 0.95), ("decode", 0.08), ("read", 0.01)))
+            for index, (step, share) in enumerate(PROCESSES)
         ],
         "cost": {"gpu_hours": 0.125, "price_per_hour": 2.5, "per_million_images": 216.9},
         "verdict": {
