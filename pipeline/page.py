@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from pipeline import page_run
 from pipeline.layout import PAGE_FILE
@@ -123,6 +122,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _exact(value: float | None) -> str | Markup:
+def _exact(value: float | None) -> str:
     """A number as JSON has it; nothing for none."""
     return "" if value is None else json.dumps(value)

@@ -80,12 +80,12 @@ def rates(report: Report) -> Section | None:
     if rows:
         head = ("", "Images/s", "Mpix/s", "GMAC/s")
         tables.append(Table(caption="Images, megapixels and giga-MACs a second", head=head, rows=rows))
-    paid = [[name, figure(report, f"cost.{key}", "plain")] for key, name in _COST]
+    paid = [(name, figure(report, f"cost.{key}", "plain")) for key, name in _COST]
     use: list[tuple[str, Figure]] = [
         ("Peak of the processor, GFLOP/s", figure(report, "efficiency.peak_gflops", "rate")),
         ("Of it used by the network", figure(report, "efficiency.mfu", "share")),
     ]
-    more = [[name, cell] for name, cell in [*use, *paid] if isinstance(cell, Figure) and cell.value is not None]
+    more: list[list[Cell]] = [[name, cell] for name, cell in [*use, *paid] if cell.value is not None]
     if more:
         tables.append(Table(caption="Efficiency and cost", head=("", "Value"), rows=more))
     return Section(anchor="rates", title="Rates", tables=tables) if tables else None
@@ -99,7 +99,7 @@ def seconds(report: Report) -> Section | None:
     busy = [Figure(f"seconds.steps.{step}", number(value), "seconds") for step, value in steps.items()]
     if busy:
         bars = shares(cell.value for cell in busy)
-        listed = [[text(step), cell, bar] for step, cell, bar in zip(steps, busy, bars, strict=True)]
+        listed: list[list[Cell]] = [[text(step), cell, bar] for step, cell, bar in zip(steps, busy, bars, strict=True)]
         caption = "Busy time of each step, summed over all processes"
         tables.append(Table(caption=caption, head=("Step", "Busy", ""), rows=listed))
     return Section(anchor="time", title="Where the time went", tables=tables) if tables else None
@@ -115,8 +115,10 @@ def failures(report: Report) -> Section | None:
         own = [Figure(f"run.failed_by_code.{code}", number(run.get(code))) for code in codes]
         whole = [Figure(f"output.failed_by_code.{code}", number(output.get(code))) for code in codes]
         bars = shares(cell.value for cell in own)
-        rows: list[list[Cell]] = [[text(code), *cells] for code, *cells in zip(codes, own, bars, whole, strict=True)]
-        head = ("Code", "This run", "", "Whole output")
+        rows: list[list[Cell]] = [
+            [text(code), here, there, bar] for code, here, there, bar in zip(codes, own, whole, bars, strict=True)
+        ]
+        head = ("Code", "This run", "Whole output", "")
         tables.append(Table(caption="Failed records by code", head=head, rows=rows))
     for entry in sequence(at(report, "failures")):
         examples = [mapping(example) for example in sequence(at(entry, "examples"))]

@@ -26,7 +26,7 @@ PLACES = {
     "simplejpeg": {"pipeline/jpeg.py"},
     "matplotlib": {"pipeline/page_charts.py"},
     "jinja2": {"pipeline/page.py"},
-    "markupsafe": {"pipeline/page.py", "pipeline/page_parts.py", "pipeline/page_charts.py"},
+    "markupsafe": {"pipeline/page_parts.py", "pipeline/page_charts.py"},
     "argparse": {"jobs/", "model/pickled.py"},  # there, a class that training states hold
     "torch": {"model/", "pipeline/infer.py", "pipeline/answers.py"},
     "safetensors": {"model/"},
