@@ -75,7 +75,7 @@ def rates(report: Report) -> Section | None:
         if any(cell.value is not None for cell in row):
             rows.append([name, *row])
         elif field == "rates.steady" and at(report, "rates.steady_images_per_s"):
-            rows.append([name, figure(report, "rates.steady_images_per_s", "rate"), "–", "–"])
+            rows.append([name, figure(report, "rates.steady_images_per_s", "rate"), *row[1:]])
     tables = []
     if rows:
         head = ("", "Images/s", "Mpix/s", "GMAC/s")
