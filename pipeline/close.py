@@ -28,6 +28,7 @@ def close(run: Run, last_error: str | None) -> Report:
     report = build_report(run, "failed" if problems else "done", problems)
     write_index(output, store, run.published.values())
     _write_report(run, report)
+    _write_page(run, report)
     return report
 
 
@@ -42,6 +43,7 @@ def close_early(run: Run, ending: Ending) -> Report:
     report = build_report(run, ending.status, [], ending.reason)
     _write_report(run, report)
     write_index(output, store, run.published.values())
+    _write_page(run, report)
     return report
 
 
@@ -50,6 +52,15 @@ def _write_report(run: Run, report: Report) -> None:
     folder, store = join_uri(run.config.output.uri, RUNS, run.run_id), run.config.output.store
     put(join_uri(folder, TIMELINE_FILE), run.timeline.to_parquet(), store)
     put(join_uri(folder, REPORT_FILE), report.to_json(), store)
+
+
+def _write_page(run: Run, report: Report) -> None:
+    """Puts the page beside it, the last thing of all: a job that is stopped may not have the second that it takes."""
+    # Here and not above: it loads what draws the charts.
+    from pipeline.page import write_page
+
+    folder = join_uri(run.config.output.uri, RUNS, run.run_id)
+    write_page(folder, report.to_dict(), list(run.timeline.rows()), run.config.output.store)
 
 
 def find_problems(run: Run) -> list[str]:

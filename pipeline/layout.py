@@ -15,6 +15,7 @@ INDEX_FILE = "_index.parquet"
 PLAN_FILE = "plan.parquet"
 REPORT_FILE = "report.json"
 TIMELINE_FILE = "timeline.parquet"
+PAGE_FILE = "report.html"
 
 _SLICE_NAME = re.compile(r"(?P<name>.*)-(?P<hash16>[0-9a-f]{16})-(?P<slice>\d{5,})(?P<end>-end)?\.parquet")
 

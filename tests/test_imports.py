@@ -24,6 +24,9 @@ PLACES = {
     "huggingface_hub": {"model/hub.py"},
     "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
     "simplejpeg": {"pipeline/jpeg.py"},
+    "matplotlib": {"pipeline/page_charts.py"},
+    "jinja2": {"pipeline/page.py"},
+    "markupsafe": {"pipeline/page_parts.py", "pipeline/page_charts.py"},
     "argparse": {"jobs/", "model/pickled.py"},  # there, a class that training states hold
     "torch": {"model/", "pipeline/infer.py", "pipeline/answers.py"},
     "safetensors": {"model/"},

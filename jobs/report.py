@@ -1,0 +1,80 @@
+"""Makes a page of a run's report and timeline, or of several runs beside one another.
+
+    python jobs/report.py s3://bucket/labels
+    python jobs/report.py s3://bucket/labels --run-id 20261126T172350Z-ff3b --html run.html
+
+Without --run-id all runs of the output are compared. The page is one HTML file that loads nothing. The last line of
+stdout is a summary as JSON; logs go to stderr.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs.cli import configure_logging, run_command
+from pipeline.errors import ConfigError, OutputError
+from pipeline.layout import PAGE_FILE, RUNS
+from pipeline.page import render_page
+from pipeline.run_files import read_reports, read_timeline, run_ids
+from pipeline.storage import StoreConfig, put
+from pipeline.store_errors import StoreError
+from pipeline.uris import canonical_uri, join_uri, shown
+
+_HTML_HELP = "where the page goes, a path or URI; default: report.html in the run's folder, or in runs/ for several"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def report(arguments: Sequence[str]) -> dict[str, Any]:
+    """Makes the page; returns the summary."""
+    started_at = time.time()
+    flags = _parser().parse_args(arguments)
+    configure_logging(flags.log_level)
+    store = StoreConfig(
+        profile=flags.output_profile, endpoint_url=flags.output_endpoint_url, deadline_s=flags.store_deadline_s
+    )
+    output = canonical_uri(flags.output)
+    ids = list(dict.fromkeys(flags.run_id)) or run_ids(output, store)
+    reports = read_reports(output, ids, store)
+    timelines = [read_timeline(output, ids[0], store)] if len(ids) == 1 else []
+    if flags.html:
+        uri = canonical_uri(flags.html)
+    else:
+        uri = join_uri(output, RUNS, *(ids if len(ids) == 1 else []), PAGE_FILE)
+    try:
+        put(uri, render_page(reports, timelines).encode(), store)
+    except StoreError as error:
+        raise OutputError(f"{uri} cannot be written: {error}") from error
+    return {
+        "status": "done",
+        "page": shown(uri),
+        "runs": ids,
+        "seconds": round(time.time() - started_at, 1),
+        "exit_code": 0,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("output", metavar="OUTPUT", help="the --output of a job: path, s3://, gs:// or az://")
+    add("--run-id", action="extend", nargs="+", default=[], metavar="ID", help="which runs; default: all of them")
+    add("--html", metavar="FILE", help=_HTML_HELP)
+    add("--output-profile", metavar="NAME", help="AWS profile for the output")
+    add("--output-endpoint-url", metavar="URL", help="S3 endpoint for the output")
+    add("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help="default: %(default)g")
+    add("--log-level", choices=("debug", "info", "warning"), default="info")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(report, sys.argv[1:]))
