@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.measured import SECONDS
 from pipeline.page_parts import Cell, Figure, Kind, Section, Table, at, figure, mapping, number, sequence, shares, text
 
 Report = Mapping[str, Any]
@@ -23,9 +24,11 @@ _SECONDS = (
     ("model_load", "Weights fetched and checked"),
     ("listing", "Listing and planning"),
     ("first_row", "Until the first row"),
-    ("steady", "From the first row to the last"),
-    ("drain", "From the last row to the report"),
+    ("steady", "Steady: the middle eight tenths of the network's work"),
+    ("drain", "From the end of the network's work to the report"),
 )
+_STEPS = (*SECONDS, "serialise", "put")
+_WAITING = ("first_byte", "fetch", "read_wait", "hand_over", "wait", "download")
 _WORK: tuple[tuple[str, str, Kind], ...] = (
     ("requests", "Requests to stores", "count"),
     ("retries", "Requests asked again", "count"),
@@ -96,12 +99,18 @@ def seconds(report: Report) -> Section | None:
     rows = _present(report, [(f"seconds.{key}", name, "seconds") for key, name in _SECONDS])
     tables = [Table(caption="Time on the clock", head=("", "Time"), rows=rows)] if rows else []
     steps = mapping(at(report, "seconds.steps"))
-    busy = [Figure(f"seconds.steps.{step}", number(value), "seconds") for step, value in steps.items()]
-    if busy:
-        bars = shares(cell.value for cell in busy)
-        listed: list[list[Cell]] = [[text(step), cell, bar] for step, cell, bar in zip(steps, busy, bars, strict=True)]
-        caption = "Busy time of each step, summed over all processes"
-        tables.append(Table(caption=caption, head=("Step", "Busy", ""), rows=listed))
+    ordered = [step for step in _STEPS if step in steps] + [step for step in steps if step not in _STEPS]
+    for caption, chosen in (
+        ("Busy time of each step, summed over all processes", [step for step in ordered if step not in _WAITING]),
+        ("Time spent waiting, summed over all that waits side by side", [step for step in ordered if step in _WAITING]),
+    ):
+        cells = [Figure(f"seconds.steps.{step}", number(steps[step]), "seconds") for step in chosen]
+        bars = shares(cell.value for cell in cells)
+        listed: list[list[Cell]] = [
+            [text(step), cell, bar] for step, cell, bar in zip(chosen, cells, bars, strict=True)
+        ]
+        if listed:
+            tables.append(Table(caption=caption, head=("Step", "Time", ""), rows=listed))
     return Section(anchor="time", title="Where the time went", tables=tables) if tables else None
 
 
