@@ -80,6 +80,7 @@ class Collector:
         self._pass_number = 0
         self._state = CollectorState()
         self._receipts: list[Receipt] = []
+        self._num_bare = 0
 
     def start_pass(self, pass_number: int) -> None:
         """Forgets unfinished slices; from now on only chunks of this pass are taken."""
@@ -88,7 +89,10 @@ class Collector:
         self._closed.clear()
 
     def state(self, receipts_from: int = 0) -> CollectorState:
-        """Counters so far, with the receipts from an index on."""
+        """Counters so far, with the receipts from an index on; of those before it only what is small is kept."""
+        for index in range(self._num_bare, min(receipts_from, len(self._receipts))):
+            self._receipts[index] = self._receipts[index].bare()
+        self._num_bare = max(self._num_bare, receipts_from)
         return replace(self._state, receipts=tuple(self._receipts[receipts_from:]))
 
     def add(self, table: pa.Table) -> None:

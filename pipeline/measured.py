@@ -75,6 +75,11 @@ def this_process() -> float:
     return float((zlib.crc32(socket.gethostname().encode()) & 0xFFFFF) << _PID_BITS | os.getpid())
 
 
+def machine_of(process: float) -> float:
+    """A number for all processes of its machine, as if it were one."""
+    return float(int(process) >> _PID_BITS << _PID_BITS)
+
+
 def process_name(process: float) -> str:
     """The number as text: which machine, and the process there."""
     machine, pid = divmod(int(process), 1 << _PID_BITS)

@@ -112,7 +112,7 @@ class Run:
             self.picture += receipt.picture
             for span, images, pixels, macs in receipt.work:
                 self.timeline.add(span, images, pixels, macs)
-            self.receipts.append(replace(receipt, picture=Picture(), work=()))
+            self.receipts.append(receipt.bare())
 
 
 def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:

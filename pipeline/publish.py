@@ -85,6 +85,10 @@ class Receipt:
     picture: Picture = field(default_factory=Picture)
     work: Sequence[tuple[Span, int, int, int]] = ()
 
+    def bare(self) -> "Receipt":
+        """Without what is added up once and then let go."""
+        return replace(self, picture=Picture(), work=())
+
 
 def file_name(header: Header) -> str:
     """The name below `data/` of the slice that a chunk belongs to; `header` is that of its last chunk."""

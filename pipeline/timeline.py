@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.measured import Span, process_name
+from pipeline.measured import Span, machine_of, process_name
 
 NUM_SPANS = 512
 FIRST_WIDTH_S = 0.25
+MOST_PROCESSES = 512
 _WORK = ("busy_s", "images", "pixels", "macs")
 
 SCHEMA = pa.schema(
@@ -46,7 +47,7 @@ class Timeline:
         begin = max(0.0, end - span.seconds)
         while end >= NUM_SPANS * self.width_s:
             self._widen()
-        table = self._work.setdefault((span.step, span.process), np.zeros((NUM_SPANS, len(_WORK))))
+        table = self._work.setdefault(self._key(span), np.zeros((NUM_SPANS, len(_WORK))))
         first, last = int(begin / self.width_s), int(end / self.width_s)
         edges = np.arange(first, last + 2) * self.width_s
         covered = np.minimum(end, edges[1:]) - np.maximum(begin, edges[:-1])
@@ -112,6 +113,12 @@ class Timeline:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(self.rows()), schema=SCHEMA), buffer, compression="zstd")
         return buffer.getvalue()
+
+    def _key(self, span: Span) -> tuple[str, float]:
+        """The step and the process, or its machine where there are many processes already."""
+        key = span.step, span.process
+        is_kept = key in self._work or len(self._work) < MOST_PROCESSES
+        return key if is_kept else (span.step, machine_of(span.process))
 
     def _widen(self) -> None:
         self.width_s *= 2

@@ -184,3 +184,14 @@ def test_receipts_are_given_from_an_index_on(collector, answered_chunk):
     for number in range(3):
         collector.add(answered_chunk(number, 1, slice_number=number, slice_first_row=number, slice_rows=1).to_table())
     assert [receipt.footer.slice for receipt in collector.state(1).receipts] == [1, 2]
+
+
+def test_what_a_receipt_tells_beyond_its_footer_is_let_go_once_it_was_told(collector, answered_chunk):
+    for number in range(3):
+        chunk = answered_chunk(0, 2, slice_rows=2, slice_number=number)
+        collector.add(chunk.to_table())
+    told = collector.state(0).receipts
+    assert all(receipt.work and receipt.picture.labels for receipt in told)
+    assert [bool(receipt.work) for receipt in collector.state(2).receipts] == [True]
+    assert [bool(receipt.work) for receipt in collector.state(0).receipts] == [False, False, True]
+    assert [receipt.footer for receipt in collector.state(0).receipts] == [receipt.footer for receipt in told]

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.measured import Span
-from pipeline.timeline import FIRST_WIDTH_S, NUM_SPANS, SCHEMA, Timeline
+from pipeline.timeline import FIRST_WIDTH_S, MOST_PROCESSES, NUM_SPANS, SCHEMA, Timeline
 
 WORK = ("busy_s", "images", "pixels", "macs")
 
@@ -31,6 +31,15 @@ def test_nothing_is_lost_however_long_a_run_goes_on_and_the_table_does_not_grow(
     assert totals(timeline, "compute") == pytest.approx([900.0, 500.0, 5000.0, 50_000.0])
     assert len(list(timeline.rows())) <= 3 * NUM_SPANS
     assert timeline.width_s * NUM_SPANS > 99 * 3600
+
+
+def test_a_cluster_of_many_processes_is_told_by_machine():
+    timeline = Timeline(started_at=0.0)
+    for pid in range(1, 2000):
+        timeline.add(Span("decode", float((7 << 22) | pid), ended=1.0, seconds=0.1), 1, 2, 3)
+    assert len(timeline.processes()) == MOST_PROCESSES + 1
+    assert timeline.processes()["decode", "00007/0"][1] == pytest.approx(1999 - MOST_PROCESSES)
+    assert totals(timeline, "decode")[1] == pytest.approx(1999)
 
 
 def test_what_ends_before_the_start_by_another_machines_clock_counts_for_the_first_span():
