@@ -23,7 +23,9 @@ from tests.fault_proxy import FaultProxy
 from tests.jobs.conftest import LABELS
 from tests.s3_server import S3Server, running_s3
 
-_OUTPUT_NAME = re.compile(r"_lease\.json|_job\.json|_index\.parquet|runs/[^/]+/(plan\.parquet|report\.json)")
+_OUTPUT_NAME = re.compile(
+    r"_lease\.json|_job\.json|_index\.parquet|runs/[^/]+/(plan\.parquet|timeline\.parquet|report\.(json|html))"
+)
 # A run that dies in its first second leaves the object that it tried the store with.
 _TRIAL_NAME = re.compile(r"\.preflight-[0-9a-f]{16}")
 _ROWS_PER_FILE = 8

@@ -17,7 +17,7 @@ from pipeline.task import Classify
 from tests.fault_proxy import FaultProxy, Late
 from tests.slow_steps import SlowDecoding
 
-NUM_TARS, IMAGES_PER_TAR = 16, 12
+NUM_TARS, IMAGES_PER_TAR = 12, 12
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::ray"),
