@@ -89,18 +89,20 @@ def _line(run: Run, own: Totals) -> Line | None:
             "write": processors.num_collectors,
         },
         store_share=own.seconds.get("read_wait", 0.0) / max(own.seconds.get("read", 0.0), 1e-9),
-        tail_share=_tail_share(run),
+        tail_share=_tail_share(run, processors.num_collectors),
         device=processors.device,
         precision=run.identity["precision"],
     )
 
 
-def _tail_share(run: Run) -> float:
-    """Which part of the time from the network's first work to the last write comes after the network's last."""
+def _tail_share(run: Run, num_collectors: int) -> float:
+    """Which part of the time from the network's first work to the last write was spent writing after its last."""
     computed, written = run.timeline.ends("compute"), run.timeline.ends("write")
     if computed is None or written is None:
         return 0.0
-    return max(0.0, written[1] - computed[1]) / max(written[1] - computed[0], 1e-9)
+    # Busy, and not just later: a collector's last rows may wait for a process to start.
+    busy_s = run.timeline.within("write", computed[1], max(computed[1], written[1]))["busy_s"]
+    return busy_s / num_collectors / max(written[1] - computed[0], 1e-9)
 
 
 def _num_actors(run: Run) -> int:

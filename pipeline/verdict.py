@@ -33,7 +33,8 @@ class Line:
         busy_s: by step (`read`, `decode`, `compute`, `write`) the seconds of all processes.
         room: by step, how many pieces of work can be done at a time.
         store_share: the part of reading that is waiting for the store.
-        tail_share: which part of the time between the network's first work and the last write lies after its last.
+        tail_share: which part of the time from the network's first work to the last write was spent writing after its
+            last.
         device: where the network runs.
         precision: of the network.
     """

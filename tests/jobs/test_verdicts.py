@@ -45,7 +45,7 @@ def tars(s3, profile, draw):
 @pytest.mark.parametrize(
     ("slow", "bound_by"),
     [
-        ({"network": 0.06}, "network"),
+        ({"network": 0.12}, "network"),
         ({"decode": 0.06}, "decode"),
         ({"store": 1.5}, "store"),
         ({"sink": 0.7}, "sink"),
