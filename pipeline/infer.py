@@ -5,7 +5,7 @@ import threading
 import time
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -131,11 +131,10 @@ class InferStep:
         images = [work.images.by_row[row] for row in rows]
         try:
             output = submit_packed(self._model, images, mean=self._mean, std=self._std, outputs=work.answers.outputs)
-            self._count(images, work.measured)
             if self.ahead:
                 work.pending.append((rows, output))
             else:
-                work.answers.take(rows, output())
+                self._take(rows, output(), work)
             return
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -149,9 +148,7 @@ class InferStep:
         while work.pending:
             rows, output = work.pending.popleft()
             try:
-                found = output()
-                work.answers.take(rows, found)
-                work.measured["compute_s"] += found.device_s() if found.device_s else 0.0
+                self._take(rows, output(), work)
                 continue
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
@@ -164,11 +161,14 @@ class InferStep:
         work.measured["compute_ended"], work.measured["compute_process"] = time.time(), this_process()
         return work
 
-    def _count(self, images: Sequence[torch.Tensor], measured: dict[str, float]) -> None:
-        tokens = sum(num_tokens(*image.shape[:2]) for image in images)
-        measured["packs"] += 1
-        measured["tokens"] += tokens
-        measured["pack_room"] += max(tokens, self.budget.tokens)
+    def _take(self, rows: list[int], output: PackedOutput, work: _Work) -> None:
+        """Takes the answers of a pack that ran, and counts it: one that ran out of memory is counted by its halves."""
+        work.answers.take(rows, output)
+        tokens = sum(num_tokens(*work.images.by_row[row].shape[:2]) for row in rows)
+        work.measured["packs"] += 1
+        work.measured["tokens"] += tokens
+        work.measured["pack_room"] += max(tokens, self.budget.tokens)
+        work.measured["compute_s"] += output.device_s() if output.device_s else 0.0
 
     def _halve(self, rows: list[int], work: _Work) -> None:
         """Submits the halves of a pack that ran out of memory; the packs of later chunks are planned as small."""

@@ -53,6 +53,18 @@ def exact_convolutions():
     torch.backends.cudnn.allow_tf32 = before
 
 
+def test_a_packs_time_on_the_device_is_told_and_is_its_own():
+    model = network("b0")
+    run_packed(model, drawn(SIZES))  # captures graphs
+    outputs = [submit_packed(model, drawn(SIZES)) for _ in range(3)]
+    found = []
+    for output in outputs:
+        packed = output()
+        packed.logits.cpu()
+        found.append(packed.device_s())
+    assert all(0 < seconds < 1 for seconds in found)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_errs_no_more_than_the_plain_network(variant):
     images = drawn(SIZES)

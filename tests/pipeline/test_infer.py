@@ -355,7 +355,7 @@ def queued(monkeypatch):
                 done.append(("wait", len(images)))
                 if len(images) > num_images:
                     raise torch.OutOfMemoryError("out of memory")
-                return run_packed(model, images, **options)
+                return replace(run_packed(model, images, **options), device_s=lambda: 0.5)
 
             return output
 
@@ -375,7 +375,10 @@ def test_all_packs_of_a_chunk_are_handed_over_before_one_is_waited_for(classifie
     assert step.ahead == 1
     waits = [step.submit(step.unpack(chunk)) for chunk in chunks]
     assert done == [("submit", 4)] * 4
-    found = [step.pack(wait()).rows.to_pylist() for wait in waits]
+    answered = [step.pack(wait()) for wait in waits]
+    assert [chunk.measured["compute_s"] for chunk in answered] == [1.0, 1.0]  # what the device says, of two packs
+    assert all(chunk.measured["download_s"] > 0 for chunk in answered)
+    found = [chunk.rows.to_pylist() for chunk in answered]
     assert done[4:] == [("wait", 4)] * 4
     assert [[row["topk_ids"] for row in rows] for rows in found] == [
         [row["topk_ids"] for row in rows] for rows in expected
@@ -386,7 +389,9 @@ def test_a_pack_that_runs_out_of_memory_when_it_is_waited_for_is_halved(classifi
     chunk = decoded_chunk(*(pixels(40, 36, seed) for seed in range(6)))
     expected = classifier().infer(chunk).rows.to_pylist()
     done = queued(num_images=1)
-    found = classifier().infer(chunk).rows.to_pylist()
+    answered = classifier().infer(chunk)
+    found, measured = answered.rows.to_pylist(), answered.measured
     assert [(row["status"], row["topk_ids"]) for row in found] == [("ok", row["topk_ids"]) for row in expected]
+    assert (measured["packs"], measured["tokens"]) == (6, 6 * num_tokens(40, 36))  # those that ran
     assert done[:5] == [("submit", 3), ("submit", 3), ("wait", 3), ("submit", 1), ("submit", 2)]
     assert done.count(("submit", 1)) == done.count(("wait", 1)) == 6
