@@ -249,6 +249,7 @@ class _Infer:
                 wait = self._step.submit(unpacked)
         except BaseException:
             self._under_way_s -= seconds
+            self._free_since = time.perf_counter()
             raise
         self._under_way += 1
         return partial(self._wait, chunk, wait, seconds, wait_s)

@@ -87,8 +87,9 @@ def process_name(process: float) -> str:
 
 
 def seconds_of(measured: Iterable[Measured]) -> dict[str, float]:
-    """Seconds of each step, summed."""
-    return _sums([f"{step}_s" for step in SECONDS], SECONDS, measured)
+    """Seconds of each step, summed; to the microsecond, since every footer holds them as text."""
+    sums = _sums([f"{step}_s" for step in SECONDS], SECONDS, measured)
+    return {step: round(seconds, 6) for step, seconds in sums.items()}
 
 
 def counts_of(measured: Iterable[Measured]) -> dict[str, int]:
