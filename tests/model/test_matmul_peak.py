@@ -35,3 +35,20 @@ def test_a_home_that_cannot_be_written_to_stops_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert peak_gflops("cpu", torch.float32) > 0
+
+
+def test_a_device_without_room_for_it_has_none_and_is_asked_again(cache, monkeypatch):
+    def no_room(device, dtype):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(matmul_peak, "_measure", no_room)
+        assert peak_gflops("cpu", torch.float32) == 0.0
+    assert not cache.exists()
+    assert peak_gflops("cpu", torch.float32) > 0
+
+
+def test_a_slow_device_is_measured_by_one_turn(monkeypatch):
+    monkeypatch.setattr(matmul_peak, "_MOST_S", 0.0)
+    monkeypatch.setattr(matmul_peak, "_TURNS", 10**9)
+    assert peak_gflops("cpu", torch.float32) > 0
