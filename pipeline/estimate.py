@@ -32,12 +32,12 @@ _TAR_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """Images of one shard whose headers were read.
+class _Sampled:
+    """What the images of one shard whose headers were read come to.
 
     Attributes:
         images: how many of them the network will take.
-        weight: how often the sample goes into what the shard has to do: by rows, or by bytes where a tar hides them.
+        weight: how often they go into what is to be done of the shard.
     """
 
     images: int
@@ -46,63 +46,36 @@ class Sampled:
     weight: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a run is expected to do.
-
-    Attributes:
-        sampled: images whose headers were looked at.
-        images, pixels, macs: of the whole plan.
-        seconds: of the run; None where no run over this output tells how fast it is.
-        like_run: the run whose start and pace are taken.
-    """
-
-    sampled: int
-    images: float
-    pixels: float
-    macs: float
-    seconds: float | None
-    like_run: str | None
-
-    def to_dict(self, price_per_hour: float | None, num_actors: int | None) -> dict[str, Any]:
-        """As the last line of a dry run has it."""
-        cost = None
-        if price_per_hour is not None and num_actors and self.seconds is not None:
-            cost = round(price_per_hour * num_actors * self.seconds / 3600, 4)
-        return {
-            "images_sampled": self.sampled,
-            "images": round(self.images),
-            "mpix": round(self.pixels / 1e6, 3),
-            "gmac": round(self.macs / 1e9, 3),
-            "seconds": None if self.seconds is None else round(self.seconds, 1),
-            "cost": cost,
-            "like_run": self.like_run,
-        }
-
-
 def estimate_run(run: Run) -> dict[str, Any] | None:
-    """What the planned run will take, None if there is nothing to read.
+    """What the planned run will take, for the last line of a dry run; None if there is nothing to read.
 
-    `seconds` and `cost` are None before the first run over an output.
+    `images`, `mpix` and `gmac` are of the whole plan. `seconds` and `cost` are None before the first run over an
+    output; `like_run` is the one whose start and pace they go by.
     """
     config = run.config
     shards = _drawn(iter(run.plan.rows), NUM_SHARDS)
     if not shards:
         return None
     most = -(-NUM_IMAGES // len(shards))
-    samples = [_sample(shard, most, config.input, run.checkpoint.network, config.sizes) for shard in shards]
-    parts = [part for part in samples if part is not None]
-    scale = _scale(run, shards)
+    found = [_sample(shard, most, config.input, run.checkpoint.network, config.sizes) for shard in shards]
+    parts = [part for part in found if part is not None]
+    # The other shards of the plan, and drawn ones that cannot be read, are taken to be like these, byte by byte.
+    seen_bytes = sum(shard.size for shard, part in zip(shards, found, strict=True) if part is not None)
+    scale = run.plan.bytes / max(1, seen_bytes)
+    gmac = scale * sum(part.macs * part.weight for part in parts) / 1e9
     pace = _last_pace(run)
-    macs = scale * sum(part.macs * part.weight for part in parts)
-    return Estimate(
-        sampled=sum(part.images for part in parts),
-        images=scale * sum(part.images * part.weight for part in parts),
-        pixels=scale * sum(part.pixels * part.weight for part in parts),
-        macs=macs,
-        seconds=None if pace is None else pace["fixed_s"] + macs / 1e9 / pace["gmac_per_s"],
-        like_run=None if pace is None else pace["run_id"],
-    ).to_dict(config.compute.price_per_hour, None if pace is None else pace["num_actors"])
+    seconds = None if pace is None else pace["fixed_s"] + gmac / pace["gmac_per_s"]
+    price = config.compute.price_per_hour
+    hours = None if pace is None or seconds is None else seconds / 3600 * (pace["num_actors"] or 1)
+    return {
+        "images_sampled": sum(part.images for part in parts),
+        "images": round(scale * sum(part.images * part.weight for part in parts)),
+        "mpix": round(scale * sum(part.pixels * part.weight for part in parts) / 1e6, 3),
+        "gmac": round(gmac, 3),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "cost": None if price is None or hours is None else round(price * hours, 4),
+        "like_run": None if pace is None else pace["run_id"],
+    }
 
 
 def _drawn(shards: Iterator[PlannedShard], count: int) -> list[PlannedShard]:
@@ -117,37 +90,48 @@ def _drawn(shards: Iterator[PlannedShard], count: int) -> list[PlannedShard]:
     return kept
 
 
-def _scale(run: Run, shards: list[PlannedShard]) -> float:
-    """How often the drawn shards go into the plan, by their bytes."""
-    return run.plan.bytes / max(1, sum(shard.size for shard in shards))
-
-
 def _sample(
     shard: PlannedShard, most: int, config: InputConfig, network: PVTv2Config, policy: SizePolicy
-) -> Sampled | None:
-    """What some images of a shard come to, and how often they go into it; None if it cannot be read."""
+) -> _Sampled | None:
+    """What some images of a shard come to; None if it cannot be read."""
     try:
-        if shard.format == "files":
-            present = [member for member in shard.members if member.etag is not None]
-            drawn = random.Random(shard.hash16).sample(present, min(most, len(present)))
-            found = [Record(key=member.key, data=_header(member, config.store)) for member in drawn]
-            return _sampled(found, len(present) / max(1, len(found)), network, policy)
-        with open_reader(shard.shard, config.store, size=shard.size, etag=shard.etag) as file:
-            total = num_rows(file) if shard.format == "parquet" else None
-            if shard.format == "parquet":
-                records = read_parquet(file, image_column=config.image_column, keep_columns=(), start_row=0)
-            else:
-                records = read_tar(file, names=config.names, keep_columns=())
-            found = [item for item in islice(records, most) if isinstance(item, Record)]
-            if total is None:
-                in_tar = sum(_bytes_in_tar(record) for record in found)
-                weight = 1.0 if len(found) < most else max(1.0, shard.size / max(1, in_tar))
-            else:
-                weight = total / max(1, len(found))
-            return _sampled(found, weight, network, policy)
+        found, total = _some_records(shard, most, config)
     except (StoreError, ValueError) as error:
         logger.warning("estimate.shard_left_out shard=%s error=%s", shard.shard, error)
         return None
+    done = sum(slice.last_row - slice.first_row + 1 for slice in shard.done)
+    todo = max(0.0, total - done) if shard.num_todo is None else shard.num_todo
+    images = pixels = macs = 0
+    for record in found:
+        size = None if record.data is None else probe_size(record.data)
+        net = None if size is None else net_size(*size, policy)
+        if isinstance(net, NetSize):
+            images += 1
+            pixels += net.width * net.height
+            macs += count_macs(network, net.height, net.width)
+    return _Sampled(images, pixels, macs, todo / max(1, len(found)))
+
+
+def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[list[Record], float]:
+    """Some records of a shard, and how many there are, of a tar by its bytes.
+
+    Raises:
+        StoreError, ValueError: it cannot be read.
+    """
+    if shard.format == "files":
+        present = [member for member in shard.members if member.etag is not None]
+        drawn = random.Random(shard.hash16).sample(present, min(most, len(present)))
+        return [Record(key=member.key, data=_header(member, config.store)) for member in drawn], len(present)
+    with open_reader(shard.shard, config.store, size=shard.size, etag=shard.etag) as file:
+        if shard.format == "parquet":
+            total = num_rows(file)
+            rows = read_parquet(file, image_column=config.image_column, keep_columns=(), start_row=0)
+            return [item for item in islice(rows, most) if isinstance(item, Record)], total
+        members = read_tar(file, names=config.names, keep_columns=())
+        found = [item for item in islice(members, most) if isinstance(item, Record)]
+        is_all = len(found) < most
+        in_tar = sum(_bytes_in_tar(record) for record in found)
+        return found, len(found) if is_all else len(found) * max(1.0, shard.size / in_tar)
 
 
 def _header(member: Member, store: StoreConfig) -> bytes:
@@ -156,18 +140,6 @@ def _header(member: Member, store: StoreConfig) -> bytes:
     if probe_size(data) is None and member.size > _HEADER_BYTES:
         return read(member.uri, store, member.etag)
     return data
-
-
-def _sampled(records: list[Record], weight: float, network: PVTv2Config, policy: SizePolicy) -> Sampled:
-    images = pixels = macs = 0
-    for record in records:
-        size = None if record.data is None else probe_size(record.data)
-        net = None if size is None else net_size(*size, policy)
-        if isinstance(net, NetSize):
-            images += 1
-            pixels += net.width * net.height
-            macs += count_macs(network, net.height, net.width)
-    return Sampled(images, pixels, macs, weight)
 
 
 def _bytes_in_tar(record: Record) -> int:
@@ -191,6 +163,6 @@ def _last_pace(run: Run) -> dict[str, Any] | None:
                     "fixed_s": (seconds["first_row"] or 0.0) + (seconds["drain"] or 0.0),
                     "num_actors": report["actors"].get("max"),
                 }
-        except (KeyError, TypeError, ValueError):
-            continue  # written by an older version
+        except (KeyError, TypeError, ValueError, StoreError) as error:
+            logger.debug("estimate.report_left_out uri=%s error=%s", uri, error)  # written by an older version, mostly
     return None

@@ -1,0 +1,129 @@
+"""Estimates against what is there: images on a disk, in every layout, and reports of earlier runs."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from model.config import VARIANTS
+from model.cost import count_macs
+from pipeline import estimate
+from pipeline.config import InputConfig
+from pipeline.estimate import estimate_run
+from pipeline.plan import DoneSlice, Member, PlannedShard
+from pipeline.sizes import SizePolicy
+from pipeline.storage import StoreConfig, head, put
+from pipeline.uris import canonical_uri
+
+STORE = StoreConfig()
+NETWORK = VARIANTS["b0"]
+GMAC = count_macs(NETWORK, 64, 64) / 1e9
+
+
+@pytest.fixture
+def run(tmp_path):
+    """(shards, price) -> what `estimate_run` needs of a run into a folder."""
+
+    def make(*shards, price=None):
+        return SimpleNamespace(
+            config=SimpleNamespace(
+                input=InputConfig(uris=("x",)),
+                output=SimpleNamespace(uri=canonical_uri(str(tmp_path / "out")), store=STORE),
+                compute=SimpleNamespace(price_per_hour=price),
+                sizes=SizePolicy(),
+            ),
+            checkpoint=SimpleNamespace(network=NETWORK),
+            plan=SimpleNamespace(rows=list(shards), bytes=sum(shard.size for shard in shards)),
+        )
+
+    return make
+
+
+@pytest.fixture
+def shard(tmp_path, make_tar, encode):
+    """(format, number of images of 64x64, changes) -> a planned shard of them."""
+
+    def make(shard_format, count, name="x", **changes):
+        images = {f"{i:03d}.png": encode(64, 64, i) for i in range(count)}
+        plan = {"num_records": None, "done": (), "action": "new", "members": (), "etag": None} | changes
+        if shard_format == "files":
+            uris = {key: canonical_uri(str(tmp_path / name / key)) for key in images}
+            for key, uri in uris.items():
+                put(uri, images[key], STORE)
+            infos = {key: head(uri, STORE) for key, uri in uris.items()}
+            plan["members"] = tuple(Member(info.uri, key, info.size, info.etag, None) for key, info in infos.items())
+            plan["num_records"], size = count, sum(info.size for info in infos.values())
+        else:
+            if shard_format == "tar":
+                body = make_tar(images)
+            else:
+                sink = pa.BufferOutputStream()
+                pq.write_table(pa.table({"image": pa.array(images.values(), pa.binary())}), sink)
+                body = sink.getvalue().to_pybytes()
+            uri = canonical_uri(str(tmp_path / f"{name}.{shard_format}"))
+            put(uri, body, STORE)
+            size, plan["etag"] = len(body), head(uri, STORE).etag
+        return PlannedShard(
+            shard=canonical_uri(str(tmp_path / f"{name}.{shard_format}")), name=name, hash16=name * 16,
+            format=shard_format, size=size, **plan,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.mark.parametrize("shard_format", ["files", "tar", "parquet"])
+@pytest.mark.parametrize("most", [1000, 20])
+def test_a_shard_is_estimated_from_all_or_some_of_its_images(run, shard, monkeypatch, shard_format, most):
+    monkeypatch.setattr(estimate, "NUM_IMAGES", most)
+    found = estimate_run(run(shard(shard_format, 60)))
+    assert found["images_sampled"] == min(most, 60)
+    assert found["images"] == pytest.approx(60, rel=0.03)
+    assert found["gmac"] == pytest.approx(60 * GMAC, rel=0.03)
+    assert found["mpix"] == pytest.approx(60 * 64 * 64 / 1e6, rel=0.03)
+    assert (found["seconds"], found["cost"], found["like_run"]) == (None, None, None)
+
+
+def test_what_is_done_of_a_shard_is_not_counted(run, shard):
+    done = (DoneSlice(0, 0, 39),)
+    for shard_format in ("files", "tar"):
+        found = estimate_run(run(shard(shard_format, 60, action="continue", done=done)))
+        assert found["images"] == 20
+
+
+def test_a_shard_that_cannot_be_read_is_taken_to_be_like_the_others(run, shard, caplog):
+    whole, gone = shard("tar", 30, "a"), shard("tar", 30, "b")
+    found = estimate_run(run(whole, replace(gone, shard=gone.shard + ".gone")))
+    assert found["images"] == pytest.approx(60, rel=0.03)
+    assert "estimate.shard_left_out" in caplog.text
+
+
+def test_of_many_shards_some_are_looked_into_and_the_others_go_by_their_bytes(run, shard, monkeypatch):
+    monkeypatch.setattr(estimate, "NUM_SHARDS", 3)
+    found = estimate_run(run(*(shard("tar", 10 + i, chr(97 + i)) for i in range(12))))
+    assert found["images_sampled"] < 70
+    assert found["images"] == pytest.approx(sum(10 + i for i in range(12)), rel=0.05)
+
+
+def test_time_and_cost_go_by_the_last_run_that_tells_its_pace(run, shard, tmp_path):
+    def report(run_id, **changes):
+        values = {
+            "run_id": run_id, "rates": {"steady": {"gmac_per_s": 2 * GMAC}}, "actors": {"max": 4},
+            "seconds": {"first_row": 7.0, "drain": 1.0}, **changes,
+        }  # fmt: skip
+        put(canonical_uri(str(tmp_path / "out" / "runs" / run_id / "report.json")), json.dumps(values).encode(), STORE)
+
+    report("1")
+    report("2")
+    report("3", rates={"steady": None})
+    report("4", rates={})
+    put(canonical_uri(str(tmp_path / "out" / "runs" / "5" / "report.json")), b"no JSON", STORE)
+    found = estimate_run(run(shard("files", 20), price=3600.0))
+    assert (found["seconds"], found["like_run"]) == (18.0, "2")
+    assert found["cost"] == pytest.approx(4 * 18.0, rel=0.01)
+
+
+def test_nothing_to_do_takes_no_time(run):
+    assert estimate_run(run()) is None
