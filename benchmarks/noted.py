@@ -79,16 +79,13 @@ class _NotedStep:
         self._step, self._folder, self.ahead = step, folder, step.ahead
 
     def unpack(self, chunk: Chunk) -> tuple[Chunk, Any]:
-        return chunk, self._noted("unpack", chunk, lambda: self._step.unpack(chunk))
+        return chunk, _noted(self._folder, "unpack", chunk, lambda: self._step.unpack(chunk))
 
     def submit(self, unpacked: tuple[Chunk, Any]) -> Callable[[], tuple[Chunk, Any]]:
         chunk, images = unpacked
-        wait = self._noted("compute", chunk, lambda: self._step.submit(images))
+        wait = _noted(self._folder, "compute", chunk, lambda: self._step.submit(images))
         return lambda: (chunk, wait())
 
     def pack(self, computed: tuple[Chunk, Any]) -> Chunk:
         chunk, answers = computed
-        return self._noted("pack", chunk, lambda: self._step.pack(answers))
-
-    def _noted(self, step: str, chunk: Chunk, work: Callable[[], Any]) -> Any:
-        return _noted(self._folder, step, chunk, work)
+        return _noted(self._folder, "pack", chunk, lambda: self._step.pack(answers))

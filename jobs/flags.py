@@ -42,11 +42,10 @@ _DEADLINE_HELP = (
     "seconds for which a request to a store that does not answer, or is busy, is repeated; default: %(default)g"
 )
 _NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so many seconds; default: %(default)g"
-
 _PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, with its errors turned into ours: the last line and the exit code are the same for all of them."""
 
     def error(self, message: str) -> NoReturn:
@@ -62,7 +61,7 @@ def make_parser(
         required: a command without inputs, weights and output has nothing to do.
         policies: choices of `--preprocess`.
     """
-    parser = _Parser(
+    parser = Parser(
         description=description,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli import configure_logging, run_command
-from pipeline.errors import ConfigError, OutputError
+from jobs.flags import Parser
+from pipeline.errors import OutputError
 from pipeline.layout import PAGE_FILE, RUNS
 from pipeline.page import render_page
 from pipeline.run_files import read_reports, read_timeline, run_ids
@@ -27,11 +28,6 @@ from pipeline.store_errors import StoreError
 from pipeline.uris import canonical_uri, join_uri, shown
 
 _HTML_HELP = "where the page goes, a path or URI; default: report.html in the run's folder, or in runs/ for several"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
 
 
 def report(arguments: Sequence[str]) -> dict[str, Any]:
@@ -64,7 +60,7 @@ def report(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    parser = Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("output", metavar="OUTPUT", help="the --output of a job: path, s3://, gs:// or az://")
     add("--run-id", action="extend", nargs="+", default=[], metavar="ID", help="which runs; default: all of them")
