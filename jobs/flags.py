@@ -49,6 +49,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with its errors turned into ours: the last line and the exit code are the same for all of them."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises what is wrong with the arguments."""
         raise ConfigError(f"{message}; see --help")
 
 

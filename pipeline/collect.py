@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from pipeline.chunk import Chunk, Header
 from pipeline.errors import PipelineError
-from pipeline.publish import Receipt, SinkConfig, file_name, num_ok, publish_new, publish_rewrite
+from pipeline.publish import SinkConfig, file_name, publish_new, publish_rewrite
+from pipeline.receipt import Receipt, num_ok
 from pipeline.scratch import Write, in_memory, on_disk
 from pipeline.store_errors import StoreError
 

@@ -31,8 +31,9 @@ from pipeline.planner import Planner, PlanOptions, PlanSummary
 from pipeline.precision import choose_precision
 from pipeline.preflight import preflight
 from pipeline.processors import Processors
-from pipeline.publish import Receipt, SinkConfig
+from pipeline.publish import SinkConfig
 from pipeline.read import check_input, count_records
+from pipeline.receipt import Receipt
 from pipeline.schema import output_schema
 from pipeline.shard_files import by_shard, chain_of
 from pipeline.storage import ObjectInfo, StoreConfig, list_objects, open_reader

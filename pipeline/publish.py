@@ -9,13 +9,11 @@ lost finds its own nonce and knows that it has written.
 import logging
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from model.config import PVTv2Config
@@ -24,10 +22,9 @@ from pipeline.account import Footer, Totals
 from pipeline.chunk import Chunk, Header
 from pipeline.errors import OutputError
 from pipeline.layout import DATA, SliceName, version_of
-from pipeline.measured import Span, counts_of, seconds_of, spans_of, this_process
 from pipeline.output import FOOTER_KEY, PublishedFile, read_footer
-from pipeline.picture import Picture, picture_of
 from pipeline.plan import FILES_SCHEME
+from pipeline.receipt import Receipt, count_rows, receipt_of, slice_totals
 from pipeline.scratch import in_memory, on_disk_if_it_can
 from pipeline.storage import ObjectInfo, StoreConfig, head, put, read
 from pipeline.store_errors import ChangedError, ExistsError, NotFoundError
@@ -64,32 +61,6 @@ class SinkConfig:
     may_write: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """One published slice, as the collector that published it saw it.
-
-    Attributes:
-        file: name below `data/`.
-        etag: the file's ETag.
-        put_s: seconds of the PUT, which the file itself cannot know.
-        bytes_out: of the file.
-        picture: of the rows that this run made.
-        work: what was done for them, when and in which process, with images, pixels and multiply-accumulates.
-    """
-
-    file: str
-    etag: str
-    footer: Footer
-    put_s: float
-    bytes_out: int = 0
-    picture: Picture = field(default_factory=Picture)
-    work: Sequence[tuple[Span, int, int, int]] = ()
-
-    def bare(self) -> "Receipt":
-        """Without what is added up once and then let go."""
-        return replace(self, picture=Picture(), work=())
-
-
 def file_name(header: Header) -> str:
     """The name below `data/` of the slice that a chunk belongs to; `header` is that of its last chunk."""
     return header.file or str(SliceName(header.name, header.hash16, header.slice, header.end))
@@ -116,7 +87,7 @@ def publish_new(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Re
         started = time.perf_counter()
         try:
             etag = put(uri, body, config.store, if_absent=empty_etag is None, if_match=empty_etag)
-            return _receipt(name, etag, footer, started, len(body), chunks)
+            return receipt_of(name, etag, footer, started, len(body), chunks)
         except (ExistsError, ChangedError):
             there, info = _look(uri, config)
         if there is None or info is None:
@@ -125,7 +96,7 @@ def publish_new(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Re
         if (there.shard, there.slice) != (footer.shard, footer.slice):
             raise OutputError(f"{uri} exists but holds something else; move it away")
         if there.nonce == footer.nonce:
-            return _receipt(name, info.etag, footer, started, len(body), chunks)
+            return receipt_of(name, info.etag, footer, started, len(body), chunks)
         if not there.emptied or there.source_etag != footer.source_etag:
             return None
         empty_etag = info.etag
@@ -153,7 +124,7 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
     kept_rows = kept.select(names).cast(config.schema).replace_schema_metadata(None)
     rows = pa.concat_tables([kept_rows, fresh.select(names).cast(config.schema)]).sort_by("row")
     own = slice_totals(fresh, chunks)
-    totals = _count_rows(rows, _macs(kept, config.network) + own.macs, before.totals.ignored, before.totals.seconds)
+    totals = count_rows(rows, _macs(kept, config.network) + own.macs, before.totals.ignored, before.totals.seconds)
     totals += Totals(seconds=own.seconds, counts=own.counts)
     footer, body = _serialise(rows, totals, own, last, chunks[0].attempt, config)
     _check_right(config)
@@ -165,7 +136,7 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
         if there is None or info is None or there.nonce != footer.nonce:
             return None
         etag = info.etag
-    return _receipt(name, etag, footer, started, len(body), chunks)
+    return receipt_of(name, etag, footer, started, len(body), chunks)
 
 
 def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> Receipt | None:
@@ -199,61 +170,6 @@ def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> R
             return None
         etag = info.etag
     return Receipt(file.file, etag, footer, 0.0)
-
-
-def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
-    """Counts and work of the rows that some chunks brought, with the chunks' clocks."""
-    measured = [chunk.measured for chunk in chunks]
-    ignored = sum(chunk.header.ignored for chunk in chunks)
-    totals = _count_rows(rows, pc.sum(rows.column("macs")).as_py() or 0, ignored, seconds_of(measured))
-    return replace(totals, counts={**counts_of(measured), "chunks": len(chunks)})
-
-
-def _receipt(
-    name: str, etag: str, footer: Footer, put_began: float, bytes_out: int, chunks: Sequence[Chunk]
-) -> Receipt:
-    """The receipt of what has just been written."""
-    put_s = time.perf_counter() - put_began
-    own = footer.own or footer.totals
-    work: list[tuple[Span, int, int, int]] = []
-    for chunk in chunks:
-        totals = _count_rows(chunk.rows, pc.sum(chunk.rows.column("macs")).as_py() or 0, 0, {})
-        work += [(span, totals.listed, totals.pixels, totals.macs) for span in spans_of(chunk.measured)]
-    write_s = put_s + own.seconds.get("serialise", 0.0)
-    work.append((Span("write", this_process(), time.time(), write_s), own.listed, own.pixels, own.macs))
-    seconds = own.seconds
-    picture = picture_of(
-        pa.concat_tables([chunk.rows for chunk in chunks]),
-        compute_s=seconds.get("compute", 0.0),
-        busy_s=write_s + sum(seconds.get(step, 0.0) for step in ("read", "decode", "compute", "rows")),
-        peak_gflops=max((chunk.measured["peak_gflops"] for chunk in chunks), default=0.0),
-    )
-    return Receipt(name, etag, footer, put_s, bytes_out, picture, work)
-
-
-def num_ok(rows: pa.Table) -> int:
-    """Rows that are not failed records."""
-    return pc.sum(pc.equal(rows.column("status"), "ok")).as_py() or 0
-
-
-def _count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, float]) -> Totals:
-    ok = num_ok(rows)
-    codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
-    sizes = rows.select(["status", "net_width", "net_height"])
-    seen = sizes.filter(pc.equal(sizes.column("status"), "ok"))
-    pixels = pc.sum(pc.multiply(seen.column("net_width").cast(pa.int64()), seen.column("net_height").cast(pa.int64())))
-    return Totals(
-        listed=rows.num_rows,
-        ok=ok,
-        failed=rows.num_rows - ok,
-        failed_by_code=dict(sorted(codes.items())),
-        ignored=ignored,
-        bytes=pc.sum(rows.column("encoded_bytes")).as_py() or 0,
-        pixels=pixels.as_py() or 0,
-        macs=macs,
-        files=1,
-        seconds=seconds,
-    )
 
 
 def _macs(rows: pa.Table, network: PVTv2Config) -> int:
