@@ -7,8 +7,9 @@ from typing import Any
 from pipeline.account import Footer
 from pipeline.build_report import build_report
 from pipeline.layout import REPORT_FILE, RUNS, TIMELINE_FILE
+from pipeline.left import add_receipts, missing, refresh
 from pipeline.output import write_index
-from pipeline.prepare import Run, add_receipts, describe_changes, missing, refresh
+from pipeline.prepare import Run, describe_changes
 from pipeline.report import Report
 from pipeline.shard_files import by_shard, chain_of
 from pipeline.stopper import Ending

@@ -8,11 +8,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, BinaryIO
-
-import pyarrow as pa
 
 from model.hub import is_hub
 from pipeline.checkpoint import Checkpoint, fetch_checkpoint
@@ -25,7 +23,7 @@ from pipeline.lease import Lease
 from pipeline.listing import Found, Survey
 from pipeline.output import PublishedFile, published_files, read_output_rows
 from pipeline.picture import Picture
-from pipeline.plan import PlannedShard, to_table
+from pipeline.plan import PlannedShard
 from pipeline.plan_file import OwnGroups, PlanFile, read_plan
 from pipeline.planner import Planner, PlanOptions, PlanSummary
 from pipeline.precision import choose_precision
@@ -35,21 +33,12 @@ from pipeline.publish import SinkConfig
 from pipeline.read import check_input, count_records
 from pipeline.receipt import Receipt
 from pipeline.schema import output_schema
-from pipeline.shard_files import by_shard, chain_of
 from pipeline.storage import ObjectInfo, StoreConfig, list_objects, open_reader
 from pipeline.store_errors import NotFoundError, StoreError
 from pipeline.timeline import Timeline
 from pipeline.uris import join_uri, name_of, shown
 
 logger = logging.getLogger(__name__)
-
-# Shards, and loose files in them, that one execution of the flow takes; a longer plan is run in several, so that what
-# Ray keeps of its tasks does not grow with the input.
-_WAVE_SHARDS = 100_000
-_WAVE_MEMBERS = 4_000_000
-# The same for the tables that a wave consists of.
-_PART_SHARDS = 1024
-_PART_MEMBERS = 65_536
 
 
 @dataclass(slots=True)
@@ -269,45 +258,6 @@ def describe_changes(summary: PlanSummary) -> dict[str, int]:
     }
 
 
-def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
-    """The shards as tables of the plan, as much at a time as Ray's driver and object store bear well."""
-    wave: list[pa.Table] = []
-    part: list[PlannedShard] = []
-    num_shards = num_members = 0
-    for shard in shards:
-        part.append(shard)
-        num_shards += 1
-        num_members += len(shard.members)
-        is_full = num_shards >= _WAVE_SHARDS or num_members >= _WAVE_MEMBERS
-        if is_full or len(part) >= _PART_SHARDS or sum(len(planned.members) for planned in part) >= _PART_MEMBERS:
-            wave.append(to_table(part))
-            part = []
-        if is_full:
-            yield wave
-            wave, num_shards, num_members = [], 0, 0
-    if part:
-        wave.append(to_table(part))
-    if wave:
-        yield wave
-
-
-def missing(run: Run) -> Iterator[PlannedShard]:
-    """The planned shards of which something is still to do, each with the slices that it has now."""
-    files = by_shard(run.published.values())
-    for shard in run.plan.rows:
-        there = [file for file in files.get(shard.hash16, []) if shard.etag is None or file.source_etag == shard.etag]
-        chain = chain_of(there)
-        rewrites = tuple(
-            rewrite
-            for rewrite in shard.rewrites
-            if rewrite.file in run.published and run.published[rewrite.file].etag == rewrite.file_etag
-        )
-        if chain.complete and rewrites:
-            yield replace(shard, action="rewrite", done=chain.done(), rewrites=rewrites)
-        elif not chain.complete:
-            yield replace(shard, done=chain.done(), rewrites=rewrites)
-
-
 def sink_config(run: Run) -> SinkConfig:
     """Where and as what this run publishes."""
     return SinkConfig(
@@ -319,21 +269,3 @@ def sink_config(run: Run) -> SinkConfig:
         network=run.checkpoint.network,
         may_write=run.lease.fence.check,
     )
-
-
-def refresh(run: Run) -> None:
-    """Brings `run.published` up to what is visible in the output now."""
-    known = [*run.published.values(), *_receipted(run)]
-    files = published_files(
-        run.config.output.uri, run.config.output.store, identity=identity_digest(run.identity), known=known
-    )
-    run.published = {file.file: file for file in files}
-
-
-def add_receipts(run: Run) -> None:
-    """Brings `run.published` up to what the collectors told, without a look at the output."""
-    run.published |= {file.file: file for file in _receipted(run)}
-
-
-def _receipted(run: Run) -> list[PublishedFile]:
-    return [PublishedFile.of(receipt.file, receipt.etag, receipt.footer) for receipt in run.receipts]

@@ -14,7 +14,8 @@ from pipeline.errors import OutputError
 from pipeline.flow import Dropped, FlowConfig, run_pass
 from pipeline.identity import claim_identity
 from pipeline.layout import PLAN_FILE, RUNS
-from pipeline.prepare import Run, missing, refresh, sink_config, waves
+from pipeline.left import missing, refresh, waves
+from pipeline.prepare import Run, sink_config
 from pipeline.processors import Processors, divide_processors
 from pipeline.read import ReadConfig
 from pipeline.report import Report

@@ -24,7 +24,8 @@ from pipeline.collect import Collector
 from pipeline.config import InputConfig, JobConfig, OutputConfig
 from pipeline.emptying import empty_files, empty_late_files
 from pipeline.identity import claim_identity, job_identity
-from pipeline.prepare import Run, missing, refresh, sink_config
+from pipeline.left import missing, refresh
+from pipeline.prepare import Run, sink_config
 from pipeline.read import ReadConfig, read_shard
 from pipeline.report import Report
 from pipeline.run import write_plan
