@@ -48,22 +48,26 @@ class CollectorActor:
 
     def start_pass(self, pass_number: int) -> None:
         """Forgets unfinished slices; from now on only chunks of this pass are taken."""
-        self._pass_known = pass_number
         self._board.clear()
-        self._collector.start_pass(pass_number)
+        self._learn(pass_number)
 
     def take(self, table: pa.Table, pass_number: int, holding: Holding) -> None:
         """Takes one chunk; returns when its rows are here or published."""
         if self._is_closing:
             return
         if pass_number > self._pass_known:
-            # Restarted in the middle of a pass: what it held is lost to this pass, what comes from now on is not.
-            self.start_pass(pass_number)
+            # New, or restarted in the middle of a pass: what it held is lost to this pass, what comes from now on is
+            # not. What it has heard of others is of this pass.
+            self._learn(pass_number)
         self._board.hear(own_note(holding))
         try:
             self._collector.add(table)
         finally:
             self._board.hear(own_note(None))
+
+    def _learn(self, pass_number: int) -> None:
+        self._pass_known = pass_number
+        self._collector.start_pass(pass_number)
 
     def drained(self) -> None:
         """Returns when what was asked before is done."""

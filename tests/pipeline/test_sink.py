@@ -8,7 +8,7 @@ from pipeline.schema import CLASSIFY_COLUMNS, output_schema
 from pipeline.sink import CollectorActor
 from pipeline.storage import StoreConfig
 from pipeline.uris import canonical_uri
-from pipeline.whereabouts import Holding, own_note
+from pipeline.whereabouts import Holding, Note, own_note
 
 HOLDING = Holding("publish", "s3://b/x.tar", 0, 0)
 
@@ -52,3 +52,12 @@ def test_a_pass_begins_with_an_empty_board_and_a_chunk_that_is_done_is_held_no_m
     assert len(actor.notes()) == 1
     actor.start_pass(2)
     assert actor.notes() == []
+
+
+def test_what_was_told_before_the_first_chunk_came_is_remembered(actor, answered_chunk):
+    """A new collector learns of its pass by a chunk; who held something before could not be named."""
+    told = Holding("read", "s3://b/y.tar", None, 0)
+    actor.hear(own_note(HOLDING))
+    actor.hear(Note("another", 1, told))
+    take(actor, answered_chunk(0, 2, pass_number=1))
+    assert [note.holding.shard for note in actor.notes()] == [told.shard]
