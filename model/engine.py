@@ -8,6 +8,7 @@ one image that is too large for it runs launch by launch, in room of its own.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from model.pvt_v2 import PVTv2
 from model.tabled import Outputs, TabledPVTv2
 from model.tables import Capacity, Sizes, capacity_for, capacity_of, device_tables, fits, needs, split
 from model.transformers_config import RGB
+from model.upload import Copy
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +53,30 @@ class PackOutputs:
         return list({tensor.untyped_storage().data_ptr(): tensor for tensor in tensors}.values())
 
 
+class DeviceSeconds(NamedTuple):
+    """What a pack took a GPU.
+
+    Attributes:
+        compute: from when its turn came to its outputs; waiting for the pack's own bytes is in it.
+        upload: copying it to the device, beside the pack before; 0 where its images were there, or no graph runs it.
+    """
+
+    compute: float
+    upload: float
+
+
 class Ticket:
     """A pack that was handed in; its outputs may still be under way."""
 
     def __init__(
-        self, outputs: PackOutputs, begun: torch.cuda.Event | None = None, done: torch.cuda.Event | None = None
+        self,
+        outputs: PackOutputs,
+        begun: torch.cuda.Event | None = None,
+        done: torch.cuda.Event | None = None,
+        copies: Sequence[Copy] = (),
     ) -> None:
-        """Of a pack that has run, or that runs on a GPU between two events that keep time."""
-        self._outputs, self._begun, self._done = outputs, begun, done
+        """Of a pack that has run, or that runs on a GPU between two events that keep time, after these copies to it."""
+        self._outputs, self._begun, self._done, self._copies = outputs, begun, done, copies
 
     def result(self) -> PackOutputs:
         """The outputs, ready for work that is queued after this on the current stream of their device.
@@ -72,11 +90,12 @@ class Ticket:
                 tensor.record_stream(stream)
         return self._outputs
 
-    def device_s(self) -> float:
-        """Seconds between the two events, once the outputs were read; waiting for the pack's own bytes is in them."""
+    def device_s(self) -> DeviceSeconds:
+        """What the pack took the device, once its outputs were read; elsewhere than on a GPU nothing."""
         if self._begun is None or self._done is None:
-            return 0.0
-        return self._begun.elapsed_time(self._done) / 1e3
+            return DeviceSeconds(0.0, 0.0)
+        upload_ms = sum(copy.begun.elapsed_time(copy.done) for copy in self._copies)
+        return DeviceSeconds(self._begun.elapsed_time(self._done) / 1e3, upload_ms / 1e3)
 
 
 class Engine:
@@ -147,7 +166,8 @@ class Engine:
             begun.record(self._stream)
             outputs = self._run_parts(images, sizes, needed, maps)
             done.record(self._stream)
-        return Ticket(outputs, begun, done)
+            copies = self._graphs.take_copies() if self._graphs is not None else ()
+        return Ticket(outputs, begun, done, copies)
 
     def release(self) -> None:
         """Lets go of all graphs; packs that come later capture them again."""

@@ -11,7 +11,7 @@ from model.config import PVTv2Config
 from model.device_errors import CaptureError, is_out_of_memory
 from model.tabled import Outputs, TabledPVTv2
 from model.tables import Capacity, Sizes
-from model.upload import Upload
+from model.upload import Copy, Upload
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Graphs:
         self._upload = Upload(config, largest, stream.device)
         self._captured: dict[Capacity, _Captured] = {}
         self._pool = torch.cuda.graph_pool_handle()
+        self._copies: list[Copy] = []
 
     def __len__(self) -> int:
         return len(self._captured)
@@ -51,12 +52,17 @@ class Graphs:
             CaptureError: the graph could not be captured.
             RuntimeError: there is no room for it on the device; see `is_out_of_memory`.
         """
-        self._upload.send(images, sizes, capacity, self._stream)
+        self._copies.append(self._upload.send(images, sizes, capacity, self._stream))
         captured = self._captured.get(capacity)
         if captured is None:
             captured = self._captured[capacity] = self._capture(capacity)
         captured.graph.replay()
         return captured.outputs
+
+    def take_copies(self) -> list[Copy]:
+        """The copies to the device since this was asked last."""
+        taken, self._copies = self._copies, []
+        return taken
 
     def release(self) -> None:
         """Waits until nothing runs, and lets go of all graphs and their memory."""

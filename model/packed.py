@@ -15,7 +15,7 @@ from model.ragged import RaggedPVTv2
 from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD, RGB
 
 if TYPE_CHECKING:
-    from model.engine import Engine, PackOutputs
+    from model.engine import DeviceSeconds, Engine, PackOutputs
 
 Output = Literal["logits", "embedding", "maps"]
 
@@ -29,13 +29,13 @@ class PackedOutput:
         embedding: (N, C), float32: the mean of the last map, which the head reads.
         maps: for each image four maps CHW, of the weights' dtype. They may be views that share memory and are not
             contiguous: a caller that keeps one copies it.
-        device_s: gives the seconds that the pack took a GPU, once its numbers were read; None elsewhere.
+        device_s: tells what the pack took a GPU, once its numbers were read; None elsewhere.
     """
 
     logits: Tensor | None
     embedding: Tensor | None
     maps: tuple[tuple[Tensor, ...], ...] | None
-    device_s: Callable[[], float] | None = None
+    device_s: "Callable[[], DeviceSeconds] | None" = None
 
 
 def run_packed(
@@ -109,7 +109,7 @@ def _run_by_size(
     )
 
 
-def _chosen(found: "PackOutputs", outputs: Sequence[Output], device_s: Callable[[], float]) -> PackedOutput:
+def _chosen(found: "PackOutputs", outputs: Sequence[Output], device_s: "Callable[[], DeviceSeconds]") -> PackedOutput:
     return PackedOutput(
         logits=found.logits if "logits" in outputs else None,
         embedding=found.embedding if "embedding" in outputs else None,

@@ -6,6 +6,7 @@ takes the device some microseconds. Events keep each memory from being written b
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,13 @@ from model.config import PVTv2Config
 from model.tables import Capacity, Sizes, Tables, table_length, view_tables, write_tables
 
 _ALIGN_BYTES = 256
+
+
+class Copy(NamedTuple):
+    """Events around a pack's copy to the device, which keep time."""
+
+    begun: torch.cuda.Event
+    done: torch.cuda.Event
 
 
 class _Slot:
@@ -47,7 +55,7 @@ class Upload:
         flat = self._static[: 4 * table_length(capacity)].view(torch.int32)
         return pixels_X3, view_tables(flat, capacity)
 
-    def send(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity, stream: torch.cuda.Stream) -> None:
+    def send(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity, stream: torch.cuda.Stream) -> Copy:
         """Queues the copies of a pack; what is queued on the stream after this sees it in place.
 
         Args:
@@ -64,15 +72,20 @@ class Upload:
         is_on_host = not any(image.is_cuda for image in images)
         if is_on_host:
             end = _copy(images, slot.host, end)
+        # New ones for each pack: its time is read when the slot may have been used again.
+        copy = Copy(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        slot.sent = copy.done
         with torch.cuda.stream(self._copies):
             self._copies.wait_event(slot.taken)
+            copy.begun.record(self._copies)
             slot.device[:end].copy_(slot.host[:end], non_blocking=True)
-            slot.sent.record(self._copies)
+            copy.done.record(self._copies)
         stream.wait_event(slot.sent)
         self._static[:end].copy_(slot.device[:end])
         slot.taken.record(stream)
         if not is_on_host:
             _copy(images, self._static, tables_end)
+        return copy
 
 
 def _copy(images: Sequence[Tensor], to: Tensor, start: int) -> int:

@@ -168,7 +168,10 @@ class InferStep:
         work.measured["packs"] += 1
         work.measured["tokens"] += tokens
         work.measured["pack_room"] += max(tokens, self.budget.tokens)
-        work.measured["compute_s"] += output.device_s() if output.device_s else 0.0
+        if output.device_s:
+            seconds = output.device_s()
+            work.measured["compute_s"] += seconds.compute
+            work.measured["upload_s"] += seconds.upload
 
     def _halve(self, rows: list[int], work: _Work) -> None:
         """Submits the halves of a pack that ran out of memory; the packs of later chunks are planned as small."""

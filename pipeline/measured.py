@@ -19,6 +19,7 @@ SECONDS = (
     "hand_over",  # from the end of decoding to the actor: queued, and moved between machines
     "wait",  # the network's thread had nothing to do before this chunk came
     "unpack",  # actor: views on the chunk's images, beside the network
+    "upload",  # GPU: copying pixels to it, beside the pack before
     "compute",  # the network: of a GPU its own time, of a CPU that of the thread
     "download",  # GPU: waiting for results and copying them to the host
     "rows",  # actor: answers into rows, beside the network

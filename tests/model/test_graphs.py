@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from model.engine import Engine
+from model.engine import Engine, Ticket
 from model.graphs import Graphs
 from model.kernels import plain
 from model.random_weights import random_weights
@@ -18,8 +18,20 @@ CPU = torch.device("cpu")
 
 
 class Event:
+    """Recorded at a time that goes on by a millisecond with every record."""
+
+    now_ms = 0.0
+
+    def __init__(self, enable_timing=False):
+        self.enable_timing = enable_timing
+
     def record(self, stream):
-        pass
+        Event.now_ms += 1.0
+        self.at_ms = Event.now_ms
+
+    def elapsed_time(self, later):
+        assert self.enable_timing and later.enable_timing
+        return later.at_ms - self.at_ms
 
     def synchronize(self):
         pass
@@ -109,6 +121,20 @@ def test_packs_of_any_capacity_in_turn_give_what_each_image_alone_gives(narrow, 
         assert_like_alone(output, model, packs[index % 4], MEAN, STD, atol=2e-5)
     assert 2 <= engine.num_graphs() <= 3
     assert recorders[-1].calls == 3 * engine.num_graphs()  # two to warm up and one to capture
+
+
+def test_the_copy_of_every_pack_is_timed_even_when_later_ones_use_its_memory(narrow, photos, recorders):
+    model = random_weights(narrow("b0"), 2)
+    engine = engine_with_graphs(model, recorders)
+    copies = []
+    for _ in range(4):
+        engine.submit(photos((32, 32)))
+        copies.append(engine._graphs.take_copies())
+    assert [len(of_pack) for of_pack in copies] == [1] * 4
+    begun, done = Event(enable_timing=True), Event(enable_timing=True)
+    begun.record(None), done.record(None)
+    tickets = [Ticket(None, begun, done, of_pack) for of_pack in copies]
+    assert [ticket.device_s() for ticket in tickets] == [(0.001, 0.001)] * 4
 
 
 def test_a_graph_that_cannot_be_captured_turns_graphs_off(narrow, photos, recorders, monkeypatch, caplog):

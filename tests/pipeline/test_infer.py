@@ -11,6 +11,7 @@ import torch
 
 from model.config import PVTv2Config
 from model.cost import count_macs
+from model.engine import DeviceSeconds
 from model.packed import run_packed
 from model.random_weights import random_weights
 from model.weights import save_checkpoint
@@ -355,7 +356,7 @@ def queued(monkeypatch):
                 done.append(("wait", len(images)))
                 if len(images) > num_images:
                     raise torch.OutOfMemoryError("out of memory")
-                return replace(run_packed(model, images, **options), device_s=lambda: 0.5)
+                return replace(run_packed(model, images, **options), device_s=lambda: DeviceSeconds(0.5, 0.125))
 
             return output
 
@@ -377,6 +378,7 @@ def test_all_packs_of_a_chunk_are_handed_over_before_one_is_waited_for(classifie
     assert done == [("submit", 4)] * 4
     answered = [step.pack(wait()) for wait in waits]
     assert [chunk.measured["compute_s"] for chunk in answered] == [1.0, 1.0]  # what the device says, of two packs
+    assert [chunk.measured["upload_s"] for chunk in answered] == [0.25, 0.25]
     assert all(chunk.measured["download_s"] > 0 for chunk in answered)
     found = [chunk.rows.to_pylist() for chunk in answered]
     assert done[4:] == [("wait", 4)] * 4
