@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 
-from pipeline.watch import Progress
+from pipeline.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +23,14 @@ class ProgressDisplay:
     def __call__(self, progress: Progress) -> None:
         """Shows where the run stands."""
         now = time.monotonic()
-        rate = progress.rows / max(now - self._started, 1e-9)
+        arrived, files = progress.arrived, progress.published.files
+        rate = arrived.listed / max(now - self._started, 1e-9)
         share = f"/{progress.total}" if progress.total is not None else ""
-        text = f"{progress.rows}{share} images, {progress.failed} failed, {progress.files} files, {rate:.1f} images/s"
+        text = f"{arrived.listed}{share} images, {arrived.failed} failed, {files} files, {rate:.1f} images/s"
         text += _work_left(progress)
         if self._is_terminal:
             width = 24
-            part = progress.share if progress.share is not None else progress.total and progress.rows / progress.total
+            part = progress.share if progress.share is not None else progress.total and arrived.listed / progress.total
             done = 0 if not part else min(width, int(width * part))
             bar = "." * width if part is None else "#" * done + "-" * (width - done)
             print(f"\r[{bar}] {text}\x1b[K", end="", file=sys.stderr, flush=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from pipeline.account import Totals
 from pipeline.chunk import Chunk, Header
 from pipeline.errors import PipelineError
 from pipeline.publish import SinkConfig, file_name, publish_new, publish_rewrite
-from pipeline.receipt import Receipt, num_ok
+from pipeline.receipt import Receipt, slice_totals
 from pipeline.scratch import Write, in_memory, on_disk
 from pipeline.store_errors import StoreError
 
@@ -33,9 +33,7 @@ class CollectorState:
     """What a collector tells the driver.
 
     Attributes:
-        rows: rows that arrived, replays apart.
-        failed: rows among them that are failed records.
-        bytes: encoded bytes of them.
+        arrived: what came, replays apart, with its steps' clocks; no files.
         replayed_chunks: chunks that were there already.
         spilled_bytes: rows that were held in temporary files.
         evicted_slices: slices let go because too much was held.
@@ -44,9 +42,7 @@ class CollectorState:
         receipts: published slices, in order, from the index asked for.
     """
 
-    rows: int = 0
-    failed: int = 0
-    bytes: int = 0
+    arrived: Totals = field(default_factory=Totals)
     replayed_chunks: int = 0
     spilled_bytes: int = 0
     evicted_slices: int = 0
@@ -124,9 +120,7 @@ class Collector:
         now = time.time()
         self._state.first_row_at = self._state.first_row_at or now
         self._state.last_row_at = now
-        self._state.rows += chunk.rows.num_rows
-        self._state.failed += chunk.rows.num_rows - num_ok(chunk.rows)
-        self._state.bytes += pc.sum(chunk.rows.column("encoded_bytes")).as_py() or 0
+        self._state.arrived += replace(slice_totals(chunk.rows, [chunk]), files=0)
 
     def _keep(self, chunk: Chunk, entry: _Slice) -> None:
         """Takes the chunk's rows over, into memory, or to the disk where too much would be held."""

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from model.hub import is_hub
+from pipeline.account import Totals
 from pipeline.checkpoint import Checkpoint, fetch_checkpoint
 from pipeline.collect import CollectorState
 from pipeline.config import JobConfig
@@ -73,6 +74,8 @@ class Run:
     Attributes:
         published: the output's files by name, those of earlier runs included.
         counters: last state of each collector, receipts apart.
+        planned_macs: what the planned images will take of the network, by a sample; None as long as there is none.
+        did: what this run's receipts come to.
     """
 
     config: JobConfig
@@ -90,6 +93,8 @@ class Run:
     first_row_at: float | None = None
     last_row_at: float | None = None
     listing_s: float = 0.0
+    planned_macs: float | None = None
+    did: Totals = field(default_factory=Totals)
     picture: Picture = field(default_factory=Picture)
     timeline: Timeline = field(init=False)
 
@@ -99,6 +104,8 @@ class Run:
     def take(self, receipts: Iterable[Receipt]) -> None:
         """Takes the receipts of slices that this run published; what they tell beyond the footers is added up."""
         for receipt in receipts:
+            self.did += receipt.footer.own or receipt.footer.totals
+            self.did += Totals(seconds={"put": receipt.put_s}, counts={"bytes_out": receipt.bytes_out})
             self.picture += receipt.picture
             for span, images, pixels, macs in receipt.work:
                 self.timeline.add(span, images, pixels, macs)

@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from pipeline.build_report import build_report
 from pipeline.close import close, close_early
@@ -15,8 +15,10 @@ from pipeline.flow import Dropped, FlowConfig, run_pass
 from pipeline.identity import claim_identity
 from pipeline.layout import PLAN_FILE, RUNS
 from pipeline.left import missing, refresh, waves
+from pipeline.metrics import RunMetrics
 from pipeline.prepare import Run, sink_config
 from pipeline.processors import Processors, divide_processors
+from pipeline.progress import Progress
 from pipeline.read import ReadConfig
 from pipeline.report import Report
 from pipeline.sink import Collectors, SliceDatasink
@@ -24,8 +26,8 @@ from pipeline.steps import NETWORK, Steps
 from pipeline.stopper import Ending, Stopper, installed_stopper
 from pipeline.storage import delete, put, sweep_temporaries
 from pipeline.store_errors import ExistsError, StoreError
-from pipeline.uris import is_local, join_uri, local_path
-from pipeline.watch import Progress, Watch
+from pipeline.uris import is_local, join_uri, local_path, shown
+from pipeline.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,13 @@ def _work(
         empty_files(run, run.plan.summary.emptied)
         if run.plan.by_format:
             run.processors = _join(run, until_closed)
-            dropped = _run_passes(run, run.processors, on_progress, steps, stopper)
+            metrics = until_closed.enter_context(closing(_metrics(run, run.processors)))
+
+            def tell(progress: Progress) -> None:
+                metrics.update(progress)
+                on_progress(progress)
+
+            dropped = _run_passes(run, run.processors, tell, steps, stopper)
             refresh(run)
             empty_late_files(run)
         stopper.close()
@@ -103,6 +111,17 @@ def _join(run: Run, until_closed: ExitStack) -> Processors:
     processors = divide_processors(cluster.num_cpus, cluster.num_gpus, config.compute.device, config.compute.num_actors)
     logger.info("processors.divided cpus=%g gpus=%g: %s", cluster.num_cpus, cluster.num_gpus, processors.describe())
     return processors
+
+
+def _metrics(run: Run, processors: Processors) -> RunMetrics:
+    info = {
+        "kind": run.identity["job"],
+        "weights_sha256": run.identity["weights_sha256"],
+        "precision": run.identity["precision"],
+        "device": processors.device,
+        "output": shown(run.config.output.uri),
+    }
+    return RunMetrics(run.run_id, run.started_at, processors.num_actors[1], info)
 
 
 def _run_passes(

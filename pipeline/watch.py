@@ -7,10 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
+from pipeline.account import Totals
 from pipeline.prepare import Run
+from pipeline.progress import Progress, share_done
 from pipeline.sink import Collectors
 from pipeline.stopper import Ending, Stopper
 
@@ -20,25 +22,6 @@ _POLL_S = 1.0
 _POLL_TIMEOUT_S = 10.0
 # Ray kills a job three seconds after it told it to stop; a slice is published in a fraction of this.
 _FINISH_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What has arrived at the collectors so far.
-
-    Attributes:
-        total: None where tars hide how many records they hold.
-        share: of the work, by encoded bytes, which the network's work follows better than it does the number of images;
-            None if there are none. Tars and Parquet have bytes besides images, so that it ends somewhat below 1.
-        first_row_at: `time.time()` of the first row; None before it.
-    """
-
-    rows: int
-    failed: int
-    files: int
-    total: int | None
-    share: float | None = None
-    first_row_at: float | None = None
 
 
 class NoProgress:
@@ -113,7 +96,7 @@ class Watch:
         counters = self._run.counters
         if fatal := next((state.fatal for state in counters if state.fatal), None):
             return Ending("failed", fatal)
-        arrived = tuple((state.rows, state.replayed_chunks) for state in counters)
+        arrived = tuple((state.arrived.listed, state.replayed_chunks) for state in counters)
         quiet_s = self._no_progress.since((arrived, len(self._run.receipts)))
         if quiet_s is None:
             return None
@@ -129,13 +112,15 @@ class Watch:
         last = [state.last_row_at for state in states if state.last_row_at is not None]
         run.first_row_at = min([*first, run.first_row_at or float("inf")]) if first else run.first_row_at
         run.last_row_at = max([*last, run.last_row_at or 0.0]) if last else run.last_row_at
+        arrived = sum((state.arrived for state in states), Totals())
         self._on_progress(
             Progress(
-                rows=sum(state.rows for state in states),
-                failed=sum(state.failed for state in states),
-                files=len(run.receipts),
+                arrived=arrived,
+                published=run.did,
+                replayed_chunks=sum(state.replayed_chunks for state in states),
                 total=None if run.plan.uncounted else run.plan.num_todo,
-                share=min(1.0, sum(state.bytes for state in states) / run.plan.bytes) if run.plan.bytes else None,
+                share=share_done(arrived, run.plan.bytes, run.planned_macs),
                 first_row_at=run.first_row_at,
+                last_row_at=run.last_row_at,
             )
         )

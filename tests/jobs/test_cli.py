@@ -28,11 +28,11 @@ from pipeline.account import Totals
 from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.names import NameFilter
+from pipeline.progress import Progress
 from pipeline.report import Report, Seconds
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 from pipeline.task import Classify
-from pipeline.watch import Progress
 
 REQUIRED = ("--input", "/in", "--output", "/out", "--weights", "/w")
 
@@ -293,14 +293,18 @@ def clock(monkeypatch):
     return now
 
 
+def at(rows, failed=0, files=0, **values):
+    return Progress(arrived=Totals(listed=rows, failed=failed), published=Totals(files=files), **values)
+
+
 def test_on_a_terminal_there_is_a_bar(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     display = ProgressDisplay()
     clock[0] += 10
-    display(Progress(rows=50, failed=2, files=1, total=200))
-    display(Progress(rows=300, failed=2, files=2, total=200))
-    display(Progress(rows=50, failed=2, files=1, total=None))
+    display(at(50, failed=2, files=1, total=200))
+    display(at(300, failed=2, files=2, total=200))
+    display(at(50, failed=2, files=1))
     display.close()
     first, beyond, unknown = terminal.getvalue().split("\r")[1:]
     assert first == "[######------------------] 50/200 images, 2 failed, 1 files, 5.0 images/s\x1b[K"
@@ -316,7 +320,7 @@ def test_elsewhere_there_is_a_line_every_ten_seconds(clock, monkeypatch, caplog)
     display = ProgressDisplay()
     for rows in range(25):
         clock[0] += 1
-        display(Progress(rows=rows, failed=0, files=0, total=None))
+        display(at(rows))
     display.close()
     assert [record.getMessage() for record in caplog.records] == [
         "progress 9 images, 0 failed, 0 files, 0.9 images/s",
@@ -340,14 +344,14 @@ def test_it_is_told_how_much_of_the_work_is_done_and_how_long_the_rest_takes(mon
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress.time, "time", lambda: 1000.0 + spent_s)
-    ProgressDisplay()(Progress(rows=5, failed=0, files=0, total=None, share=share, first_row_at=1000.0))
+    ProgressDisplay()(at(5, share=share, first_row_at=1000.0))
     assert terminal.getvalue().removesuffix("\x1b[K").endswith(f" images/s{said}")
 
 
 def test_a_display_before_any_row_divides_by_no_zero(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    ProgressDisplay()(Progress(rows=0, failed=0, files=0, total=0))
+    ProgressDisplay()(at(0, total=0))
     assert "0/0 images" in terminal.getvalue()
 
 

@@ -70,7 +70,7 @@ def test_a_replayed_chunk_is_dropped_and_not_counted_twice(tmp_path, collector, 
         collector.add(chunk.to_table())
     assert pq.read_table(tmp_path / "data" / FIRST).column("row").to_pylist() == [0, 1, 2, 3]
     assert collector.state().replayed_chunks == 1
-    assert collector.state().rows == 4
+    assert collector.state().arrived.listed == 4
     (receipt,) = collector.state().receipts
     assert receipt.footer.totals.seconds["read"] == 1.0
 
@@ -158,7 +158,7 @@ def test_what_is_too_much_for_memory_waits_on_the_disk_and_is_published_the_same
             assert collector._held_bytes() <= max_held_bytes
         tables[max_held_bytes] = pq.read_table(folder / "data" / LAST)
         state = collector.state()
-        assert (state.evicted_slices, state.rows, state.failed) == (0, 8, 1)
+        assert (state.evicted_slices, state.arrived.listed, state.arrived.failed) == (0, 8, 1)
         assert (state.spilled_bytes == 0) == (max_held_bytes == 2**30)
         assert list(spool.iterdir()) == []  # their files have no names
     expected, *found = tables.values()

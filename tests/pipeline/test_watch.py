@@ -8,6 +8,7 @@ import pytest
 
 from model.config import VARIANTS
 from pipeline import publish
+from pipeline.account import Totals
 from pipeline.publish import SinkConfig
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
 from pipeline.sink import CollectorActor
@@ -59,6 +60,7 @@ def watch(actor, monkeypatch):
         compute = SimpleNamespace(no_progress_timeout_s=timeout_s)
         run = SimpleNamespace(
             config=SimpleNamespace(compute=compute), counters=[], receipts=[], first_row_at=None, last_row_at=None,
+            did=Totals(files=1), planned_macs=None,
             plan=SimpleNamespace(uncounted=0, num_todo=8, bytes=600),
         )  # fmt: skip
         run.take = run.receipts.extend
@@ -92,7 +94,8 @@ def test_rows_and_files_are_told_as_they_come_and_once_more_at_the_end(watch, ac
     watcher, run, endings, seen, _ = watch()
     with watcher:
         actor.take(answered_chunk(0, 3, slice_rows=3, failed=(1,)).to_table(), 1, PUBLISHING)
-    assert (seen[-1].rows, seen[-1].failed, seen[-1].files, seen[-1].total, seen[-1].share) == (3, 1, 1, 8, 0.5)
+    last = seen[-1]
+    assert (last.arrived.listed, last.arrived.failed, last.published.files, last.total, last.share) == (3, 1, 1, 8, 0.5)
     assert [receipt.footer.slice for receipt in run.receipts] == [0]
     assert run.first_row_at <= run.last_row_at
     assert endings == []
