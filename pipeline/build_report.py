@@ -57,6 +57,7 @@ def build_report(run: Run, status: Status, problems: list[str], reason: str | No
         versions=_versions(),
         passes=run.passes,
         replayed_chunks=sum(state.replayed_chunks for state in run.counters),
+        operators=run.operators,
         reason=reason,
     )
 

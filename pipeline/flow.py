@@ -26,6 +26,7 @@ from pipeline.cluster import NO_ROOM_ERRORS
 from pipeline.config import InferConfig
 from pipeline.device_thread import DeviceThread
 from pipeline.infer_isolated import IsolatedInferStep
+from pipeline.operators import Operators, operators_of
 from pipeline.patience import CHUNK_S, compute_s, given_up_after
 from pipeline.plan import from_table
 from pipeline.processors import Processors
@@ -84,8 +85,13 @@ class Dropped:
     for_room: bool = False
 
 
-def run_pass(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> list[Dropped]:
+def run_pass(
+    plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink, on_end: Callable[[Operators], None]
+) -> list[Dropped]:
     """Runs some tables of the plan once, end to end; what could not be published is for the caller to find.
+
+    Args:
+        on_end: told what Ray says of its operators, also where the pass is interrupted.
 
     Returns:
         What was dropped, in the order in which it happened; mostly nothing.
@@ -98,15 +104,17 @@ def run_pass(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) 
     context.execution_no_progress_timeout_s = -1
     with _complaints() as complaints:
         try:
-            _run(plan, config, sink)
+            _run(plan, config, sink, on_end)
         except ray.exceptions.RayError as error:
             complaints.dropped.append(_dropped(error))
     return complaints.dropped
 
 
-def _run(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> None:
+def _run(
+    plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink, on_end: Callable[[Operators], None]
+) -> None:
     processors = config.processors
-    (
+    dataset = (
         ray.data.from_arrow(list(plan))
         .repartition(target_num_rows_per_block=1)
         .map_batches(
@@ -150,13 +158,16 @@ def _run(plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink) -> N
             max_restarts=-1,
             max_task_retries=_TASK_RETRIES,
         )
+    )
+    try:
         # Without a bound, tasks that ask for no CPU would each get a worker process of their own.
-        .write_datasink(
+        dataset.write_datasink(
             sink,
             ray_remote_args={"num_cpus": 0, "max_retries": _TASK_RETRIES},
             concurrency=2 * processors.num_collectors,
         )
-    )
+    finally:
+        on_end(operators_of(dataset))
 
 
 class _Complaints(logging.Handler):

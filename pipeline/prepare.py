@@ -22,6 +22,7 @@ from pipeline.identity import check_identity, identity_digest, job_identity, sto
 from pipeline.layout import PLAN_FILE, RUNS, new_run_id
 from pipeline.lease import Lease
 from pipeline.listing import Found, Survey
+from pipeline.operators import Operators
 from pipeline.output import PublishedFile, published_files, read_output_rows
 from pipeline.picture import Picture
 from pipeline.plan import PlannedShard
@@ -95,6 +96,7 @@ class Run:
     listing_s: float = 0.0
     planned_macs: float | None = None
     did: Totals = field(default_factory=Totals)
+    operators: Operators = field(default_factory=Operators)
     picture: Picture = field(default_factory=Picture)
     timeline: Timeline = field(init=False)
 
@@ -110,6 +112,10 @@ class Run:
             for span, images, pixels, macs in receipt.work:
                 self.timeline.add(span, images, pixels, macs)
             self.receipts.append(receipt.bare())
+
+    def take_operators(self, operators: Operators) -> None:
+        """Takes what Ray says of its operators in a part of the run."""
+        self.operators += operators
 
 
 def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pipeline.account import Totals
+from pipeline.operators import Operators
 from pipeline.picture import SCORE_BINS, SIZE_BANDS_PX, Picture
 from pipeline.rates import Work, utilisation
 from pipeline.verdict import Verdict
@@ -54,6 +55,7 @@ class Report:
         price_per_hour: of one of them, in whatever money; None if nobody said.
         actors: how many of which kind.
         passes: how many passes were needed.
+        operators: what Ray says of its own.
     """
 
     run_id: str
@@ -76,6 +78,7 @@ class Report:
     picture: Picture = field(default_factory=Picture)
     processes: Sequence[Mapping[str, Any]] = ()
     verdict: Verdict | None = None
+    operators: Operators = field(default_factory=Operators)
 
     def rates(self) -> dict[str, float]:
         """Images, megapixels and giga-MACs a second over the run's wall time, and images a second while steady."""
@@ -121,6 +124,7 @@ class Report:
             "verdict": None if self.verdict is None else asdict(self.verdict),
             **_drawn(self.picture, self.run.failed_by_code),
             "processes": list(self.processes),
+            "ray": _ray(self.operators),
             "actors": dict(self.actors),
             "passes": self.passes,
             "replayed_chunks": self.replayed_chunks,
@@ -157,6 +161,15 @@ class Report:
             "price_per_hour": price,
             "per_million_images": round(hours * price / millions, 4) if price is not None and millions else None,
         }
+
+
+def _ray(operators: Operators) -> dict[str, Any]:
+    """Ray's own figures."""
+    found = asdict(operators)
+    for operator in found["operators"]:
+        for name in [name for name in operator if name.endswith("_s")]:
+            operator[name] = round(operator[name], 3)
+    return found
 
 
 def _drawn(picture: Picture, failed_by_code: Mapping[str, int]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _run_passes(
                 dropped = [
                     block
                     for wave in waves(missing(run))
-                    for block in run_pass(wave, flow, SliceDatasink(collectors.actors))
+                    for block in run_pass(wave, flow, SliceDatasink(collectors.actors), run.take_operators)
                 ]
             _check_fatal(run)
             refresh(run)

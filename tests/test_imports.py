@@ -12,7 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Library -> the only places that may import it.
 PLACES = {
-    "ray": {"pipeline/cluster.py", "pipeline/flow.py", "pipeline/metrics.py", "pipeline/sink.py"},
+    "ray": {
+        "pipeline/cluster.py",
+        "pipeline/flow.py",
+        "pipeline/metrics.py",
+        "pipeline/sink.py",
+    },
     "obstore": {
         "pipeline/storage.py",
         "pipeline/store_clients.py",

@@ -123,6 +123,9 @@ def test_what_prometheus_has_of_a_run_is_its_report(prometheus, report):
     told = {dict(labels)["step"]: value for labels, value in prometheus.values("ray_pvtv2_step_seconds_total").items()}
     assert told.keys() == {step for step, seconds in steps.items() if seconds}
     assert all(math.isclose(told[step], steps[step], abs_tol=0.002) for step in told), (told, steps)
+    operators = {operator["name"]: operator for operator in report["ray"]["operators"]}
+    assert list(operators) == ["read", "decode", "infer", "sink"]
+    assert all(operator["tasks"] > 0 == operator["failed_tasks"] for operator in operators.values())
     # Gauges are gone soon after the run.
     assert only(prometheus, "last_over_time(ray_pvtv2_infer_actors[5m])") == 1
     assert 0.5 < only(prometheus, "last_over_time(ray_pvtv2_work_done_ratio[5m])") <= 1  # tars have more than images

@@ -2,6 +2,7 @@ import json
 from datetime import UTC, datetime
 
 from pipeline.account import Totals
+from pipeline.operators import Operator, Operators
 from pipeline.picture import SCORE_BINS, SIZE_BANDS_PX, Band, Picture
 from pipeline.rates import Work
 from pipeline.report import Report, Seconds
@@ -39,7 +40,10 @@ def report(**changes):
 
 
 def test_the_file_holds_the_whole_account():
-    assert json.loads(report(problems=("x: missing",), passes=3, replayed_chunks=5).to_json()) == {
+    reading = Operator(name="read", tasks=4, failed_tasks=1, scheduling_s=0.1234, held_back_s=2.0)
+    operators = Operators(operators=(reading,), spilled_bytes=5)
+    found = report(problems=("x: missing",), passes=3, replayed_chunks=5, operators=operators)
+    assert json.loads(found.to_json()) == {
         "run_id": "r1",
         "started_at": "2026-01-02T03:04:05+00:00",
         "status": "done",
@@ -93,6 +97,20 @@ def test_the_file_holds_the_whole_account():
         "labels": [{"label": "dog", "images": 114}, {"label": "cat", "images": 2}, {"label": None, "images": 1}],
         "scores": {"edges": [round(i / 20, 4) for i in range(21)], "images": [117, *[0] * 19]},
         "processes": [{"process": "a/1", "step": "compute", "images": 120, "busy_s": 4.0, "busy_share": 0.5}],
+        "ray": {
+            "operators": [
+                {
+                    "name": "read",
+                    "tasks": 4,
+                    "failed_tasks": 1,
+                    "scheduling_s": 0.123,
+                    "held_back_s": 2.0,
+                    "output_held_back_s": 0.0,
+                }
+            ],
+            "spilled_bytes": 5,
+            "restored_bytes": 0,
+        },
         "actors": {"device": "cpu", "min": 1, "max": 2},
         "passes": 3,
         "replayed_chunks": 5,
