@@ -164,9 +164,9 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
 
 
 def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
-    tmp_path, draw, tiny_weights, job_env, run_job
+    tmp_path, draw, tiny_weights, job_env, run_here
 ):
-    count, output = 400, tmp_path / "out"
+    count, output = 240, tmp_path / "out"
     write_loose(tmp_path / "in", draw, count, side=220)
     arguments = ["--input", tmp_path / "in", "--weights", tiny_weights, "--output", output, "--rows-per-file", "8"]
     command = [sys.executable, "jobs/classify.py", *map(str, arguments)]
@@ -180,7 +180,7 @@ def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("data/*.parquet")}
     assert 5 <= len(before) < count / 8, "the kill came too late to show anything"
 
-    result = run_job(*arguments)
+    result = run_here(*arguments)
     assert result.code == 0, result.stderr
     found = table(output)
     assert found.num_rows == len(set(found.column("image_id").to_pylist())) == count
@@ -191,9 +191,9 @@ def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
 
 
 def test_a_run_that_is_told_to_stop_more_than_once_says_so_and_the_next_one_continues(
-    tmp_path, draw, tiny_weights, job_env, run_job
+    tmp_path, draw, tiny_weights, job_env, run_here
 ):
-    count, output = 400, tmp_path / "out"
+    count, output = 240, tmp_path / "out"
     write_loose(tmp_path / "in", draw, count, side=220)
     arguments = ["--input", tmp_path / "in", "--weights", tiny_weights, "--output", output, "--rows-per-file", "8"]
     command = [sys.executable, "jobs/classify.py", *map(str, arguments)]
@@ -213,7 +213,7 @@ def test_a_run_that_is_told_to_stop_more_than_once_says_so_and_the_next_one_cont
     assert report(output)["reason"] == "the run was told to stop (SIGTERM)"
     assert report(output)["run"]["listed"] == table(output).num_rows
     assert 0 < report(output)["run"]["listed"] < count
-    result = run_job(*arguments)
+    result = run_here(*arguments)
     assert result.code == 0
     assert table(output).num_rows == result.summary["rows_in_output"] == count
 
