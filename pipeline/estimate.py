@@ -1,27 +1,28 @@
-"""What a planned run will take, from the headers of a sample of its images and the last report over the same output."""
+"""What a planned run will take: work by the headers of a sample of its images, time by the pace of a run like it."""
 
-import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from model.config import PVTv2Config
 from model.cost import count_macs
+from pipeline.calibrate import calibrate
 from pipeline.config import InputConfig
 from pipeline.decode import probe_size
-from pipeline.layout import REPORT_FILE, RUNS
+from pipeline.pace import Pace, last_pace
 from pipeline.plan import Member, PlannedShard
 from pipeline.prepare import Run
+from pipeline.sample import drawn
 from pipeline.shards.parquet import num_rows, read_parquet
 from pipeline.shards.record import Record
 from pipeline.shards.tar import read_tar
 from pipeline.sizes import NetSize, SizePolicy, net_size
-from pipeline.storage import StoreConfig, list_objects, open_reader, read, read_range
+from pipeline.storage import StoreConfig, open_reader, read, read_range
 from pipeline.store_errors import StoreError
-from pipeline.uris import join_uri, name_of
+from pipeline.watch import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +47,17 @@ class _Sampled:
     weight: float
 
 
-def estimate_run(run: Run) -> dict[str, Any] | None:
+def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str, Any] | None:
     """What the planned run will take, for the last line of a dry run; None if there is nothing to read.
 
-    `images`, `mpix` and `gmac` are of the whole plan. `seconds` and `cost` are None before the first run over an
-    output; `like_run` is the one whose start and pace they go by.
+    `images`, `mpix` and `gmac` are of the whole plan. `seconds` and `cost` go by the start and the pace of an earlier
+    run, `like_run`; or where there is none, of a calibration, if one is asked for. Else they are None.
+
+    Args:
+        on_progress: told how a calibration goes.
     """
     config = run.config
-    shards = _drawn(iter(run.plan.rows), NUM_SHARDS)
+    shards = drawn(run.plan.rows, NUM_SHARDS)
     if not shards:
         return None
     most = -(-NUM_IMAGES // len(shards))
@@ -62,32 +66,39 @@ def estimate_run(run: Run) -> dict[str, Any] | None:
     # The other shards of the plan, and drawn ones that cannot be read, are taken to be like these, byte by byte.
     seen_bytes = sum(shard.size for shard, part in zip(shards, found, strict=True) if part is not None)
     scale = run.plan.bytes / max(1, seen_bytes)
+    images = scale * sum(part.images * part.weight for part in parts)
+    pixels = scale * sum(part.pixels * part.weight for part in parts)
     gmac = scale * sum(part.macs * part.weight for part in parts) / 1e9
-    pace = _last_pace(run)
-    seconds = None if pace is None else pace["fixed_s"] + gmac / pace["gmac_per_s"]
-    price = config.compute.price_per_hour
-    hours = None if pace is None or seconds is None else seconds / 3600 * (pace["num_actors"] or 1)
+    pace, is_calibrated = last_pace(run), False
+    if config.calibrate and pace is not None:
+        logger.info("calibration.not_needed like_run=%s", pace.run_id)
+    elif config.calibrate and not images:
+        logger.warning("calibration.no_pace reason=%r", "no image of the sample reaches the network")
+    elif config.calibrate:
+        pace = calibrate(run, pixels / images, gmac / images, on_progress)
+        is_calibrated = pace is not None
     return {
         "images_sampled": sum(part.images for part in parts),
-        "images": round(scale * sum(part.images * part.weight for part in parts)),
-        "mpix": round(scale * sum(part.pixels * part.weight for part in parts) / 1e6, 3),
+        "images": round(images),
+        "mpix": round(pixels / 1e6, 3),
         "gmac": round(gmac, 3),
-        "seconds": None if seconds is None else round(seconds, 1),
-        "cost": None if price is None or hours is None else round(price * hours, 4),
-        "like_run": None if pace is None else pace["run_id"],
+        **_time_and_cost(gmac, pace, config.compute.price_per_hour),
+        "like_run": None if pace is None or is_calibrated else pace.run_id,
+        "calibrated": is_calibrated,
+        "calibration_seconds": round(pace.steady_s, 1) if pace is not None and is_calibrated else None,
     }
 
 
-def _drawn(shards: Iterator[PlannedShard], count: int) -> list[PlannedShard]:
-    """That many of the shards, each with the same chance; the same ones every time."""
-    rng = random.Random(0)
-    kept: list[PlannedShard] = []
-    for index, shard in enumerate(shards):
-        if len(kept) < count:
-            kept.append(shard)
-        elif (place := rng.randrange(index + 1)) < count:
-            kept[place] = shard
-    return kept
+def _time_and_cost(gmac: float, pace: Pace | None, price_per_hour: float | None) -> dict[str, float | None]:
+    """What so many giga-MACs take at a pace, and what the actors of that time cost."""
+    if pace is None:
+        return {"seconds": None, "cost": None}
+    seconds = pace.seconds(gmac)
+    hours = seconds / 3600 * pace.num_actors
+    return {
+        "seconds": round(seconds, 1),
+        "cost": None if price_per_hour is None else round(price_per_hour * hours, 4),
+    }
 
 
 def _sample(
@@ -146,23 +157,3 @@ def _bytes_in_tar(record: Record) -> int:
     """What a record takes in a tar: a header and its data in whole blocks, and as much again for a sidecar."""
     members = [len(record.data or b"")] + ([1] if record.true_label is not None else [])
     return sum(_TAR_BLOCK + -(-size // _TAR_BLOCK) * _TAR_BLOCK for size in members)
-
-
-def _last_pace(run: Run) -> dict[str, Any] | None:
-    """How fast the last run over this output was that says so: its start and end, and what it did while steady."""
-    output, store = run.config.output.uri, run.config.output.store
-    reports = [info.uri for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == REPORT_FILE]
-    for uri in sorted(reports, reverse=True):
-        try:
-            report = json.loads(read(uri, store))
-            steady, seconds = report["rates"]["steady"], report["seconds"]
-            if steady and steady["gmac_per_s"] > 0:
-                return {
-                    "run_id": report["run_id"],
-                    "gmac_per_s": steady["gmac_per_s"],
-                    "fixed_s": (seconds["first_row"] or 0.0) + (seconds["drain"] or 0.0),
-                    "num_actors": report["actors"].get("max"),
-                }
-        except (KeyError, TypeError, ValueError, StoreError) as error:
-            logger.debug("estimate.report_left_out uri=%s error=%s", uri, error)  # written by an older version, mostly
-    return None
