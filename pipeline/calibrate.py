@@ -79,12 +79,23 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
         report = execute(trial, watch)
     if report.status == "stopped" and stopper.ending is not _ENDING:
         raise StoppedError(f"{report.reason}, in its calibration; nothing of it was kept")
+    if report.status in ("failed", "stalled"):
+        reason = report.reason or "; ".join(report.problems)
+        logger.warning("calibration.failed status=%s reason=%r: the run itself may, too", report.status, reason)
     pace = pace_of(report.to_dict())
-    logger.info("calibration.done status=%s images=%d pace=%s", report.status, report.run.listed, pace)
     if pace is None:
-        logger.warning("calibration.no_pace reason=%s", report.reason or "no image reached the network")
-    elif pace.steady_s < LONG_S:
-        logger.warning("calibration.short steady_s=%.1f: the sample was done before the pace was steady", pace.steady_s)
+        logger.warning("calibration.no_pace reason=%r", report.reason or "no image reached the network")
+        return None
+    logger.info(
+        "calibration.done status=%s images=%d fixed_s=%.1f steady_s=%.1f gmac_per_s=%.3f",
+        report.status,
+        report.run.listed,
+        pace.fixed_s,
+        pace.steady_s,
+        pace.gmac_per_s,
+    )
+    if pace.steady_s < LONG_S:
+        logger.warning("calibration.short steady_s=%.1f: so small a sample tells little of a long run", pace.steady_s)
     return pace
 
 

@@ -27,7 +27,8 @@ class Pace:
 
     Attributes:
         run_id: which one.
-        fixed_s: from the start of the program to the first row, and from the end of the network's work to the report.
+        fixed_s: from the start of the program to the first row, and from the end of the network's work to the report;
+            of a run that was ended early only the former, since it ended in the middle of work that it let go.
         steady_s: how long its steady part was.
         gmac_per_s: all actors' in that time.
         num_actors: how many it had at most.
@@ -53,9 +54,10 @@ def pace_of(report: Mapping[str, Any]) -> Pace | None:
     steady, seconds = report["rates"]["steady"], report["seconds"]
     if not steady or not steady["gmac_per_s"] > 0:
         return None
+    drain_s = seconds["drain"] if report["status"] == "done" else None
     return Pace(
         run_id=report["run_id"],
-        fixed_s=(seconds["first_row"] or 0.0) + (seconds["drain"] or 0.0),
+        fixed_s=(seconds["first_row"] or 0.0) + (drain_s or 0.0),
         steady_s=seconds["steady"] or 0.0,
         gmac_per_s=steady["gmac_per_s"],
         num_actors=report["actors"].get("max") or 1,

@@ -69,11 +69,12 @@ def executed(monkeypatch):
 
 def report(status="done", reason=None, steady=20.0):
     values = {
-        "run_id": "r", "rates": {"steady": {"gmac_per_s": 3.0} if steady else None}, "actors": {"max": 2},
+        "run_id": "r", "status": status, "actors": {"max": 2},
+        "rates": {"steady": {"gmac_per_s": 3.0} if steady else None},
         "seconds": {"first_row": 7.0, "steady": steady, "drain": 1.0},
     }  # fmt: skip
     run = SimpleNamespace(listed=5)
-    return SimpleNamespace(status=status, reason=reason, run=run, to_dict=lambda: values)
+    return SimpleNamespace(status=status, reason=reason, problems=(), run=run, to_dict=lambda: values)
 
 
 def progress(rows, files, first_row_at):
@@ -157,6 +158,12 @@ def test_it_ends_itself_after_a_minute_and_that_is_no_error(planned, executed):
 def test_it_goes_on_for_longer_where_few_slices_are_published(seconds, files, is_enough):
     first_row_at = None if seconds is None else 1000.0
     assert module._is_enough(progress(10, files, first_row_at), 2, 1000.0 + (seconds or 0)) is is_enough
+
+
+def test_a_trial_that_fails_is_said_since_the_run_may_too(planned, executed, caplog):
+    executed(lambda on_progress: report("stalled", "nothing arrived for 1800 s"))
+    assert calibrate(planned(), 64 * 64, 0.1, lambda progress: None) is not None
+    assert "nothing arrived for 1800 s" in caplog.text
 
 
 def test_a_sample_without_a_steady_part_gives_no_pace_and_the_log_says_so(planned, executed, caplog):

@@ -87,7 +87,7 @@ def report(tmp_path):
 
     def write(run_id):
         values = {
-            "run_id": run_id, "rates": {"steady": {"gmac_per_s": 2 * GMAC}}, "actors": {"max": 4},
+            "run_id": run_id, "status": "done", "rates": {"steady": {"gmac_per_s": 2 * GMAC}}, "actors": {"max": 4},
             "seconds": {"first_row": 7.0, "steady": 20.0, "drain": 1.0}, "identity": {"precision": "fp32"},
         }  # fmt: skip
         put(canonical_uri(str(tmp_path / "out" / "runs" / run_id / "report.json")), json.dumps(values).encode(), STORE)

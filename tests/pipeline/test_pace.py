@@ -26,7 +26,8 @@ def report(output):
 
     def write(run_id, steady_s=20.0, **changes):
         values = {
-            "run_id": run_id, "rates": {"steady": {"gmac_per_s": 3.0}}, "actors": {"max": 4}, "identity": REPORTED,
+            "run_id": run_id, "status": "done", "identity": REPORTED, "actors": {"max": 4},
+            "rates": {"steady": {"gmac_per_s": 3.0}},
             "seconds": {"first_row": 7.0, "steady": steady_s, "drain": 1.0}, **changes,
         }  # fmt: skip
         put(join_uri(output, "runs", run_id, "report.json"), json.dumps(values).encode(), STORE)
@@ -58,6 +59,11 @@ def test_the_last_run_that_says_how_fast_it_was_is_taken(report, taken, output):
     pace = taken()
     assert (pace.run_id, pace.fixed_s, pace.steady_s, pace.gmac_per_s, pace.num_actors) == ("2", 8.0, 20.0, 3.0, 4)
     assert pace.seconds(gmac=30.0) == 18.0
+
+
+def test_the_end_of_a_run_that_was_ended_early_is_not_that_of_one_that_came_to_its_end(report, taken):
+    report("1", status="stopped")
+    assert taken().fixed_s == 7.0
 
 
 def test_runs_with_other_weights_or_precision_are_passed_over(report, taken):
