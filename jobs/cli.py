@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -59,16 +60,20 @@ def run_config(config: JobConfig, started_at: float) -> dict[str, Any]:
         run = prepare(config, started_at, lease)
         if config.dry_run:
             print_plan(run)
-            return {**describe_plan(run), "estimate": estimate_run(run), "status": "planned", "exit_code": 0}
-        display = ProgressDisplay()
-        try:
+            return {**describe_plan(run), "estimate": _estimate(run), "status": "planned", "exit_code": 0}
+        with closing(ProgressDisplay()) as display:
             report = execute(run, display)
-        finally:
-            display.close()
     error = verdict(report, config.max_failed_fraction)
     if error is not None:
         print(f"error: {error}", file=sys.stderr, flush=True)
     return {**summarise(run, report), "exit_code": 0 if error is None else error.exit_code}
+
+
+def _estimate(run: Run) -> dict[str, Any] | None:
+    if not run.config.calibrate:
+        return estimate_run(run, lambda _: None)
+    with closing(ProgressDisplay()) as display:
+        return estimate_run(run, display)
 
 
 def output_lease(config: OutputConfig, run_id: str) -> Lease:

@@ -71,8 +71,9 @@ def _check(flags: argparse.Namespace) -> None:
         raise ConfigError(f"--predictions are there already: leave --{given[0]} out")
     if not flags.predictions and len(given) < 3:
         raise ConfigError("give --predictions, or --input, --weights and --output; see --help")
-    if flags.dry_run:
-        raise ConfigError("--dry-run: an evaluation has no plan; use it with jobs/classify.py")
+    for flag in ("dry_run", "calibrate"):
+        if getattr(flags, flag):
+            raise ConfigError(f"--{flag.replace('_', '-')}: an evaluation has no plan; use it with jobs/classify.py")
 
 
 def _classify(flags: argparse.Namespace, started_at: float) -> tuple[list[str], dict[str, Any] | None]:

@@ -42,6 +42,9 @@ _DEADLINE_HELP = (
     "seconds for which a request to a store that does not answer, or is busy, is repeated; default: %(default)g"
 )
 _NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so many seconds; default: %(default)g"
+_CALIBRATE_HELP = (
+    "with --dry-run: where no earlier run tells the pace, try the job for a minute, and keep nothing of it"
+)
 _PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
 
 
@@ -82,6 +85,7 @@ def make_parser(
     run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
     run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
+    run.add_argument("--calibrate", action="store_true", help=_CALIBRATE_HELP)
     run.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
     return parser
 
@@ -199,6 +203,7 @@ def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
         max_failed_fraction=flags.max_failed_fraction,
         run_id=flags.run_id,
         dry_run=flags.dry_run,
+        calibrate=flags.calibrate,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.account import Totals
+from pipeline.identity import reported_identity
 from pipeline.prepare import Run
 from pipeline.processors import Processors
 from pipeline.rates import Work
@@ -31,7 +32,7 @@ def build_report(run: Run, status: Status, problems: list[str], reason: str | No
         run_id=run.run_id,
         status=status,
         started_at=run.started_at,
-        identity={name: value for name, value in run.identity.items() if name != "labels"},
+        identity=reported_identity(run.identity),
         run=own,
         output=sum((footer.totals for footer in footers), Totals()),
         ignored=run.plan.ignored,

@@ -156,6 +156,7 @@ class JobConfig:
         max_failed_fraction: failed / listed above which the run exits 6.
         run_id: name of this run's folder in the output.
         dry_run: plan and say what would be done; write nothing.
+        calibrate: let a dry run try the job on a part of the plan, where no earlier run tells how fast it is.
     """
 
     task: Task
@@ -169,10 +170,15 @@ class JobConfig:
     max_failed_fraction: float = 0.1
     run_id: str | None = None
     dry_run: bool = False
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failed_fraction <= 1:
             raise ConfigError(f"--max-failed-fraction must lie in 0..1, not {self.max_failed_fraction}")
+        if self.calibrate and not self.dry_run:
+            raise ConfigError(
+                "--calibrate measures the pace for the estimate of a --dry-run: give both, or neither to do the work"
+            )
         if self.run_id is not None and not _is_plain_name(self.run_id):
             raise ConfigError(
                 f"--run-id may hold letters, digits, '-', '_' and, but for its beginning, '.', not {self.run_id!r}"

@@ -47,6 +47,11 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
     }
 
 
+def reported_identity(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity as a report holds it: as JSON reads it back, and without the names of the classes."""
+    return json.loads(_canonical({name: value for name, value in identity.items() if name != "labels"}))
+
+
 def identity_digest(identity: dict[str, Any]) -> str:
     """SHA-256 of an identity, as hex."""
     return hashlib.sha256(_canonical(identity)).hexdigest()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 DATA = "data"
 RUNS = "runs"
+CALIBRATION = "calibration"
 JOB_FILE = "_job.json"
 LEASE_FILE = "_lease.json"
 INDEX_FILE = "_index.parquet"

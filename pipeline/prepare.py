@@ -205,8 +205,17 @@ def _make_plan(config: JobConfig, found: Iterable[Found], published: list[Publis
     )
     if config.input.limit is not None:
         planner.allot(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
-    plan = Plan(rows=PlanFile(()), summary=planner.summary)
-    plan.rows = PlanFile(_counted(planner.shards(), plan))
+    return counted_plan(planner.shards(), planner.summary)
+
+
+def counted_plan(shards: Iterable[PlannedShard], summary: PlanSummary) -> Plan:
+    """The shards on disk, and what they come to.
+
+    Args:
+        summary: what there is to say of them besides; complete when the last has been taken.
+    """
+    plan = Plan(rows=PlanFile(()), summary=summary)
+    plan.rows = PlanFile(_counted(shards, plan))
     return plan
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
@@ -12,6 +13,7 @@ from pipeline.config import InferConfig
 from pipeline.emptying import empty_files, empty_late_files
 from pipeline.errors import OutputError
 from pipeline.flow import Dropped, FlowConfig, run_pass
+from pipeline.headers import planned_work
 from pipeline.identity import claim_identity
 from pipeline.layout import PLAN_FILE, RUNS
 from pipeline.left import missing, refresh, waves
@@ -21,6 +23,7 @@ from pipeline.processors import Processors, divide_processors
 from pipeline.progress import Progress
 from pipeline.read import ReadConfig
 from pipeline.report import Report
+from pipeline.sample import drawn
 from pipeline.sink import Collectors, SliceDatasink
 from pipeline.steps import NETWORK, Steps
 from pipeline.stopper import Ending, Stopper, installed_stopper
@@ -30,6 +33,10 @@ from pipeline.uris import is_local, join_uri, local_path, shown
 from pipeline.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+_SAMPLED_FROM_BYTES = 256 * 2**20
+_SAMPLED_SHARDS = 8
+_SAMPLED_IMAGES = 64
 
 
 def execute(run: Run, on_progress: Callable[[Progress], None], steps: Steps = NETWORK) -> Report:
@@ -130,6 +137,7 @@ def _run_passes(
     """Runs what is missing, again and again within bounds; returns what the last pass dropped."""
     config = run.config
     weights = put_object(run.checkpoint.files.weights)
+    _sample_headers(run)
     collectors = Collectors(sink_config(run), processors.num_collectors)
     dropped: list[Dropped] = []
     try:
@@ -160,6 +168,21 @@ def _run_passes(
     finally:
         collectors.stop()
     return dropped
+
+
+def _sample_headers(run: Run) -> None:
+    """Finds out beside the run how much there is to do; one that is small is over before that matters."""
+    if run.plan.bytes < _SAMPLED_FROM_BYTES:
+        return
+    shards = drawn(run.plan.rows, _SAMPLED_SHARDS)
+
+    def sample() -> None:
+        work = planned_work(run, shards, _SAMPLED_IMAGES)
+        if work is not None:
+            run.planned_macs = work.macs
+            logger.info("work.sampled images=%d gmac=%.0f", work.images_sampled, work.macs / 1e9)
+
+    threading.Thread(target=sample, name="sample", daemon=True).start()
 
 
 def read_config(run: Run, *, last_pass: bool) -> ReadConfig:

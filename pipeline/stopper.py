@@ -73,11 +73,18 @@ class Stopper:
 @contextmanager
 def installed_stopper() -> Iterator[Stopper]:
     """The stopper that handles this process' signals, or one that does so until the end of the block."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    found = before[signal.SIGTERM]
+    found = signal.getsignal(signal.SIGTERM)
     if isinstance(found, Stopper) and not found.is_closed:
         yield found
         return
+    with own_stopper() as stopper:
+        yield stopper
+
+
+@contextmanager
+def own_stopper() -> Iterator[Stopper]:
+    """A stopper that handles this process' signals until the end of the block, whoever does before and after it."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     stopper = Stopper()
     stopper.install()
     try:

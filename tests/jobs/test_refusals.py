@@ -86,6 +86,7 @@ def test_weights_that_are_none_exit_4(refuse, photos, tmp_path):
         (("--max-failed-fraction", "2"), "--max-failed-fraction"),
         (("--max-image-pixels", "10"), "--max-image-pixels"),
         (("--run-id", "a/b"), "--run-id"),
+        (("--calibrate",), "--dry-run"),
         (("--input-format", "zip"), "--input-format"),
         (("--keep-columns", "width"), "--keep-columns width"),
         (("--input", "ftp://x/y"), "ftp://x/y"),

@@ -12,29 +12,38 @@ from model.config import VARIANTS
 from model.cost import count_macs
 from pipeline import estimate
 from pipeline.config import InputConfig
-from pipeline.estimate import estimate_run
+from pipeline.estimate import estimate_run as estimate_with_progress
+from pipeline.pace import Pace
 from pipeline.plan import DoneSlice, Member, PlannedShard
+from pipeline.run import _sample_headers
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig, head, put
 from pipeline.uris import canonical_uri
+from tests.waiting import eventually
 
 STORE = StoreConfig()
 NETWORK = VARIANTS["b0"]
 GMAC = count_macs(NETWORK, 64, 64) / 1e9
 
 
+def estimate_run(run):
+    return estimate_with_progress(run, lambda _: None)
+
+
 @pytest.fixture
 def run(tmp_path):
-    """(shards, price) -> what `estimate_run` needs of a run into a folder."""
+    """(shards, price, calibrate) -> what `estimate_run` needs of a run into a folder."""
 
-    def make(*shards, price=None):
+    def make(*shards, price=None, calibrate=False):
         return SimpleNamespace(
             config=SimpleNamespace(
                 input=InputConfig(uris=("x",)),
                 output=SimpleNamespace(uri=canonical_uri(str(tmp_path / "out")), store=STORE),
                 compute=SimpleNamespace(price_per_hour=price),
                 sizes=SizePolicy(),
+                calibrate=calibrate,
             ),
+            identity={"precision": "fp32", "labels": ["a"]},
             checkpoint=SimpleNamespace(network=NETWORK),
             plan=SimpleNamespace(rows=list(shards), bytes=sum(shard.size for shard in shards)),
         )
@@ -74,6 +83,20 @@ def shard(tmp_path, make_tar, encode):
     return make
 
 
+@pytest.fixture
+def report(tmp_path):
+    """run ID -> a report in the folder's output."""
+
+    def write(run_id):
+        values = {
+            "run_id": run_id, "status": "done", "rates": {"steady": {"gmac_per_s": 2 * GMAC}}, "actors": {"max": 4},
+            "seconds": {"first_row": 7.0, "steady": 20.0, "drain": 1.0}, "identity": {"precision": "fp32"},
+        }  # fmt: skip
+        put(canonical_uri(str(tmp_path / "out" / "runs" / run_id / "report.json")), json.dumps(values).encode(), STORE)
+
+    return write
+
+
 @pytest.mark.parametrize("shard_format", ["files", "tar", "parquet"])
 @pytest.mark.parametrize("most", [1000, 20])
 def test_a_shard_is_estimated_from_all_or_some_of_its_images(run, shard, monkeypatch, shard_format, most):
@@ -84,6 +107,7 @@ def test_a_shard_is_estimated_from_all_or_some_of_its_images(run, shard, monkeyp
     assert found["gmac"] == pytest.approx(60 * GMAC, rel=0.03)
     assert found["mpix"] == pytest.approx(60 * 64 * 64 / 1e6, rel=0.03)
     assert (found["seconds"], found["cost"], found["like_run"]) == (None, None, None)
+    assert (found["calibrated"], found["calibration_seconds"]) == (False, None)
 
 
 def test_what_is_done_of_a_shard_is_not_counted(run, shard):
@@ -107,23 +131,53 @@ def test_of_many_shards_some_are_looked_into_and_the_others_go_by_their_bytes(ru
     assert found["images"] == pytest.approx(sum(10 + i for i in range(12)), rel=0.05)
 
 
-def test_time_and_cost_go_by_the_last_run_that_tells_its_pace(run, shard, tmp_path):
-    def report(run_id, **changes):
-        values = {
-            "run_id": run_id, "rates": {"steady": {"gmac_per_s": 2 * GMAC}}, "actors": {"max": 4},
-            "seconds": {"first_row": 7.0, "drain": 1.0}, **changes,
-        }  # fmt: skip
-        put(canonical_uri(str(tmp_path / "out" / "runs" / run_id / "report.json")), json.dumps(values).encode(), STORE)
-
+def test_time_and_cost_go_by_an_earlier_run(run, shard, report):
     report("1")
-    report("2")
-    report("3", rates={"steady": None})
-    report("4", rates={})
-    put(canonical_uri(str(tmp_path / "out" / "runs" / "5" / "report.json")), b"no JSON", STORE)
     found = estimate_run(run(shard("files", 20), price=3600.0))
-    assert (found["seconds"], found["like_run"]) == (18.0, "2")
+    assert (found["seconds"], found["like_run"], found["calibrated"]) == (18.0, "1", False)
     assert found["cost"] == pytest.approx(4 * 18.0, rel=0.01)
+
+
+def test_time_and_cost_go_by_a_calibration_only_where_no_run_tells_its_pace(run, shard, report, monkeypatch):
+    asked = []
+
+    def calibrated(run, image_px, image_gmac, on_progress):
+        asked.append((image_px, image_gmac))
+        return Pace(run_id="x", fixed_s=5.0, steady_s=40.0, gmac_per_s=4 * GMAC, num_actors=2)
+
+    monkeypatch.setattr(estimate, "calibrate", calibrated)
+    planned = run(shard("files", 20), price=3600.0, calibrate=True)
+    found = estimate_run(planned)
+    assert asked == [(64 * 64, pytest.approx(GMAC))]
+    assert (found["seconds"], found["cost"]) == (10.0, 20.0)
+    assert (found["like_run"], found["calibrated"], found["calibration_seconds"]) == (None, True, 40.0)
+    report("1")
+    found = estimate_run(planned)
+    assert len(asked) == 1
+    assert (found["like_run"], found["calibrated"], found["calibration_seconds"]) == ("1", False, None)
+
+
+def test_a_calibration_without_a_pace_leaves_the_time_open(run, shard, monkeypatch):
+    monkeypatch.setattr(estimate, "calibrate", lambda *_: None)
+    found = estimate_run(run(shard("files", 20), price=3600.0, calibrate=True))
+    assert (found["seconds"], found["cost"], found["calibrated"]) == (None, None, False)
 
 
 def test_nothing_to_do_takes_no_time(run):
     assert estimate_run(run()) is None
+
+
+# How much there is to do, for the progress of a run.
+
+
+def test_a_large_run_finds_out_beside_its_work_how_much_there_is_to_do(run, shard, monkeypatch, caplog):
+    caplog.set_level("INFO", "pipeline")
+    planned = run(shard("tar", 10), shard("files", 6, name="loose"))
+    planned.planned_macs = None
+    _sample_headers(planned)
+    assert planned.planned_macs is None  # it is small
+    monkeypatch.setattr("pipeline.run._SAMPLED_FROM_BYTES", 1)
+    _sample_headers(planned)
+    eventually(lambda: planned.planned_macs)
+    assert planned.planned_macs / 1e9 == pytest.approx(16 * GMAC, rel=0.1)
+    eventually(lambda: "work.sampled images=16" in caplog.text)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.stopper import SIGNALS, Ending, Stopper, installed_stopper
+from pipeline.stopper import SIGNALS, Ending, Stopper, installed_stopper, own_stopper
 
 STALLED = Ending("stalled", "nothing moves")
 
@@ -89,3 +89,13 @@ def test_a_stopper_that_is_installed_is_used_and_another_one_goes_with_its_block
             assert fresh is not outer
         assert signal.getsignal(signal.SIGTERM) is outer
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_part_of_a_program_is_ended_by_a_stopper_of_its_own_and_the_rest_goes_on(stopper):
+    with own_stopper() as inner, pytest.raises(KeyboardInterrupt):
+        send(signal.SIGTERM)
+    assert inner.ending is not None
+    assert stopper.ending is None
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGTERM)
+    assert stopper.ending is not None
