@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
 from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
+from pipeline.draw import trial_plan
 from pipeline.errors import StoppedError
 from pipeline.layout import CALIBRATION
 from pipeline.lease import Lease
@@ -23,7 +24,6 @@ from pipeline.preflight import preflight
 from pipeline.prepare import Run, counted_plan
 from pipeline.progress import Progress
 from pipeline.run import execute
-from pipeline.sample import trial_plan
 from pipeline.stopper import Ending, own_stopper
 from pipeline.storage import StoreConfig, delete, list_objects
 from pipeline.store_errors import StoreError

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.calibrate import calibrate
+from pipeline.draw import drawn
 from pipeline.headers import planned_work
 from pipeline.pace import Pace, last_pace
 from pipeline.prepare import Run
 from pipeline.progress import Progress
-from pipeline.sample import drawn
 
 logger = logging.getLogger(__name__)
 

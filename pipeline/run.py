@@ -10,6 +10,7 @@ from pipeline.build_report import build_report
 from pipeline.close import close, close_early
 from pipeline.cluster import NO_ROOM, joined_cluster, put_object
 from pipeline.config import InferConfig
+from pipeline.draw import drawn
 from pipeline.emptying import empty_files, empty_late_files
 from pipeline.errors import OutputError
 from pipeline.flow import Dropped, FlowConfig, run_pass
@@ -23,7 +24,6 @@ from pipeline.processors import Processors, divide_processors
 from pipeline.progress import Progress
 from pipeline.read import ReadConfig
 from pipeline.report import Report
-from pipeline.sample import drawn
 from pipeline.sink import Collectors, SliceDatasink
 from pipeline.steps import NETWORK, Steps
 from pipeline.stopper import Ending, Stopper, installed_stopper

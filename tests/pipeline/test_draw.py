@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from pipeline.draw import drawn, trial_plan
 from pipeline.plan import DoneSlice, Member, PlannedShard
-from pipeline.sample import drawn, trial_plan
 
 TAR = PlannedShard(
     shard="s3://b/0.tar", name="0", hash16="0", format="tar", action="continue", etag="x", size=1000, num_records=None,
