@@ -42,6 +42,7 @@ _DEADLINE_HELP = (
     "seconds for which a request to a store that does not answer, or is busy, is repeated; default: %(default)g"
 )
 _NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so many seconds; default: %(default)g"
+_THUMBNAILS_HELP = "images of which the report shows thumbnails, a sample; default: none"
 _PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
 
 
@@ -78,6 +79,7 @@ def make_parser(
     timeout_s = ComputeConfig.no_progress_timeout_s
     run.add_argument("--no-progress-timeout-s", type=float, default=timeout_s, metavar="N", help=_NO_PROGRESS_HELP)
     run.add_argument("--price-per-hour", type=float, metavar="P", help=_PRICE_HELP)
+    run.add_argument("--thumbnails", type=int, default=JobConfig.thumbnails, metavar="N", help=_THUMBNAILS_HELP)
     run.add_argument("--max-failed-fraction", type=float, default=0.1, metavar="F", help="default: %(default)s")
     run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
     run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
@@ -199,6 +201,7 @@ def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
         max_failed_fraction=flags.max_failed_fraction,
         run_id=flags.run_id,
         dry_run=flags.dry_run,
+        thumbnails=flags.thumbnails,
     )
 
 

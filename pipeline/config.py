@@ -7,6 +7,7 @@ from model.hub import is_hub
 from pipeline.errors import ConfigError, ErrorCode
 from pipeline.names import NameFilter
 from pipeline.precision import Precision
+from pipeline.sample import MOST_SAMPLES
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 from pipeline.task import Task
@@ -156,6 +157,7 @@ class JobConfig:
         max_failed_fraction: failed / listed above which the run exits 6.
         run_id: name of this run's folder in the output.
         dry_run: plan and say what would be done; write nothing.
+        thumbnails: how many images the report shows; none unless it is asked for, since they are the user's data.
     """
 
     task: Task
@@ -169,10 +171,13 @@ class JobConfig:
     max_failed_fraction: float = 0.1
     run_id: str | None = None
     dry_run: bool = False
+    thumbnails: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failed_fraction <= 1:
             raise ConfigError(f"--max-failed-fraction must lie in 0..1, not {self.max_failed_fraction}")
+        if not 0 <= self.thumbnails <= MOST_SAMPLES:
+            raise ConfigError(f"--thumbnails must lie in 0..{MOST_SAMPLES}, not {self.thumbnails}")
         if self.run_id is not None and not _is_plain_name(self.run_id):
             raise ConfigError(
                 f"--run-id may hold letters, digits, '-', '_' and, but for its beginning, '.', not {self.run_id!r}"
