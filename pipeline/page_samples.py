@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.page_parts import Cell, Figure, Section, Table, Thumbnail, at, figure, mapping, sequence, text
 
-_NOTE = "Drawn by a hash of their ids from the images that this run did and that did not fail, as the network saw them."
+_NOTE = "Images of this run, drawn by a hash of their ids from those that did not fail, as the network saw them."
+_SHORT = 22
 
 
 def samples_section(report: Mapping[str, Any]) -> Section | None:
@@ -43,5 +44,6 @@ def _uri(thumbnail: Any) -> str | None:
 
 
 def _short(id: str) -> str:
-    """The end of an image's id that tells it from its neighbours."""
-    return id.rstrip("/").rpartition("/")[2] or id
+    """What tells an image from its neighbours, of its id: the last name, of which both ends are kept."""
+    name = id.rpartition("/")[2].rpartition("#")[2] or id
+    return name if len(name) <= _SHORT else f"{name[: _SHORT // 2 - 1]}…{name[-_SHORT // 2 :]}"

@@ -115,6 +115,8 @@ def test_a_sample_is_shown_with_its_labels_and_scores_and_nothing_else_is_shown_
     assert told[0] == "cat: s3://photos/train/shard-00001.tar#0001"
     assert told[1] == f"owl {SCRIPT}: s3://photos/train/{IMAGE}.jpg"
     assert told[4] == "s3://photos/train/0003.jpg"
+    names = re.findall(r'<span class="name text">(.*?)</span>', full)
+    assert [names[0], *names[2:]] == ["0001", "long_name_…g_name_.jpg", "0002.jpg", "0003.jpg"]
     none = {"thumbnail": "", **dict.fromkeys(("image_id", "shard", "label", "score", "width", "height"))}
     odd = ["", "%%%", "PHN2Zz4=", 7, None, "é", f'/9j/"{IMAGE}', samples[0]["thumbnail"][:-1]]
     page = render_page([full_report(samples=[{**none, "thumbnail": value} for value in odd])], [[]])
