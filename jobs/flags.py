@@ -45,6 +45,7 @@ _NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so m
 _CALIBRATE_HELP = (
     "with --dry-run: where no earlier run tells the pace, try the job for a minute, and keep nothing of it"
 )
+_THUMBNAILS_HELP = "images of which the report shows thumbnails, a sample; default: none"
 _PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
 
 
@@ -81,6 +82,7 @@ def make_parser(
     timeout_s = ComputeConfig.no_progress_timeout_s
     run.add_argument("--no-progress-timeout-s", type=float, default=timeout_s, metavar="N", help=_NO_PROGRESS_HELP)
     run.add_argument("--price-per-hour", type=float, metavar="P", help=_PRICE_HELP)
+    run.add_argument("--thumbnails", type=int, default=JobConfig.thumbnails, metavar="N", help=_THUMBNAILS_HELP)
     run.add_argument("--max-failed-fraction", type=float, default=0.1, metavar="F", help="default: %(default)s")
     run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
     run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
@@ -204,6 +206,7 @@ def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
         run_id=flags.run_id,
         dry_run=flags.dry_run,
         calibrate=flags.calibrate,
+        thumbnails=flags.thumbnails,
     )
 
 

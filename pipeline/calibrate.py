@@ -119,7 +119,7 @@ def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
     output = replace(run.config.output, uri=folder, rows_per_file=rows_per_file)
     shards = trial_plan(run.plan.rows, most_shards=_MOST_SHARDS, most_members=_MOST_MEMBERS, neighbours=rows_per_file)
     return Run(
-        config=replace(run.config, output=output, dry_run=False, calibrate=False),
+        config=replace(run.config, output=output, dry_run=False, calibrate=False, thumbnails=0),
         run_id=run.run_id,
         started_at=time.time() - run.checkpoint.load_s - run.listing_s,
         checkpoint=run.checkpoint,

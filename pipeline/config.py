@@ -7,6 +7,7 @@ from model.hub import is_hub
 from pipeline.errors import ConfigError, ErrorCode
 from pipeline.names import NameFilter
 from pipeline.precision import Precision
+from pipeline.sample import MOST_SAMPLES
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig
 from pipeline.task import Task
@@ -157,6 +158,7 @@ class JobConfig:
         run_id: name of this run's folder in the output.
         dry_run: plan and say what would be done; write nothing.
         calibrate: let a dry run try the job on a part of the plan, where no earlier run tells how fast it is.
+        thumbnails: how many images the report shows; none unless it is asked for, since they are the user's data.
     """
 
     task: Task
@@ -171,6 +173,7 @@ class JobConfig:
     run_id: str | None = None
     dry_run: bool = False
     calibrate: bool = False
+    thumbnails: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failed_fraction <= 1:
@@ -179,6 +182,8 @@ class JobConfig:
             raise ConfigError(
                 "--calibrate measures the pace for the estimate of a --dry-run: give both, or neither to do the work"
             )
+        if not 0 <= self.thumbnails <= MOST_SAMPLES:
+            raise ConfigError(f"--thumbnails must lie in 0..{MOST_SAMPLES}, not {self.thumbnails}")
         if self.run_id is not None and not _is_plain_name(self.run_id):
             raise ConfigError(
                 f"--run-id may hold letters, digits, '-', '_' and, but for its beginning, '.', not {self.run_id!r}"

@@ -34,6 +34,7 @@ from pipeline.read import ReadConfig, read_shard
 from pipeline.sink import SliceDatasink
 from pipeline.sizes import SizePolicy
 from pipeline.steps import NETWORK, ActorStep, DecodeStep, Steps
+from pipeline.thumbnail import with_thumbnails
 from pipeline.whereabouts import Tell, at_work
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class FlowConfig:
         careful: give every image to child processes that may die.
         tell: called by every process of every step with what it holds.
         steps: what decodes and what infers, where it is not done in child processes.
+        thumbnails: how many images of each chunk have one, for the report.
     """
 
     read: ReadConfig
@@ -71,6 +73,7 @@ class FlowConfig:
     careful: bool
     tell: Tell
     steps: Steps = NETWORK
+    thumbnails: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ def _run(
                 "step": config.steps.decode,
                 "sizes": config.sizes,
                 "careful": config.careful,
+                "thumbnails": config.thumbnails,
                 "tell": config.tell,
             },
             batch_size=1,
@@ -213,11 +217,13 @@ def _read(batch: Any, config: ReadConfig, tell: Tell) -> Any:
             yield chunk.to_table()
 
 
-def _decode(batch: pa.Table, step: DecodeStep, sizes: SizePolicy, careful: bool, tell: Tell) -> pa.Table:
+def _decode(
+    batch: pa.Table, step: DecodeStep, sizes: SizePolicy, careful: bool, thumbnails: int, tell: Tell
+) -> pa.Table:
     def decode(chunk: Chunk) -> Chunk:
         # A child process has a time of its own for each image.
         with _holding(tell, "decode", chunk), nullcontext() if careful else given_up_after(CHUNK_S):
-            return step(chunk, sizes, careful=careful)
+            return with_thumbnails(step(chunk, sizes, careful=careful), thumbnails)
 
     return map_chunks(batch, decode)
 

@@ -15,6 +15,7 @@ from pipeline import page_run
 from pipeline.layout import PAGE_FILE
 from pipeline.page_parts import Bar, Figure, Section, at, moment, sequence, shortened, text
 from pipeline.page_runs import in_order, runs_sections
+from pipeline.page_samples import samples_section
 from pipeline.page_spread import labels_section, scores_section, sizes_section
 from pipeline.page_timeline import timeline_section
 from pipeline.storage import StoreConfig, put
@@ -71,6 +72,7 @@ def _run_values(report: Report, timeline: Rows) -> dict[str, Any]:
         sizes_section(report),
         labels_section(report),
         scores_section(report),
+        samples_section(report),
         page_run.failures(report),
         page_run.shards(report),
         page_run.processes(report),

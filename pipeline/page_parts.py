@@ -1,4 +1,4 @@
-"""What pages are made of: sections of charts and tables, tables of texts and figures; and how odd data is read.
+"""What pages are made of: sections of charts, thumbnails and tables; tables of texts and figures; how odd data is read.
 
 Whatever a report holds in place of what is expected, its readers here answer with a value of the right kind or with
 none, so that a section is left out and the page is made all the same.
@@ -90,6 +90,25 @@ class Chart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A small picture of one image, and what is told of it.
+
+    Attributes:
+        uri: `data:`, with the picture in it.
+        alt: what is told to those who do not see it.
+        label: None where there is none.
+        score: its value is None where there is none.
+        name: short for the image's id.
+    """
+
+    uri: str
+    alt: str
+    label: str | None
+    score: Figure
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """A part of the page with a heading of its own.
 
@@ -104,6 +123,7 @@ class Section:
     note: str = ""
     advice: Sequence[str] = ()
     charts: Sequence[Chart] = ()
+    thumbnails: Sequence[Thumbnail] = ()
     tables: Sequence[Table] = ()
 
 

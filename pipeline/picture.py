@@ -1,4 +1,4 @@
-"""What a report shows of rows beyond their sums: sizes, labels, scores, examples of failures, slow shards.
+"""What a report shows of rows beyond their sums: sizes, labels, scores, examples of failures, slow shards, a sample.
 
 Each published slice gives one; they are added on the driver, which keeps no rows. Nothing in them grows with the run:
 of labels as many are counted as a network has classes, of failures and shards a few are named.
@@ -12,6 +12,8 @@ from heapq import nlargest
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.sample import Sample, samples_of, smallest
 
 SIZE_BANDS_PX = (0, 64, 128, 256, 512, 1024, 2048)
 """Lower bounds of the bands in which images are counted, by the square root of the pixels that the network saw."""
@@ -51,6 +53,7 @@ class Picture:
         examples: by error code the first failed records, as (image_id, error_message).
         shards: of the slowest shards the busy seconds, and the images.
         peak_gflops: the most that an actor's device reached in a matrix product.
+        samples: images with thumbnails, in the order of their draw; empty unless they are asked for.
     """
 
     bands: Sequence[Band] = (Band(),) * len(SIZE_BANDS_PX)
@@ -59,6 +62,7 @@ class Picture:
     examples: Mapping[str, Sequence[tuple[str, str | None]]] = field(default_factory=dict)
     shards: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     peak_gflops: float = 0.0
+    samples: Sequence[Sample] = ()
 
     def __add__(self, other: "Picture") -> "Picture":
         labels = Counter(self.labels)
@@ -77,6 +81,7 @@ class Picture:
             },
             shards=dict(nlargest(_MOST_SHARDS, shards.items(), key=lambda item: item[1][0])),
             peak_gflops=max(self.peak_gflops, other.peak_gflops),
+            samples=smallest((*self.samples, *other.samples)),
         )
 
 
@@ -84,7 +89,7 @@ def picture_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: flo
     """The picture of the rows of one slice.
 
     Args:
-        rows: the output's columns, and `macs`.
+        rows: the output's columns, and `macs`; thumbnails where they are asked for.
         compute_s: the network's seconds for them.
         busy_s: of all steps.
     """
@@ -109,6 +114,7 @@ def picture_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: flo
         examples=examples,
         shards={} if shard is None else {shard: (busy_s, rows.num_rows)},
         peak_gflops=peak_gflops,
+        samples=samples_of(ok),
     )
 
 

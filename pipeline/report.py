@@ -206,6 +206,8 @@ def _drawn(picture: Picture, failed_by_code: Mapping[str, int]) -> dict[str, Any
     if picture.scores:
         edges = [round(index / SCORE_BINS, 4) for index in range(SCORE_BINS + 1)]
         found["scores"] = {"edges": edges, "images": list(picture.scores)}
+    if picture.samples:
+        found["samples"] = [sample.to_dict() for sample in picture.samples]
     return found
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from pipeline.build_report import build_report
 from pipeline.close import close, close_early
 from pipeline.cluster import NO_ROOM, joined_cluster, put_object
-from pipeline.config import InferConfig
+from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS, InferConfig
 from pipeline.draw import drawn
 from pipeline.emptying import empty_files, empty_late_files
 from pipeline.errors import OutputError
@@ -19,11 +19,12 @@ from pipeline.identity import claim_identity
 from pipeline.layout import PLAN_FILE, RUNS
 from pipeline.left import missing, refresh, waves
 from pipeline.metrics import RunMetrics
-from pipeline.prepare import Run, sink_config
+from pipeline.prepare import Plan, Run, sink_config
 from pipeline.processors import Processors, divide_processors
 from pipeline.progress import Progress
 from pipeline.read import ReadConfig
 from pipeline.report import Report
+from pipeline.sample import num_offered
 from pipeline.sink import Collectors, SliceDatasink
 from pipeline.steps import NETWORK, Steps
 from pipeline.stopper import Ending, Stopper, installed_stopper
@@ -156,6 +157,7 @@ def _run_passes(
                 careful=last_pass,
                 tell=collectors.teller(),
                 steps=steps,
+                thumbnails=num_offered(config.thumbnails, _least_chunks(run.plan)),
             )
             with Watch(run, collectors, on_progress, stopper):
                 dropped = [
@@ -183,6 +185,12 @@ def _sample_headers(run: Run) -> None:
             logger.info("work.sampled images=%d gmac=%.0f", work.images_sampled, work.macs / 1e9)
 
     threading.Thread(target=sample, name="sample", daemon=True).start()
+
+
+def _least_chunks(plan: Plan) -> int:
+    """The fewest chunks that the plan's images can be read as; about that many, where tars hide how many there are."""
+    hidden = plan.bytes // CHUNK_MAX_BYTES if plan.uncounted else 0
+    return max(plan.by_format.total(), plan.num_todo // CHUNK_MAX_RECORDS, hidden)
 
 
 def read_config(run: Run, *, last_pass: bool) -> ReadConfig:

@@ -57,6 +57,9 @@ PAYLOAD_COLUMNS = pa.schema([pa.field("payload_offset", pa.int64()), pa.field("p
 # Work that a row cost; summed into the accounts and dropped before the file is written.
 COST_COLUMNS = pa.schema([pa.field("macs", pa.int64())])
 
+# Thumbnails for the run's page, of a few rows of a chunk and only where they are asked for; dropped as the costs are.
+SAMPLE_COLUMNS = pa.schema([pa.field("sample_jpeg", pa.binary())])
+
 
 def record_schema(keep_columns: Sequence[str]) -> pa.Schema:
     """The record table of a chunk on its way: the base columns, then the kept source columns as text."""
@@ -69,7 +72,7 @@ def output_schema(job_columns: pa.Schema, keep_columns: Sequence[str]) -> pa.Sch
     Raises:
         ConfigError: a kept column has the name of one of ours, or of one that travels with a chunk.
     """
-    ours = {*BASE_COLUMNS.names, *job_columns.names, *COST_COLUMNS.names, *PAYLOAD_COLUMNS.names}
+    ours = {*BASE_COLUMNS.names, *job_columns.names, *COST_COLUMNS.names, *PAYLOAD_COLUMNS.names, *SAMPLE_COLUMNS.names}
     if taken := sorted(ours.intersection(keep_columns)):
         raise ConfigError(
             f"--keep-columns {','.join(taken)}: a column of ours has that name already; "

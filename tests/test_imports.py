@@ -27,7 +27,7 @@ PLACES = {
     "boto3": {"pipeline/store_clients.py", "model/sources.py"},
     "botocore": {"pipeline/store_clients.py", "pipeline/store_pages.py", "model/sources.py"},
     "huggingface_hub": {"model/hub.py"},
-    "PIL": {"pipeline/decode.py", "pipeline/pixels.py"},
+    "PIL": {"pipeline/decode.py", "pipeline/pixels.py", "pipeline/thumbnail.py"},
     "simplejpeg": {"pipeline/jpeg.py"},
     "matplotlib": {"pipeline/page_charts.py"},
     "jinja2": {"pipeline/page.py"},

@@ -1,5 +1,6 @@
 """The job as a user runs it: real command, real Ray, real files. What it refuses is in `test_refusals.py`."""
 
+import base64
 import gzip
 import io
 import json
@@ -24,6 +25,7 @@ from pipeline.decode_step import decode_chunk
 from pipeline.names import has_image_ending
 from pipeline.prepare import prepare
 from pipeline.run import execute
+from pipeline.sample import rank
 from pipeline.steps import Steps
 from pipeline.task import Classify
 from tests.waiting_step import WaitingNetwork
@@ -93,7 +95,8 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
     inputs = [part for kind in ("loose", "tars", "parquet") for part in ("--input", tmp_path / kind)]
     output = tmp_path / "out"
     inputs += ["--precision", "fp32"]  # scores are compared
-    result = run_here(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "8")
+    command = (*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "8")
+    result = run_here(*command, "--thumbnails", "24")
     assert result.code == 0, result.stderr
     found = table(output)
     assert found.schema.names == COLUMNS
@@ -128,6 +131,13 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
     pixels = [w * h for w, h in zip(*(found.column(f"net_{s}").to_pylist() for s in ("width", "height")), strict=True)]
     assert run["pixels"] == sum(pixels)
     assert run["files"] == len(list((output / "data").iterdir())) == 16
+    rows = {row["image_id"]: row for row in found.to_pylist()}
+    assert [sample["image_id"] for sample in account["samples"]] == sorted(rows, key=rank)[:24]
+    for sample in account["samples"]:
+        assert all(sample[name] == rows[sample["image_id"]][name] for name in ("shard", "label", "width", "height"))
+        assert base64.b64decode(sample["thumbnail"]).startswith(b"\xff\xd8\xff")
+    (page,) = output.glob("runs/*/report.html")
+    assert page.read_text().count("<img ") == 24
     assert set(account["seconds"]["steps"]) >= {
         "read",
         "decode",
@@ -150,9 +160,9 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
         "runs",
     ]
 
-    # A second run takes and gives back the lease, does nothing else, and says so.
+    # A second run takes and gives back the lease, does nothing else, and says so; thumbnails make no other job.
     before = mtimes(output)
-    again = run_here(*inputs, "--weights", tiny_weights, "--output", output, "--rows-per-file", "8")
+    again = run_here(*command)
     assert again.code == 0
     assert "nothing to do" in again.summary["message"]
     assert mtimes(output) == before

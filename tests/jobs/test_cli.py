@@ -67,6 +67,13 @@ def test_the_precision_is_the_machines_choice_unless_it_is_asked_for():
     assert job_config(parse("--precision", "fp16"), Classify()).precision == "fp16"
 
 
+def test_pictures_are_shown_of_as_many_images_as_are_asked_for():
+    assert job_config(parse(), Classify()).thumbnails == 0
+    assert job_config(parse("--thumbnails", "24"), Classify()).thumbnails == 24
+    with pytest.raises(ConfigError, match="--thumbnails"):
+        job_config(parse("--thumbnails", "201"), Classify())
+
+
 def test_every_flag_of_the_input_has_its_place():
     flags = parse(
         "--input", "s3://bucket/x", "--include", "*.png", "--include", "0*.tar", "--exclude", "a*", "--exclude", "b*",

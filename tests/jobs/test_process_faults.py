@@ -142,13 +142,13 @@ def test_a_run_in_which_every_step_hangs_ends_and_says_what_each_of_them_holds(r
         real_read.__globals__["read_shard"] = read_shard
         yield from real_read(batch, config, tell)
 
-    def decode(batch, step, sizes, careful, tell):
+    def decode(batch, step, sizes, careful, thumbnails, tell):
         def hanging_step(chunk, sizes, careful):
             if chunk.header.slice == 2:
                 hang()
             return step(chunk, sizes, careful=careful)
 
-        return real_decode(batch, hanging_step, sizes, careful, tell)
+        return real_decode(batch, hanging_step, sizes, careful, thumbnails, tell)
 
     class HangingCollector(sink.CollectorActor):
         def __init__(self, config):

@@ -12,6 +12,7 @@ from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.lease import Lease
 from pipeline.prepare import prepare
 from pipeline.run import execute
+from pipeline.sample import rank
 from pipeline.task import Classify
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
@@ -49,6 +50,7 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
             weights=str(tiny_weights),
             compute=ComputeConfig(device="cpu", **changes),
             precision="fp32",
+            thumbnails=24,
         )
         with Lease(config.output.uri, config.output.store, name) as lease:
             report = execute(prepare(config, time.time(), lease), lambda progress: None)
@@ -85,9 +87,9 @@ def test_a_task_that_dies_after_some_of_its_chunks_is_retried_to_the_same_output
             yield table
             read_dies(calls)
 
-    def decode_and_die(batch, step, sizes, careful, tell):
+    def decode_and_die(batch, step, sizes, careful, thumbnails, tell):
         decode_dies([])
-        return real_decode(batch, step, sizes, careful, tell)
+        return real_decode(batch, step, sizes, careful, thumbnails, tell)
 
     monkeypatch.setattr(flow, "_read", read_and_die)
     monkeypatch.setattr(flow, "TARGET_BLOCK_BYTES", 2**18)
@@ -101,23 +103,30 @@ def test_a_task_that_dies_after_some_of_its_chunks_is_retried_to_the_same_output
     assert disturbed.run.bytes == undisturbed.run.bytes
     assert disturbed.run.macs == undisturbed.run.macs
     assert disturbed.run.listed == 160
+    ok = [image_id for image_id, _, status, *_ in expected if status == "ok"]
+    for each in (undisturbed, disturbed):
+        assert [sample.image_id for sample in each.picture.samples] == sorted(ok, key=rank)[:24]
 
 
 def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row(run, monkeypatch):
-    _, expected = run("undisturbed")
+    undisturbed, expected = run("undisturbed")
     real_decode = flow._decode
 
-    def decode_or_die(batch, step, sizes, careful, tell):
+    def decode_or_die(batch, step, sizes, careful, thumbnails, tell):
         from pipeline.chunk import Chunk
 
         if not careful and 42 in Chunk.from_table(batch).rows.column("row").to_pylist():
             os._exit(1)
-        return real_decode(batch, step, sizes, careful, tell)
+        return real_decode(batch, step, sizes, careful, thumbnails, tell)
 
     monkeypatch.setattr(flow, "_decode", decode_or_die)
     report, found = run("disturbed")
     assert report.passes == 3
     assert report.problems == ()
+    # Some of them were made in the careful pass.
+    thumbnails = [[(each.image_id, each.jpeg) for each in made.picture.samples] for made in (undisturbed, report)]
+    assert thumbnails[0] == thumbnails[1]
+    assert len(thumbnails[0]) == 24
     assert found == expected
 
 

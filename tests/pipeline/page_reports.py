@@ -1,12 +1,23 @@
 """A report with all that one may hold, and the timeline that goes with it, for tests of the page."""
 
+import base64
+import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from PIL import Image
 
 SCRIPT = "<script>document.title='planted'</script>"
 IMAGE = '"><img src=x onerror="document.title=\'planted\'">'
 PROCESSES = (("compute", 0.97), ("compute", 0.95), ("decode", 0.08), ("read", 0.01))
 STARTED_AT = datetime(2026, 11, 26, 17, 23, 50, tzinfo=UTC)
+
+
+def thumbnail(width: int, height: int) -> str:
+    """A picture of a gradient, as a report holds it."""
+    body = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(body, "JPEG")
+    return base64.b64encode(body.getvalue()).decode()
 
 
 def minimal_report(**changes: Any) -> dict[str, Any]:
@@ -59,6 +70,15 @@ def full_report(**changes: Any) -> dict[str, Any]:
             "edges": [index / 20 for index in range(21)],
             "images": [0, 3, 9, 17, 25, 31, 40, 44, 52, 55, 61, 66, 72, 80, 88, 95, 111, 140, 191, 258],
         },
+        "samples": [
+            {"image_id": f"s3://photos/train/{name}", "shard": "s3://photos/train/shard-00001.tar", "label": label,
+             "score": score, "width": 10 * width, "height": 10 * height, "thumbnail": thumbnail(width, height)}
+            for name, label, score, width, height in (
+                ("shard-00001.tar#0001", "cat", 0.934, 96, 72), (f"{IMAGE}.jpg", f"owl {SCRIPT}", 0.5, 72, 96),
+                ("a/b/c/" + "long_name_" * 9 + ".jpg", "black-footed ferret, ferret, Mustela nigripes", 0.0312, 1, 96),
+                ("0002.jpg", "x" * 80, None, 96, 1), ("0003.jpg", None, None, 32, 32),
+            )
+        ],
         "failures": [
             {"code": "decode.corrupt", "images": 2, "examples": [
                 {"image_id": f"s3://photos/{IMAGE}.jpg", "error_message": f"cut short at byte 4,711 {SCRIPT}"},

@@ -40,6 +40,8 @@ def test_uris_become_canonical_and_inputs_are_named_once(tmp_path, monkeypatch):
         (lambda: classify(max_failed_fraction=-0.1), "--max-failed-fraction"),
         (lambda: classify(max_failed_fraction=1.1), "--max-failed-fraction"),
         (lambda: classify(max_failed_fraction=float("nan")), "--max-failed-fraction"),
+        (lambda: classify(thumbnails=-1), "--thumbnails must lie in 0..200"),
+        (lambda: classify(thumbnails=201), "--thumbnails must lie in 0..200"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_its_flag(make, flag):
@@ -74,3 +76,4 @@ def test_the_smallest_values_work(edge):
     assert ComputeConfig(num_actors=(1, 1))
     assert classify(max_failed_fraction=0)
     assert classify(max_failed_fraction=1)
+    assert classify(thumbnails=200)

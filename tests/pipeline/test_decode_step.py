@@ -1,10 +1,12 @@
 """A chunk of encoded bytes becomes a chunk of pixels, record by record; only the child process is made to crash."""
 
+import io
 import signal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from pipeline import decode_step
 from pipeline.chunk import Chunk, Header
@@ -14,8 +16,10 @@ from pipeline.errors import ErrorCode, Failure
 from pipeline.measured import NOTHING
 from pipeline.schema import BASE_COLUMNS, PAYLOAD_COLUMNS, record_schema
 from pipeline.sizes import SizePolicy
+from pipeline.thumbnail import with_thumbnails
 
 POLICY = SizePolicy()
+ODD_MODES = (("L", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("1", "TIFF"))
 
 
 @pytest.fixture
@@ -48,6 +52,12 @@ def read_chunk():
         )  # fmt: skip
 
     return make
+
+
+def encode_as(mode, image_format):
+    body = io.BytesIO()
+    Image.linear_gradient("L").resize((60, 50)).convert(mode).save(body, image_format)
+    return body.getvalue()
 
 
 def images_of(chunk):
@@ -153,9 +163,12 @@ def test_columns_keep_their_types_where_every_value_is_missing(read_chunk):
     assert schema == pa.schema([*BASE_COLUMNS, pa.field("caption", pa.string()), *PAYLOAD_COLUMNS])
 
 
-def test_careful_decoding_gives_the_same_chunk(read_chunk, encode):
-    chunk = read_chunk(encode(40, 36, 1), b"no image", encode(20, 20, 2), "source.missing")
-    quick, careful = decode_chunk(chunk, POLICY), decode_chunk(chunk, POLICY, careful=True)
+def test_careful_decoding_gives_the_same_chunk_and_thumbnails(read_chunk, encode):
+    odd = [encode_as(mode, image_format) for mode, image_format in ODD_MODES]
+    chunk = read_chunk(encode(40, 36, 1), b"no image", encode(20, 20, 2), "source.missing", encode(1, 300, 3), *odd)
+    quick, careful = (with_thumbnails(decode_chunk(chunk, POLICY, careful=value), 99) for value in (False, True))
+    made = [value is not None for value in quick.rows.column("sample_jpeg").to_pylist()]
+    assert made == [True, False, True, False, *[True] * (1 + len(odd))]
     assert careful.rows.equals(quick.rows)
     assert careful.payload.equals(quick.payload)
     decode_step._isolated().close()

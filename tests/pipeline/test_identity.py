@@ -127,7 +127,7 @@ def test_the_network_and_the_names_of_its_classes_are_part_of_it(loaded, names):
         replace(CONFIG, weights="/copy"),
         replace(CONFIG, task=Classify(labels="/file/with/the/same/names")),
         replace(CONFIG, compute=ComputeConfig(device="cuda", num_actors=(2, 3), max_passes=9)),
-        replace(CONFIG, max_failed_fraction=0.5, run_id="x", dry_run=True),
+        replace(CONFIG, max_failed_fraction=0.5, run_id="x", dry_run=True, thumbnails=24),
     ],
 )
 def test_where_things_are_and_who_computes_is_no_part_of_it(config):

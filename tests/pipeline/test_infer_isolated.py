@@ -12,6 +12,7 @@ from pipeline.infer import InferStep
 from pipeline.infer_isolated import IsolatedInferStep
 from pipeline.schema import CLASSIFY_COLUMNS
 from pipeline.task import Classify
+from pipeline.thumbnail import with_thumbnails
 from tests.chunks import decoded_chunk, pixels
 
 NETWORK = PVTv2Config(
@@ -65,7 +66,7 @@ def isolated(weights):
 
 def test_a_child_gives_what_the_network_here_gives(isolated, weights):
     for images in [(pixels(40, 36), "decode.corrupt", pixels(40, 90, 1), pixels(40, 33, 2)), ("decode.corrupt",), ()]:
-        chunk = decoded_chunk(*images)
+        chunk = with_thumbnails(decoded_chunk(*images), 2)
         found, expected = isolated.infer(chunk), InferStep(*weights).infer(chunk)
         assert found.rows.schema == expected.rows.schema
         assert (found.header, found.payload.size) == (chunk.header, 0)

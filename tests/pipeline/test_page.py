@@ -20,17 +20,22 @@ class Page(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.ids, self.figures, self.attributes = [], [], {}, []
+        self.tags, self.ids, self.figures, self.attributes, self._pictures = [], [], {}, [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.tags.append(tag)
+        self._pictures += [found] if tag == "img" else []
         self.attributes += [name for name, _ in attrs]
         if "id" in found:
             self.ids.append(found["id"])
         if "data-field" in found:
             self.figures[found["data-field"]] = json.loads(found["data-value"] or "null")
+
+    def pictures(self, attribute):
+        """An attribute of every picture."""
+        return [found[attribute] for found in self._pictures]
 
 
 def numbers(tree, path=""):
@@ -65,8 +70,8 @@ def test_the_page_holds_the_numbers_of_the_report_exactly(full):
 def test_every_section_is_there_and_ids_are_unique(full):
     page = Page(full)
     sections = [
-        "verdict", "rates", "timeline", "time", "sizes", "labels", "scores", "failures", "shards", "processes",
-        "account", "configuration", "versions",
+        "verdict", "rates", "timeline", "time", "sizes", "labels", "scores", "samples", "failures", "shards",
+        "processes", "account", "configuration", "versions",
     ]  # fmt: skip
     assert [id for id in page.ids if id in sections] == sections
     assert len(page.ids) == len(set(page.ids))
@@ -82,7 +87,8 @@ def test_hostile_names_labels_messages_and_run_ids_stay_text():
     rows = timeline_rows(3)
     rows[0]["step"] = rows[1]["process"] = SCRIPT
     for page in (render_page([hostile], [rows]), render_page([hostile, hostile], [])):
-        assert not {"script", "img"} & set(Page(page).tags)
+        assert "script" not in Page(page).tags
+        assert all(src.startswith("data:image/jpeg;base64,/9j/") for src in Page(page).pictures("src"))
         assert "onerror" not in Page(page).attributes
         assert SCRIPT in unescape(page)
 
@@ -96,9 +102,26 @@ def test_every_chart_is_an_image_with_words_and_its_numbers(full):
     charts = re.findall(r"<svg[^>]*role=\"img\".*?</svg>", full, re.DOTALL)
     assert len(charts) == 3 + 1 + 4 + 2 + 1
     assert all("<title id=" in chart and "<desc id=" in chart for chart in charts)
-    # The timeline's, the sizes', the scores', and the labels that are not among the first.
-    assert full.count("<details>") == 4
+    # The timeline's, the sizes', the scores', the sample's, and the labels that are not among the first.
+    assert full.count("<details>") == 5
     assert full.count("<caption>") == full.count("<table>")
+
+
+def test_a_sample_is_shown_with_its_labels_and_scores_and_nothing_else_is_shown_as_a_picture(full):
+    samples = full_report()["samples"]
+    shown = [f"data:image/jpeg;base64,{sample['thumbnail']}" for sample in samples]
+    assert Page(full).pictures("src") == shown
+    told = Page(full).pictures("alt")
+    assert told[0] == "cat: s3://photos/train/shard-00001.tar#0001"
+    assert told[1] == f"owl {SCRIPT}: s3://photos/train/{IMAGE}.jpg"
+    assert told[4] == "s3://photos/train/0003.jpg"
+    names = re.findall(r'<span class="name text">(.*?)</span>', full)
+    assert [names[0], *names[2:]] == ["0001", "long_name_…g_name_.jpg", "0002.jpg", "0003.jpg"]
+    none = {"thumbnail": "", **dict.fromkeys(("image_id", "shard", "label", "score", "width", "height"))}
+    odd = ["", "%%%", "PHN2Zz4=", 7, None, "é", f'/9j/"{IMAGE}', samples[0]["thumbnail"][:-1]]
+    page = render_page([full_report(samples=[{**none, "thumbnail": value} for value in odd])], [[]])
+    assert "<img" not in page and 'id="samples"' not in page
+    assert "<img" not in render_page([full_report(), full_report()], [])
 
 
 def test_an_old_report_makes_a_page_without_the_sections_that_it_lacks():

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from model.config import VARIANTS
 from model.cost import count_macs
 from pipeline import publish
+from pipeline.chunk import set_columns
 from pipeline.errors import LeaseLostError, OutputError
 from pipeline.layout import DATA
 from pipeline.output import list_files, published_files
@@ -78,6 +80,17 @@ def test_rows_of_maps_lie_in_row_groups_that_a_reader_can_hold(config, answered_
     info = head(uri, STORE)
     with open_reader(uri, STORE, size=info.size, etag=info.etag) as source:
         assert pq.ParquetFile(source).metadata.num_row_groups == 3
+
+
+def test_thumbnails_are_told_to_the_driver_and_stand_in_no_file(config, answered_chunk):
+    plain = answered_chunk(0, 4, slice_rows=4, failed=(1,))
+    values = pa.array([b"\xff\xd8\xff\xd9\0\0", None, None, b"\xff\xd8\xff\xd9\0\0"], pa.binary())
+    chunk = replace(plain, rows=set_columns(plain.rows, {"sample_jpeg": values}))
+    receipt = publish_new([chunk], chunk.header, config)
+    assert {sample.image_id for sample in receipt.picture.samples} == {"s3://b/x.tar#0", "s3://b/x.tar#3"}
+    assert receipt.bare().picture.samples == ()
+    assert table(config).schema.names == config.schema.names
+    assert table(config).equals(plain.rows.select(config.schema.names))
 
 
 def lose_answer(monkeypatch, error):

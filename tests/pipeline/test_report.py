@@ -6,6 +6,7 @@ from pipeline.operators import Operator, Operators
 from pipeline.picture import SCORE_BINS, SIZE_BANDS_PX, Band, Picture
 from pipeline.rates import Work
 from pipeline.report import Report, Seconds
+from pipeline.sample import Sample
 from pipeline.verdict import Verdict
 
 RUN = Totals(
@@ -129,6 +130,15 @@ def test_a_run_that_published_nothing_has_rates_of_zero():
 
 def test_without_a_steady_part_there_is_no_steady_rate():
     assert report(steady=None).rates()["steady_images_per_s"] == 0.0
+
+
+def test_a_sample_is_there_where_it_is_asked_for():
+    assert "samples" not in report().to_dict()
+    sample = Sample(image_id="i", shard="s", label="cat", score=0.5, width=4, height=3, jpeg=b"\xff\xd8\xff")
+    found = report(picture=Picture(samples=[sample])).to_json()
+    assert json.loads(found)["samples"] == [
+        {"image_id": "i", "shard": "s", "label": "cat", "score": 0.5, "width": 4, "height": 3, "thumbnail": "/9j/"}
+    ]
 
 
 def test_nobody_who_names_no_price_is_told_one():
