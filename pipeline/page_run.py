@@ -166,8 +166,38 @@ def processes(report: Report) -> Section | None:
         cells = _figures(entry, f"processes.{index}.", *wanted)
         rows.append([text(at(entry, "process")), text(at(entry, "step")), *cells, shares([1.0, cells[-1].value])[1]])
     head = ("Process", "Step", "Images", "Busy", "Busy share", "")
-    table = Table(caption="Processes and how busy they were", head=head, rows=rows)
-    return Section(anchor="processes", title="Processes", tables=[table]) if rows else None
+    tables = [Table(caption="Processes and how busy they were", head=head, rows=rows)] if rows else []
+    tables += _operators(report)
+    return Section(anchor="processes", title="Processes", tables=tables) if tables else None
+
+
+def _operators(report: Report) -> list[Table]:
+    """Ray's own figures."""
+    wanted: tuple[tuple[str, Kind], ...] = (
+        ("tasks", "count"),
+        ("failed_tasks", "count"),
+        ("scheduling_s", "seconds"),
+        ("held_back_s", "seconds"),
+        ("output_held_back_s", "seconds"),
+    )
+    found = [mapping(entry) for entry in sequence(at(report, "ray.operators"))]
+    rows: list[list[Cell]] = [
+        [text(at(entry, "name")), *_figures(entry, f"ray.operators.{index}.", *wanted)]
+        for index, entry in enumerate(found)
+    ]
+    tables = []
+    if rows:
+        head = ("Operator", "Tasks", "Failed for good", "Waiting to begin", "Held back", "Output unfetched")
+        caption = "Ray's own figures of its operators; tasks that came to nothing are in them"
+        tables.append(Table(caption=caption, head=head, rows=rows))
+    wanted_bytes: list[tuple[str, str, Kind]] = [
+        ("ray.spilled_bytes", "Spilled to disks", "bytes"),
+        ("ray.restored_bytes", "Read back", "bytes"),
+    ]
+    spilled = _present(report, wanted_bytes)
+    if spilled:
+        tables.append(Table(caption="Ray's object stores", head=("", "Value"), rows=spilled))
+    return tables
 
 
 def account(report: Report) -> Section | None:

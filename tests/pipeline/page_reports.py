@@ -103,6 +103,21 @@ def full_report(**changes: Any) -> dict[str, Any]:
             "sentence": "The network was busy for 96 % of the run: more or faster processors make it faster.",
             "advice": ["Give it more CPUs: reading and decoding have room.", "Try --precision bf16."],
         },
+        "ray": {
+            "operators": [
+                {
+                    "name": name,
+                    "tasks": 12,
+                    "failed_tasks": 1,
+                    "scheduling_s": 1.5,
+                    "held_back_s": 20.25,
+                    "output_held_back_s": 0.0,
+                }
+                for name in ("read", "decode", "infer", "sink")
+            ],
+            "spilled_bytes": 3 * 2**20,
+            "restored_bytes": 0,
+        },
         "actors": {"device": "cpu", "min": 2, "max": 2},
         "versions": {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu"},
         "identity": {
