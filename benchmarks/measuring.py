@@ -27,6 +27,7 @@ from pipeline.decode_step import decode_chunk
 from pipeline.infer import InferStep
 from pipeline.measured import MEASURES, NOTHING, counts_of, seconds_of, spans_of
 from pipeline.picture import Picture, picture_of
+from pipeline.receipt import slice_totals
 from pipeline.run import infer_config
 from pipeline.sizes import SizePolicy
 from pipeline.store_meter import count_fetch, waiting
@@ -49,12 +50,14 @@ def main() -> None:
         decoded = decode_chunk(encoded, SizePolicy())
         answered = step.infer(decoded)
         slice_rows = pa.concat_tables([answered.rows] * CHUNKS_A_SLICE)
+        arrived = slice_totals(answered.rows, [answered])
         parts = {
             "store: counting each request": lambda: [count_fetch(0.0, 0.0, 1) for _ in range(COUNT)],
             "store: counting each wait": lambda: [_wait() for _ in range(COUNT)],
             "chunk: clocks and marks": lambda: (_Clock().measured(), [_marked(encoded) for _ in range(3)]),
             "chunk: measures into an array and back, four times": lambda: [_there_and_back() for _ in range(4)],
             "slice: sums": lambda: (seconds_of([answered.measured]), counts_of([answered.measured])),
+            "collector: what arrived": lambda: arrived + slice_totals(answered.rows, [answered]),
             "slice: its picture": lambda: Picture() + picture_of(slice_rows, 1.0, 1.0, 1.0),
             "driver: the timeline": lambda: [
                 Timeline(0.0).add(span._replace(ended=3.0), COUNT, 1, 1) for span in spans_of(answered.measured)
