@@ -36,8 +36,8 @@ def test_made_up_series_raise_the_alerts_that_they_should(promtool):
     ("old", "new"),
     [
         ("> 600", "> 60000"),
-        ("and on (run_id) (max by (run_id) (ray_pvtv2_running) == 1)", ""),
-        ("unless on (run_id) max by (run_id) (ray_pvtv2_running)", ""),
+        ("and on (run_id) (max by (run_id) (last_over_time(ray_pvtv2_running[2m])) == 1)", ""),
+        ("unless on (run_id) max by (run_id) (last_over_time(ray_pvtv2_running[2m]))", ""),
         ("> 0.05", "> 0.5"),
         ("> 0.05", "> 0.04"),
         ("> 0.5\n", "> 0.9\n"),

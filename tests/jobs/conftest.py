@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,16 +87,57 @@ def signal_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+class ParkedRay:
+    """A local Ray that stays up from one file of tests to the next: to start one takes longer than most tests."""
+
+    def __init__(self) -> None:
+        self._up: tuple[ExitStack, Cluster, Path] | None = None
+
+    def join(self, new_home: Callable[[], Path]) -> tuple[Cluster, Path]:
+        """The cluster, and the home of its workers; it is started if it is not up."""
+        if self._up is None:
+            home, stack = new_home(), ExitStack()
+            with ray_environment(home):
+                self._up = stack, stack.enter_context(cluster.joined_cluster(ComputeConfig(), ())), home
+        return self._up[1:]
+
+    def leave(self) -> None:
+        """Ends it, if it is up."""
+        if self._up is not None:
+            (stack, _, home), self._up = self._up, None
+            with ray_environment(home):
+                stack.close()
+
+
+_PARKED = ParkedRay()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Nobody but these tests needs a Ray."""
+    if nextitem is None or nextitem.path.parent != item.path.parent:
+        _PARKED.leave()
+
+
 @pytest.fixture(scope="module")
 def warm_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One local Ray for the jobs that a file's tests run in this process; its workers stay warm between them."""
-    with joined_ray(ComputeConfig(), tmp_path_factory.mktemp("home")) as joined:
+    """A local Ray for the jobs that a file's tests run in this process; its workers stay warm between them."""
+    joined, home = _PARKED.join(lambda: tmp_path_factory.mktemp("home"))
+    with ray_environment(home):
         yield joined
 
 
 @contextmanager
 def joined_ray(config: ComputeConfig, home: Path) -> Iterator[Cluster]:
-    """This process in a Ray, until the block ends."""
+    """This process in a Ray of its own settings, until the block ends."""
+    _PARKED.leave()
+    with ray_environment(home), cluster.joined_cluster(config, ()) as joined:
+        yield joined
+
+
+@contextmanager
+def ray_environment(home: Path) -> Iterator[None]:
+    """What Ray, its processes and what they leave behind need around them."""
     saved = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         del os.environ[name]
@@ -104,8 +145,7 @@ def joined_ray(config: ComputeConfig, home: Path) -> Iterator[Cluster]:
     handler = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with cluster.joined_cluster(config, ()) as joined:
-            yield joined
+        yield
         # What Ray leaves to the garbage collector goes here, where its warnings are not errors.
         gc.collect()
     signal.signal(signal.SIGTERM, handler)

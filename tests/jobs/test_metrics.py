@@ -145,7 +145,7 @@ def test_what_prometheus_has_of_a_run_is_its_report(prometheus, report):
     for query in queries:
         asked = query.replace("$run_id", "seen").replace("$__rate_interval", "1m")
         if not any(name in query for name in MAY_BE_EMPTY):
-            assert prometheus.values(asked, at=moment) or prometheus.values(asked), query
+            eventually(lambda asked=asked: prometheus.values(asked, at=moment) or prometheus.values(asked))
     (runs,) = (entry for entry in dashboard["templating"]["list"] if entry["name"] == "run_id")
     assert runs["query"]["query"] == "label_values(ray_pvtv2_images_total, run_id)"
     series = prometheus.get("series", **{"match[]": "ray_pvtv2_images_total"})

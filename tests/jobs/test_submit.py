@@ -79,9 +79,14 @@ def photos(tmp_path, draw):
 def submit(head, job_env, *arguments):
     env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
     command = [BIN / "ray", "job", "submit", "--address", head.dashboard, "--working-dir", ROOT, "--", *arguments]
-    return subprocess.run(
-        [str(part) for part in command], env=env, capture_output=True, text=True, timeout=240, check=False
-    )
+    for _ in range(30):
+        done = subprocess.run(
+            [str(part) for part in command], env=env, capture_output=True, text=True, timeout=240, check=False
+        )
+        # The head's dashboard answers some seconds before it can start anything.
+        if "No available agent to submit job" not in done.stderr:
+            break
+    return done
 
 
 def test_a_submitted_job_writes_its_rows_and_ends_with_its_summary(head, job_env, photos, tiny_weights, tmp_path):
