@@ -39,6 +39,7 @@ def head(tmp_path_factory, job_env):
     command = [
         BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard_port}", "--disable-usage-stats", f"--object-store-memory={512 * 2**20}",
+        f"--dashboard-agent-listen-port={free_port()}",  # another Ray's agent may have the usual one
     ]  # fmt: skip
     folder = tmp_path_factory.mktemp("head")
     env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
@@ -79,7 +80,7 @@ def photos(tmp_path, draw):
 def submit(head, job_env, *arguments):
     env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
     command = [BIN / "ray", "job", "submit", "--address", head.dashboard, "--working-dir", ROOT, "--", *arguments]
-    for _ in range(30):
+    for _ in range(5):
         done = subprocess.run(
             [str(part) for part in command], env=env, capture_output=True, text=True, timeout=240, check=False
         )
