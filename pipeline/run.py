@@ -35,7 +35,7 @@ from pipeline.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-_SAMPLED_FROM_BYTES = 256 * 2**20
+_SAMPLED_FROM_BYTES = 16 * 2**20
 _SAMPLED_SHARDS = 8
 _SAMPLED_IMAGES = 64
 
