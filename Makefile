@@ -36,10 +36,10 @@ digits: setup  ## train the weights of the demo again, into build/digits (minute
 	$(BIN)/python examples/train_digits.py --out build/digits
 
 # Two files of tests at a time, one thread each; long files come first.
-test: setup  ## run the tests, but those that take longest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
+test: setup  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-drills: setup  ## of the tests, those that break runs on a real Ray, the longest among them
+drills: setup  ## of the tests, those that break runs on a real Ray
 	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
 
 chaos: setup  ## kill processes and break requests, seed by seed, and compare (SEEDS=50, or SEED=17 alone)

@@ -173,8 +173,6 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
     assert "Traceback" not in other.stderr
 
 
-@pytest.mark.drill
-@pytest.mark.long
 def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
     tmp_path, draw, tiny_weights, job_env, run_here
 ):

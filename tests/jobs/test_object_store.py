@@ -130,7 +130,6 @@ def test_a_full_store_is_spilled_and_even_what_has_no_room_in_an_empty_one_gets_
     assert sum(path.stat().st_size for path in small_ray.spill.rglob("*") if path.is_file()) > len(pins) * PIN_BYTES / 2
 
 
-@pytest.mark.long
 def test_a_run_that_hangs_since_the_store_cannot_be_spilled_ends_and_says_so(classify, small_ray, tmp_path):
     small_ray.lose_disk()
     pins = fill_store()
@@ -140,7 +139,6 @@ def test_a_run_that_hangs_since_the_store_cannot_be_spilled_ends_and_says_so(cla
     assert (keys(tmp_path), len(pins)) == ([], 15)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("small_ray", [DISK_IS_FULL], indirect=True)
 def test_a_run_that_finds_store_and_disk_full_is_incomplete_and_the_next_one_does_the_rest(classify, tmp_path):
     """It ended with 7, as if rows and records did not agree."""

@@ -103,7 +103,7 @@ class Nights:
         )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(changes, runs), max_size=14), st.booleans())
 @example([("put tar", "s.tar", [1] * 8), ("run that stops for long", 1), ("put tar", "s.tar", [1]), ("run", False), ("goes on",)], False)  # fmt: skip  # noqa: E501
 @example([("put", "a.png", 1), ("run that stops for long", 0), ("put", "a.png", 2), ("run", False), ("goes on",)], True)

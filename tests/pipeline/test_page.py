@@ -159,7 +159,7 @@ ODD = st.recursive(
 )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(full_report())), ODD, min_size=1, max_size=4), ODD)
 def test_whatever_a_report_holds_a_page_is_made(odd, row):
     report = full_report(**odd)
