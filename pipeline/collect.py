@@ -37,7 +37,7 @@ class CollectorState:
         replayed_chunks: chunks that were there already.
         spilled_bytes: rows that were held in temporary files.
         evicted_slices: slices let go because too much was held.
-        first_row_at, last_row_at: `time.time()` of the first and the latest chunk.
+        first_row_at: `time.time()` of the first chunk.
         fatal: why nothing more can be published; None while all is well.
         receipts: published slices, in order, from the index asked for.
     """
@@ -47,7 +47,6 @@ class CollectorState:
     spilled_bytes: int = 0
     evicted_slices: int = 0
     first_row_at: float | None = None
-    last_row_at: float | None = None
     fatal: str | None = None
     receipts: Sequence[Receipt] = ()
 
@@ -117,9 +116,7 @@ class Collector:
             self._evict(keep=address)
 
     def _count(self, chunk: Chunk) -> None:
-        now = time.time()
-        self._state.first_row_at = self._state.first_row_at or now
-        self._state.last_row_at = now
+        self._state.first_row_at = self._state.first_row_at or time.time()
         self._state.arrived += replace(slice_totals(chunk.rows, [chunk]), files=0)
 
     def _keep(self, chunk: Chunk, entry: _Slice) -> None:

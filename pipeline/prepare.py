@@ -92,7 +92,6 @@ class Run:
     processors: Processors | None = None
     passes: int = 0
     first_row_at: float | None = None
-    last_row_at: float | None = None
     listing_s: float = 0.0
     planned_macs: float | None = None
     did: Totals = field(default_factory=Totals)

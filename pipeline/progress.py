@@ -15,7 +15,7 @@ class Progress:
         replayed_chunks: chunks that came a second time, and were dropped.
         total: records to do; None where tars hide how many they hold.
         share: of the work that is done; None if there is none to do. See `share_done`.
-        first_row_at, last_row_at: `time.time()` of the first and the latest chunk; None before it.
+        first_row_at: `time.time()` of the first chunk; None before it.
     """
 
     arrived: Totals = field(default_factory=Totals)
@@ -24,7 +24,6 @@ class Progress:
     total: int | None = None
     share: float | None = None
     first_row_at: float | None = None
-    last_row_at: float | None = None
 
 
 def share_done(arrived: Totals, planned_bytes: int, planned_macs: float | None) -> float | None:

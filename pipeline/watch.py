@@ -109,9 +109,7 @@ class Watch:
         run.counters = [replace(state, receipts=()) for state in states]
         run.take(receipt for state in states for receipt in state.receipts)
         first = [state.first_row_at for state in states if state.first_row_at is not None]
-        last = [state.last_row_at for state in states if state.last_row_at is not None]
         run.first_row_at = min([*first, run.first_row_at or float("inf")]) if first else run.first_row_at
-        run.last_row_at = max([*last, run.last_row_at or 0.0]) if last else run.last_row_at
         arrived = sum((state.arrived for state in states), Totals())
         self._on_progress(
             Progress(
@@ -121,6 +119,5 @@ class Watch:
                 total=None if run.plan.uncounted else run.plan.num_todo,
                 share=share_done(arrived, run.plan.bytes, run.planned_macs),
                 first_row_at=run.first_row_at,
-                last_row_at=run.last_row_at,
             )
         )

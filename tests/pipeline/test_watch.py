@@ -59,7 +59,7 @@ def watch(actor, monkeypatch):
     def make(timeout_s=1000.0, **options):
         compute = SimpleNamespace(no_progress_timeout_s=timeout_s)
         run = SimpleNamespace(
-            config=SimpleNamespace(compute=compute), counters=[], receipts=[], first_row_at=None, last_row_at=None,
+            config=SimpleNamespace(compute=compute), counters=[], receipts=[], first_row_at=None,
             did=Totals(files=1), planned_macs=None,
             plan=SimpleNamespace(uncounted=0, num_todo=8, bytes=600),
         )  # fmt: skip
@@ -97,7 +97,8 @@ def test_rows_and_files_are_told_as_they_come_and_once_more_at_the_end(watch, ac
     last = seen[-1]
     assert (last.arrived.listed, last.arrived.failed, last.published.files, last.total, last.share) == (3, 1, 1, 8, 0.5)
     assert [receipt.footer.slice for receipt in run.receipts] == [0]
-    assert run.first_row_at <= run.last_row_at
+    assert run.first_row_at == last.first_row_at
+    assert run.first_row_at <= time.time()
     assert endings == []
 
 
