@@ -180,7 +180,7 @@ def _sample_headers(run: Run) -> None:
 
     def sample() -> None:
         work = planned_work(run, shards, _SAMPLED_IMAGES)
-        if work is not None:
+        if work is not None and work.macs:
             run.planned_macs = work.macs
             logger.info("work.sampled images=%d gmac=%.0f", work.images_sampled, work.macs / 1e9)
 

@@ -1,6 +1,7 @@
 """Estimates against what is there: images on a disk, in every layout, and reports of earlier runs."""
 
 import json
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -181,3 +182,16 @@ def test_a_large_run_finds_out_beside_its_work_how_much_there_is_to_do(run, shar
     eventually(lambda: planned.planned_macs)
     assert planned.planned_macs / 1e9 == pytest.approx(16 * GMAC, rel=0.1)
     eventually(lambda: "work.sampled images=16" in caplog.text)
+
+
+def test_a_sample_in_which_nothing_can_be_read_says_nothing_of_the_work(run, shard, tmp_path, monkeypatch):
+    """It was taken for a run in which nothing is left to do."""
+    monkeypatch.setattr("pipeline.run._SAMPLED_FROM_BYTES", 1)
+    unreadable = shard("parquet", 2)
+    put(unreadable.shard, b"no Parquet", STORE)
+    planned = run(unreadable)
+    planned.planned_macs = None
+    _sample_headers(planned)
+    for thread in [thread for thread in threading.enumerate() if thread.name == "sample"]:
+        thread.join()
+    assert planned.planned_macs is None
