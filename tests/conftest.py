@@ -2,11 +2,13 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.stopper import SIGNALS
 from pipeline.store_clients import forget_clients
 from tests.s3_server import S3Server, running_s3
 
@@ -26,6 +28,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     skipped = [] if reporter is None else reporter.stats.get("skipped", [])
     if os.environ.get("CI") and any("gpu" not in report.keywords for report in skipped):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """What handles this process' signals after a test is what did so before it."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from model.weights import save_checkpoint
 from pipeline import cluster
 from pipeline.cluster import Cluster
 from pipeline.config import ComputeConfig
-from pipeline.stopper import SIGNALS
+from pipeline.storage import StoreConfig, put
 from pipeline.store_clients import forget_clients
 from tests.ray_settings import RAY_SETTINGS
 
@@ -79,12 +80,8 @@ def run_job(job_env: dict[str, str]) -> Callable[..., Result]:
 
 
 @pytest.fixture(autouse=True)
-def signal_handlers() -> Iterator[None]:
+def commands_keep_no_signals(signal_handlers: None) -> None:
     """A command keeps the handlers of its signals to its end, which a test that runs one here outlives."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 class ParkedRay:
@@ -193,6 +190,26 @@ def profile(warm_ray: Cluster, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield "tests"
     (folder / "config").unlink()
     forget_clients()
+
+
+@pytest.fixture
+def make_tars(profile: str, s3: Any) -> Callable[..., str]:
+    """Tars, as lists of encoded images -> the URI of a bucket of their own that has them below `in/`."""
+
+    def make(tars: Iterable[Sequence[bytes]]) -> str:
+        uri = f"s3://{s3.make_bucket()}"
+        for number, images in enumerate(tars):
+            body = io.BytesIO()
+            with tarfile.open(fileobj=body, mode="w") as tar:
+                for index, data in enumerate(images):
+                    info = tarfile.TarInfo(f"{index:03d}.png")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+            store = StoreConfig(profile=profile, endpoint_url=s3.endpoint_url)
+            put(f"{uri}/in/{number:02d}.tar", body.getvalue(), store)
+        return uri
+
+    return make
 
 
 def photo(seed: int, width: int | None = None, height: int | None = None, image_format: str = "PNG") -> bytes:

@@ -1,9 +1,7 @@
 """A real run that a real Prometheus looks at: what it tells is the report's account, and the dashboard asks for it."""
 
-import io
 import json
 import math
-import tarfile
 import time
 
 import pytest
@@ -14,7 +12,7 @@ from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.prepare import prepare
 from pipeline.run import execute
 from pipeline.steps import NETWORK, Steps
-from pipeline.storage import StoreConfig, put
+from pipeline.storage import StoreConfig
 from pipeline.task import Classify
 from tests.fault_proxy import FaultProxy, Refuse
 from tests.jobs.conftest import joined_ray
@@ -54,19 +52,13 @@ def prometheus(warm_ray, tmp_path):
 
 
 @pytest.fixture
-def tars(s3, profile, draw):
+def tars(make_tars, draw):
     """The URI of a bucket with tars of small images, some of which are none."""
-    uri = f"s3://{s3.make_bucket()}"
-    for number in range(NUM_TARS):
-        body = io.BytesIO()
-        with tarfile.open(fileobj=body, mode="w") as tar:
-            for index in range(IMAGES_PER_TAR):
-                data = b"no image" if index < BROKEN else draw(number * IMAGES_PER_TAR + index, 64, 64)
-                info = tarfile.TarInfo(f"{index:03d}.png")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-        put(f"{uri}/in/{number:02d}.tar", body.getvalue(), StoreConfig(profile=profile, endpoint_url=s3.endpoint_url))
-    return uri
+
+    def image(number, index):
+        return b"no image" if index < BROKEN else draw(number * IMAGES_PER_TAR + index, 64, 64)
+
+    return make_tars([image(number, index) for index in range(IMAGES_PER_TAR)] for number in range(NUM_TARS))
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Real runs in which one step after the other is slow: the verdict names it."""
 
-import io
-import tarfile
 import time
 
 import pytest
@@ -12,7 +10,7 @@ from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.prepare import prepare
 from pipeline.run import execute
 from pipeline.steps import Steps
-from pipeline.storage import StoreConfig, put
+from pipeline.storage import StoreConfig
 from pipeline.task import Classify
 from tests.fault_proxy import FaultProxy, Late
 from tests.slow_steps import SlowDecoding
@@ -27,19 +25,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def tars(s3, profile, draw):
+def tars(make_tars, draw):
     """The URI of a bucket with small tars of small images."""
-    uri = f"s3://{s3.make_bucket()}"
-    for number in range(NUM_TARS):
-        body = io.BytesIO()
-        with tarfile.open(fileobj=body, mode="w") as tar:
-            for index in range(IMAGES_PER_TAR):
-                data = draw(number * IMAGES_PER_TAR + index, 64, 64)
-                info = tarfile.TarInfo(f"{index:03d}.png")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-        put(f"{uri}/in/{number:02d}.tar", body.getvalue(), StoreConfig(profile=profile, endpoint_url=s3.endpoint_url))
-    return uri
+    return make_tars(
+        [draw(number * IMAGES_PER_TAR + index, 64, 64) for index in range(IMAGES_PER_TAR)] for number in range(NUM_TARS)
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,23 +15,17 @@ from pipeline.config import CHUNK_MAX_RECORDS, InputConfig, JobConfig, OutputCon
 from pipeline.errors import ConfigError, StoppedError
 from pipeline.plan import PlannedShard
 from pipeline.progress import Progress
-from pipeline.stopper import SIGNALS, installed_stopper
+from pipeline.stopper import installed_stopper
 from pipeline.storage import StoreConfig, list_objects, put
 from pipeline.task import Classify
 from pipeline.uris import canonical_uri, join_uri
+
+pytestmark = pytest.mark.usefixtures("signal_handlers")
 
 STORE = StoreConfig()
 SHARD = PlannedShard(
     shard="s3://b/0.tar", name="0", hash16="0", format="tar", action="new", etag="x", size=1000, num_records=None
 )
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

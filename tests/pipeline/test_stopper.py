@@ -7,15 +7,9 @@ import pytest
 
 from pipeline.stopper import SIGNALS, Ending, Stopper, installed_stopper, own_stopper
 
+pytestmark = pytest.mark.usefixtures("signal_handlers")
+
 STALLED = Ending("stalled", "nothing moves")
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
