@@ -1,10 +1,12 @@
 """Metrics of a run while it goes on, for Prometheus, through Ray: every node of a cluster has an address that exports.
 
 Ray puts `ray_` before the names and labels of its own beside ours. All of them are told by the driver, once a second,
-from what the collectors have, and carry `run_id`. Counters never go down: rows that are done again, since a collector
+from what the collectors have, and carry `run_id`. Gauges are told also while nothing arrives, from the start of the
+passes to the end of the close. Counters never go down: rows that are done again, since a collector
 was lost with those it held, are counted once.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -44,6 +46,7 @@ _INFO = "pvtv2_run_info"
 NAMES = (*_COUNTERS, *_GAUGES, _INFO)
 """Of all metrics, as they are here; Ray puts `ray_` before them."""
 
+_TELL_EVERY_S = 5.0
 # What no chunk carries; it is known when a file is published.
 _COLLECTORS_STEPS = ("serialise", "put")
 
@@ -68,6 +71,9 @@ class RunMetrics:
             "pvtv2_last_progress_timestamp_seconds": time.time(),
         }
         self._tell_gauges()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._tell_until_closed, name="metrics", daemon=True)
+        self._thread.start()
 
     def update(self, progress: Progress) -> None:
         """Tells where the run stands."""
@@ -85,12 +91,19 @@ class RunMetrics:
 
     def close(self) -> None:
         """Tells that the run has ended: alerts are silent from then on."""
+        self._closed.set()
+        self._thread.join()
         self._gauges["pvtv2_running"] = 0
         self._tell_gauges()
 
+    def _tell_until_closed(self) -> None:
+        # Ray forgets a gauge of which it has heard nothing since it was exported last; and of 100,000 files the close
+        # takes its time.
+        while not self._closed.wait(_TELL_EVERY_S):
+            self._tell_gauges()
+
     def _tell_gauges(self) -> None:
-        # All of them every time: Ray forgets a gauge of which it has heard nothing since it was exported last.
-        for name, value in self._gauges.items():
+        for name, value in list(self._gauges.items()):
             _gauge(name, _GAUGES[name], (_RUN,)).set(value, self._run)
         _gauge(_INFO, "1; its labels say what the run does.", (_RUN, *self._info)).set(1, {**self._run, **self._info})
 

@@ -1,5 +1,6 @@
 """What the driver tells Ray, without a Ray; `tests/jobs/test_metrics.py` has a real one and a Prometheus."""
 
+import threading
 from collections import defaultdict
 
 import pytest
@@ -8,6 +9,7 @@ from pipeline import metrics
 from pipeline.account import Totals
 from pipeline.metrics import RunMetrics
 from pipeline.progress import Progress
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -34,6 +36,21 @@ def told(monkeypatch):
     monkeypatch.setattr(metrics, "_counter", Metric)
     monkeypatch.setattr(metrics, "_gauge", Metric)
     return values
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch):
+    """Every run that a test begins is closed after it."""
+    begun, begin = [], RunMetrics.__init__
+
+    def note(self, *arguments):
+        begin(self, *arguments)
+        begun.append(self)
+
+    monkeypatch.setattr(RunMetrics, "__init__", note)
+    yield
+    for run in begun:
+        run.close()
 
 
 @pytest.fixture
@@ -74,6 +91,17 @@ def test_gauges_say_what_is_known(told, clock):
     assert (told["pvtv2_planned_images", "r"], told["pvtv2_work_done_ratio", "r"]) == (80, 0.5)
     run.close()
     assert told["pvtv2_running", "r"] == 0
+
+
+def test_a_run_that_closes_for_long_is_still_there_and_then_it_is_not(told, monkeypatch):
+    """Nothing arrives any more by then; its gauges went, and it was reported as gone."""
+    monkeypatch.setattr(metrics, "_TELL_EVERY_S", 0.01)
+    run = RunMetrics("r", 990.0, 1, {})
+    told.clear()
+    eventually(lambda: told["pvtv2_running", "r"] == 1)
+    run.close()
+    assert told["pvtv2_running", "r"] == 0
+    assert "metrics" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_progress_is_a_chunk_that_arrives_or_a_file_that_is_published(told, clock):
