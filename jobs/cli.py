@@ -49,11 +49,16 @@ def run_job(
     return run_config(job_config(flags, task(flags)), started_at)
 
 
-def run_config(config: JobConfig, started_at: float) -> dict[str, Any]:
+# What a job does with its published rows while it has the output; gives more of the summary, and an error to end with.
+Afterwards = Callable[[Run], tuple[dict[str, Any], PipelineError | None]]
+
+
+def run_config(config: JobConfig, started_at: float, afterwards: Afterwards | None = None) -> dict[str, Any]:
     """Does what is asked for; returns the summary.
 
     Args:
         started_at: `time.time()` of the start of the program.
+        afterwards: called when the work is done and the accounts close; an error of the run itself comes before its.
     """
     config = replace(config, run_id=config.run_id or new_run_id(started_at))
     with output_lease(config.output, config.run_id or "") as lease:
@@ -63,10 +68,17 @@ def run_config(config: JobConfig, started_at: float) -> dict[str, Any]:
             return {**describe_plan(run), "estimate": _estimate(run), "status": "planned", "exit_code": 0}
         with closing(ProgressDisplay()) as display:
             report = execute(run, display)
-    error = verdict(report, config.max_failed_fraction)
-    if error is not None:
+        more: dict[str, Any] = {}
+        errors = [verdict(report, config.max_failed_fraction)]
+        if afterwards is not None and report.status == "done":
+            more, error = afterwards(run)
+            errors.append(error)
+    told = [error for error in errors if error is not None]
+    for error in told:
         print(f"error: {error}", file=sys.stderr, flush=True)
-    return {**summarise(run, report), "exit_code": 0 if error is None else error.exit_code}
+    if told:
+        more["error"] = "; ".join(map(str, told))
+    return {**summarise(run, report), **more, "exit_code": told[0].exit_code if told else 0}
 
 
 def _estimate(run: Run) -> dict[str, Any] | None:

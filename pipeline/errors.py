@@ -6,6 +6,7 @@
     +-- OutputError          exit 5   an output that belongs to something else, or cannot be written
     +-- TooManyFailedError   exit 6   more failed records than --max-failed-fraction allows
     +-- AccountsError        exit 7   listed records and published rows do not agree
+    +-- DriftError           exit 8   labels or scores of new images are not like those before
     +-- IncompleteError      exit 9   ended before everything was published
     |   +-- StoppedError              by a signal
     |   +-- LeaseLostError            because the output is no longer this run's
@@ -54,6 +55,12 @@ class AccountsError(PipelineError):
     exit_code = 7
 
 
+class DriftError(PipelineError):
+    """Labels or scores of new images are not like those before; the data set is published all the same."""
+
+    exit_code = 8
+
+
 class IncompleteError(PipelineError):
     """Stopped before everything was published; the same command continues."""
 
@@ -93,6 +100,19 @@ class ErrorCode(StrEnum):
     IMAGE_TOO_LARGE = "image.too_large"
     INFER_OUT_OF_MEMORY = "infer.out_of_memory"
     INFER_CRASHED = "infer.crashed"
+
+
+# What another night may mend: the store, or a machine, did not do its part.
+TRANSIENT_CODES = frozenset(
+    (
+        ErrorCode.SOURCE_MISSING,
+        ErrorCode.SOURCE_CHANGED,
+        ErrorCode.SOURCE_UNREADABLE,
+        ErrorCode.DECODE_CRASHED,
+        ErrorCode.INFER_OUT_OF_MEMORY,
+        ErrorCode.INFER_CRASHED,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)

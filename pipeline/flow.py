@@ -189,11 +189,17 @@ class _Complaints(logging.Handler):
         logger.warning("block.dropped reason=%s", dropped.reason)
 
 
-@contextmanager
-def _complaints() -> Iterator[_Complaints]:
-    # They advise on what is chosen here on purpose, and on spellings that the pinned version has no other for.
+def ignore_advice() -> None:
+    """From now on Ray Data's warnings are not shown: call it before another thread can be silencing warnings.
+
+    They advise on what is chosen here on purpose, and on spellings that the pinned version has no other for.
+    """
     warnings.filterwarnings("ignore", module=r"ray\.data")
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+
+
+@contextmanager
+def _complaints() -> Iterator[_Complaints]:
     ray_logger, complaints = logging.getLogger("ray.data"), _Complaints()
     for handler in ray_logger.handlers:
         if type(handler).__name__ == "PlainRayHandler":

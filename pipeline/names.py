@@ -15,6 +15,8 @@ IMAGE_ENDINGS = frozenset(
 )
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 PARQUET_ENDINGS = (".parquet",)
+# Labels that were exported for a shard, and lie beside it.
+LABELS_TAR_ENDING = ".labels.tar"
 
 
 def has_image_ending(name: str) -> bool:
@@ -25,8 +27,9 @@ def has_image_ending(name: str) -> bool:
 
 
 def is_tar(name: str) -> bool:
-    """True if the name ends as a tar's does, gzipped or not, in any case."""
-    return name.lower().endswith(TAR_ENDINGS)
+    """True if the name ends as a tar's of images does, gzipped or not, in any case."""
+    lower = name.lower()
+    return lower.endswith(TAR_ENDINGS) and not lower.endswith(LABELS_TAR_ENDING)
 
 
 def is_parquet(name: str) -> bool:

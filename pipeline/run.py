@@ -13,7 +13,7 @@ from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS, InferConfig
 from pipeline.draw import drawn
 from pipeline.emptying import empty_files, empty_late_files
 from pipeline.errors import OutputError
-from pipeline.flow import Dropped, FlowConfig, run_pass
+from pipeline.flow import Dropped, FlowConfig, ignore_advice, run_pass
 from pipeline.headers import planned_work
 from pipeline.identity import claim_identity
 from pipeline.layout import PLAN_FILE, RUNS
@@ -138,6 +138,8 @@ def _run_passes(
     """Runs what is missing, again and again within bounds; returns what the last pass dropped."""
     config = run.config
     weights = put_object(run.checkpoint.files.weights)
+    # Before the sample's thread: it silences warnings now and then, which would undo this.
+    ignore_advice()
     _sample_headers(run)
     collectors = Collectors(sink_config(run), processors.num_collectors)
     dropped: list[Dropped] = []

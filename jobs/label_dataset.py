@@ -1,0 +1,107 @@
+"""Keeps a labelled data set current: labels what is new or changed, sorts, applies corrections, tells what changed.
+
+    python jobs/label_dataset.py --input s3://bucket/photos --weights s3://bucket/pvt_v2_b0 --output s3://bucket/labels
+
+Safe to start at any time, twice, or late: with nothing to do it says so in seconds. The data set is one file,
+<output>/dataset/labels.parquet. The last line of stdout is the run's summary as JSON; logs go to stderr.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs.cli import configure_logging, run_command, run_config
+from jobs.flags import input_config, job_config, make_parser
+from pipeline.dataset.drift import MAX_DRIFT
+from pipeline.dataset.exports import EXPORTS, ExportConfig
+from pipeline.dataset.keep import keep_dataset
+from pipeline.dataset.policy import Policy, read_class_scores, read_classes
+from pipeline.dataset.update import DatasetConfig
+from pipeline.errors import TRANSIENT_CODES, PipelineError
+from pipeline.prepare import Run
+from pipeline.task import Classify
+from pipeline.uris import canonical_uri
+
+_CLASSES_HELP = "YAML: the network's label: the data set's, null drops it; the name * stands for all others"
+_OVERRIDES_HELP = (
+    "file or folder of corrections, CSV or Parquet with image_id and label; repeatable; default: overrides.csv, "
+    "overrides.parquet and overrides/ in the output"
+)
+_EXPORT_HELP = "also keep the data set in this form; repeatable"
+_SIDECARS_HELP = "folder for what imagefolder and webdataset exports write beside the images; default: beside them"
+_DRIFT_HELP = (
+    "exit 8 if new images differ from earlier ones by more, as a population stability index; default: %(default)g"
+)
+
+
+def label_dataset(arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs the job; returns its summary."""
+    started_at = time.time()
+    flags = _parser().parse_args(arguments)
+    configure_logging(flags.log_level)
+    return _run(flags, started_at)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser((__doc__ or "").partition("\n")[0])
+    add = parser.add_argument_group("data set").add_argument
+    add("--accept-score", type=float, default=Policy.accept_score, metavar="S", help="default: %(default)g")
+    add("--class-scores", metavar="FILE", help="YAML: label: the score that it needs instead")
+    add("--classes", metavar="FILE", help=_CLASSES_HELP)
+    add("--overrides", action="append", default=[], metavar="URI", help=_OVERRIDES_HELP)
+    add("--export", action="append", default=[], choices=EXPORTS, help=_EXPORT_HELP)
+    add("--sidecars-to", metavar="URI", help=_SIDECARS_HELP)
+    add("--max-drift", type=float, default=MAX_DRIFT, metavar="PSI", help=_DRIFT_HELP)
+    labels = parser.add_argument_group("labels").add_argument
+    labels("--labels", metavar="FILE", help="names of the classes, one a line or JSON; default: the checkpoint's")
+    labels("--top-k", type=int, default=Classify.top_k, metavar="K", help="default: %(default)s")
+    return parser
+
+
+def _run(flags: argparse.Namespace, started_at: float) -> dict[str, Any]:
+    config = job_config(flags, Classify(labels=flags.labels, top_k=flags.top_k))
+    if flags.retry_failed is None:
+        config = replace(config, output=replace(config.output, retry_failed=TRANSIENT_CODES))
+    dataset, exports = _dataset_config(flags), _export_config(flags)
+
+    def keep(run: Run) -> tuple[dict[str, Any], PipelineError | None]:
+        kept = keep_dataset(run, dataset, exports)
+        told: dict[str, Any] = {"dataset": kept.summary()}
+        if run.plan.is_empty and kept.is_changed:
+            told["message"] = "no new images; the data set was brought up to date"
+        return told, kept.error()
+
+    return run_config(config, started_at, keep)
+
+
+def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:
+    """The flags of the data set, checked; the files that they name, read."""
+    store = input_config(flags).store
+    scores = read_class_scores(canonical_uri(flags.class_scores), store) if flags.class_scores else {}
+    classes, drop_others = read_classes(canonical_uri(flags.classes), store) if flags.classes else ({}, False)
+    return DatasetConfig(
+        policy=Policy(accept_score=flags.accept_score, class_scores=scores, classes=classes, drop_others=drop_others),
+        overrides=tuple(map(canonical_uri, flags.overrides)),
+        max_drift=flags.max_drift,
+    )
+
+
+def _export_config(flags: argparse.Namespace) -> ExportConfig:
+    config = input_config(flags)
+    return ExportConfig(
+        names=tuple(dict.fromkeys(flags.export)),
+        roots=config.uris,
+        input_store=config.store,
+        sidecars_to=canonical_uri(flags.sidecars_to) if flags.sidecars_to else None,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(label_dataset, sys.argv[1:]))

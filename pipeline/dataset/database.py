@@ -1,0 +1,69 @@
+"""A database on the local disk for one update: tables larger than memory, joined and sorted.
+
+DuckDB, since a full join of two labelled data sets does not fit into memory and sorting is its trade. Rows come and go
+as Arrow batches through `pipeline.storage`; it opens no file of the user's and loads no extension.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+_MEMORY = "2GB"
+_BATCH_ROWS = 16_384
+_ROWS = "arriving_rows"
+
+
+@contextmanager
+def open_database() -> Iterator["Database"]:
+    """A database of its own, which goes with the block."""
+    with tempfile.TemporaryDirectory(prefix="pvtv2-dataset-", ignore_cleanup_errors=True) as folder:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": _MEMORY,
+            "temp_directory": folder,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        connection = duckdb.connect(str(Path(folder, "tables.duckdb")), config=settings)
+        try:
+            yield Database(connection)
+        finally:
+            connection.close()
+
+
+class Database:
+    """Tables by name; SQL is ours alone, and what users bring is always a value in it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+        """Makes a table of rows that arrive; they are never held at once."""
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        self._connection.register(_ROWS, reader)
+        try:
+            self._connection.execute(f"CREATE TABLE {name} AS FROM {_ROWS}")
+        finally:
+            self._connection.unregister(_ROWS)
+
+    def run(self, statement: str, values: Any = None) -> None:
+        """Executes one statement, with values for its parameters."""
+        self._connection.execute(statement, values)
+
+    def rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
+        """All rows of a small answer."""
+        return self._connection.execute(query, values).fetchall()
+
+    def counts(self, query: str, values: Any = None) -> dict[Any, int]:
+        """An answer of two columns: what is counted, and how often it is there."""
+        return {name: int(count) for name, count in self.rows(query, values)}
+
+    def batches(self, query: str, schema: pa.Schema, values: Any = None) -> Iterator[pa.RecordBatch]:
+        """The rows of a large answer, as they come."""
+        reader: pa.RecordBatchReader = self._connection.sql(query, params=values).to_arrow_reader(_BATCH_ROWS)
+        for batch in reader:
+            yield batch.cast(schema)

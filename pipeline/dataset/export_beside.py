@@ -1,0 +1,102 @@
+"""Exports that lie beside the images: `metadata.jsonl` for image folders, sidecar tars for WebDataset shards."""
+
+import io
+import json
+import posixpath
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from pipeline.dataset.export_files import Rows, accepted, in_file, member_name
+from pipeline.names import LABELS_TAR_ENDING, TAR_ENDINGS, is_parquet
+from pipeline.plan import FILES_SCHEME
+from pipeline.uris import is_inside, join_uri, name_of
+
+METADATA_FILE = "metadata.jsonl"
+
+
+class Sidecar(NamedTuple):
+    """One object that belongs beside images: where, and its content."""
+
+    uri: str
+    body: memoryview
+
+
+# (rows, classes, the job's inputs) -> the sidecars, one after the other.
+MakeSidecars = Callable[[Rows, Sequence[str], Sequence[str]], Iterator[Sidecar]]
+
+
+def make_imagefolder(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> Iterator[Sidecar]:
+    """For each input a `metadata.jsonl` with its accepted loose images, as `load_dataset("imagefolder")` reads it."""
+    numbers = {label: number for number, label in enumerate(classes)}
+    folders = list(dict.fromkeys(roots))
+
+    def write(folder: str, sink: Any) -> None:
+        for row in accepted(rows()):
+            uri, label = row["image_id"], row["label"]
+            if row["shard"].startswith(FILES_SCHEME) and _folder_of(uri, folders) == folder:
+                name = uri[len(folder) :].lstrip("/")
+                entry = {"file_name": name, "label": label, "label_id": numbers[label], "score": row["score"]}
+                sink.write(json.dumps({**entry, "label_source": row["label_source"]}).encode() + b"\n")
+
+    for folder in folders:
+        body = in_file(partial(write, folder))
+        if len(body):
+            yield Sidecar(join_uri(folder, METADATA_FILE), body)
+
+
+def _folder_of(uri: str, folders: Sequence[str]) -> str | None:
+    """The input that an image lies in: the first of them, as in the job."""
+    return next((folder for folder in folders if is_inside(uri, folder) and uri != folder), None)
+
+
+def make_webdataset(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> Iterator[Sidecar]:
+    """For each tar a sidecar `x.labels.tar`: every record's key with `.json`, and `.cls` where it is accepted.
+
+    Keys stand in the order of the shard, so that both can be read side by side. `.cls` is the number of the class in
+    the data set; `.json` has its name.
+    """
+    numbers = {label: number for number, label in enumerate(classes)}
+    all_rows = (row for batch in rows() for row in batch.to_pylist())
+    for shard, records in groupby(all_rows, lambda row: row["shard"]):
+        if shard.startswith(FILES_SCHEME) or is_parquet(shard):
+            continue
+        yield Sidecar(_sidecar_uri(shard), memoryview(_sidecar_tar(records, numbers)))
+
+
+def _sidecar_uri(shard: str) -> str:
+    name = name_of(shard)
+    ending = next((ending for ending in TAR_ENDINGS if name.lower().endswith(ending)), "")
+    return shard[: len(shard) - len(ending)] + LABELS_TAR_ENDING
+
+
+def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int]) -> bytes:
+    body = io.BytesIO()
+    seen: set[str] = set()
+    with tarfile.open(fileobj=body, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for row in records:
+            # What stands for the lost rest of a tar is no record.
+            if row["key"] is None or (key := sample_key(member_name(row))) in seen:
+                continue
+            seen.add(key)
+            said = {name: row[name] for name in ("label", "decision", "score", "label_source", "error_code")}
+            contents = {"json": json.dumps(said).encode()}
+            if row["decision"] == "accepted":
+                contents["cls"] = str(numbers[row["label"]]).encode()
+            for ending, content in contents.items():
+                # Without times or owners: the same labels are the same bytes.
+                info = tarfile.TarInfo(f"{key}.{ending}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return body.getvalue()
+
+
+def sample_key(member: str) -> str:
+    """What WebDataset calls a sample by: the member's name up to the first dot of its last part."""
+    folder, name = posixpath.split(member)
+    return posixpath.join(folder, name.partition(".")[0])
+
+
+BESIDE: Mapping[str, MakeSidecars] = {"imagefolder": make_imagefolder, "webdataset": make_webdataset}

@@ -1,0 +1,118 @@
+"""What people decided: files of corrections, which win over the network. They are read here and never written."""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.names import is_parquet
+from pipeline.storage import ObjectInfo, StoreConfig, list_objects, read
+from pipeline.store_errors import StoreError
+from pipeline.uris import join_uri, name_of, shown
+
+# Where corrections are looked for in an output, unless other places are given.
+PLACES = ("overrides.csv", "overrides.parquet", "overrides")
+
+# `order` is by file and row; `at_s` is in Unix seconds, null where nobody said when.
+OVERRIDE_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("source_etag", pa.string()),
+        pa.field("at_s", pa.float64()),
+        pa.field("order", pa.int64()),
+    ]
+)
+_NEEDED = ("image_id", "label")
+_TEXTS = (*_NEEDED, "source_etag", "at")
+
+
+def find_overrides(output: str, store: StoreConfig, uris: Sequence[str] = ()) -> list[ObjectInfo]:
+    """The files of corrections, each once: those that the URIs name or lead to, else those in the output.
+
+    Raises:
+        InputError: a place cannot be listed, or nothing is in one that was named.
+    """
+    found: dict[str, ObjectInfo] = {}
+    for uri in uris or [join_uri(output, place) for place in PLACES]:
+        try:
+            there = [info for info in list_objects(uri, store) if info.uri == uri or _is_override(info.uri)]
+        except StoreError as error:
+            raise InputError(f"overrides {shown(uri)} cannot be listed: {error}") from error
+        if uris and not there:
+            raise InputError(f"--overrides {shown(uri)}: no .csv or .parquet file is there")
+        found |= {info.uri: info for info in there}
+    return list(found.values())
+
+
+def read_overrides(files: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[pa.RecordBatch]:
+    """All corrections, in the order of the files and their rows; an empty label is null and drops the image.
+
+    Raises:
+        InputError: a file is no table with the columns `image_id` and `label`, or says something impossible.
+    """
+    order = 0
+    for info in files:
+        table = _read_texts(info, store)
+        images = table.column("image_id").to_pylist()
+        if not all(images):
+            raise InputError(f"overrides {shown(info.uri)}: row {_first_empty(images)} has no image_id")
+        columns = [
+            images,
+            [label or None for label in table.column("label").to_pylist()],
+            [etag or None for etag in table.column("source_etag").to_pylist()],
+            [_seconds(text, info.uri) for text in table.column("at").to_pylist()],
+            range(order, order + len(images)),
+        ]
+        order += len(images)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, OVERRIDE_SCHEMA, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=OVERRIDE_SCHEMA)
+
+
+def _is_override(uri: str) -> bool:
+    return not name_of(uri).startswith((".", "_")) and (is_parquet(uri) or uri.lower().endswith(".csv"))
+
+
+def _read_texts(info: ObjectInfo, store: StoreConfig) -> pa.Table:
+    """The columns that matter, as text; those that may be missing are null then."""
+    try:
+        body = io.BytesIO(read(info.uri, store, info.etag))
+        if is_parquet(info.uri):
+            table = pq.read_table(body)
+        else:
+            # Labels such as NA or 007 are what they are.
+            convert = pacsv.ConvertOptions(column_types=dict.fromkeys(_TEXTS, pa.string()), strings_can_be_null=False)
+            table = pacsv.read_csv(
+                body, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=convert
+            )
+        for name in _NEEDED:
+            if name not in table.column_names:
+                raise InputError(
+                    f"overrides {shown(info.uri)} has no column {name!r} but {', '.join(table.column_names)}; "
+                    "needed are image_id and label, separated by commas where it is a CSV"
+                )
+        texts = {
+            name: table.column(name).cast(pa.string()) if name in table.column_names else pa.nulls(len(table))
+            for name in _TEXTS
+        }
+    except (StoreError, pa.ArrowException, OSError) as error:
+        raise InputError(f"overrides {shown(info.uri)} cannot be read: {error}") from error
+    return pa.table(texts)
+
+
+def _seconds(text: str | None, uri: str) -> float | None:
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"overrides {shown(uri)}: at={text!r} is no time such as 2026-11-27T08:30:00Z") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _first_empty(texts: Sequence[str | None]) -> int:
+    return next(index for index, text in enumerate(texts, start=1) if not text)

@@ -1,0 +1,224 @@
+"""One update of a data set: what is published, corrected and wanted now, against what was before.
+
+The order of writes, each of them whole: the change log in the run's folder, then the data set, then its exports. A run
+that dies before the data set is exchanged has changed nothing, and its log leads nowhere; the next run finds the same
+changes, and its log tells them. What exports lack is found by what they were made of.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.dataset.changes import CHANGE_SCHEMA, Changes, change_rows, find_changes
+from pipeline.dataset.database import Database, open_database
+from pipeline.dataset.drift import MAX_DRIFT, Drift
+from pipeline.dataset.labels import (
+    LABEL_SCHEMA,
+    ORDER,
+    PREDICTION_COLUMNS,
+    SHARD_SCHEMA,
+    Corrections,
+    all_labels,
+    count_decisions,
+    make_labels,
+)
+from pipeline.dataset.overrides import OVERRIDE_SCHEMA, find_overrides, read_overrides
+from pipeline.dataset.policy import Policy
+from pipeline.dataset.published import (
+    DatasetFooter,
+    Published,
+    dataset_version,
+    find_published,
+    publish,
+    published_rows,
+    to_parquet,
+)
+from pipeline.errors import ConfigError, OutputError
+from pipeline.layout import DATA, RUNS
+from pipeline.output import PublishedFile
+from pipeline.schema import BASE_COLUMNS, CLASSIFY_COLUMNS
+from pipeline.shard_files import by_shard, chain_of
+from pipeline.storage import StoreConfig, put, read
+from pipeline.store_errors import ExistsError
+from pipeline.uris import join_uri
+
+logger = logging.getLogger(__name__)
+
+CHANGES_FILE = "changes.parquet"
+CHANGES_SUMMARY_FILE = "changes.json"
+_READ_THREADS = 8
+_PREDICTION_SCHEMA = pa.schema(
+    [field for field in (*BASE_COLUMNS, *CLASSIFY_COLUMNS) if field.name in PREDICTION_COLUMNS]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """What a data set is made by, besides the rows of its output.
+
+    Attributes:
+        overrides: URIs of corrections; none: those in the output.
+        max_drift: the threshold of `pipeline.dataset.drift`.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    overrides: tuple[str, ...] = ()
+    max_drift: float = MAX_DRIFT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_drift < float("inf"):
+            raise ConfigError(f"--max-drift must be positive, not {self.max_drift:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What became of a data set.
+
+    Attributes:
+        counts: rows by decision, and together.
+        changes: None if it was current already.
+        corrections: the same.
+    """
+
+    published: Published
+    counts: Mapping[str, int]
+    changes: Changes | None = None
+    corrections: Corrections | None = None
+
+
+def update_dataset(
+    output: str,
+    store: StoreConfig,
+    files: Sequence[PublishedFile],
+    model_labels: Sequence[str],
+    config: DatasetConfig,
+    run_id: str,
+    check_right: Callable[[], None],
+) -> Update:
+    """Brings the data set of an output up to date.
+
+    Args:
+        files: the output's files, as they are published now.
+        model_labels: a name for each class of the network.
+        check_right: raises if the output is no longer this run's to write to.
+
+    Raises:
+        ConfigError: the policy names a class that there is not.
+        InputError: a file of corrections cannot be understood.
+        OutputError: the output holds something else in its place.
+        StoreError: the store refuses.
+    """
+    config.policy.check(model_labels)
+    corrections = find_overrides(output, store, config.overrides)
+    half_read = shards_half_read(files)
+    there = [file for file in files if file.rows]
+    version = dataset_version(there, corrections, config.policy.digest(), half_read)
+    before = find_published(output, store)
+    with open_database() as database:
+        database.load("before", LABEL_SCHEMA, published_rows(before, store))
+        if before is not None and before.footer.version == version:
+            return Update(published=before, counts=count_decisions(database, "before"))
+        database.load("predictions", _PREDICTION_SCHEMA, _predictions(there, output, store))
+        database.load("overrides", OVERRIDE_SCHEMA, read_overrides(corrections, store))
+        shards = pa.RecordBatch.from_arrays([pa.array(half_read, pa.string())], schema=SHARD_SCHEMA)
+        database.load("half_read", SHARD_SCHEMA, [shards])
+        used = make_labels(database, config.policy, model_labels, run_id)
+        changes = find_changes(database, config.max_drift)
+        earlier = () if before is None else before.footer.classes
+        footer = DatasetFooter(
+            version=version,
+            run_id=run_id,
+            previous_run_id=None if before is None else before.footer.run_id,
+            classes=tuple(all_labels(database, earlier, config.policy.labels(model_labels))),
+        )
+        check_right()
+        _write_changes(database, output, store, footer, changes, used)
+        check_right()
+        published = publish(output, store, label_rows(database), footer, before)
+    logger.info("dataset.published rows=%d changes=%s", changes.now["rows"], dict(changes.counts))
+    if used.unused:
+        logger.warning("overrides.unused images=%d: no row of the output has their image_id", used.unused)
+    return Update(published=published, counts=changes.now, changes=changes, corrections=used)
+
+
+def shards_half_read(files: Iterable[PublishedFile]) -> list[str]:
+    """The tar and Parquet objects of which an older version was taken out, and the new one is not whole yet."""
+    found = []
+    for of_shard in by_shard(files).values():
+        awaited = {file.source_etag for file in of_shard if file.emptied and file.source_etag is not None}
+        current = [file for file in of_shard if not file.emptied and file.source_etag in awaited]
+        if awaited and not chain_of(current).complete:
+            found.append(of_shard[0].shard)
+    return found
+
+
+def label_rows(database: Database) -> Iterator[pa.RecordBatch]:
+    """The rows of the table `labels`, as a data set has them."""
+    names = ", ".join(f'"{name}"' for name in LABEL_SCHEMA.names)
+    return database.batches(f"SELECT {names} FROM labels ORDER BY {ORDER}", LABEL_SCHEMA)
+
+
+def _predictions(files: Sequence[PublishedFile], output: str, store: StoreConfig) -> Iterator[pa.RecordBatch]:
+    """The rows of the output's files, a few files at a time."""
+
+    def load(file: PublishedFile) -> pa.Table:
+        body = read(join_uri(output, DATA, file.file), store, file.etag)
+        return pq.read_table(pa.BufferReader(body), columns=list(_PREDICTION_SCHEMA.names))
+
+    rest = iter(files)
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        while some := list(islice(rest, _READ_THREADS)):
+            for table in pool.map(load, some):
+                yield from table.replace_schema_metadata(None).cast(_PREDICTION_SCHEMA).to_batches()
+
+
+def _write_changes(
+    database: Database, output: str, store: StoreConfig, footer: DatasetFooter, changes: Changes, used: Corrections
+) -> None:
+    """Writes the change log of a run into its folder, the sums last.
+
+    Raises:
+        OutputError: another run has had the same name.
+    """
+    folder = join_uri(output, RUNS, footer.run_id)
+    try:
+        put(join_uri(folder, CHANGES_FILE), to_parquet(change_rows(database), CHANGE_SCHEMA, {}), store, if_absent=True)
+    except ExistsError as error:
+        raise OutputError(f"--run-id {footer.run_id} was used before in this output; choose another") from error
+    summary = {
+        "run_id": footer.run_id,
+        "previous_run_id": footer.previous_run_id,
+        "version": footer.version,
+        "before": dict(changes.before),
+        "now": dict(changes.now),
+        **changes.counts,
+        "classes": changes.classes,
+        "drift": describe_drift(changes.drift),
+        "overrides": asdict(used),
+    }
+    put(join_uri(folder, CHANGES_SUMMARY_FILE), json.dumps(summary, indent=1).encode(), store)
+
+
+def describe_drift(drifts: Mapping[str, Drift | None]) -> dict[str, Any]:
+    """Drift figures as JSON has them."""
+    return {
+        name: None
+        if drift is None
+        else {
+            "psi": round(drift.psi, 4),
+            "noise": round(drift.noise, 4),
+            "limit": round(drift.limit, 4),
+            "over": drift.is_over,
+            "moved": [
+                {"class": label, "earlier": round(then, 4), "new": round(now, 4)} for label, then, now in drift.moved
+            ],
+        }
+        for name, drift in drifts.items()
+    }
