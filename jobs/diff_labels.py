@@ -1,0 +1,94 @@
+"""Compares two labelled outputs of the same images: what a change of the model, or of a setting, did to the labels.
+
+    python jobs/diff_labels.py s3://bucket/labels-b0 s3://bucket/labels-b2 --report s3://bucket/b0-b2
+
+It compares what the networks said; corrections by people are in neither. The last line of stdout is a summary as JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs.cli import configure_logging, run_command
+from jobs.flags import Parser
+from pipeline.dataset.compare import DIFFERENCE_SCHEMA, compare, differences
+from pipeline.dataset.database import open_database
+from pipeline.dataset.published import to_parquet
+from pipeline.errors import OutputError
+from pipeline.predictions import open_predictions
+from pipeline.storage import StoreConfig, put
+from pipeline.store_errors import StoreError
+from pipeline.uris import canonical_uri, join_uri, shown
+
+DIFF_FILE, ROWS_FILE = "diff.json", "diff.parquet"
+_PRINTED = (
+    "images",
+    "only_a",
+    "only_b",
+    "other_source",
+    "other_status",
+    "labelled_by_both",
+    "flipped",
+    "agreement",
+    "labels_psi",
+)
+
+
+def diff_labels(arguments: Sequence[str]) -> dict[str, Any]:
+    """Compares; returns the summary."""
+    started_at = time.time()
+    flags = _parser().parse_args(arguments)
+    configure_logging(flags.log_level)
+    store = StoreConfig(
+        profile=flags.output_profile, endpoint_url=flags.output_endpoint_url, deadline_s=flags.store_deadline_s
+    )
+    a, b = (open_predictions(canonical_uri(uri), store) for uri in (flags.a, flags.b))
+    folder = canonical_uri(flags.report) if flags.report else None
+    with open_database() as database:
+        found = {"a": shown(a.uri), "b": shown(b.uri), **compare(database, a, b)}
+        if folder is not None:
+            try:
+                put(join_uri(folder, ROWS_FILE), to_parquet(differences(database), DIFFERENCE_SCHEMA, {}), store)
+                put(join_uri(folder, DIFF_FILE), json.dumps(found, indent=1).encode(), store)
+            except StoreError as error:
+                raise OutputError(f"{shown(folder)} cannot be written: {error}") from error
+    print(_table(found))
+    return {
+        "status": "done",
+        **{name: found[name] for name in ("a", "b", *_PRINTED)},
+        "report": None if folder is None else shown(join_uri(folder, DIFF_FILE)),
+        "seconds": round(time.time() - started_at, 1),
+        "exit_code": 0,
+    }
+
+
+def _table(found: dict[str, Any]) -> str:
+    """The numbers, and the commonest flips, as text."""
+    lines = [(name.replace("_", " "), "-" if found[name] is None else f"{found[name]:,}") for name in _PRINTED]
+    lines += [(f"{flip['label_a']} -> {flip['label_b']}", f"{flip['images']:,}") for flip in found["flips"]]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("a", metavar="A", help="the --output of a classification, path, s3://, gs:// or az://")
+    add("b", metavar="B", help="another one")
+    add("--report", metavar="URI", help=f"folder for {DIFF_FILE}, and {ROWS_FILE} with every row that differs")
+    add("--output-profile", metavar="NAME", help="AWS profile for both, and the report")
+    add("--output-endpoint-url", metavar="URL", help="S3 endpoint for both, and the report")
+    add("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help="default: %(default)g")
+    add("--log-level", choices=("debug", "info", "warning"), default="info")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(diff_labels, sys.argv[1:]))

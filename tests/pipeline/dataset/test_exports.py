@@ -1,0 +1,211 @@
+"""Exports, read by the libraries that they are for."""
+
+import csv
+import io
+import json
+import tarfile
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.dataset.exports import ExportConfig, Exporter
+from pipeline.errors import ConfigError, OutputError
+from pipeline.storage import StoreConfig
+from pipeline.uris import canonical_uri
+from tests.pipeline.dataset.conftest import STORE, row
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def picture(seed):
+    body = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)).save(body, "PNG")
+    return body.getvalue()
+
+
+@pytest.fixture
+def images(world, tmp_path):
+    """Two loose images and a tar of three below `in`, and their rows; the last of the tar is no image."""
+    folder = tmp_path / "in"
+    (folder / "loose").mkdir(parents=True)
+    root = canonical_uri(str(folder))
+    for index in range(2):
+        (folder / "loose" / f"{index}.png").write_bytes(picture(index))
+    with tarfile.open(folder / "t.tar", "w") as tar:
+        for index in range(3):
+            content = picture(index) if index < 2 else b"no image"
+            info = tarfile.TarInfo(f"a/{index}.x.png")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    loose = [
+        row("files:a", i, label, score, key=f"loose/{i}.png", image_id=f"{root}/loose/{i}.png")
+        for i, (label, score) in enumerate([("cat", 0.9), ("dog", 0.4)])
+    ]
+    world.publish("a" * 16, loose, shard="files:a")
+    shard = f"{root}/t.tar"
+    members = [row(shard, i, label, key=f"a/{i}.x.png") for i, label in enumerate(["teapot", "dog", None])]
+    world.publish("b" * 16, members, shard=shard)
+    return root
+
+
+@pytest.fixture
+def export(world, images):
+    def export(*names, roots=None, update=None, **config):
+        published = (update or world.update()).published
+        config = ExportConfig(names=names, roots=roots or (images,), **config)
+        written = Exporter(published, world.output, STORE, config, lambda: None).write()
+        return [uri.removeprefix(images.removesuffix("/in") + "/") for uri in written]
+
+    return export
+
+
+def test_the_csv_has_every_row_and_column(export, world, tmp_path):
+    assert export("csv") == ["out/dataset/labels.csv"]
+    rows = list(csv.DictReader((tmp_path / "out/dataset/labels.csv").open(newline="")))
+    assert [(entry["label"], entry["decision"]) for entry in rows] == [
+        ("cat", "accepted"), ("dog", "review"), ("teapot", "accepted"), ("dog", "accepted"), ("", "failed"),
+    ]  # fmt: skip
+
+
+def test_the_coco_file_is_read_by_pycocotools(export, tmp_path, capsys):
+    coco = pytest.importorskip("pycocotools.coco")
+    assert export("coco") == ["out/dataset/coco.json"]
+    found = coco.COCO(str(tmp_path / "out/dataset/coco.json"))
+    names = {category["id"]: category["name"] for category in found.loadCats(found.getCatIds())}
+    labels = {
+        (image["file_name"], image.get("shard"), image["width"], image["height"]): names[annotation["category_id"]]
+        for image in found.loadImgs(found.getImgIds())
+        for annotation in found.loadAnns(found.getAnnIds(imgIds=[image["id"]]))
+    }
+    assert labels == {
+        ("loose/0.png", None, 40, 30): "cat", ("a/0.x.png", "t.tar", 40, 30): "teapot",
+        ("a/1.x.png", "t.tar", 40, 30): "dog",
+    }  # fmt: skip
+
+
+def load(*arguments, **options):
+    """As a user would, whose warnings are shown and no errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import datasets
+
+        datasets.disable_progress_bars()
+        return datasets.load_dataset(*arguments, split="train", **options)
+
+
+def test_the_parquet_file_gives_datasets_images_and_classes(export, tmp_path):
+    assert export("huggingface") == ["out/dataset/huggingface.parquet"]
+    files = str(tmp_path / "out/dataset/huggingface.parquet")
+    found = load("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert found.features["label"].names == ["cat", "dog", "teapot"]
+    assert [found.features["label"].int2str(entry["label"]) for entry in found] == ["cat", "teapot", "dog"]
+    for entry, seed in zip(found, (0, 0, 1), strict=True):
+        assert np.array_equal(np.asarray(entry["image"]), np.asarray(Image.open(io.BytesIO(picture(seed)))))
+
+
+def test_the_metadata_gives_datasets_a_folder_of_images_with_labels(export, tmp_path):
+    assert export("imagefolder") == ["in/metadata.jsonl"]
+    found = load("imagefolder", data_dir=str(tmp_path / "in"), cache_dir=str(tmp_path / "cache"))
+    assert [(entry["image"].size, entry["label"], entry["label_id"]) for entry in found] == [((40, 30), "cat", 0)]
+
+
+def test_the_sidecar_of_a_shard_is_read_beside_it_by_webdataset(export, tmp_path):
+    wds = pytest.importorskip("webdataset")
+    assert export("webdataset") == ["in/t.labels.tar"]
+    shard, sidecar = (
+        list(wds.WebDataset(str(tmp_path / "in" / name), shardshuffle=False).decode())
+        for name in ("t.tar", "t.labels.tar")
+    )
+    assert [sample["__key__"] for sample in shard] == [sample["__key__"] for sample in sidecar] == ["a/0", "a/1", "a/2"]
+    assert [(sample["json"]["label"], sample.get("cls")) for sample in sidecar] == [
+        ("teapot", 2),
+        ("dog", 1),
+        (None, None),
+    ]
+
+
+def test_what_is_current_is_not_written_again(export, world):
+    update = world.update()
+    names = ("csv", "coco", "huggingface", "imagefolder", "webdataset")
+    assert len(export(*names, update=update)) == 5
+    assert export(*names, update=update) == []
+    # A correction of one image: the tar's sidecar says the same as before.
+    world.override(f"image_id,label\n{world.labels()['0.png']['image_id']},kettle\n")
+    assert export(*names) == [
+        "out/dataset/labels.csv", "out/dataset/coco.json", "out/dataset/huggingface.parquet", "in/metadata.jsonl",
+    ]  # fmt: skip
+
+
+def test_metadata_of_somebody_else_is_not_overwritten(export, tmp_path):
+    (tmp_path / "in" / "metadata.jsonl").write_text("theirs")
+    with pytest.raises(
+        OutputError, match=r"metadata\.jsonl is there and is not ours; move it away, or give --sidecars"
+    ):
+        export("imagefolder")
+    assert (tmp_path / "in" / "metadata.jsonl").read_text() == "theirs"
+
+
+def test_metadata_that_somebody_changed_is_theirs(export, world, tmp_path):
+    export("imagefolder")
+    (tmp_path / "in" / "metadata.jsonl").write_text("theirs now")
+    world.override(f"image_id,label\n{world.labels()['0.png']['image_id']},kettle\n")
+    with pytest.raises(OutputError, match="is not ours"):
+        export("imagefolder")
+
+
+@pytest.mark.parametrize("after_put", [False, True])
+def test_a_run_that_dies_around_the_write_of_a_sidecar_finds_it_again(export, world, tmp_path, monkeypatch, after_put):
+    class KilledError(Exception):
+        pass
+
+    import pipeline.dataset.exports as exports
+
+    real = exports.put
+
+    def killed(uri, *arguments, **options):
+        is_sidecar = uri.endswith("metadata.jsonl")
+        if is_sidecar and not after_put:
+            raise KilledError
+        etag = real(uri, *arguments, **options)
+        if is_sidecar:
+            raise KilledError
+        return etag
+
+    update = world.update()
+    monkeypatch.setattr(exports, "put", killed)
+    with pytest.raises(KilledError):
+        export("imagefolder", update=update)
+    monkeypatch.undo()
+    assert export("imagefolder", update=update) == ([] if after_put else ["in/metadata.jsonl"])
+    assert json.loads((tmp_path / "in" / "metadata.jsonl").read_text())["label"] == "cat"
+
+
+def test_sidecars_may_lie_in_a_folder_of_their_own(export, images):
+    to = images.replace("/in", "/beside")
+    assert export("imagefolder", "webdataset", sidecars_to=to) == ["beside/metadata.jsonl", "beside/t.labels.tar"]
+
+
+def test_two_inputs_with_equal_names_do_not_share_a_sidecar(export, world, images):
+    other = images.replace("/in", "/in2")
+    world.publish("c" * 16, [row(f"{other}/t.tar", 0, "cat", key="0.png")], shard=f"{other}/t.tar")
+    with pytest.raises(ConfigError, match="would stand for"):
+        export("webdataset", roots=(images, other), sidecars_to=images.replace("/in", "/beside"))
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(export, images):
+    store = StoreConfig()
+    with pytest.raises(OutputError, match="cannot be written"):
+        export("imagefolder", sidecars_to="file:///proc/nowhere", input_store=store)
+
+
+def test_images_in_parquet_have_no_path_and_are_left_out_of_what_needs_one(export, world, images, tmp_path):
+    shard = f"{images}/p.parquet"
+    world.publish("c" * 16, [row(shard, 0, "cat", key="0")], shard=shard)
+    assert export("imagefolder", "webdataset", "coco") == [
+        "in/metadata.jsonl",
+        "in/t.labels.tar",
+        "out/dataset/coco.json",
+    ]
+    assert len(json.loads((tmp_path / "out/dataset/coco.json").read_text())["images"]) == 4

@@ -1,0 +1,248 @@
+"""What becomes of rows, corrections and policies, night after night."""
+
+import pytest
+
+from pipeline.dataset.policy import Policy
+from pipeline.dataset.published import find_published, labels_uri
+from pipeline.dataset.update import shards_half_read
+from pipeline.errors import ConfigError, OutputError
+from pipeline.storage import put
+from tests.pipeline.dataset.conftest import STORE, row, without
+
+TAR = "s3://in/t.tar"
+
+
+def decided(world):
+    return {name: (entry["decision"], entry["reason"], entry["label"]) for name, entry in world.labels().items()}
+
+
+def kinds(world, run_id):
+    return {entry["image_id"].rpartition("/")[2]: entry["change"] for entry in world.changes(run_id)}
+
+
+def test_rows_are_sorted_by_their_scores_and_failed_ones_stay_failed(labelled):
+    update = labelled.update()
+    assert decided(labelled) == {
+        "0.png": ("accepted", None, "cat"), "1.png": ("review", "score.low", "dog"),
+        "t.tar#t0.png": ("accepted", None, "teapot"), "t.tar#t1.png": ("failed", "decode.corrupt", None),
+    }  # fmt: skip
+    assert dict(update.counts) == {"rows": 4, "accepted": 2, "review": 1, "dropped": 0, "failed": 1}
+    assert [entry["label_source"] for entry in labelled.labels().values()] == ["model", "model", "model", None]
+
+
+def test_a_score_at_the_threshold_is_accepted(world):
+    world.publish("a" * 16, [row("files:a", 0, "cat", 0.8), row("files:a", 1, "cat", 0.7999)], shard="files:a")
+    world.update(policy=Policy(accept_score=0.8))
+    assert [entry["decision"] for entry in world.labels().values()] == ["accepted", "review"]
+
+
+def test_classes_are_mapped_and_dropped_and_have_thresholds_of_their_own(labelled):
+    policy = Policy(classes={"cat": "pet", "dog": "pet", "teapot": None}, class_scores={"pet": 0.3})
+    labelled.update(policy=policy)
+    assert decided(labelled) == {
+        "0.png": ("accepted", None, "pet"), "1.png": ("accepted", None, "pet"),
+        "t.tar#t0.png": ("dropped", "class.dropped", None), "t.tar#t1.png": ("failed", "decode.corrupt", None),
+    }  # fmt: skip
+    assert labelled.labels()["t.tar#t0.png"]["model_label"] == "teapot"
+
+
+def test_a_policy_with_a_name_that_there_is_not_changes_nothing(labelled):
+    with pytest.raises(ConfigError, match="no class 'cats'"):
+        labelled.update(policy=Policy(classes={"cats": None}))
+    assert find_published(labelled.output, STORE) is None
+
+
+def test_corrections_win_over_the_network_and_may_drop_or_label_what_failed(labelled):
+    labelled.override(
+        "image_id,label\ns3://in/0.png,kettle\ns3://in/1.png,\ns3://in/t.tar#t1.png,dog\ns3://in/gone.png,cat\n"
+    )
+    update = labelled.update()
+    assert decided(labelled) == {
+        "0.png": ("accepted", "override", "kettle"), "1.png": ("dropped", "override", None),
+        "t.tar#t0.png": ("accepted", None, "teapot"), "t.tar#t1.png": ("accepted", "override", "dog"),
+    }  # fmt: skip
+    assert labelled.labels()["0.png"]["label_source"] == "human"
+    assert (update.corrections.rows, update.corrections.unused) == (4, 1)
+
+
+def test_the_latest_correction_counts_and_of_equal_ones_the_last(labelled):
+    labelled.override(
+        "image_id,label,at\n"
+        "s3://in/0.png,new,2026-11-27T10:00:00Z\ns3://in/0.png,old,2026-11-26\ns3://in/0.png,undated,\n"
+        "s3://in/1.png,first,\ns3://in/1.png,second,\n"
+    )
+    labelled.update()
+    assert [labelled.labels()[name]["label"] for name in ("0.png", "1.png")] == ["new", "second"]
+
+
+def test_a_correction_of_an_image_that_was_exchanged_stands_but_is_looked_at_again(labelled):
+    labelled.override('image_id,label,source_etag\ns3://in/0.png,kettle,e1\ns3://in/1.png,dog,""\n')
+    labelled.update()
+    labelled.publish(
+        "a" * 16, [row("files:a", 0, "dog", etag="e2"), row("files:a", 1, "dog", 0.4, etag="e2")], shard="files:a"
+    )
+    update = labelled.update()
+    assert decided(labelled)["0.png"] == ("review", "override.outdated", "kettle")
+    assert decided(labelled)["1.png"] == ("accepted", "override", "dog")
+    assert update.corrections.outdated == 1
+
+
+def test_corrections_are_never_written_to(labelled, tmp_path):
+    text = "image_id,label\ns3://in/0.png,kettle\n"
+    labelled.override(text)
+    before = (tmp_path / "out" / "overrides.csv").stat()
+    labelled.update()
+    labelled.update(policy=Policy(accept_score=0.1))
+    after = (tmp_path / "out" / "overrides.csv").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    assert (tmp_path / "out" / "overrides.csv").read_text() == text
+
+
+def test_the_same_again_is_nothing_to_do(labelled):
+    first = labelled.update()
+    again = labelled.update()
+    assert again.changes is None
+    assert again.published.info.etag == first.published.info.etag
+    assert dict(again.counts) == dict(first.counts)
+
+
+def test_each_run_tells_what_it_changed(labelled):
+    labelled.update()
+    assert set(kinds(labelled, "run-1").values()) == {"added"}
+    labelled.publish(
+        "a" * 16,
+        [row("files:a", 0, "dog", etag="e2"), row("files:a", 2, "cat")],
+        shard="files:a",
+    )
+    labelled.override("image_id,label\ns3://in/t.tar#t0.png,kettle\n")
+    changes = labelled.update().changes
+    assert kinds(labelled, "run-2") == {
+        "0.png": "changed", "1.png": "removed", "2.png": "added", "t.tar#t0.png": "relabelled",
+    }  # fmt: skip
+    assert dict(changes.counts) == {"added": 1, "changed": 1, "removed": 1, "relabelled": 1, "flipped": 2}
+    flipped = {entry["image_id"]: (entry["label_before"], entry["label"]) for entry in labelled.changes("run-2")}
+    assert flipped["s3://in/0.png"] == ("cat", "dog")
+    assert flipped["s3://in/t.tar#t0.png"] == ("teapot", "kettle")
+    assert changes.classes == {
+        "cat": {"before": 1, "now": 1, "gained": 1, "lost": 1}, "dog": {"before": 1, "now": 1, "gained": 1, "lost": 1},
+        "kettle": {"before": 0, "now": 1, "gained": 1, "lost": 0},
+        "teapot": {"before": 1, "now": 0, "gained": 0, "lost": 1},
+    }  # fmt: skip
+    summary = labelled.change_summary("run-2")
+    assert (summary["previous_run_id"], summary["before"]["rows"], summary["now"]["rows"]) == ("run-1", 4, 4)
+    assert [summary[kind] for kind in ("added", "changed", "removed", "relabelled")] == [1, 1, 1, 1]
+
+
+def test_a_row_says_which_run_decided_on_it_last(labelled):
+    labelled.update()
+    labelled.update(policy=Policy(accept_score=0.1))
+    runs = {name: entry["changed_run"] for name, entry in labelled.labels().items()}
+    assert runs == {"0.png": "run-1", "1.png": "run-2", "t.tar#t0.png": "run-1", "t.tar#t1.png": "run-1"}
+
+
+class KilledError(Exception):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_run_that_dies_before_the_data_set_is_exchanged_leaves_it_and_the_next_log_tells_all(labelled, writes):
+    """Before its log, or between the log and the data set."""
+    labelled.update()
+    labelled.publish("c" * 16, [row("files:c", 0, "cat", key="new.png")], shard="files:c")
+    calls = iter(range(10))
+
+    def die() -> None:
+        if next(calls) == writes:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        labelled.update(check_right=die)
+    assert "new.png" not in labelled.labels()
+    labelled.update()
+    assert kinds(labelled, "run-3") == {"new.png": "added"}
+    assert labelled.change_summary("run-3")["previous_run_id"] == "run-1"
+
+
+def test_a_data_set_that_somebody_exchanged_meanwhile_is_not_overwritten(labelled):
+    labelled.update()
+    uri = labels_uri(labelled.output)
+    labelled.publish("c" * 16, [row("files:c", 0, "cat", key="new.png")], shard="files:c")
+    calls = []
+
+    def interfere() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            put(uri, b"another", STORE)
+
+    with pytest.raises(OutputError, match="was exchanged meanwhile"):
+        labelled.update(check_right=interfere)
+    with pytest.raises(OutputError, match="no data set of ours"):
+        labelled.update()
+
+
+def test_a_run_id_tells_one_log(labelled):
+    labelled.update(run_id="tonight")
+    with pytest.raises(OutputError, match="--run-id tonight was used before"):
+        labelled.update(run_id="tonight", policy=Policy(accept_score=0.1))
+
+
+def test_rows_of_an_object_that_is_being_read_again_are_not_gone(labelled):
+    labelled.update()
+    # Its file was emptied for the new version, of which the first slice is there.
+    labelled.publish("b" * 16, [], shard=TAR, etag="e2", emptied=True)
+    labelled.publish("b" * 16, [row(TAR, 0, "dog", key="t0.png", etag="e2")], shard=TAR, etag="e2", end=False)
+    changes = labelled.update().changes
+    assert (changes.counts["removed"], changes.counts["changed"]) == (0, 1)
+    assert labelled.labels()["t.tar#t1.png"]["decision"] == "failed"
+    # Now it is whole, and has one image fewer.
+    labelled.publish("b" * 16, [], shard=TAR, etag="e2", slice_number=1)
+    changes = labelled.update().changes
+    assert (changes.counts["removed"], list(kinds(labelled, "run-3"))) == (1, ["t.tar#t1.png"])
+
+
+def test_an_object_whose_files_none_may_fill_again_is_gone(labelled):
+    labelled.publish("b" * 16, [], shard=TAR, etag=None, emptied=True)
+    assert shards_half_read(labelled.files.values()) == []
+    labelled.update()
+    assert set(labelled.labels()) == {"0.png", "1.png"}
+
+
+def test_a_class_keeps_its_number_when_others_come(labelled):
+    labelled.update()
+    labelled.override("image_id,label\ns3://in/0.png,aardvark\n")
+    assert labelled.update().published.footer.classes == ("cat", "dog", "teapot", "aardvark")
+    policy = Policy(classes={"cat": None, "teapot": "kettle"})
+    assert labelled.update(policy=policy).published.footer.classes == ("cat", "dog", "teapot", "aardvark", "kettle")
+
+
+def test_drift_is_between_what_came_now_and_all_that_was_there(world):
+    world.publish("a" * 16, [row("files:a", i, "cat") for i in range(60)], shard="files:a")
+    assert world.update().changes.drift == {"labels": None, "scores": None}
+    world.publish("c" * 16, [row("files:c", i, "cat", key=f"c{i}") for i in range(40)], shard="files:c")
+    assert world.update().changes.over == {}
+    world.publish("d" * 16, [row("files:d", i, "dog", 0.3, key=f"d{i}") for i in range(40)], shard="files:d")
+    over = world.update().changes.over
+    assert set(over) == {"labels", "scores"}
+    assert over["labels"].moved == (("dog", 0.0, 1.0), ("cat", 1.0, 0.0))
+    assert over["scores"].moved == (("0.3-0.4", 0.0, 1.0), ("0.9-1.0", 1.0, 0.0))
+    assert world.change_summary("run-3")["drift"]["labels"]["over"] is True
+
+
+def test_corrections_and_policies_are_no_drift(world):
+    world.publish("a" * 16, [row("files:a", i, "cat") for i in range(60)], shard="files:a")
+    world.update()
+    changes = world.update(policy=Policy(classes={"cat": "feline"})).changes
+    assert (changes.counts["relabelled"], changes.drift) == (60, {"labels": None, "scores": None})
+
+
+def test_an_output_without_rows_has_an_empty_data_set(labelled):
+    empty = without(without(labelled, "a" * 16), "b" * 16)
+    assert dict(empty.update().counts)["rows"] == 0
+
+
+def test_names_of_any_kind_are_values_and_nothing_else(world):
+    name = "a'); DROP TABLE labels; --\n\"é.png"
+    world.publish("a" * 16, [row("files:a", 0, "cat", key=name)], shard="files:a")
+    world.override("image_id,label\n" + '"s3://in/' + name.replace('"', '""') + '","x\'); DROP TABLE labels"\n')
+    world.update()
+    assert world.labels()[name]["label"] == "x'); DROP TABLE labels"
