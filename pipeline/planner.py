@@ -264,7 +264,9 @@ class Planner:
             self.summary.removed_records += records
             if self._options.prune:
                 self.summary.pruned_records += records
-                self.summary.emptied += [Emptying(file, None) for file in there]
+                # Files that wait for a version which does not come any more wait no longer.
+                waiting = [file for file in files if file.emptied and file.source_etag is not None]
+                self.summary.emptied += [Emptying(file, None) for file in [*there, *waiting]]
 
 
 def _merged(

@@ -22,8 +22,8 @@ DIFFERENCE_SCHEMA = pa.schema(
     ]
 )
 
-# other_source: the two saw another version of the image, so that nothing is said of the models. other_status: one of the
-# two could not read it.
+# other_source: the two saw another version of the image, so that nothing is said of the models. other_status: one of
+# them could not read it.
 KINDS = ("only_a", "only_b", "other_source", "other_status", "flipped")
 
 _COLUMNS = ("image_id", "source_etag", "status", "label_id", "label", "score")
