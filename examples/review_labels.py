@@ -23,6 +23,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
 from examples.review_images import ShardRules, pictures
+from pipeline.dataset.labels import DECISIONS, LABEL_SCHEMA
+from pipeline.dataset.published import labels_uri
 from pipeline.errors import PipelineError
 from pipeline.identity import stored_setting
 from pipeline.names import NameFilter
@@ -31,13 +33,14 @@ from pipeline.store_errors import StoreError
 from pipeline.uris import canonical_uri, join_uri, shown
 
 HERE = Path(__file__).resolve().parent
-DECISIONS = ("review", "accepted", "dropped", "failed")
-_LABELS_FILE = ("dataset", "labels.parquet")
-_COLUMNS = [
-    *("image_id", "shard", "key", "row", "source_etag", "width", "height", "true_label", "decision", "reason"),
-    *("label", "label_source", "score", "model_label", "error_code"),
-]
-_ORDERS = {"score": ("score", "image_id"), "label": ("model_label", "score", "image_id")}
+_ORDERS = {"score": ("score", "image_id"), "label": ("label", "score", "image_id")}
+# The reasons of a data set, for people.
+_REASONS = {
+    "score.low": "not sure enough",
+    "class.dropped": "a class that is dropped",
+    "override": "corrected by a person",
+    "override.outdated": "another image since a person corrected it",
+}
 _NUM_QUICK = 9
 
 Row = dict[str, Any]
@@ -54,25 +57,28 @@ def read_rows(uri: str, store: StoreConfig, decision: str) -> tuple[pa.Table, Co
         raise FileNotFoundError(f"there is no {shown(uri)}; give the output of a data set")
     tables, labels = [], Counter[str]()
     with open_reader(uri, store, size=info.size, etag=info.etag) as file, pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(columns=_COLUMNS):
-            for name in ("label", "model_label"):
-                for each in pc.value_counts(batch.column(name)).to_pylist():
-                    labels[each["values"]] += each["counts"]
+        for batch in parquet.iter_batches(columns=LABEL_SCHEMA.names):
+            for each in pc.value_counts(batch.column("label")).to_pylist():
+                labels[each["values"]] += each["counts"]
             tables.append(pa.Table.from_batches([batch]).filter(pc.equal(batch.column("decision"), decision)))
         rows = pa.concat_tables(tables) if tables else parquet.schema_arrow.empty_table()
     return rows, Counter({label: count for label, count in labels.items() if label})
 
 
 def first_rows(rows: pa.Table, order: str, limit: int) -> list[Row]:
-    """The first rows by rising score, so the least certain first, or by the model's label; those without come last."""
+    """The first rows by rising score, so the least certain first, or by label; those without come last."""
     keys = [(name, "ascending", "at_end") for name in _ORDERS[order]]
     return rows.take(pc.sort_indices(rows, sort_keys=keys).slice(0, limit)).to_pylist()
 
 
-def quick_labels(rows: Sequence[Row], labels: Mapping[str, int]) -> list[str]:
+def proposed(row: Row) -> str | None:
+    """The label to confirm: the data set's, which is another than the network's where classes are renamed."""
+    return row["label"] or row["model_label"] or None
+
+
+def quick_labels(here: Counter[str], labels: Counter[str]) -> list[str]:
     """The labels that have a digit for a key: the commonest of the page, then of the data set."""
-    here = Counter(row["model_label"] for row in rows if row["model_label"])
-    names = [name for name, _ in here.most_common()] + [name for name, _ in Counter(labels).most_common()]
+    names = [name for name, _ in (*here.most_common(), *labels.most_common())]
     return list(dict.fromkeys(names))[:_NUM_QUICK]
 
 
@@ -81,7 +87,7 @@ def render(
     decision: str,
     rows: Sequence[Row],
     found: Mapping[str, bytes | str],
-    labels: Mapping[str, int],
+    labels: Counter[str],
     num_all: int,
 ) -> str:
     """The page.
@@ -101,22 +107,28 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"sha256": _sha256, "data_uri": _data_uri}
-    here = Counter(row["model_label"] for row in rows if row["model_label"])
+    here = Counter(label for label in map(proposed, rows) if label)
+    quick = quick_labels(here, labels)
     return environment.get_template("review.html").render(
         output=shown(output),
         overrides=shown(join_uri(output, "overrides")),
         decision=decision,
-        rows=[{**row, "picture": found[row["image_id"]]} for row in rows],
+        rows=[_card(row, found[row["image_id"]]) for row in rows],
         num_all=num_all,
-        labels=sorted(labels),
-        quick=quick_labels(rows, labels),
+        labels=sorted({*labels, *here}),
+        quick=quick,
         filters=sorted(here.items()),
         sheet={
             "output": output,
-            "quick": quick_labels(rows, labels),
-            "rows": [{"id": row["image_id"], "etag": row["source_etag"], "label": row["model_label"]} for row in rows],
+            "quick": quick,
+            "rows": [{"id": row["image_id"], "etag": row["source_etag"], "label": proposed(row)} for row in rows],
         },
     )
+
+
+def _card(row: Row, picture: bytes | str) -> Row:
+    reason = row["reason"] or row["error_code"] or ""
+    return {**row, "picture": picture, "proposed": proposed(row), "why": _REASONS.get(reason, reason)}
 
 
 def _sha256(text: str) -> str:
@@ -155,7 +167,7 @@ def main() -> None:
         output = canonical_uri(flags.output)
         store = StoreConfig(profile=flags.output_profile, endpoint_url=flags.output_endpoint_url)
         inputs = StoreConfig(profile=flags.input_profile, endpoint_url=flags.input_endpoint_url)
-        all_rows, labels = read_rows(join_uri(output, *_LABELS_FILE), store, flags.decision)
+        all_rows, labels = read_rows(labels_uri(output), store, flags.decision)
         rows = first_rows(all_rows, flags.order, flags.limit)
         found = pictures(rows, inputs, shard_rules(output, store))
         page = render(output, flags.decision, rows, found, labels, all_rows.num_rows)

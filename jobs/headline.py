@@ -12,7 +12,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     """The sentence; whatever the summary lacks, or holds in an odd form, is left out.
 
         done: 1,204 images labelled (3 failed) in 212 s; data set 50,310 rows, 812 to review
-        exit 8: labels drifted (psi 0.41, limit 0.2); 1,204 images labelled in 212 s; data set 50,310 rows
+        exit 9: stopped: the run was told to stop (SIGTERM); 1,204 images in 212 s
 
     Args:
         summary: of the run, as on its last line of stdout.
@@ -44,22 +44,7 @@ def _data_set(found: object) -> str:
     if not isinstance(found, Mapping) or (rows := _number(found.get("rows"))) is None:
         return ""
     review = _number(found.get("review"))
-    drifted = _drifted(found.get("drift"))
-    text = f"data set {_counted(rows, 'row')}" + (f", {review:,} to review" if review else "")
-    return text + (f", drifted: {drifted}" if drifted else "")
-
-
-def _drifted(drift: object) -> str:
-    """What drifted over its limit, and how far."""
-    if not isinstance(drift, Mapping):
-        return ""
-    over = {name: each for name, each in drift.items() if isinstance(each, Mapping) and each.get("over") is True}
-    return " and ".join(f"{name}{_index(each)}" for name, each in over.items())
-
-
-def _index(each: Mapping[str, Any]) -> str:
-    psi, limit = _number(each.get("psi")), _number(each.get("limit"))
-    return "" if psi is None or limit is None else f" (psi {psi:.2g}, limit {limit:g})"
+    return f"data set {_counted(rows, 'row')}" + (f", {review:,} to review" if review else "")
 
 
 def _counted(count: float, noun: str) -> str:

@@ -11,21 +11,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from examples.review_labels import main
+from pipeline.dataset.labels import LABEL_SCHEMA
 from pipeline.storage import StoreConfig, head
 
 STORE = StoreConfig()
 HOSTILE = "</script><script>document.title='planted'</script>\"><img src=x onerror=\"document.title='planted'\">,\r\n"
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("image_id", "shard", "key")),
-        ("row", pa.int64()),
-        ("source_etag", pa.string()),
-        *((name, pa.int32()) for name in ("width", "height")),
-        *((name, pa.string()) for name in ("true_label", "decision", "reason", "label", "label_source")),
-        ("score", pa.float32()),
-        *((name, pa.string()) for name in ("model_label", "error_code", "changed_run")),
-    ]
-)
 
 
 def encoded(colour, size=(400, 300), image_format="JPEG"):
@@ -40,10 +30,10 @@ def etag_of(path):
 
 def row(image_id, shard, score, guess, **more):
     values = {
-        "image_id": image_id, "shard": shard, "row": 0, "decision": "review", "score": score, "model_label": guess,
-        "reason": f"score {score} is under 0.6", "changed_run": "run",
+        "image_id": image_id, "shard": shard, "row": 0, "decision": "review", "reason": "score.low", "score": score,
+        "label": guess, "label_source": None if guess is None else "model", "model_label": guess, "changed_run": "run",
     }  # fmt: skip
-    return {**dict.fromkeys(SCHEMA.names), **values, **more}
+    return {**dict.fromkeys(LABEL_SCHEMA.names), **values, **more}
 
 
 def loose_row(path, score, guess, **more):
@@ -82,17 +72,17 @@ def make_output(folder):
     tar = photos / "shard.tar"
     rows = [
         loose_row(photos / "cat.jpg", 0.30, "cat"),
-        loose_row(photos / "dog.jpg", 0.20, "dog", true_label="wolf"),
-        loose_row(photos / "cow.jpg", 0.99, "cow", decision="accepted", label="cow", label_source="model"),
+        loose_row(photos / "dog.jpg", 0.20, "n02084071", label="dog", true_label="wolf"),
+        loose_row(photos / "cow.jpg", 0.99, "cow", decision="accepted", reason=None),
         shard_row(tar, "a.jpg", 0, 0.10, "cat"),
         shard_row(tar, hostile, 2, 0.50, HOSTILE, reason=HOSTILE),
-        row(f"s3://bucket/{HOSTILE}", "files:0", None, None, reason=None, error_code="decode.crashed"),
+        row(f"s3://bucket/{HOSTILE}", "files:0", None, None, reason="decode.crashed", error_code="decode.crashed"),
         row("file:///gone.jpg", "files:0", 0.40, "=1+1", source_etag='"etag, quoted"'),
         row("file:///x", "files:0", None, None, decision="failed", error_code="decode.corrupt"),
     ]
     output = folder / "output"
     (output / "dataset").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), output / "dataset" / "labels.parquet", row_group_size=3)
+    pq.write_table(pa.Table.from_pylist(rows, LABEL_SCHEMA), output / "dataset" / "labels.parquet", row_group_size=3)
     return output
 
 

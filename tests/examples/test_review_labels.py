@@ -130,3 +130,11 @@ def test_the_rules_come_from_the_output(tmp_path):
     (tmp_path / "_job.json").write_text(json.dumps({"records": records}))
     names = NameFilter(include=("*.jpg",), exclude=("x*",))
     assert review_labels.shard_rules(f"file://{tmp_path}", STORE) == ShardRules(names=names, image_column="photo")
+
+
+def test_the_label_to_confirm_is_the_one_of_the_data_set_and_what_the_network_said_stands_below(page):
+    text = page.read_text()
+    assert sheet_of(text)["rows"][1]["label"] == "dog"
+    assert "the network says n02084071" in text
+    assert 'value="n02084071"' not in text
+    assert "not sure enough" in text
