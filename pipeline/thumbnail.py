@@ -19,7 +19,8 @@ SIDE_PX = 96
 # Noise of black and white alone takes half of this.
 ROOM_BYTES = 2**14
 _QUALITY = 80
-_ENOUGH_PX = 10 * SIDE_PX
+# Pixels of the image for one of the thumbnail's, along a side.
+_ENOUGH = 10
 
 
 def with_thumbnails(chunk: Chunk, at_most: int) -> Chunk:
@@ -46,12 +47,12 @@ def with_thumbnails(chunk: Chunk, at_most: int) -> Chunk:
     return chunk.after("decode", began, set_columns(chunk.rows, columns), chunk.payload)
 
 
-def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
-    """An RGB image as a JPEG, reduced to `SIDE_PX` where it is larger; no side vanishes."""
+def thumbnail(image: npt.NDArray[np.uint8], side_px: int = SIDE_PX) -> bytes:
+    """An RGB image as a JPEG, reduced to a longest side where it is larger; no side vanishes."""
     # Pillow copies what it is given, which may be the largest image there is; ten pixels a side are average enough.
-    step = max(1, max(image.shape) // _ENOUGH_PX)
+    step = max(1, max(image.shape) // (_ENOUGH * side_px))
     small = Image.fromarray(image[::step, ::step])
-    small.thumbnail((SIDE_PX, SIDE_PX))
+    small.thumbnail((side_px, side_px))
     body = io.BytesIO()
     small.save(body, "JPEG", quality=_QUALITY)
     return body.getvalue()

@@ -60,6 +60,11 @@ def test_a_thumbnail_keeps_the_aspect_and_no_side_vanishes(size, expected):
     assert (image.size, image.mode, max(image.size) <= SIDE_PX) == (expected, "RGB", True)
 
 
+@pytest.mark.parametrize(("size", "expected"), [((3000, 1500), (256, 128)), ((256, 100), (256, 100))])
+def test_a_thumbnail_may_be_asked_to_be_larger(size, expected):
+    assert opened(thumbnail(pixels(*size), 256)).size == expected
+
+
 def test_the_size_of_a_ray_row_does_not_depend_on_the_pixels():
     """Another processor may round a pixel in another way; see the chunk's own test."""
     noise = np.random.default_rng(0).integers(0, 2, (96, 96, 3), np.uint8) * 255

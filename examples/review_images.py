@@ -1,0 +1,104 @@
+"""Thumbnails of some rows of a data set: their images are fetched and decoded as the job that labelled them did."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from pipeline.decode import FailedImage, decode_image
+from pipeline.names import NameFilter
+from pipeline.plan import Member
+from pipeline.shards.files import read_files
+from pipeline.shards.parquet import read_parquet
+from pipeline.shards.record import Record, ShardEnd
+from pipeline.shards.tar import read_tar
+from pipeline.sizes import SizePolicy
+from pipeline.storage import StoreConfig, head, open_reader
+from pipeline.store_errors import ChangedError, StoreError
+from pipeline.thumbnail import thumbnail
+
+SIDE_PX = 256
+
+Row = Mapping[str, Any]
+"""`image_id`, `shard`, `key`, `row`, `source_etag` and `error_code` of an image, as the data set has them."""
+
+# What cannot be read or decoded has no picture, and one that ended a process of the job would end this one.
+_HOPELESS = ("source.", "decode.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRules:
+    """How the job that made the data set read its shards: a key that a tar repeats depends on it."""
+
+    names: NameFilter = field(default_factory=NameFilter)
+    image_column: str | None = None
+
+
+def pictures(rows: Sequence[Row], store: StoreConfig, rules: ShardRules) -> dict[str, bytes | str]:
+    """For each image id a JPEG, or a sentence that says why there is none.
+
+    Every shard is read once, from front to back, as far as the last image that is wanted of it.
+
+    Args:
+        store: of the inputs.
+    """
+    found: dict[str, bytes | str] = {}
+    loose: list[Row] = []
+    shards: defaultdict[tuple[str, str | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        if (row["error_code"] or "").startswith(_HOPELESS):
+            found[row["image_id"]] = f"it could not be read: {row['error_code']}"
+        elif row["shard"].startswith("files:"):
+            loose.append(row)
+        else:
+            shards[row["shard"], row["source_etag"]].append(row)
+    # Their sizes are not known, so it is their number that bounds what is fetched ahead.
+    members = [Member(row["image_id"], row["key"] or "", 0, row["source_etag"], None) for row in loose]
+    for row, record in zip(loose, read_files(members, store, give_up_failed=True), strict=True):
+        found[row["image_id"]] = _picture(record)
+    for (shard, etag), wanted in shards.items():
+        found |= _of_shard(shard, etag, wanted, store, rules)
+    return found
+
+
+def _of_shard(
+    shard: str, etag: str | None, wanted: Sequence[Row], store: StoreConfig, rules: ShardRules
+) -> dict[str, bytes | str]:
+    ids = {row["key"]: row["image_id"] for row in wanted}
+    found: dict[str, bytes | str] = {}
+    reason = "it is not in its shard any more"
+    try:
+        info = head(shard, store)
+        if info is None:
+            return dict.fromkeys(ids.values(), "its shard is gone")
+        with open_reader(shard, store, size=info.size, etag=etag) as file:
+            for record in _records(file, min(row["row"] for row in wanted), rules):
+                if record.key is None and record.failure is not None:
+                    reason = record.failure.message
+                elif record.key in ids:
+                    found[ids[record.key]] = _picture(record)
+                    if len(found) == len(ids):
+                        break
+    except ChangedError:
+        reason = "its shard changed after it was labelled"
+    except StoreError as error:
+        reason = f"its shard could not be read ({type(error).__name__})"
+    return dict.fromkeys(ids.values(), reason) | found
+
+
+def _records(file: BinaryIO, start_row: int, rules: ShardRules) -> Iterator[Record]:
+    is_parquet = file.read(4) == b"PAR1"
+    file.seek(0)
+    items = (
+        read_parquet(file, image_column=rules.image_column, keep_columns=(), start_row=start_row)
+        if is_parquet
+        else read_tar(file, names=rules.names, keep_columns=())
+    )
+    return (item for item in items if not isinstance(item, ShardEnd))
+
+
+def _picture(record: Record) -> bytes | str:
+    if record.data is None:
+        return record.failure.message if record.failure is not None else "it has no bytes"
+    decoded = decode_image(record.data, SizePolicy())
+    return decoded.failure.message if isinstance(decoded, FailedImage) else thumbnail(decoded.pixels, SIDE_PX)

@@ -1,0 +1,182 @@
+"""Makes one HTML page of the rows of a data set that need a person's eye; the person's choices become its overrides.
+
+    python examples/review_labels.py s3://bucket/dataset --html review.html
+    python examples/review_labels.py s3://bucket/dataset --html cats.html --decision accepted --order label --limit 200
+
+The page holds its pictures and loads nothing, so it can be sent to whoever knows the images (docs/reviewing.md).
+"""
+
+import argparse
+import base64
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
+
+from examples.review_images import ShardRules, pictures
+from pipeline.dataset.labels import DECISIONS, LABEL_SCHEMA
+from pipeline.dataset.published import labels_uri
+from pipeline.errors import PipelineError
+from pipeline.identity import stored_setting
+from pipeline.names import NameFilter
+from pipeline.storage import StoreConfig, head, open_reader
+from pipeline.store_errors import StoreError
+from pipeline.uris import canonical_uri, join_uri, shown
+
+HERE = Path(__file__).resolve().parent
+_ORDERS = {"score": ("score", "image_id"), "label": ("label", "score", "image_id")}
+# The reasons of a data set, for people.
+_REASONS = {
+    "score.low": "not sure enough",
+    "class.dropped": "a class that is dropped",
+    "override": "corrected by a person",
+    "override.outdated": "another image since a person corrected it",
+}
+_NUM_QUICK = 9
+
+Row = dict[str, Any]
+
+
+def read_rows(uri: str, store: StoreConfig, decision: str) -> tuple[pa.Table, Counter[str]]:
+    """(rows with a decision, how often each label occurs in the whole data set); memory holds no other rows.
+
+    Raises:
+        FileNotFoundError: there is no such data set.
+    """
+    info = head(uri, store)
+    if info is None:
+        raise FileNotFoundError(f"there is no {shown(uri)}; give the output of a data set")
+    tables, labels = [], Counter[str]()
+    with open_reader(uri, store, size=info.size, etag=info.etag) as file, pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(columns=LABEL_SCHEMA.names):
+            for each in pc.value_counts(batch.column("label")).to_pylist():
+                labels[each["values"]] += each["counts"]
+            tables.append(pa.Table.from_batches([batch]).filter(pc.equal(batch.column("decision"), decision)))
+        rows = pa.concat_tables(tables) if tables else parquet.schema_arrow.empty_table()
+    return rows, Counter({label: count for label, count in labels.items() if label})
+
+
+def first_rows(rows: pa.Table, order: str, limit: int) -> list[Row]:
+    """The first rows by rising score, so the least certain first, or by label; those without come last."""
+    keys = [(name, "ascending", "at_end") for name in _ORDERS[order]]
+    return rows.take(pc.sort_indices(rows, sort_keys=keys).slice(0, limit)).to_pylist()
+
+
+def proposed(row: Row) -> str | None:
+    """The label to confirm: the data set's, which is another than the network's where classes are renamed."""
+    return row["label"] or row["model_label"] or None
+
+
+def quick_labels(here: Counter[str], labels: Counter[str]) -> list[str]:
+    """The labels that have a digit for a key: the commonest of the page, then of the data set."""
+    names = [name for name, _ in (*here.most_common(), *labels.most_common())]
+    return list(dict.fromkeys(names))[:_NUM_QUICK]
+
+
+def render(
+    output: str,
+    decision: str,
+    rows: Sequence[Row],
+    found: Mapping[str, bytes | str],
+    labels: Counter[str],
+    num_all: int,
+) -> str:
+    """The page.
+
+    Args:
+        output: URI of the folder that has the data set.
+        found: for each image id a JPEG, or why there is none.
+        labels: how often each label occurs in the data set.
+        num_all: rows that have the decision, shown or not.
+    """
+    # Text and attributes are escaped, and so is what the script reads (`tojson`): whatever an image is called.
+    environment = Environment(
+        loader=FileSystemLoader([HERE, HERE.parent / "pipeline" / "templates"]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"sha256": _sha256, "data_uri": _data_uri}
+    here = Counter(label for label in map(proposed, rows) if label)
+    quick = quick_labels(here, labels)
+    return environment.get_template("review.html").render(
+        output=shown(output),
+        overrides=shown(join_uri(output, "overrides")),
+        decision=decision,
+        rows=[_card(row, found[row["image_id"]]) for row in rows],
+        num_all=num_all,
+        labels=sorted({*labels, *here}),
+        quick=quick,
+        filters=sorted(here.items()),
+        sheet={
+            "output": output,
+            "quick": quick,
+            "rows": [{"id": row["image_id"], "etag": row["source_etag"], "label": proposed(row)} for row in rows],
+        },
+    )
+
+
+def _card(row: Row, picture: bytes | str) -> Row:
+    reason = row["reason"] or row["error_code"] or ""
+    return {**row, "picture": picture, "proposed": proposed(row), "why": _REASONS.get(reason, reason)}
+
+
+def _sha256(text: str) -> str:
+    """The digest by which the page's policy knows its own script and style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def shard_rules(output: str, store: StoreConfig) -> ShardRules:
+    """How the job of this output read its shards."""
+    records: Any = stored_setting(output, store, "records") or {}
+    include, exclude = (tuple(records.get(name, ())) for name in ("include", "exclude"))
+    names = NameFilter(include=include, exclude=exclude)
+    return ShardRules(names=names, image_column=records.get("image_column"))
+
+
+def main() -> None:
+    """Reads the flags and writes the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("output", metavar="OUTPUT", help="the --output of label_dataset: path, s3://, gs:// or az://")
+    parser.add_argument("--html", type=Path, default=Path("review.html"), metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--decision", choices=DECISIONS, default="review", help="which rows; default: %(default)s")
+    parser.add_argument("--limit", type=int, default=500, metavar="N", help="rows at most; default: %(default)s")
+    parser.add_argument("--order", choices=tuple(_ORDERS), default="score", help="default: the least certain first")
+    parser.add_argument("--output-profile", metavar="NAME", help="AWS profile for the output")
+    parser.add_argument("--output-endpoint-url", metavar="URL", help="S3 endpoint for the output")
+    parser.add_argument("--input-profile", metavar="NAME", help="AWS profile for the images")
+    parser.add_argument("--input-endpoint-url", metavar="URL", help="S3 endpoint for the images")
+    flags = parser.parse_args()
+    if flags.limit < 1:
+        parser.error("--limit must be at least 1")
+    try:
+        output = canonical_uri(flags.output)
+        store = StoreConfig(profile=flags.output_profile, endpoint_url=flags.output_endpoint_url)
+        inputs = StoreConfig(profile=flags.input_profile, endpoint_url=flags.input_endpoint_url)
+        all_rows, labels = read_rows(labels_uri(output), store, flags.decision)
+        rows = first_rows(all_rows, flags.order, flags.limit)
+        found = pictures(rows, inputs, shard_rules(output, store))
+        page = render(output, flags.decision, rows, found, labels, all_rows.num_rows)
+        flags.html.write_text(page, encoding="utf-8")
+    except (PipelineError, StoreError, OSError, pa.ArrowException) as error:
+        sys.exit(f"error: {error}")
+    missing = sum(isinstance(picture, str) for picture in found.values())
+    print(f"{len(rows):,} of {all_rows.num_rows:,} rows, {missing:,} without a picture, in {flags.html}")
+
+
+if __name__ == "__main__":
+    main()
