@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.flags import job_config
+from jobs.notify import run_ended, webhook_from
 from jobs.progress import ProgressDisplay
 from model.errors import CheckpointError
 from pipeline.close import summarise
@@ -46,7 +48,7 @@ def run_job(
     started_at = time.time()
     flags = parser.parse_args(arguments)
     configure_logging(flags.log_level)
-    return run_config(job_config(flags, task(flags)), started_at)
+    return run_told(flags, lambda: run_config(job_config(flags, task(flags)), started_at))
 
 
 # What a job does with its published rows while it has the output; gives more of the summary, and an error to end with.
@@ -117,24 +119,49 @@ def run_command(command: Callable[[Sequence[str]], dict[str, Any]], arguments: S
     # Never taken away: a signal that comes while the process ends changes neither its last line nor its exit code.
     stopper = Stopper()
     stopper.install()
+    summary = _summary_of(lambda: command(arguments))
+    stopper.close()
+    print(json.dumps(summary), flush=True)
+    return int(summary["exit_code"])
+
+
+def run_told(flags: argparse.Namespace, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Does some work, and tells its end to the webhook that the flags or the environment name; returns the summary.
+
+    Args:
+        work: what gives the summary; its errors become summaries too.
+
+    Raises:
+        ConfigError: the webhook cannot be one.
+    """
+    webhook = webhook_from(flags.notify_url, os.environ)
+    if webhook is None or flags.dry_run:
+        return work()
+    summary = _summary_of(work)
+    # What is told is what the process ends with, whatever signal comes meanwhile.
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, Stopper):
+        handler.close()
+    webhook.send(run_ended(summary))
+    return summary
+
+
+def _summary_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The summary of some work; of its error, if it ends with one."""
     try:
-        summary = command(arguments)
+        return work()
     except PipelineError as error:
-        summary = _failure(error, error.exit_code)
+        return _failure(error, error.exit_code)
     except CheckpointError as error:
-        summary = _failure(error, _CHECKPOINT_EXIT)
+        return _failure(error, _CHECKPOINT_EXIT)
     except KeyboardInterrupt:
-        summary = _failure(StoppedError("stopped before the work began"), StoppedError.exit_code)
+        return _failure(StoppedError("stopped before the work began"), StoppedError.exit_code)
     except Exception as error:
         logger.debug("internal error", exc_info=True)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.name}, line {frame.lineno}"
         what = f"internal error: {type(error).__name__}: {error} ({where}); --log-level debug tells more"
-        summary = _failure(PipelineError(what), PipelineError.exit_code)
-    finally:
-        stopper.close()
-    print(json.dumps(summary), flush=True)
-    return int(summary["exit_code"])
+        return _failure(PipelineError(what), PipelineError.exit_code)
 
 
 def _failure(error: Exception, exit_code: int) -> dict[str, Any]:

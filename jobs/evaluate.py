@@ -21,7 +21,7 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import configure_logging, run_command, run_config
+from jobs.cli import configure_logging, run_command, run_config, run_told
 from jobs.flags import job_config, make_parser, output_store
 from pipeline.errors import ConfigError, InputError, OutputError
 from pipeline.evaluation import COLUMNS, Tally, describe, tally
@@ -49,6 +49,10 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
     add("--report", metavar="URI", help="folder for evaluation.json, classes.csv and confusion.csv; default: --output")
     flags = parser.parse_args(arguments)
     configure_logging(flags.log_level)
+    return run_told(flags, lambda: _run(flags, started_at))
+
+
+def _run(flags: argparse.Namespace, started_at: float) -> dict[str, Any]:
     _check(flags)
     store = output_store(flags)
     if flags.predictions:

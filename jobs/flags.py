@@ -17,8 +17,9 @@ EXIT_CODES = """exit codes:
   0 done                          5 output: belongs to another job, or cannot be written
   1 internal error                6 too many failed records (--max-failed-fraction)
   2 bad configuration             7 accounts do not close
-  3 input missing or empty        9 incomplete: stopped, stalled, no room; the same command continues
-  4 model or weights             10 another run holds the output (--wait-for-lease-s)"""
+  3 input missing or empty        8 new images are not like those before (label_dataset)
+  4 model or weights              9 incomplete: stopped, stalled, no room; the same command continues
+                                 10 another run holds the output (--wait-for-lease-s)"""
 _DEFAULT = "default: %(default)s"
 _INCLUDE_HELP = (
     "images to take; default: names with an image ending. A glob that ends in .tar, .tgz, .tar.gz or .parquet chooses "
@@ -46,6 +47,7 @@ _CALIBRATE_HELP = (
     "with --dry-run: where no earlier run tells the pace, try the job for a minute, and keep nothing of it"
 )
 _THUMBNAILS_HELP = "images of which the report shows thumbnails, a sample; default: none"
+_NOTIFY_HELP = "webhook that is told the end of the run; default: PVTV2_NOTIFY_URL, else none"
 _PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
 
 
@@ -85,6 +87,7 @@ def make_parser(
     run.add_argument("--thumbnails", type=int, default=JobConfig.thumbnails, metavar="N", help=_THUMBNAILS_HELP)
     run.add_argument("--max-failed-fraction", type=float, default=0.1, metavar="F", help="default: %(default)s")
     run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
+    run.add_argument("--notify-url", metavar="URL", help=_NOTIFY_HELP)
     run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
     run.add_argument("--calibrate", action="store_true", help=_CALIBRATE_HELP)

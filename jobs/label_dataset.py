@@ -17,7 +17,7 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import configure_logging, run_command, run_config
+from jobs.cli import configure_logging, run_command, run_config, run_told
 from jobs.flags import input_config, job_config, make_parser
 from pipeline.dataset.drift import MAX_DRIFT
 from pipeline.dataset.exports import EXPORTS, ExportConfig
@@ -46,7 +46,7 @@ def label_dataset(arguments: Sequence[str]) -> dict[str, Any]:
     started_at = time.time()
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
-    return _run(flags, started_at)
+    return run_told(flags, lambda: _run(flags, started_at))
 
 
 def _parser() -> argparse.ArgumentParser:

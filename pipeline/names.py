@@ -15,7 +15,8 @@ IMAGE_ENDINGS = frozenset(
 )
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 PARQUET_ENDINGS = (".parquet",)
-# Labels that were exported for a shard, and lie beside it.
+# What exports of labels put beside images and shards.
+METADATA_FILE = "metadata.jsonl"
 LABELS_TAR_ENDING = ".labels.tar"
 
 
@@ -27,9 +28,8 @@ def has_image_ending(name: str) -> bool:
 
 
 def is_tar(name: str) -> bool:
-    """True if the name ends as a tar's of images does, gzipped or not, in any case."""
-    lower = name.lower()
-    return lower.endswith(TAR_ENDINGS) and not lower.endswith(LABELS_TAR_ENDING)
+    """True if the name ends as a tar's does, gzipped or not, in any case."""
+    return name.lower().endswith(TAR_ENDINGS)
 
 
 def is_parquet(name: str) -> bool:
@@ -38,12 +38,14 @@ def is_parquet(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """True for hidden files and folders, markers such as `_SUCCESS`, and folder placeholders.
+    """True for hidden files and folders, markers such as `_SUCCESS`, folder placeholders, and exported labels.
 
     A name that begins with `_` is a marker only where its ending is no image's: cameras write `_DSC0001.jpg`.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.endswith("/") or not parts or "__MACOSX" in parts:
+        return True
+    if parts[-1] == METADATA_FILE or parts[-1].lower().endswith(LABELS_TAR_ENDING):
         return True
     hidden = any(part[0] == "." and part != ".." for part in parts)
     return hidden or (parts[-1].startswith("_") and not has_image_ending(name))

@@ -36,6 +36,8 @@ PLACES = {
     "torch": {"model/", "pipeline/infer.py", "pipeline/answers.py"},
     "safetensors": {"model/"},
     "triton": {"model/kernels/gpu/"},
+    "duckdb": {"pipeline/dataset/database.py"},
+    "yaml": {"pipeline/dataset/policy.py"},
 }
 
 

@@ -30,11 +30,16 @@ def shard_kind(name: str) -> Literal["tar", "parquet"] | None:
 
 
 def is_hidden(name: str) -> bool:
-    """True for what takes no part whatever the globs: dot files and folders, `__MACOSX`, markers like `_SUCCESS`."""
+    """True for what takes no part whatever the globs.
+
+    Dot files and folders, `__MACOSX`, markers like `_SUCCESS`, and labels that were exported beside images.
+    """
     parts = [part for part in name.split("/") if part and part != "."]
     if not parts or name.endswith("/") or "__MACOSX" in parts:
         return True
     if any(part.startswith(".") and part != ".." for part in parts):
+        return True
+    if parts[-1] == "metadata.jsonl" or parts[-1].lower().endswith(".labels.tar"):
         return True
     return parts[-1].startswith("_") and not has_image_ending(name)
 

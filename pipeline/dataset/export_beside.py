@@ -10,11 +10,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from pipeline.dataset.export_files import Rows, accepted, in_file, member_name
-from pipeline.names import LABELS_TAR_ENDING, TAR_ENDINGS, is_parquet
+from pipeline.names import LABELS_TAR_ENDING, METADATA_FILE, TAR_ENDINGS, is_parquet
 from pipeline.plan import FILES_SCHEME
 from pipeline.uris import is_inside, join_uri, name_of
-
-METADATA_FILE = "metadata.jsonl"
 
 
 class Sidecar(NamedTuple):

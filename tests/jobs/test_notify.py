@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.classify import classify
+from jobs.cli import run_command
+from jobs.evaluate import evaluate
+from jobs.label_dataset import label_dataset
 from jobs.notify import SECRET_VARIABLE, URL_VARIABLE, Patience, Webhook, run_ended, webhook_from
 from pipeline.errors import ConfigError
 
@@ -281,3 +285,54 @@ def test_it_is_off_unless_the_flag_or_the_environment_has_a_url():
 def test_the_body_has_a_sentence_and_the_summary():
     summary = {"status": "done", "exit_code": 0, "ok": 2, "failed": 0, "seconds": 1.4}
     assert run_ended(summary) == {"event": "run.ended", "text": "done: 2 images in 1 s", "summary": summary}
+
+
+def told(receiver):
+    return [json.loads(body) for _, _, body in receiver.received]
+
+
+@pytest.fixture
+def end(receiver, tmp_path, monkeypatch, capsys, signal_handlers):
+    """Runs a command that ends before its work, with some more flags; returns its exit code and its summary."""
+    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
+
+    def end(*flags, command=classify):
+        places = {"--input": "gone", "--weights": "weights", "--output": "out"}
+        named = [part for flag, name in places.items() for part in (flag, str(tmp_path / name))]
+        code = run_command(command, [*named, *flags])
+        return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return end
+
+
+@pytest.mark.parametrize("command", [classify, label_dataset, evaluate])
+def test_a_run_that_fails_tells_its_error_and_ends_as_it_would_have(receiver, end, command):
+    code, summary = end("--notify-url", receiver.url, command=command)
+    assert (code, summary["exit_code"]) == (4, 4)
+    (body,) = told(receiver)
+    assert body["summary"] == summary
+    assert body["text"].startswith("exit 4: ")
+
+
+def test_the_environment_can_name_the_webhook(receiver, end, monkeypatch):
+    monkeypatch.setenv(URL_VARIABLE, receiver.url)
+    assert end()[0] == 4
+    assert len(told(receiver)) == 1
+
+
+def test_without_a_webhook_and_in_a_dry_run_nobody_is_told(receiver, end, monkeypatch):
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    end()
+    end("--notify-url", receiver.url, "--dry-run")
+    assert told(receiver) == []
+
+
+def test_an_address_that_cannot_be_one_is_refused_before_any_work(end):
+    code, summary = end("--notify-url", "ftp://example.com/hook")
+    assert code == 2
+    assert "--notify-url must be one of http:// or https://" in summary["error"]
+
+
+def test_a_receiver_that_refuses_changes_nothing(receiver, end):
+    receiver.answers += [400]
+    assert end("--notify-url", receiver.url)[0] == 4

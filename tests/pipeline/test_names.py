@@ -13,7 +13,10 @@ def test_other_names_are_passed_over(name):
     assert not NameFilter().takes_image(name)
 
 
-@pytest.mark.parametrize("name", ["_SUCCESS", "d/_SUCCESS", ".DS_Store", "d/", "_index.parquet", "_metadata"])
+@pytest.mark.parametrize(
+    "name",
+    ["_SUCCESS", "d/_SUCCESS", ".DS_Store", "d/", "_index.parquet", "_metadata", "d/metadata.jsonl", "d/x.labels.tar"],
+)
 def test_markers_and_hidden_files_are_hidden(name):
     assert is_hidden(name)
 
@@ -42,3 +45,10 @@ def test_exclude_wins_for_both_kinds():
     assert not names.takes_shard("bad.tar")
     assert not names.takes_image("val/a.jpg")
     assert names.takes_image("notes.txt")
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "d/metadata.jsonl", "x.labels.tar", "d/X.Labels.TAR"])
+def test_exported_labels_take_no_part_whatever_is_asked_for(name):
+    names = NameFilter(include=("*", "*.tar", "*.labels.tar", "*.jsonl"))
+    assert not names.takes_image(name)
+    assert not names.takes_shard(name)

@@ -245,6 +245,15 @@ def test_what_is_gone_is_counted_and_stays_unless_it_is_to_be_pruned():
     assert pruned.summary.pruned_records == 4
 
 
+def test_files_that_wait_for_a_version_of_an_object_that_is_gone_wait_no_longer_once_it_is_pruned():
+    (shard,) = Planned([tar("x.tar", "e1")]).shards
+    waiting = published(shard, [4, 4], etag="e2", emptied=True)
+    assert Planned(loose("a.jpg"), waiting).summary.emptied == []
+    pruned = Planned(loose("a.jpg"), waiting, prune=True).summary
+    assert [(entry.file, entry.awaits) for entry in pruned.emptied] == [(file, None) for file in waiting]
+    assert pruned.pruned_records == 0
+
+
 def test_a_pruned_file_that_is_back_gets_its_row_again():
     first = Planned(loose("a.jpg", "b.jpg")).shards
     files = published(first[0], [2], pruned=(1,))

@@ -19,6 +19,8 @@ LAST = (
     "x.tar",
     "x.TGZ",
     "x.tar.gz",
+    "x.labels.tar",
+    "a/metadata.jsonl",
     "x.parquet",
     "x.",
 )
