@@ -38,7 +38,7 @@ class Kept:
     def summary(self) -> dict[str, Any]:
         """The headline, for the last line of stdout."""
         changes, corrections = self.update.changes, self.update.corrections
-        found: dict[str, Any] = {"labels": shown(self.uri), **self.update.counts}
+        found: dict[str, Any] = {"labels": shown(self.uri), **self.update.published.footer.counts}
         if changes is not None:
             found |= {**changes.counts, "drift": describe_drift(changes.drift)}
         if corrections is not None:

@@ -6,7 +6,7 @@ holds the version of all that it was made of; a run that comes to the same versi
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
@@ -37,12 +37,14 @@ class DatasetFooter:
         run_id: the run that made it; `runs/<run_id>/changes.parquet` leads to it from the one before.
         previous_run_id: the run that made the one before; None: there was none.
         classes: its labels; a class' number is its place here, and stays.
+        counts: its rows by decision, and together.
     """
 
     version: str
     run_id: str
     previous_run_id: str | None
     classes: tuple[str, ...]
+    counts: Mapping[str, int]
 
     def to_json(self) -> str:
         """The footer as it is stored."""

@@ -26,7 +26,6 @@ from pipeline.dataset.labels import (
     SHARD_SCHEMA,
     Corrections,
     all_labels,
-    count_decisions,
     make_labels,
 )
 from pipeline.dataset.overrides import OVERRIDE_SCHEMA, find_overrides, read_overrides
@@ -82,13 +81,11 @@ class Update:
     """What became of a data set.
 
     Attributes:
-        counts: rows by decision, and together.
         changes: None if it was current already.
         corrections: the same.
     """
 
     published: Published
-    counts: Mapping[str, int]
     changes: Changes | None = None
     corrections: Corrections | None = None
 
@@ -121,10 +118,10 @@ def update_dataset(
     there = [file for file in files if file.rows]
     version = dataset_version(there, corrections, config.policy.digest(), half_read)
     before = find_published(output, store)
+    if before is not None and before.footer.version == version:
+        return Update(published=before)
     with open_database() as database:
         database.load("before", LABEL_SCHEMA, published_rows(before, store))
-        if before is not None and before.footer.version == version:
-            return Update(published=before, counts=count_decisions(database, "before"))
         database.load("predictions", _PREDICTION_SCHEMA, _predictions(there, output, store))
         database.load("overrides", OVERRIDE_SCHEMA, read_overrides(corrections, store))
         shards = pa.RecordBatch.from_arrays([pa.array(half_read, pa.string())], schema=SHARD_SCHEMA)
@@ -137,6 +134,7 @@ def update_dataset(
             run_id=run_id,
             previous_run_id=None if before is None else before.footer.run_id,
             classes=tuple(all_labels(database, earlier, config.policy.labels(model_labels))),
+            counts=changes.now,
         )
         check_right()
         _write_changes(database, output, store, footer, changes, used)
@@ -145,7 +143,7 @@ def update_dataset(
     logger.info("dataset.published rows=%d changes=%s", changes.now["rows"], dict(changes.counts))
     if used.unused:
         logger.warning("overrides.unused images=%d: no row of the output has their image_id", used.unused)
-    return Update(published=published, counts=changes.now, changes=changes, corrections=used)
+    return Update(published=published, changes=changes, corrections=used)
 
 
 def shards_half_read(files: Iterable[PublishedFile]) -> list[str]:
