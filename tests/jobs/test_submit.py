@@ -3,69 +3,26 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from jobs.cli import run_command
+from jobs.submit import submit as submit_and_follow
+from tests.ray_head import BIN, running_head
+from tests.ray_settings import RAY_SETTINGS
+from tests.waiting import eventually
+
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-
-
-@dataclass(frozen=True)
-class Head:
-    """A Ray head of two CPUs, started as on a real machine."""
-
-    address: str
-    dashboard: str
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory, job_env):
-    port, dashboard_port = free_port(), free_port()
-    command = [
-        BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard_port}", "--disable-usage-stats", f"--object-store-memory={512 * 2**20}",
-        f"--dashboard-agent-listen-port={free_port()}",  # another Ray's agent may have the usual one
-    ]  # fmt: skip
-    folder = tmp_path_factory.mktemp("head")
-    env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
-    dashboard = f"http://127.0.0.1:{dashboard_port}"
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with suppress(OSError), urllib.request.urlopen(f"{dashboard}/api/version", timeout=2):
-                break
-            time.sleep(0.5)
-        else:
-            pytest.fail((folder / "log").read_text())
-        (address,) = {
-            line.split("'")[1] for line in (folder / "log").read_text().splitlines() if "--address='" in line
-        } or {f"127.0.0.1:{port}"}
-        yield Head(address, dashboard)
-    finally:
-        # Blocking, it ends what it started; what is left is ended with its process group.
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with running_head(tmp_path_factory.mktemp("head"), job_env) as head:
+        yield head
 
 
 @pytest.fixture
@@ -107,6 +64,97 @@ def test_a_submitted_job_that_is_refused_fails_and_says_why(head, job_env, tiny_
     assert done.returncode == 1
     assert "nothing is there" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def day_of(head, folder, program, *flags):
+    """What `jobs/submit.py` is told to run a program on the head, in a folder, on some day."""
+    where = ("--address", head.dashboard, "--working-dir", str(folder), "--poll-s", "0.2", "--date", "2026-11-27")
+    return [*where, *flags, "--", "python", "-c", program]
+
+
+@pytest.fixture
+def follow(head, tmp_path, monkeypatch, capfd):
+    """Submits a program and follows it, in this process; returns the exit code and the last line."""
+    for name, value in {**RAY_SETTINGS, "RAY_API_SERVER_ADDRESS": ""}.items():
+        monkeypatch.setenv(name, value)
+
+    def follow(program, *flags):
+        code = run_command(submit_and_follow, day_of(head, tmp_path, program, *flags))
+        follow.out, follow.err = capfd.readouterr()
+        return code, json.loads(follow.out.splitlines()[-1])
+
+    return follow
+
+
+@pytest.fixture
+def follower(head, job_env, tmp_path):
+    """Starts a follower of a program in a process of its own."""
+    started = []
+
+    def start(program, *flags):
+        command = [sys.executable, ROOT / "jobs" / "submit.py", *day_of(head, tmp_path, program, *flags)]
+        process = subprocess.Popen(command, env=job_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_job_that_failed_ends_with_its_own_code_and_the_next_start_tries_again(follow, tmp_path, caplog):
+    tried = tmp_path / "tried"
+    program = f"""
+import json, pathlib, sys
+tried = pathlib.Path({str(tried)!r})
+code = 0 if tried.exists() else 6
+tried.touch()
+print("on its way", file=sys.stderr)
+print(json.dumps({{"status": "done", "exit_code": code}}))
+sys.exit(code)"""
+    code, first = follow(program)
+    assert (code, first["status"], first["job_status"]) == (6, "failed", "FAILED")
+    assert first["summary"] == {"status": "done", "exit_code": 6}
+    assert "on its way" in follow.err
+    code, second = follow(program)
+    assert (code, second["status"], second["job_status"]) == (0, "done", "SUCCEEDED")
+    assert second["submission_id"] == f"{first['submission_id']}-2"
+    assert follow(program) == (0, second)
+    assert any(record.msg.startswith("job.was_done") for record in caplog.records)
+
+
+def test_a_doubled_start_is_one_job_and_goes_on_when_one_of_its_followers_is_killed(follower, tmp_path):
+    started, released = tmp_path / "started", tmp_path / "released"
+    program = f"""
+import pathlib, time
+with open({str(started)!r}, "a") as starts:
+    starts.write("x")
+while not pathlib.Path({str(released)!r}).exists():
+    time.sleep(0.1)"""
+    killed, other = follower(program), follower(program)
+    eventually(started.exists)
+    killed.send_signal(signal.SIGTERM)
+    out, err = killed.communicate(timeout=60)
+    assert killed.returncode == 9, err
+    assert json.loads(out.splitlines()[-1])["status"] == "left"
+    assert "the same command continues" in err
+    released.touch()
+    out, err = other.communicate(timeout=60)
+    assert other.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["status"] == "done"
+    assert started.read_text() == "x"
+
+
+def test_a_follower_that_stops_its_job_ends_with_9(follower, tmp_path):
+    started = tmp_path / "started"
+    program = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(600)"
+    process = follower(program, "--stop-with-me")
+    eventually(started.exists)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 9, err
+    assert json.loads(out.splitlines()[-1])["job_status"] == "STOPPED"
 
 
 def test_a_driver_joins_a_cluster_from_outside_with_its_own_code(head, photos, tiny_weights, tmp_path, run_job):

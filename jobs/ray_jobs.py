@@ -1,0 +1,147 @@
+"""The jobs of a Ray cluster, asked about through its dashboard, which may be gone for a while.
+
+Ray's client waits for an answer without a bound, so each question is asked in a thread that is left behind when it
+takes too long, and asked again for a while after what may pass: no connection, no answer, an error of the server's own.
+"""
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ray.exceptions import RayError
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_S = 30.0
+# A submission sends the working directory along, and waits for the node that starts the job.
+_SUBMIT_S = 600.0
+_RETRY_S = 2.0
+# What the client makes of an answer: the number is in the text alone.
+_STATUS_CODE = re.compile(r"status code (\d{3})")
+_ADDRESS_HELP = (
+    "is its head up, is this the dashboard's address (http://HOST:8265), and does anything on the way keep it away?"
+)
+
+
+class NoAnswerError(Exception):
+    """The dashboard gave no answer for as long as we were ready to ask."""
+
+
+class RayJobs:
+    """The jobs of one cluster.
+
+    Raises:
+        ConfigError: by each method, what the cluster refuses for good, such as a token that is wrong.
+        NoAnswerError: by each method.
+    """
+
+    def __init__(self, address: str, patience_s: float) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"--address {address or '(none)'}: give the address of the dashboard, such as http://HOST:8265"
+            )
+        self._address = address.rstrip("/")
+        self._patience_s = patience_s
+        # The client prefers RAY_ADDRESS to what it is told, and this to both.
+        os.environ["RAY_API_SERVER_ADDRESS"] = self._address
+        self._client: JobSubmissionClient = self._patiently(lambda: JobSubmissionClient(self._address))
+
+    def find(self, submission_id: str) -> JobDetails | None:
+        """What the cluster knows of a job; None if there is none of this name."""
+
+        def ask() -> JobDetails | None:
+            try:
+                return self._client.get_job_info(submission_id)
+            except RuntimeError as error:
+                if _status_code(error) == 404:
+                    return None
+                raise
+
+        return self._patiently(ask)
+
+    def submit(self, submission_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> bool:
+        """Submits a job; False if another start was quicker.
+
+        A submission whose answer is lost is found there as well, and is taken for another start's: either way it runs.
+        """
+
+        def ask() -> bool:
+            try:
+                self._client.submit_job(entrypoint=entrypoint, submission_id=submission_id, runtime_env=runtime_env)
+            except (OSError, RuntimeError):
+                if self.find(submission_id) is None:
+                    raise
+                return False
+            return True
+
+        return self._patiently(ask, answer_s=_SUBMIT_S)
+
+    def log(self, submission_id: str, patience_s: float | None = None) -> str:
+        """All that the job has written so far, stdout and stderr as they came."""
+        return self._patiently(lambda: self._client.get_job_logs(submission_id), patience_s=patience_s)
+
+    def stop(self, submission_id: str) -> None:
+        """Asks the job to end; it gets SIGTERM, and three seconds later SIGKILL."""
+        self._patiently(lambda: self._client.stop_job(submission_id))
+
+    def _patiently(
+        self, ask: Callable[[], Any], *, answer_s: float | None = None, patience_s: float | None = None
+    ) -> Any:
+        deadline = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
+        while True:
+            try:
+                return _answer_within(ask, answer_s or _ANSWER_S)
+            except (OSError, RuntimeError, ValueError, KeyError, RayError) as error:
+                if not _may_pass(error):
+                    raise ConfigError(f"{self._address}: {_sentence(error)}") from error
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise NoAnswerError(f"{self._address}: {_sentence(error)}; {_ADDRESS_HELP}") from error
+                logger.warning("cluster.no_answer asked_for_another_s=%.0f error=%s", left_s, _sentence(error))
+            time.sleep(min(_RETRY_S, left_s))
+
+
+def _answer_within(ask: Callable[[], Any], answer_s: float) -> Any:
+    answer: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # raised again where the answer is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return answer.result(answer_s)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer in {answer_s:g} s") from error
+
+
+def _may_pass(error: Exception) -> bool:
+    status = _status_code(error)
+    if status is not None:
+        return status >= 500
+    # Of both kinds are addresses that are none, and answers that are no JSON.
+    return isinstance(error, OSError) and not isinstance(error, ValueError)
+
+
+def _status_code(error: Exception) -> int | None:
+    response = getattr(error, "response", None)
+    if response is not None:
+        return int(response.status_code)
+    found = _STATUS_CODE.search(str(error))
+    return int(found[1]) if found else None
+
+
+def _sentence(error: Exception) -> str:
+    """The error in one line: of a traceback that the server sent, its end."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
+    return (lines[-1] if lines else type(error).__name__)[:500].rstrip(".")

@@ -1,0 +1,66 @@
+"""A Ray head of two CPUs, started as on a real machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where it answers: drivers that join it, and jobs that are submitted."""
+
+    address: str
+    dashboard: str
+
+
+@contextmanager
+def running_head(folder: Path, job_env: Mapping[str, str]) -> Iterator[Head]:
+    """One that runs until the block ends; its log is in the folder."""
+    port, dashboard_port = _free_port(), _free_port()
+    command = [
+        BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard_port}", "--disable-usage-stats", f"--object-store-memory={512 * 2**20}",
+        f"--dashboard-agent-listen-port={_free_port()}",  # another Ray's agent may have the usual one
+    ]  # fmt: skip
+    env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+    dashboard = f"http://127.0.0.1:{dashboard_port}"
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError), urllib.request.urlopen(f"{dashboard}/api/version", timeout=2):
+                break
+            time.sleep(0.5)
+        else:
+            pytest.fail((folder / "log").read_text())
+        (address,) = {
+            line.split("'")[1] for line in (folder / "log").read_text().splitlines() if "--address='" in line
+        } or {f"127.0.0.1:{port}"}
+        yield Head(address, dashboard)
+    finally:
+        # Blocking, it ends what it started; what is left is ended with its process group.
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
