@@ -112,7 +112,8 @@ def begin(cluster: RayJobs, base: str, entrypoint: str, working_dir: str, max_at
         if job.status == JobStatus.SUCCEEDED:
             logger.info("job.was_done id=%s: to run it once more, give another --name or --date", submission_id)
             return submission_id
-        logger.info("job.attempt_ended id=%s status=%s", submission_id, job.status)
+        # Whoever followed it may not have been told: a drift (8), for one, is not found again.
+        logger.warning("job.ended_before id=%s status=%s exit_code=%s", submission_id, job.status, job.driver_exit_code)
     logger.warning("job.no_more_attempts id=%s: --max-attempts %d are used up", submission_id, max_attempts)
     return submission_id
 
