@@ -19,6 +19,8 @@ from pipeline.uris import split_uri
 PAGE_KEYS = 1000
 # A prime, so that its multiples visit every object of a folder whose number of objects it does not divide.
 STEP = 1_000_003
+# One object a second from here on.
+MODIFIED_S = 1_700_000_000.0
 ETAG_FACTOR = 0x9E3779B97F4A7C15F39CC0605CEDC835
 
 
@@ -71,9 +73,9 @@ class FakePages:
         """As `pipeline.storage.list_objects`; any bucket holds the same."""
         scheme, bucket, prefix = split_uri(uri)
         found = list_keys(self, prefix and prefix + "/", uri=uri, deadline_s=config.deadline_s, threads=self._threads)
-        for key, size, etag in found:
+        for key, size, etag, modified_s in found:
             assert size != UNADDRESSABLE
-            yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag)
+            yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag, modified_s)
 
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
         """See `pipeline.store_pages.PageSource`; a token is where the next page begins."""
@@ -102,6 +104,7 @@ class FakePages:
                 f"{prefix}{number:09d}{ending}",
                 spread + number * STEP % (2 * spread),
                 f'"{(number + index + 1) * ETAG_FACTOR % 2**128:032x}"',
+                MODIFIED_S + number,
             )
             for number in numbers
         ]

@@ -60,7 +60,8 @@ def run_config(config: JobConfig, started_at: float, afterwards: Afterwards | No
 
     Args:
         started_at: `time.time()` of the start of the program.
-        afterwards: called when the work is done and the accounts close; an error of the run itself comes before its.
+        afterwards: called when the work is done, or as much of it as was asked for, and the accounts close; an error of
+            the run itself comes before its.
     """
     config = replace(config, run_id=config.run_id or new_run_id(started_at))
     with output_lease(config.output, config.run_id or "") as lease:
@@ -72,7 +73,7 @@ def run_config(config: JobConfig, started_at: float, afterwards: Afterwards | No
             report = execute(run, display)
         more: dict[str, Any] = {}
         errors = [verdict(report, config.max_failed_fraction)]
-        if afterwards is not None and report.status == "done":
+        if afterwards is not None and (report.status == "done" or run.bound):
             more, error = afterwards(run)
             errors.append(error)
     told = [error for error in errors if error is not None]

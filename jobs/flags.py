@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
 
 from model.config import VARIANTS
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError
+from pipeline.iso_time import unix_s
 from pipeline.names import NameFilter
 from pipeline.precision import Precision
 from pipeline.sizes import SizePolicy
@@ -18,7 +19,7 @@ EXIT_CODES = """exit codes:
   1 internal error                6 too many failed records (--max-failed-fraction)
   2 bad configuration             7 accounts do not close
   3 input missing or empty        8 new images are not like those before (label_dataset)
-  4 model or weights              9 incomplete: stopped, stalled, no room; the same command continues
+  4 model or weights              9 incomplete: stopped, stalled, no room, bounded; the same command continues
                                  10 another run holds the output (--wait-for-lease-s)"""
 _DEFAULT = "default: %(default)s"
 _INCLUDE_HELP = (
@@ -43,6 +44,9 @@ _DEADLINE_HELP = (
     "seconds for which a request to a store that does not answer, or is busy, is repeated; default: %(default)g"
 )
 _NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so many seconds; default: %(default)g"
+_SINCE_HELP = "a date, or date and time: objects last modified before it that are not begun are left to other runs"
+_MAX_IMAGES_HELP = "plan N images at most, and end with exit 9 if more are left: the next run goes on"
+_MAX_HOURS_HELP = "end with exit 9 after so many hours, with what is whole by then; the next run goes on"
 _CALIBRATE_HELP = (
     "with --dry-run: where no earlier run tells the pace, try the job for a minute, and keep nothing of it"
 )
@@ -83,6 +87,8 @@ def make_parser(
     run.add_argument("--ray-address", metavar="ADDR", help="cluster to join; default: RAY_ADDRESS, else a local Ray")
     timeout_s = ComputeConfig.no_progress_timeout_s
     run.add_argument("--no-progress-timeout-s", type=float, default=timeout_s, metavar="N", help=_NO_PROGRESS_HELP)
+    run.add_argument("--max-images", type=int, metavar="N", help=_MAX_IMAGES_HELP)
+    run.add_argument("--max-hours", type=float, metavar="H", help=_MAX_HOURS_HELP)
     run.add_argument("--price-per-hour", type=float, metavar="P", help=_PRICE_HELP)
     run.add_argument("--thumbnails", type=int, default=JobConfig.thumbnails, metavar="N", help=_THUMBNAILS_HELP)
     run.add_argument("--max-failed-fraction", type=float, default=0.1, metavar="F", help="default: %(default)s")
@@ -103,6 +109,7 @@ def _add_input_flags(group: Any, required: bool) -> None:
     add("--input-format", choices=("auto", "tar", "parquet", "files"), default=InputConfig.format)
     add("--image-column", metavar="NAME", help="Parquet: column with the encoded images; default: found by itself")
     add("--keep-columns", type=_names, default=(), metavar="A,B", help="source columns carried along, as text")
+    add("--since", type=_time, metavar="TIME", help=_SINCE_HELP)
     add("--limit", type=int, metavar="N", help="take N records at most; a limited output is one of its own")
     add("--input-profile", metavar="NAME", help="AWS profile for the inputs and the weights")
     add("--input-endpoint-url", metavar="URL", help="S3 endpoint for the inputs and the weights")
@@ -181,6 +188,11 @@ def compute_config(flags: argparse.Namespace) -> ComputeConfig:
     )
 
 
+def bounds_config(flags: argparse.Namespace) -> BoundsConfig:
+    """The flags that leave work to later runs, checked."""
+    return BoundsConfig(since_s=flags.since, max_images=flags.max_images, max_hours=flags.max_hours)
+
+
 def size_policy(flags: argparse.Namespace) -> SizePolicy:
     """The flags for images that are too large or too small, checked."""
     try:
@@ -205,6 +217,7 @@ def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
         precision=flags.precision,
         sizes=size_policy(flags),
         compute=compute_config(flags),
+        bounds=bounds_config(flags),
         max_failed_fraction=flags.max_failed_fraction,
         run_id=flags.run_id,
         dry_run=flags.dry_run,
@@ -221,6 +234,15 @@ def _actors(text: str) -> tuple[int, int]:
     if len(parts) not in (1, 2):
         raise argparse.ArgumentTypeError("must be N or MIN,MAX")
     return parts[0], parts[-1]
+
+
+def _time(text: str) -> float:
+    try:
+        return unix_s(text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"must be a date or a time such as 2026-11-27, 2026-11-27T18:30Z or 2026-11-27T18:30+01:00, not {text!r}"
+        ) from None
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.account import Totals
 from pipeline.identity import reported_identity
-from pipeline.prepare import Run
+from pipeline.prepare import Run, describe_left_out
 from pipeline.processors import Processors
 from pipeline.rates import Work
 from pipeline.report import Report, Seconds, Status
@@ -36,6 +36,7 @@ def build_report(run: Run, status: Status, problems: list[str], reason: str | No
         run=own,
         output=sum((footer.totals for footer in footers), Totals()),
         ignored=run.plan.ignored,
+        left_out=describe_left_out(run.plan.summary),
         problems=tuple(problems),
         seconds=Seconds(
             wall=wall_s,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
-from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
+from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS, BoundsConfig
 from pipeline.draw import trial_plan
 from pipeline.errors import StoppedError
 from pipeline.layout import CALIBRATION
@@ -119,7 +119,7 @@ def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
     output = replace(run.config.output, uri=folder, rows_per_file=rows_per_file)
     shards = trial_plan(run.plan.rows, most_shards=_MOST_SHARDS, most_members=_MOST_MEMBERS, neighbours=rows_per_file)
     return Run(
-        config=replace(run.config, output=output, dry_run=False, calibrate=False, thumbnails=0),
+        config=replace(run.config, output=output, bounds=BoundsConfig(), dry_run=False, calibrate=False, thumbnails=0),
         run_id=run.run_id,
         started_at=time.time() - run.checkpoint.load_s - run.listing_s,
         checkpoint=run.checkpoint,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.account import Footer
+from pipeline.bounds import bound_by_hours, bound_by_images
 from pipeline.build_report import build_report
 from pipeline.layout import REPORT_FILE, RUNS, TIMELINE_FILE
 from pipeline.left import add_receipts, missing, refresh
@@ -20,13 +21,17 @@ logger = logging.getLogger(__name__)
 
 
 def close(run: Run, last_error: str | None) -> Report:
-    """Compares the plan with what is published, and writes index and report."""
+    """Compares the plan with what is published, and writes index and report.
+
+    A run whose plan was bounded has done all that it planned when this finds no problem, and is stopped all the same.
+    """
     output, store = run.config.output.uri, run.config.output.store
     refresh(run)
     problems = find_problems(run)
     if problems and last_error:
         problems.append(f"the last pass dropped work: {last_error}")
-    report = build_report(run, "failed" if problems else "done", problems)
+    run.bound = None if problems else bound_by_images(run)
+    report = build_report(run, "failed" if problems else "stopped" if run.bound else "done", problems, run.bound)
     write_index(output, store, run.published.values())
     _write_report(run, report)
     _write_page(run, report)
@@ -41,7 +46,8 @@ def close_early(run: Run, ending: Ending) -> Report:
     """
     output, store = run.config.output.uri, run.config.output.store
     add_receipts(run)
-    report = build_report(run, ending.status, [], ending.reason)
+    run.bound = bound_by_hours(run, ending) if ending.is_bound else None
+    report = build_report(run, ending.status, [], run.bound or ending.reason)
     _write_report(run, report)
     write_index(output, store, run.published.values())
     _write_page(run, report)
@@ -110,9 +116,11 @@ def summarise(run: Run, report: Report) -> dict[str, Any]:
     """The report's headline, for the last line of stdout."""
     output = run.config.output.uri
     worked = not run.plan.is_empty
+    older = run.plan.summary.older_objects
+    but = f", but for {older:,} objects that are older than --since" if older else ""
     return {
         "status": report.status,
-        "message": report.status if worked else "nothing to do: every row is published",
+        "message": run.bound or report.status if worked else f"nothing to do: every row is published{but}",
         "run_id": report.run_id,
         "output": shown(output),
         "report": shown(join_uri(output, RUNS, report.run_id, REPORT_FILE)) if worked else None,

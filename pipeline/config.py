@@ -123,6 +123,29 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoundsConfig:
+    """What one run takes on of all that there is to do; a later run without these bounds does the rest.
+
+    They are no part of the output's identity.
+
+    Attributes:
+        since_s: objects last modified before this, in Unix seconds, are not begun.
+        max_images: records that are planned, about: tars, Parquet objects and groups that are begun are taken whole.
+        max_hours: hours from the start of the program after which the run ends itself.
+    """
+
+    since_s: float | None = None
+    max_images: int | None = None
+    max_hours: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_images is not None and self.max_images < 1:
+            raise ConfigError(f"--max-images must be at least 1, not {self.max_images}")
+        if self.max_hours is not None and not 0 < self.max_hours < float("inf"):
+            raise ConfigError(f"--max-hours must be positive, not {self.max_hours:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class InferConfig:
     """What the infer step needs besides the weights.
 
@@ -154,6 +177,7 @@ class JobConfig:
         variant: which PVTv2, where the checkpoint has no config that says it.
         precision: of the network's numbers; `auto` takes the output's, or for a new one what the machine is good at.
         sizes: what is done with images that are too small or too large.
+        bounds: how much of the work this run does.
         max_failed_fraction: failed / listed above which the run exits 6.
         run_id: name of this run's folder in the output.
         dry_run: plan and say what would be done; write nothing.
@@ -169,6 +193,7 @@ class JobConfig:
     precision: Precision = "auto"
     sizes: SizePolicy = field(default_factory=SizePolicy)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    bounds: BoundsConfig = field(default_factory=BoundsConfig)
     max_failed_fraction: float = 0.1
     run_id: str | None = None
     dry_run: bool = False

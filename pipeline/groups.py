@@ -128,6 +128,19 @@ def plan_group(
     return planned, findings
 
 
+def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> PlannedShard | None:
+    """What can be done in a group without reading an image: taking rows out of published slices; None if nothing.
+
+    A group with slices that are not published has them read by whoever plans it, so nothing is done there.
+    """
+    before = {file.file: set(file.pruned) for file in files}
+    drops = [(rewrite, before[rewrite.file].union(rewrite.drop)) for rewrite in planned.rewrites]
+    rewrites = tuple(
+        replace(rewrite, redo=(), drop=tuple(sorted(drop))) for rewrite, drop in drops if drop > before[rewrite.file]
+    )
+    return replace(planned, rewrites=rewrites) if rewrites and planned.action == "rewrite" else None
+
+
 def _current(member: Member, found: Found | None, roots: Sequence[str]) -> Member:
     """The member as it is now."""
     if found is not None:

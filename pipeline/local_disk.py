@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from pipeline.spool import Sorter, Spool
+from pipeline.spool import Entry, Sorter, Spool
 from pipeline.store_errors import ChangedError, ExistsError, NotFoundError, StoreError, from_os_error
 from pipeline.store_meter import count_fetch, waiting
 
@@ -44,12 +44,12 @@ def file_status(path: str) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[tuple[str, int, str]]:
+def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[Entry]:
     """Every regular file below a folder, or the one file that `path` is, in the order of their names' code points.
 
-    Each is told as its path, size in bytes and ETag. Links to files and folders are followed, but for one that leads to
-    a folder which it lies in. Temporary files of `put` are not there, as half-written objects are not there in an
-    object store. A folder's names are sorted in bounded memory.
+    Each is told as its path, size in bytes, ETag and last-modified time. Links to files and folders are followed, but
+    for one that leads to a folder which it lies in. Temporary files of `put` are not there, as half-written objects are
+    not there in an object store. A folder's names are sorted in bounded memory.
 
     Args:
         on_skipped: told the path of each entry that is not UTF-8, a dangling link or looping link, or no file.
@@ -60,7 +60,7 @@ def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[tuple[str, in
         except (FileNotFoundError, NotADirectoryError):
             return
     if stat.S_ISREG(status.st_mode):
-        yield path, status.st_size, etag_of(status)
+        yield path, status.st_size, etag_of(status), status.st_mtime
     elif stat.S_ISDIR(status.st_mode):
         with closing(Spool()) as spool:
             yield from _walk(path, frozenset(), spool, on_skipped)
@@ -68,7 +68,7 @@ def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[tuple[str, in
 
 def _walk(
     folder: str, above: frozenset[tuple[int, int]], spool: Spool, on_skipped: Callable[[str], None]
-) -> Iterator[tuple[str, int, str]]:
+) -> Iterator[Entry]:
     names = Sorter(spool)
     with _store_errors(folder):
         status = Path(folder).stat()
@@ -78,16 +78,16 @@ def _walk(
             return
         with os.scandir(folder) as scan:
             names.add(_told_apart(scan, on_skipped))
-    for name, size, etag in names:
+    for name, size, etag, modified_s in names:
         path = f"{folder.rstrip('/')}/{name}"
         if name.endswith("/"):
             yield from _walk(path[:-1], above | {place}, spool, on_skipped)
         else:
-            yield path, size, etag
+            yield path, size, etag, modified_s
 
 
-def _told_apart(scan: Iterable[os.DirEntry[str]], on_skipped: Callable[[str], None]) -> Iterator[tuple[str, int, str]]:
-    """Name, size and ETag of the files; a folder's name ends with a slash, since it sorts as its files' names do."""
+def _told_apart(scan: Iterable[os.DirEntry[str]], on_skipped: Callable[[str], None]) -> Iterator[Entry]:
+    """The files by name; a folder's name ends with a slash, since it sorts as its files' names do."""
     for entry in scan:
         if _TEMPORARY.fullmatch(entry.name):
             continue
@@ -102,9 +102,9 @@ def _told_apart(scan: Iterable[os.DirEntry[str]], on_skipped: Callable[[str], No
             on_skipped(entry.path)
         else:
             if stat.S_ISREG(status.st_mode):
-                yield entry.name, status.st_size, etag_of(status)
+                yield entry.name, status.st_size, etag_of(status), status.st_mtime
             elif stat.S_ISDIR(status.st_mode):
-                yield entry.name + "/", 0, ""
+                yield entry.name + "/", 0, "", 0.0
             else:
                 on_skipped(entry.path)
 

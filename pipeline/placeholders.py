@@ -15,11 +15,11 @@ _MAX_WAITING = 1000
 def told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Without the placeholders that end with a slash; what cannot be addressed gets the size that says so."""
     for entry in entries:
-        key, size, _ = entry
+        key, size = entry[:2]
         if is_addressable(key):
             yield entry
         elif size > 0 or not is_addressable(key.removesuffix("/")):
-            yield key, UNADDRESSABLE, ""
+            yield key, UNADDRESSABLE, "", 0.0
 
 
 def without_placeholders(entries: Iterable[Entry], holds_something: Callable[[str], bool]) -> Iterator[Entry]:
@@ -33,7 +33,7 @@ def without_placeholders(entries: Iterable[Entry], holds_something: Callable[[st
     undecided: list[str] = []
     dropped: set[str] = set()
     for entry in entries:
-        key, size, _ = entry
+        key, size = entry[:2]
         while undecided and size != UNADDRESSABLE and key > (folder := undecided[-1] + "/"):
             if key.startswith(folder):
                 dropped.add(undecided[-1])

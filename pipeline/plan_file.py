@@ -69,6 +69,15 @@ class OwnGroups:
             yield from from_table(kept.read_row_group(number))
 
 
+def planned_objects(plans: Iterable[BinaryIO]) -> Iterator[str]:
+    """`hash16` of each tar and Parquet object in these plans; the members of groups are not read."""
+    for plan in plans:
+        file = _open(plan)
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number, columns=["hash16", "format"])
+            yield from table.filter(pc.not_equal(table.column("format"), "files")).column("hash16").to_pylist()
+
+
 def read_plan(file: BinaryIO) -> Iterator[PlannedShard]:
     """The shards of a plan's Parquet file, one row group at a time."""
     for table in _row_groups(file):

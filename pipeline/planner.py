@@ -8,15 +8,15 @@ files whose rows differ from the listing, and writes nothing.
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from pipeline.config import InputConfig
-from pipeline.groups import OpenGroup, new_group, plan_group
-from pipeline.layout import hash16, readable_name
+from pipeline.groups import OpenGroup, new_group, plan_group, without_reading
+from pipeline.layout import hash16
 from pipeline.listing import Found
+from pipeline.objects import state_of
 from pipeline.output import OutputRow, PublishedFile
-from pipeline.plan import FILES_SCHEME, Action, PlannedShard, Rewrite
-from pipeline.shard_files import by_shard, chain_of
+from pipeline.plan import FILES_SCHEME, PlannedShard
+from pipeline.shard_files import by_shard
 from pipeline.uris import is_inside
 
 # Loose files in a group, about: enough that a read task is worth its overhead, however small the slices are.
@@ -31,11 +31,15 @@ class PlanOptions:
         rows_per_file: rows at which a slice ends; a group of loose files is a multiple of it.
         prune: take out the rows of sources that are gone.
         retry_codes: error codes whose records are tried again; None: none are, empty: all are.
+        since_s: objects last modified before it, in Unix seconds, that nothing is known of are left for another run.
+        max_images: records to read, after which everything else that is to be read is postponed to the next run.
     """
 
     rows_per_file: int
     prune: bool = False
     retry_codes: frozenset[str] | None = None
+    since_s: float | None = None
+    max_images: int | None = None
 
     def retries(self, code: str | None) -> bool:
         """True for a failed record that is to be tried again."""
@@ -61,6 +65,9 @@ class PlanSummary:
         retried_records: failed records that are tried again.
         removed_records: rows in the output whose source is gone.
         pruned_records: those of them that this run takes out.
+        older_objects: tars, Parquet objects and loose files that are not taken since they are older than `since_s`.
+        postponed_images: records that are left for the next run, as far as they are known.
+        postponed_shards: tars and Parquet objects that are, and hide how many of theirs.
         emptied: files to be emptied before the work begins.
     """
 
@@ -71,6 +78,9 @@ class PlanSummary:
     retried_records: int = 0
     removed_records: int = 0
     pruned_records: int = 0
+    older_objects: int = 0
+    postponed_images: int = 0
+    postponed_shards: int = 0
     emptied: list[Emptying] = field(default_factory=list)
 
 
@@ -81,7 +91,7 @@ class Planner:
         listed: the inputs' objects in the order of their URIs, each once.
         published: the output's files.
         earlier: the groups that each earlier plan made, one iterator a plan, in its order; oldest plan first.
-        count_records: (tar or Parquet object, at most) -> records in it; called only under `--limit`.
+        count_records: (tar or Parquet object, at most) -> records in it; called only under a limit or `max_images`.
         look: output file -> its rows; called for files whose rows differ from the listing, or are tried again.
     """
 
@@ -106,6 +116,8 @@ class Planner:
         self._budget: int | None = None
         self._allotted: dict[str, int] = {}
         self._limit = config.limit
+        self._images_left = options.max_images
+        self._begun: set[str] = set()
         self._seen: set[str] = set()
         self._group_size = options.rows_per_file * max(1, _GROUP_FILES // options.rows_per_file)
 
@@ -116,6 +128,10 @@ class Planner:
         if self._limit is not None:
             self._budget = max(0, self._limit - sum(self._allotted.values()))
 
+    def recall(self, codes: Iterable[str]) -> None:
+        """Under `since_s`: `hash16` of tars and Parquet objects that earlier plans began; call before `shards`."""
+        self._begun.update(codes)
+
     def shards(self) -> Iterator[PlannedShard]:
         """The shards that this run has to read, in the order of their first URI."""
         if self._limit is not None and self._budget is None:
@@ -124,7 +140,7 @@ class Planner:
         for found, members in _merged(self._listed, self._earlier):
             if found is not None and found.kind != "files":
                 yield from self._object(found)
-            elif found is not None and not members and self._take(1):
+            elif found is not None and not members and self._takes_file(found):
                 fresh.append(found)
                 if len(fresh) == self._group_size:
                     yield self._fresh_group(fresh)
@@ -146,6 +162,37 @@ class Planner:
         self._budget -= taken
         return taken
 
+    @property
+    def _is_spent(self) -> bool:
+        """True when this run is to read as much as `max_images` allows already."""
+        return self._images_left == 0
+
+    def _spend(self, images: int) -> None:
+        if self._images_left is not None:
+            self._images_left = max(0, self._images_left - images)
+
+    def _postpone(self, planned: PlannedShard) -> None:
+        if planned.num_todo is None:
+            self.summary.postponed_shards += 1
+        else:
+            self.summary.postponed_images += planned.num_todo
+
+    def _is_older(self, found: Found) -> bool:
+        return self._options.since_s is not None and found.info.modified_s < self._options.since_s
+
+    def _takes_file(self, found: Found) -> bool:
+        """Whether this run takes a loose file that no plan knows."""
+        if self._is_older(found):
+            self.summary.older_objects += 1
+            return False
+        if not self._take(1):
+            return False
+        if self._is_spent:
+            self.summary.postponed_images += 1
+            return False
+        self._spend(1)
+        return True
+
     def _fresh_group(self, found: Sequence[Found]) -> PlannedShard:
         self.summary.new_shards += 1
         return new_group(found)
@@ -157,12 +204,19 @@ class Planner:
         planned, findings = plan_group(group, files, self._roots, options.prune, options.retries, self._look)
         summary = self.summary
         summary.emptied += [Emptying(file, None) for file in findings.extra]
-        summary.retried_records += findings.retried
         summary.removed_records += findings.removed
-        summary.pruned_records += findings.pruned
         if planned is None:
             summary.complete_shards += findings.is_ours
             return
+        if self._is_spent and planned.num_todo:
+            self._postpone(planned)
+            if (pruning := without_reading(planned, files)) is not None:
+                summary.pruned_records += findings.pruned
+                yield pruning
+            return
+        self._spend(planned.num_todo or 0)
+        summary.retried_records += findings.retried
+        summary.pruned_records += findings.pruned
         if planned.action == "continue":
             summary.continued_shards += 1
         summary.changed_shards += findings.changed > 0
@@ -174,84 +228,43 @@ class Planner:
         code = hash16(info.uri)
         self._seen.add(code)
         files = self._files.get(code, [])
-        current = [file for file in files if file.source_etag == info.etag]
-        chain = chain_of(current)
-        stale = [file for file in files if file.source_etag != info.etag]
-        was_read = any(not file.emptied for file in stale)
-        lost = self._lost_tail(chain.files)
-        if lost is not None:
-            chain = chain_of(file for file in chain.files if file.slice < lost.slice)
-            stale += [file for file in current if file.slice >= lost.slice and not file.emptied]
-        summary.emptied += [Emptying(file, info.etag) for file in [*stale, *chain.extra]]
-        rewrites = self._retries(chain.files)
-        if chain.complete and not rewrites:
-            summary.complete_shards += 1
+        if self._is_older(found) and not files and code not in self._begun:
+            summary.older_objects += 1
             return
-        num_records = None
-        if self._limit is not None:
-            allotted = self._allotted.get(code)
-            at_most = self._budget or 0 if allotted is None else allotted
-            if at_most == 0:
-                return
-            num_records = self._count_records(found, at_most)
-            if allotted is None:
-                self._take(num_records)
-        action: Action
-        if chain.complete:
-            action = "rewrite"
-        elif was_read:
-            action = "replace"
-            summary.changed_shards += 1
-        elif chain.files or lost is not None:
-            action = "continue"
-            summary.continued_shards += 1
-        else:
-            action = "new"
-            summary.new_shards += 1
-        yield PlannedShard(
-            shard=info.uri,
-            name=readable_name(PurePosixPath(found.name).name),
-            hash16=code,
-            format=found.kind,
-            action=action,
-            etag=info.etag,
-            size=info.size,
-            num_records=num_records,
-            done=chain.done(),
-            rewrites=tuple(rewrites),
-        )
+        state = state_of(info.etag, files, self._options.retries, self._look)
+        at_most = self._at_most(code)
+        if state.action is None or at_most == 0:
+            summary.complete_shards += state.action is None
+            summary.emptied += [Emptying(file, info.etag) for file in state.emptied]
+            return
+        num_records = None if at_most is None else self._count_records(found, at_most)
+        if num_records is not None and code not in self._allotted:
+            self._take(num_records)
+        planned = state.planned(found, code, num_records)
+        if self._is_spent and planned.num_todo != 0:
+            self._postpone(planned)
+            # What changed keeps its old rows until it is read.
+            summary.emptied += [Emptying(file, info.etag) for file in state.emptied_anyway]
+            return
+        self._spend(self._num_todo(found, planned))
+        summary.emptied += [Emptying(file, info.etag) for file in state.emptied]
+        summary.retried_records += state.retried
+        summary.changed_shards += state.action == "replace"
+        summary.continued_shards += state.action == "continue"
+        summary.new_shards += state.action == "new"
+        yield planned
 
-    def _failed_to_retry(self, file: PublishedFile) -> bool:
-        return file.failed > 0 and any(map(self._options.retries, file.footer.totals.failed_by_code))
+    def _at_most(self, code: str) -> int | None:
+        """How many records of an object `--limit` allows; None: all of them."""
+        return self._allotted.get(code, self._budget)
 
-    def _lost_tail(self, files: Sequence[PublishedFile]) -> PublishedFile | None:
-        """The slice from which on a shard is read again, since the store lost the rest of it; None if it did not.
-
-        One row without a key stands for records nobody has counted, so it cannot be exchanged by itself.
-        """
-        last = files[-1] if files and files[-1].end else None
-        if last is None or not self._failed_to_retry(last):
-            return None
-        rows = [row for row in self._look(last) if row.key is None and self._options.retries(row.error_code)]
-        if not rows:
-            return None
-        self.summary.retried_records += len(rows)
-        return last
-
-    def _retries(self, files: Sequence[PublishedFile]) -> list[Rewrite]:
-        rewrites = []
-        for file in files:
-            if not self._failed_to_retry(file):
-                continue
-            redo = tuple(row.row for row in self._look(file) if row.key and self._options.retries(row.error_code))
-            if redo:
-                self.summary.retried_records += len(redo)
-                rewrites.append(
-                    Rewrite(
-                        file.slice, file.file, file.etag, file.first_row, file.last_row, file.end, redo, file.pruned
-                    )
-                )
-        return rewrites
+    def _num_todo(self, found: Found, planned: PlannedShard) -> int:
+        """Records to read in an object; of one that hides them so many at most as this run is still to read."""
+        if planned.num_todo is not None or self._images_left is None:
+            return planned.num_todo or 0
+        done = sum(slice.last_row - slice.first_row + 1 for slice in planned.done)
+        redo = sum(len(rewrite.redo) for rewrite in planned.rewrites)
+        return max(0, self._count_records(found, done + self._images_left) - done) + redo
 
     def _removed_objects(self) -> None:
         """What the output holds of tar and Parquet objects that are gone from where this run looked."""

@@ -26,7 +26,7 @@ from pipeline.operators import Operators
 from pipeline.output import PublishedFile, published_files, read_output_rows
 from pipeline.picture import Picture
 from pipeline.plan import PlannedShard
-from pipeline.plan_file import OwnGroups, PlanFile, read_plan
+from pipeline.plan_file import OwnGroups, PlanFile, planned_objects, read_plan
 from pipeline.planner import Planner, PlanOptions, PlanSummary
 from pipeline.precision import choose_precision
 from pipeline.preflight import preflight
@@ -76,6 +76,7 @@ class Run:
         published: the output's files by name, those of earlier runs included.
         counters: last state of each collector, receipts apart.
         planned_macs: what the planned images will take of the network, by a sample; None as long as there is none.
+        bound: of a run that ended since it was asked to do no more, what bounded it and what is left; else None.
         did: what this run's receipts come to.
     """
 
@@ -94,6 +95,7 @@ class Run:
     first_row_at: float | None = None
     listing_s: float = 0.0
     planned_macs: float | None = None
+    bound: str | None = None
     did: Totals = field(default_factory=Totals)
     operators: Operators = field(default_factory=Operators)
     picture: Picture = field(default_factory=Picture)
@@ -198,12 +200,16 @@ def _make_plan(config: JobConfig, found: Iterable[Found], published: list[Publis
             rows_per_file=config.output.rows_per_file,
             prune=config.output.prune,
             retry_codes=config.output.retry_failed,
+            since_s=config.bounds.since_s,
+            max_images=config.bounds.max_images,
         ),
         lambda found, at_most: count_records(found, at_most, config.input),
         lambda file: read_output_rows(file, output, store),
     )
     if config.input.limit is not None:
         planner.allot(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
+    if config.bounds.since_s is not None:
+        planner.recall(planned_objects(_opened(earlier, store)))
     return counted_plan(planner.shards(), planner.summary)
 
 
@@ -276,6 +282,16 @@ def describe_changes(summary: PlanSummary) -> dict[str, int]:
         "retried_records": summary.retried_records,
         "removed_records": summary.removed_records,
         "pruned_records": summary.pruned_records,
+        **describe_left_out(summary),
+    }
+
+
+def describe_left_out(summary: PlanSummary) -> dict[str, int]:
+    """What the run's bounds left for later ones."""
+    return {
+        "older_objects": summary.older_objects,
+        "postponed_images": summary.postponed_images,
+        "postponed_shards": summary.postponed_shards,
     }
 
 

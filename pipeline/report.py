@@ -48,6 +48,7 @@ class Report:
         run: what this run's slices hold.
         output: what the whole output holds.
         ignored: names in the inputs that were passed over when they were listed.
+        left_out: what the run's bounds left for later runs, by what it is.
         problems: what keeps the accounts from closing; empty when they close.
         reason: why the run ended before its work was done; None if it did not.
         steady: what was done in the steady part; None if there was none.
@@ -71,6 +72,7 @@ class Report:
     passes: int
     replayed_chunks: int
     reason: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
     started_at: float = 0.0
     steady: Work | None = None
     num_actors: int = 0
@@ -103,6 +105,7 @@ class Report:
             "reason": self.reason,
             "run": _totals(self.run, self.ignored),
             "output": _totals(self.output, self.ignored),
+            "left_out": dict(self.left_out),
             "problems": list(self.problems),
             "seconds": {
                 "wall": round(self.seconds.wall, 3),

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
+from pipeline.bounds import hours_over
 from pipeline.build_report import build_report
 from pipeline.close import close, close_early
 from pipeline.cluster import NO_ROOM, joined_cluster, put_object
@@ -161,7 +162,7 @@ def _run_passes(
                 steps=steps,
                 thumbnails=num_offered(config.thumbnails, _least_chunks(run.plan)),
             )
-            with Watch(run, collectors, on_progress, stopper):
+            with Watch(run, collectors, on_progress, stopper, stop_if=(hours_over(run),)):
                 dropped = [
                     block
                     for wave in waves(missing(run))

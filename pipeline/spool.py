@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from pipeline.store_errors import StoreError
 
-# Key, size in bytes, ETag.
-Entry = tuple[str, int, str]
+# Key, size in bytes, ETag, and when it was last modified, in Unix seconds; a plain tuple, since marshal knows no other.
+Entry = tuple[str, int, str, float]
 
 # The file begins in memory, and moves to the disk at this size: some 400,000 entries.
 _MEMORY_BYTES = 16 * 2**20

@@ -21,10 +21,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why a run ends before its work is done: what the report says, and a sentence."""
+    """Why a run ends before its work is done: what the report says, and a sentence.
+
+    `is_bound` tells an end that the run was asked for when it was started from one that nobody foresaw.
+    """
 
     status: Status
     reason: str
+    is_bound: bool = False
 
 
 class Stopper:

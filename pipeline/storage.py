@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import obstore
@@ -40,11 +40,15 @@ _UPLOAD_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object. The ETag is opaque and complete, with the quotes a store puts around it."""
+    """One object. The ETag is opaque and complete, with the quotes a store puts around it.
+
+    `modified_s` is when it was last modified, in Unix seconds; 0 where nobody says. The ETag alone makes a version.
+    """
 
     uri: str
     size: int
     etag: str
+    modified_s: float = field(default=0.0, compare=False)
 
 
 def list_objects(
@@ -71,8 +75,8 @@ def list_objects(
             on_skipped(name)
 
     if is_local(uri):
-        for path, size, etag in local_disk.walk(_path(uri), skip):
-            yield ObjectInfo(f"file://{path}", size, etag)
+        for path, size, etag, modified_s in local_disk.walk(_path(uri), skip):
+            yield ObjectInfo(f"file://{path}", size, etag, modified_s)
     else:
         yield from _list_remote(uri, config, skip)
     if skipped:
@@ -80,10 +84,12 @@ def list_objects(
 
 
 def head(uri: str, config: StoreConfig) -> ObjectInfo | None:
-    """Size and ETag of one object; None if there is none."""
+    """Size, ETag and last-modified time of one object; None if there is none."""
     if is_local(uri):
         status = local_disk.file_status(_path(uri))
-        return None if status is None else ObjectInfo(uri, status.st_size, local_disk.etag_of(status))
+        if status is None:
+            return None
+        return ObjectInfo(uri, status.st_size, local_disk.etag_of(status), status.st_mtime)
     client, key = _open(uri, config)
     if not key:
         return None
@@ -91,7 +97,7 @@ def head(uri: str, config: StoreConfig) -> ObjectInfo | None:
         meta = retrying(uri, config.deadline_s, lambda: obstore.head(client, key))
     except NotFoundError:
         return None
-    return ObjectInfo(uri, meta["size"], meta["e_tag"] or "")
+    return ObjectInfo(uri, meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
 
 
 def read(uri: str, config: StoreConfig, etag: str | None = None) -> bytes:
@@ -309,10 +315,10 @@ def _list_remote(uri: str, config: StoreConfig, skip: Callable[[str], None]) -> 
     pages = open_pages(uri, _account(config), timeout_s=config.timeout_s, deadline_s=config.deadline_s)
     # Only S3 is listed by folders.
     threads = LISTING_THREADS if scheme == "s3" else 1
-    for key, size, etag in list_keys(
+    for key, size, etag, modified_s in list_keys(
         pages, prefix and prefix + "/", uri=uri, deadline_s=config.deadline_s, threads=threads
     ):
         if size == UNADDRESSABLE:
             skip(key)
         else:
-            yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag)
+            yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag, modified_s)

@@ -39,7 +39,7 @@ def list_keys(
     threads: int = LISTING_THREADS,
     max_entries_ahead: int = _MAX_ENTRIES_AHEAD,
 ) -> Iterator[Entry]:
-    """Every key that begins with `prefix`, in the order of code points: key, size and ETag.
+    """Every key that begins with `prefix`, in the order of code points: key, size, ETag and last-modified time.
 
     Left out are the placeholders of folders: empty objects whose key ends with a slash, or goes on with one in another.
     A key that cannot be addressed comes with the size `UNADDRESSABLE`.
@@ -112,7 +112,7 @@ class _Listing:
 
     def holds_something(self, prefix: str) -> bool:
         """True if there is a key with this prefix that can be addressed."""
-        return any(size != UNADDRESSABLE for page in self._pages(prefix) for _, size, _ in told_apart(page.entries))
+        return any(entry[1] != UNADDRESSABLE for page in self._pages(prefix) for entry in told_apart(page.entries))
 
     def _outcome(self, part: _Part) -> "list[_Part] | Iterable[Entry]":
         """What a part holds, once it is listed; the reader lists it itself if nobody has begun, so nobody is stuck."""
@@ -184,7 +184,8 @@ class _Listing:
     def _is_worth_splitting(self, first: Page, prefix: str) -> bool:
         """Whether threads may lack work, and the folders seem to be large enough for a request each."""
         start = len(prefix)
-        folders = {key[: key.find("/", start)] for key, _, _ in first.entries if "/" in key[start:]}
+        keys = [entry[0] for entry in first.entries]
+        folders = {key[: key.find("/", start)] for key in keys if "/" in key[start:]}
         return 0 < len(folders) <= self._threads > 1 and len(self._waiting) < 8 * self._threads
 
     def _split(self, prefix: str) -> list[_Part] | None:

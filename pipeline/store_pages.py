@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from obstore.store import ObjectStore
 
+from pipeline.iso_time import unix_s
 from pipeline.spool import Entry
 from pipeline.store_clients import Account, listing_client, open_client
 from pipeline.store_errors import StoreError, TransientError, from_answer, redact
@@ -30,7 +31,7 @@ class Page:
     """One answer.
 
     Attributes:
-        entries: key, size in bytes and ETag of each object.
+        entries: key, size in bytes, ETag and last-modified time of each object.
         token: what the next page is asked for by; None: there is none.
         folders: of a delimited page: what the other keys under the prefix begin with, up to and with the next slash.
     """
@@ -124,7 +125,7 @@ def _parsed(uri: str, body: bytes) -> Page:
         raise from_answer(uri, 500, root.findtext(f"{space}Code") or "", root.findtext(f"{space}Message") or "")
     if root.tag != f"{space}ListBucketResult":
         raise StoreError(f"{uri}: the answer is no listing: {redact(root.tag)}")
-    named, sized, tagged = f"{space}Key", f"{space}Size", f"{space}ETag"
+    named, sized, tagged, modified = (f"{space}{field}" for field in ("Key", "Size", "ETag", "LastModified"))
     is_quoted = root.findtext(f"{space}EncodingType") == "url"
 
     def name(text: str | None) -> str:
@@ -139,12 +140,25 @@ def _parsed(uri: str, body: bytes) -> Page:
             raise StoreError(f"{uri}: the listing goes on, but does not say where")
     return Page(
         [
-            (name(item.findtext(named)), int(item.findtext(sized) or 0), item.findtext(tagged) or "")
+            (
+                name(item.findtext(named)),
+                int(item.findtext(sized) or 0),
+                item.findtext(tagged) or "",
+                _modified_s(item.findtext(modified)),
+            )
             for item in root.iterfind(f"{space}Contents")
         ],
         token,
         [name(item.findtext(f"{space}Prefix")) for item in root.iterfind(f"{space}CommonPrefixes")],
     )
+
+
+def _modified_s(text: str | None) -> float:
+    """Unix seconds; 0 where the store does not say."""
+    try:
+        return unix_s(text) if text else 0.0
+    except ValueError:
+        return 0.0
 
 
 class ClientPages:
@@ -179,7 +193,7 @@ class ClientPages:
         largest = token
         for meta in next(stream, ()):
             key = meta["path"]
-            entries.append((key, meta["size"], meta["e_tag"] or ""))
+            entries.append((key, meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp()))
             if largest is None or key > largest:
                 largest = key
             elif meta["size"] or key + "/" < largest:

@@ -85,7 +85,8 @@ class Watch:
                 self._poll(_POLL_TIMEOUT_S)
             ending = self._why_end()
             if ending is not None and not self._ended.is_set():
-                logger.error("pass.ended status=%s reason=%s", ending.status, ending.reason)
+                level = logging.INFO if ending.is_bound else logging.ERROR
+                logger.log(level, "pass.ended status=%s reason=%s", ending.status, ending.reason)
                 self._stopper.stop(ending)
                 return
 

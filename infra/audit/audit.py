@@ -56,6 +56,8 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
     last = report if run_id == newest else _report(output, newest, store, findings)
     # Whether what is missing had its time to be there.
     is_finished = last is not None and last.get("status") in ("done", "failed")
+    # What is older than `--since` has no row, and no report says which records these are.
+    has_all = is_finished and not _num_older(last)
     inputs = Inputs(roots=roots, input_format=request.input_format, selection=Selection.of(output.identity))
     with opened_tables(request.memory_limit, request.temp_dir) as (database, scratch):
         list_records(inputs, store, database, scratch)
@@ -64,7 +66,7 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
         check_slices(database, findings, is_finished=is_finished)
         check_index(output, store, database, scratch, findings, is_finished=is_finished)
         limit = output.identity["records"]["limit"]
-        counts = check_records(database, findings, is_finished=is_finished, is_strict=request.strict, limit=limit)
+        counts = check_records(database, findings, is_finished=has_all, is_strict=request.strict, limit=limit)
         of_run = compared(run_sums(run_id, database, findings), _said(report, "run"), may_be_less=run_id != newest)
         of_output = compared(whole_sums(database), _said(last, "output"))
     findings.add(disagreements("this run", of_run))
@@ -97,12 +99,20 @@ def _said(report: Mapping[str, Any] | None, part: str) -> Sums | None:
     return None if report is None else reported_sums(report[part])
 
 
+def _num_older(report: Mapping[str, Any] | None) -> int:
+    """Objects that a run left out by its `--since`."""
+    return 0 if report is None else report.get("left_out", {}).get("older_objects", 0)
+
+
 def _say_how_it_ended(report: Mapping[str, Any] | None, run_id: str, newest: str, findings: Findings) -> None:
     status = None if report is None else report.get("status")
     if status == "failed":
         findings.add(["the run itself says that its accounts do not close"])
     elif status is not None and status != "done":
         findings.add([f"the run ended early ({status}), so that what is missing is no disagreement"], is_problem=False)
+    if older := _num_older(report):
+        findings.add([f"the run left out {older:,} objects that are older than its --since, so that what is missing is "
+                      "no disagreement"], is_problem=False)  # fmt: skip
     if run_id != newest:
         findings.add(["later runs may have written over files of this one: less than it reported is no disagreement"],
                      is_problem=False)  # fmt: skip

@@ -25,7 +25,7 @@ from jobs.progress import ProgressDisplay
 from model.errors import CheckpointError
 from pipeline import errors
 from pipeline.account import Totals
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.names import NameFilter
 from pipeline.progress import Progress
@@ -85,6 +85,16 @@ def test_every_flag_of_the_input_has_its_place():
         format="tar", image_column="img", keep_columns=("caption", "url"), limit=7,
         store=StoreConfig(profile="p", endpoint_url="http://127.0.0.1:1", anonymous=True),
     )  # fmt: skip
+
+
+def test_every_bound_of_a_run_has_its_place():
+    flags = parse("--since", "1970-01-02", "--max-images", "1000", "--max-hours", "0.5")
+    assert job_config(flags, Classify()).bounds == BoundsConfig(since_s=86400.0, max_images=1000, max_hours=0.5)
+
+
+def test_a_time_of_another_form_is_refused_with_forms_that_work():
+    with pytest.raises(ConfigError, match=r"argument --since: .* such as 2026-11-27, .*\+01:00, not 'yesterday'; see"):
+        parse("--since", "yesterday")
 
 
 def test_every_flag_of_the_output_has_its_place():

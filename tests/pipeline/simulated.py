@@ -21,7 +21,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.chunk import Chunk, set_columns
 from pipeline.close import close
 from pipeline.collect import Collector
-from pipeline.config import InputConfig, JobConfig, OutputConfig
+from pipeline.config import BoundsConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.emptying import empty_files, empty_late_files
 from pipeline.identity import claim_identity, job_identity
 from pipeline.left import missing, refresh
@@ -40,6 +40,9 @@ CHECKPOINT = Checkpoint(
         naming=NAMINGS[0], base="",
     ),
 )  # fmt: skip
+
+
+NO_BOUNDS = BoundsConfig()
 
 
 class KilledError(Exception):
@@ -65,15 +68,25 @@ class SimulatedRun:
 
     Args:
         number: makes the run's name, by which earlier and later runs are told apart.
+        bounds: how much of the work it does.
         options: of `OutputConfig`.
     """
 
-    def __init__(self, source: Path, output: Path, number: int, rows_per_file: int = 3, **options: Any) -> None:
+    def __init__(
+        self,
+        source: Path,
+        output: Path,
+        number: int,
+        rows_per_file: int = 3,
+        bounds: BoundsConfig = NO_BOUNDS,
+        **options: Any,
+    ) -> None:
         self.config = JobConfig(
             task=Classify(),
             input=InputConfig(uris=(str(source),)),
             output=OutputConfig(uri=str(output), rows_per_file=rows_per_file, **options),
             weights="/weights",
+            bounds=bounds,
             run_id=f"run-{number:04d}",
         )
         identity = job_identity(self.config, CHECKPOINT, "fp32")

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.errors import ConfigError
 from pipeline.task import Classify
 
@@ -37,6 +37,10 @@ def test_uris_become_canonical_and_inputs_are_named_once(tmp_path, monkeypatch):
         (lambda: OutputConfig(uri=""), "empty path"),
         (lambda: ComputeConfig(num_actors=(0, 1)), "--num-actors"),
         (lambda: ComputeConfig(num_actors=(3, 2)), "--num-actors"),
+        (lambda: BoundsConfig(max_images=0), "--max-images"),
+        (lambda: BoundsConfig(max_hours=0), "--max-hours"),
+        (lambda: BoundsConfig(max_hours=float("nan")), "--max-hours"),
+        (lambda: BoundsConfig(max_hours=float("inf")), "--max-hours"),
         (lambda: classify(max_failed_fraction=-0.1), "--max-failed-fraction"),
         (lambda: classify(max_failed_fraction=1.1), "--max-failed-fraction"),
         (lambda: classify(max_failed_fraction=float("nan")), "--max-failed-fraction"),
@@ -61,7 +65,7 @@ def test_a_name_that_would_be_another_folder_is_refused(run_id):
         classify(run_id=run_id)
 
 
-@pytest.mark.parametrize("config", [INPUT, OUTPUT, ComputeConfig(), classify()])
+@pytest.mark.parametrize("config", [INPUT, OUTPUT, ComputeConfig(), BoundsConfig(), classify()])
 def test_a_config_stays_as_it_was_checked(config):
     assert is_dataclass(config)
     for field in fields(config):
@@ -74,6 +78,7 @@ def test_the_smallest_values_work(edge):
     assert InputConfig(uris=("/in",), **edge)
     assert OutputConfig(uri="/out", rows_per_file=1, max_file_mib=1)
     assert ComputeConfig(num_actors=(1, 1))
+    assert BoundsConfig(max_images=1, max_hours=1e-9)
     assert classify(max_failed_fraction=0)
     assert classify(max_failed_fraction=1)
     assert classify(thumbnails=200)

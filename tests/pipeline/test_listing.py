@@ -1,6 +1,7 @@
 """Real folders and real buckets are surveyed: what takes part, how it is read, and how many names do not."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_what_is_found_is_known_by_uri_size_and_etag(root):
     (found,) = Taken(InputConfig(uris=(join_uri(root, "in"),)), join_uri(root, "out")).found
     assert found.info == head(uri, STORE)
     assert (found.info.uri, found.info.size, found.root, found.name) == (uri, 5, join_uri(root, "in"), "a b/ü.jpg")
+
+
+@pytest.mark.parametrize("path", [("in",), ("in", "a.jpg")], ids=["folder", "object"])
+def test_what_is_found_says_when_it_was_last_modified(root, path):
+    before = time.time()
+    put(join_uri(root, "in", "a.jpg"), b"12345", STORE)
+    (found,) = Taken(InputConfig(uris=(join_uri(root, *path),)), OUTPUT).found
+    # S3 says it in whole seconds; a disk's time is that of the kernel's last tick.
+    assert before - 1.1 <= found.info.modified_s <= time.time()
+    assert found.info.modified_s == pytest.approx(head(found.info.uri, STORE).modified_s, abs=1)
+
+
+def test_a_file_is_as_old_as_its_own_time_says(tmp_path):
+    write(tmp_path / "in", "a.jpg")
+    os.utime(tmp_path / "in" / "a.jpg", (5, 86400.25))
+    (found,) = Taken(InputConfig(uris=(str(tmp_path / "in"),)), OUTPUT).found
+    assert found.info.modified_s == 86400.25
 
 
 def test_objects_come_in_the_order_of_their_names_whatever_the_order_of_the_inputs(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.config import BoundsConfig
 from pipeline.errors import InputError
 from tests.pipeline.simulated import KilledError, SimulatedRun, published_rows, run_once
 
@@ -28,6 +29,7 @@ changes = st.one_of(
 )
 runs = st.one_of(
     st.tuples(st.just("run"), st.booleans()),
+    st.tuples(st.just("bounded run"), st.integers(1, 9), st.booleans()),
     st.tuples(st.just("killed run"), st.integers(0, 4), st.booleans()),
     st.tuples(st.just("run that stops for long"), st.integers(0, 4)),
     st.tuples(st.just("goes on")),
@@ -85,6 +87,17 @@ class Nights:
             run.work(may_publish)
         return run
 
+    def bounded_run(self, max_images: int, prune: bool = False) -> bool:
+        """A whole run over a part of the work; returns whether something is left."""
+        self.number += 1
+        bounds = BoundsConfig(max_images=max_images)
+        report = run_once(self.source, self.output, self.number, bounds=bounds, prune=prune)
+        assert (report.status, report.problems) in (("done", ()), ("stopped", ()))
+        if report.status == "stopped":
+            assert str(report.reason).startswith(f"bounded by --max-images {max_images}: ")
+            assert report.run.listed >= max_images
+        return report.status == "stopped"
+
     def present(self) -> Counter:
         """(name, length) of each record that is there."""
         found: Counter = Counter()
@@ -123,6 +136,8 @@ def test_one_run_that_ends_leaves_one_row_for_each_record(events, prune):
                 nights.number += 1
                 report = run_once(nights.source, nights.output, nights.number, prune=details[0])
                 assert (report.status, report.problems) == ("done", ())
+            elif what == "bounded run":
+                nights.bounded_run(*details)
             elif what == "killed run":
                 nights.killed_run(*details)
             elif what == "run that stops for long":
@@ -147,3 +162,29 @@ def test_one_run_that_ends_leaves_one_row_for_each_record(events, prune):
         assert SimulatedRun(nights.source, nights.output, nights.number, prune=prune).run.plan.is_empty
     finally:
         shutil.rmtree(folder)
+
+
+def test_bounded_runs_reach_what_one_run_does(tmp_path):
+    """Three images a night, or the tar that ends one; what changed has its old rows until it is read."""
+    nights = Nights(tmp_path)
+    for name in LOOSE:
+        nights.put(name, 1)
+    for name in TARS:
+        nights.put_tar(name, [1] * 5)
+    while nights.bounded_run(3):
+        pass
+    # a to c; d to f; g and s; t.
+    assert nights.number == 4
+    assert nights.rows() == nights.present()
+
+    nights.put("0.png", 5)
+    nights.put("a.png", 5)
+    for name in TARS:
+        nights.put_tar(name, [3] * 4)
+    before, present = nights.rows(), nights.present()
+    assert nights.bounded_run(3)
+    t_rows = {entry: count for entry, count in before.items() if entry[0].startswith("t.tar")}
+    expected = Counter({entry: 1 for entry in present if not entry[0].startswith("t.tar")} | t_rows)
+    assert nights.rows() == expected
+    assert not nights.bounded_run(3)
+    assert nights.rows() == nights.present()

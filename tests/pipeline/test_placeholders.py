@@ -14,8 +14,8 @@ def kept(sizes: dict[str, int]) -> tuple[list[str], list[str]]:
         asked.append(folder)
         return any(key.startswith(folder) for key in sizes)
 
-    entries = [(key, size, "e") for key, size in sorted(sizes.items())]
-    return [key for key, _, _ in without_placeholders(iter(entries), holds_something)], asked
+    entries = [(key, size, "e", 1.5) for key, size in sorted(sizes.items())]
+    return [entry[0] for entry in without_placeholders(iter(entries), holds_something)], asked
 
 
 def test_an_empty_object_with_something_below_it_is_a_placeholder() -> None:
@@ -39,5 +39,6 @@ def test_the_store_is_asked_once_about_what_comes_much_later(
 
 def test_keys_are_told_apart_by_whether_a_request_can_name_them() -> None:
     keys = {"a/b": 0, "a/": 0, "b/": 5, "/": 0, "a//b": 1, "a//": 0, "x/../y": 1, "new\nline": 1, "caf\udce9": 1}
-    found = {key: size for key, size, _ in told_apart((key, size, "e") for key, size in keys.items())}
+    entries = told_apart((key, size, "e", 1.5) for key, size in keys.items())
+    found = {key: size for key, size, _, _ in entries}
     assert found == {"a/b": 0} | dict.fromkeys(["b/", "a//b", "a//", "x/../y", "new\nline", "caf\udce9"], UNADDRESSABLE)

@@ -20,10 +20,10 @@ from pipeline.storage import ObjectInfo
 ROOT = "s3://bucket/in"
 
 
-def loose(*names, etag="e1", etags=None):
+def loose(*names, etag="e1", etags=None, at=0.0):
     return [
         Found(
-            ObjectInfo(f"{ROOT}/{name}", 10, (etags or {}).get(name, etag)),
+            ObjectInfo(f"{ROOT}/{name}", 10, (etags or {}).get(name, etag), at),
             ROOT,
             name,
             "files",
@@ -33,8 +33,8 @@ def loose(*names, etag="e1", etags=None):
     ]
 
 
-def tar(name, etag="e1"):
-    return Found(ObjectInfo(f"{ROOT}/{name}", 1000, etag), ROOT, name, "tar", None)
+def tar(name, etag="e1", at=0.0):
+    return Found(ObjectInfo(f"{ROOT}/{name}", 1000, etag, at), ROOT, name, "tar", None)
 
 
 def published(shard, rows_per_slice, ended=True, etag=None, pruned=(), codes=None, emptied=False):
@@ -77,6 +77,8 @@ class Planned:
         )
         if limit is not None:
             planner.allot(shard for plan in earlier for shard in plan)
+        if options.get("since_s") is not None:
+            planner.recall(shard.hash16 for plan in earlier for shard in plan if not shard.members)
         self.shards = list(planner.shards())
         self.summary = planner.summary
 
@@ -331,6 +333,178 @@ def test_a_limit_is_not_spent_twice():
     counted = Planned([tar("x.tar")], limit=3).shards
     (again,) = Planned([tar("a.tar"), tar("x.tar")], [], [counted], limit=3).shards
     assert (again.name, again.num_records) == ("x", 3)
+
+
+# Bounded by time.
+
+
+def test_what_is_older_and_unknown_is_counted_and_left_for_a_run_that_takes_everything():
+    found = [*loose("a.jpg", at=4.0), *loose("b.jpg", at=5.0), tar("x.tar", at=4.0), tar("y.tar", at=6.0)]
+    bounded = Planned(found, since_s=5.0)
+    assert [(shard.name, keys(shard)) for shard in bounded.shards] == [("y", []), ("in", ["b.jpg"])]
+    assert (bounded.summary.older_objects, bounded.summary.removed_records) == (2, 0)
+    files = [file for shard in bounded.shards for file in published(shard, [1])]
+    assert (Planned(found, files, [bounded.shards], since_s=5.0)).shards == []
+    everything = Planned(found, files, [bounded.shards])
+    assert [(shard.name, keys(shard)) for shard in everything.shards] == [("x", []), ("in", ["a.jpg"])]
+    assert everything.summary.older_objects == 0
+
+
+def test_what_is_known_is_treated_as_ever_however_old_it_is():
+    """Continued, read again when it changed, and not taken for gone."""
+    old = [*loose("a.jpg", "b.jpg"), tar("x.tar"), tar("y.tar"), tar("z.tar")]
+    first = Planned(old).shards
+    x, y, _, group = first
+    files = [*published(group, [2]), *published(x, [4, 2])[:1], *published(y, [3])]
+    rows = [OutputRow(0, "a.jpg", "e1", None), OutputRow(1, "b.jpg", "e1", None)]
+    now = [*loose("a.jpg", "b.jpg", etags={"b.jpg": "e2"}), tar("x.tar"), tar("y.tar", "e2"), tar("z.tar")]
+    again = Planned(now, files, [first], since_s=5.0, prune=True, rows=rows)
+    assert [(shard.name, shard.action) for shard in again.shards] == [
+        ("in", "rewrite"), ("x", "continue"), ("y", "replace"), ("z", "new"),
+    ]  # fmt: skip
+    summary = again.summary
+    assert (summary.older_objects, summary.removed_records, summary.pruned_records) == (0, 0, 0)
+
+
+def test_what_is_older_takes_nothing_of_a_limit():
+    found = [*loose("a.jpg", "b.jpg"), *loose("c.jpg", "d.jpg", "e.jpg", at=9.0)]
+    (shard,) = Planned(found, since_s=5.0, limit=2).shards
+    assert keys(shard) == ["c.jpg", "d.jpg"]
+
+
+# Bounded by a number.
+
+
+def left(planned):
+    return planned.summary.postponed_images, planned.summary.postponed_shards
+
+
+def counted(**records):
+    return lambda found, at_most: min(records[found.name.removesuffix(".tar")], at_most)
+
+
+def test_loose_files_are_cut_exactly_and_the_next_runs_go_on():
+    found = loose(*(f"{i:02d}.jpg" for i in range(10)))
+    earlier, files, sizes = [], [], []
+    while len(sizes) < 9:
+        tonight = Planned(found, files, earlier, max_images=6)
+        sizes.append(([shard.num_records for shard in tonight.shards], *left(tonight)))
+        earlier.append(tonight.shards)
+        files += [file for shard in tonight.shards for file in published(shard, [shard.num_records])]
+        if not tonight.shards:
+            break
+    assert sizes == [([4, 2], 4, 0), ([4], 0, 0), ([], 0, 0)]
+
+
+def test_a_bound_that_is_not_reached_changes_nothing():
+    found = [*loose("a.jpg", "b.jpg"), tar("x.tar")]
+    bounded = Planned(found, max_images=5, count=counted(x=3))
+    assert (bounded.shards, left(bounded)) == (Planned(found).shards, (0, 0))
+
+
+def test_a_group_that_was_begun_is_taken_whole_and_as_long_as_there_is_work_something_is():
+    first = Planned(loose("b.jpg", "d.jpg", "f.jpg")).shards
+    again = Planned(loose("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"), [], [first], max_images=3)
+    # a, c and e are met before the last of the group is.
+    assert [keys(shard) for shard in again.shards] == [["a.jpg", "c.jpg", "e.jpg"]]
+    assert left(again) == (3, 0)
+    again = Planned(loose("a.jpg", "b.jpg", "d.jpg", "f.jpg", "g.jpg"), [], [first], max_images=2)
+    assert [keys(shard) for shard in again.shards] == [["b.jpg", "d.jpg", "f.jpg"], ["a.jpg"]]
+    assert left(again) == (1, 0)
+
+
+def test_tars_are_taken_whole_and_counted_as_far_as_it_matters():
+    asked = []
+
+    def count(found, at_most):
+        asked.append((found.name, at_most))
+        return min({"w.tar": 0, "x.tar": 4, "y.tar": 70}[found.name], at_most)
+
+    found = [tar("w.tar"), tar("x.tar"), tar("y.tar"), tar("z.tar"), *loose("zz.jpg")]
+    bounded = Planned(found, max_images=10, count=count)
+    assert [(shard.name, shard.num_records) for shard in bounded.shards] == [("w", None), ("x", None), ("y", None)]
+    assert asked == [("w.tar", 10), ("x.tar", 10), ("y.tar", 6)]
+    assert left(bounded) == (1, 1)
+
+
+def test_of_a_tar_that_was_begun_only_what_is_missing_counts():
+    (shard,) = Planned([tar("x.tar")]).shards
+    begun = published(shard, [4, 4, 2])[:2]
+    again = Planned([tar("x.tar"), *loose("y.jpg", "z.jpg")], begun, max_images=3, count=counted(x=10))
+    assert [(shard.name, shard.action, keys(shard)) for shard in again.shards] == [
+        ("x", "continue", []), ("in", "new", ["y.jpg"]),
+    ]  # fmt: skip
+
+
+def test_a_changed_tar_keeps_its_rows_until_the_run_that_reads_it_again():
+    first = Planned([tar("x.tar"), tar("y.tar")]).shards
+    files = [file for shard in first for file in published(shard, [4])]
+    changed = [tar("x.tar", "e2"), tar("y.tar", "e2")]
+    tonight = Planned(changed, files, [first], max_images=2, count=counted(x=3))
+    assert [(shard.name, shard.action) for shard in tonight.shards] == [("x", "replace")]
+    assert [entry.file for entry in tonight.summary.emptied] == files[:1]
+    assert (left(tonight), tonight.summary.changed_shards) == ((0, 1), 1)
+    written = [*published(tonight.shards[0], [3]), files[1]]
+    tomorrow = Planned(changed, written, [first, tonight.shards], max_images=2, count=counted(y=3))
+    assert [(shard.name, shard.action) for shard in tomorrow.shards] == [("y", "replace")]
+    assert [entry.file for entry in tomorrow.summary.emptied] == files[1:]
+    assert left(tomorrow) == (0, 0)
+
+
+def test_an_older_slice_that_came_late_beside_rows_of_this_version_is_emptied_though_the_rest_is_postponed():
+    (old,), (new,) = Planned([tar("x.tar")]).shards, Planned([tar("x.tar", "e2")]).shards
+    late, begun = published(old, [4, 4, 4])[2], published(new, [4, 4])[0]
+    tonight = Planned([*loose("a.jpg"), tar("x.tar", "e2")], [begun, late], max_images=1)
+    assert [keys(shard) for shard in tonight.shards] == [["a.jpg"]]
+    assert ([entry.file for entry in tonight.summary.emptied], left(tonight)) == ([late], (0, 1))
+
+
+def test_rewrites_count_by_the_rows_that_are_read_again():
+    first = Planned([*loose("a.jpg", "b.jpg", "c.jpg", "d.jpg"), tar("x.tar"), tar("y.tar")]).shards
+    group, x, y = first
+    codes = {0: {"decode.corrupt": 2}}
+    files = [*published(group, [4]), *published(x, [4], codes=codes), *published(y, [4], codes=codes)]
+    rows = [OutputRow(row, key, "e1", "decode.corrupt" if row > 1 else None) for row, key in enumerate("abcd")]
+    now = [*loose("a.jpg", "b.jpg", "c.jpg", "d.jpg", etags={"b.jpg": "e2"}), tar("x.tar"), tar("y.tar")]
+    tonight = Planned(now, files, [first], rows=rows, retry_codes=frozenset(), max_images=4)
+    # b changed, and two records of each have failed.
+    assert [(shard.name, shard.num_todo) for shard in tonight.shards] == [("in", 3), ("x", 2)]
+    assert (left(tonight), tonight.summary.retried_records) == ((2, 0), 4)
+
+
+def test_the_lost_end_of_an_object_stays_until_the_run_that_reads_it_again():
+    first = Planned([tar("x.tar")]).shards
+    files = published(first[0], [4, 3], codes={1: {"source.unreadable": 1}})
+    rows = [OutputRow(6, None, "e1", "source.unreadable")]
+    tonight = Planned([*loose("a.jpg"), tar("x.tar")], files, [first], rows=rows, retry_codes=frozenset(), max_images=1)
+    assert [keys(shard) for shard in tonight.shards] == [["a.jpg"]]
+    assert (tonight.summary.emptied, tonight.summary.retried_records, left(tonight)) == ([], 0, (0, 1))
+
+
+def test_rows_of_what_is_gone_are_taken_out_without_a_bound():
+    first = Planned([*loose("a.jpg", "b.jpg", "c.jpg", "d.jpg"), tar("x.tar")]).shards
+    group, x = first
+    files = [*published(group, [4], pruned=(3,)), *published(x, [3])]
+    rows = [OutputRow(row, key, "e1", None) for row, key in enumerate(("a.jpg", "b.jpg", "c.jpg"))]
+    now = loose("0.jpg", "b.jpg", "c.jpg", "d.jpg", etags={"b.jpg": "e2"})
+    tonight = Planned(now, files, [first], rows=rows, prune=True, max_images=1)
+    pruned, new = tonight.shards
+    assert keys(new) == ["0.jpg"]
+    # b changed and d is back, for the next run; a goes now.
+    assert [(rewrite.redo, rewrite.drop) for rewrite in pruned.rewrites] == [((), (0, 3))]
+    assert [entry.file for entry in tonight.summary.emptied] == files[1:]
+    assert (tonight.summary.pruned_records, left(tonight)) == (4, (2, 0))
+
+
+def test_a_limit_holds_exactly_over_bounded_runs_and_nothing_beyond_it_is_left():
+    found = [*loose("a.jpg", "b.jpg", "c.jpg"), tar("x.tar"), tar("y.tar"), *loose("z.jpg")]
+    earlier, files, nights = [], [], []
+    for _ in range(4):
+        tonight = Planned(found, files, earlier, limit=8, max_images=2, count=counted(x=4, y=9))
+        nights.append(([(shard.name, shard.num_records) for shard in tonight.shards], *left(tonight)))
+        earlier.append(tonight.shards)
+        files += [file for shard in tonight.shards for file in published(shard, [shard.num_records])]
+    assert nights == [([("in", 2)], 6, 0), ([("x", 4), ("in", 1)], 1, 0), ([("y", 1)], 0, 0), ([], 0, 0)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -43,7 +43,8 @@ def report(**changes):
 def test_the_file_holds_the_whole_account():
     reading = Operator(name="read", tasks=4, failed_tasks=1, scheduling_s=0.1234, held_back_s=2.0)
     operators = Operators(operators=(reading,), spilled_bytes=5)
-    found = report(problems=("x: missing",), passes=3, replayed_chunks=5, operators=operators)
+    changes = {"passes": 3, "replayed_chunks": 5, "operators": operators, "left_out": {"older_objects": 7}}
+    found = report(problems=("x: missing",), **changes)
     assert json.loads(found.to_json()) == {
         "run_id": "r1",
         "started_at": "2026-01-02T03:04:05+00:00",
@@ -57,6 +58,7 @@ def test_the_file_holds_the_whole_account():
             "listed": 240, "ok": 234, "failed": 6, "failed_by_code": {"decode.corrupt": 4, "source.missing": 2},
             "ignored": 15, "bytes": 10_000, "pixels": 12_000_000, "macs": 18_000_000_000, "files": 4,
         },
+        "left_out": {"older_objects": 7},
         "problems": ["x: missing"],
         "seconds": {
             "wall": 30.0, "model_load": 0.512, "listing": 0.0, "first_row": 10.0, "steady": 8.0, "drain": None,

@@ -24,9 +24,9 @@ def test_entries_come_back_sorted_and_each_key_once(additions: list[list[str]]) 
     ):
         sorters = [Sorter(shared) for _ in additions]
         for sorter, keys in zip(sorters, additions, strict=True):
-            sorter.add((key, 2**40, "etag") for key in keys)
+            sorter.add((key, 2**40, "etag", 1.5) for key in keys)
         for sorter, keys in zip(sorters, additions, strict=True):
-            assert list(sorter) == [(key, 2**40, "etag") for key in sorted(set(keys))]
+            assert list(sorter) == [(key, 2**40, "etag", 1.5) for key in sorted(set(keys))]
             assert sorter.num_entries == len(keys)
 
 
@@ -40,7 +40,7 @@ def test_memory_does_not_grow_with_the_entries(monkeypatch: pytest.MonkeyPatch, 
 
     def made() -> Iterator[Entry]:
         for number in numbers:
-            yield f"images/{number:09d}.jpg", number, f'"{number * 0x9E3779B97F4A7C15:032x}"'
+            yield f"images/{number:09d}.jpg", number, f'"{number * 0x9E3779B97F4A7C15:032x}"', 1.7e9 + number
 
     with closing(Spool()) as shared:
         tracemalloc.start()
@@ -59,6 +59,6 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(Spool()) as shared:
         monkeypatch.setattr(shared._file, "write", lambda data: (_ for _ in ()).throw(OSError(28, "No space left")))
         sorter = Sorter(shared)
-        sorter.add([("a", 1, "")])
+        sorter.add([("a", 1, "", 0.0)])
         with pytest.raises(StoreError, match=r"temporary file in .*: .*No space left"):
             list(sorter)

@@ -69,7 +69,7 @@ class FakeStore:
         stop = start + self._page_keys
         here = names[start:stop]
         folders = [name for name in here if delimited and name.endswith("/") and name != prefix]
-        entries = [(name, self._sizes[name], f"e{name}") for name in here if name not in folders]
+        entries = [(name, self._sizes[name], f"e{name}", 1.5) for name in here if name not in folders]
         return Page(entries, str(stop) if stop < len(names) else None, folders)
 
 
@@ -100,9 +100,9 @@ def expected(sizes: dict[str, int], prefix: str = "") -> list[Entry]:
     for key in keys:
         if key in objects:
             if sizes[key] > 0 or not any(other.startswith(key + "/") for other in objects):
-                entries.append((key, sizes[key], f"e{key}"))
+                entries.append((key, sizes[key], f"e{key}", 1.5))
         elif sizes[key] > 0 or not is_addressable(key.removesuffix("/")):
-            entries.append((key, UNADDRESSABLE, ""))
+            entries.append((key, UNADDRESSABLE, "", 0.0))
     return entries
 
 
@@ -189,10 +189,11 @@ def test_what_keeps_failing_is_told_and_not_left_out() -> None:
 
 
 def test_a_store_that_goes_round_in_circles_is_an_error() -> None:
-    store = SimpleNamespace(in_order=False, page=lambda prefix, token, delimited: Page([("a", 1, "e")], "again"))
+    store = SimpleNamespace(in_order=False, page=lambda prefix, token, delimited: Page([("a", 1, "e", 1.5)], "again"))
     with pytest.raises(StoreError, match="the same page again"):
         listed(store)
-    store.page = lambda prefix, token, delimited: Page([("a/b", 1, "e")], "more", ["a/", prefix] if delimited else [])
+    entry = ("a/b", 1, "e", 1.5)
+    store.page = lambda prefix, token, delimited: Page([entry], "more", ["a/", prefix] if delimited else [])
     with pytest.raises(StoreError, match="listed the folder '' below ''"):
         listed(store)
 

@@ -1,5 +1,6 @@
 """What is made of a store's answers, and listings by obstore's client."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,14 +29,15 @@ class FakeClient:
 
 def test_keys_come_as_they_are() -> None:
     body = """<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><EncodingType>url</EncodingType>
-        <Contents><ETag>&quot;1&quot;</ETag><Key>a%2B+%26%0Ab</Key><Size>5</Size></Contents>
-        <Contents><Key>caf%E9</Key><Size>1</Size></Contents>
+        <Contents><ETag>&quot;1&quot;</ETag><Key>a%2B+%26%0Ab</Key><LastModified>1970-01-02T00:00:01.500Z</LastModified>
+            <Size>5</Size></Contents>
+        <Contents><Key>caf%E9</Key><LastModified>yesterday</LastModified><Size>1</Size></Contents>
         <CommonPrefixes><Prefix>%C3%A9/</Prefix></CommonPrefixes></ListBucketResult>"""
     page = S3Pages("b", FakeClient(body)).page("", None)
-    assert page.entries == [("a+ &\nb", 5, '"1"'), ("caf\udce9", 1, "")]
+    assert page.entries == [("a+ &\nb", 5, '"1"', 86401.5), ("caf\udce9", 1, "", 0.0)]
     assert (page.folders, page.token) == (["é/"], None)
     plain = "<ListBucketResult><Contents><Key>a%2B+b</Key><Size>5</Size></Contents></ListBucketResult>"
-    assert S3Pages("b", FakeClient(plain)).page("", None).entries == [("a%2B+b", 5, "")]
+    assert S3Pages("b", FakeClient(plain)).page("", None).entries == [("a%2B+b", 5, "", 0.0)]
 
 
 def test_answers_that_are_no_listing_are_errors() -> None:
@@ -91,18 +93,20 @@ def test_other_stores_are_listed_by_obstore_and_go_on_where_they_broke_off(
 
     monkeypatch.setattr(pages, "page", page)
     found = list(list_keys(pages, "in/", uri="gs://b/in", deadline_s=0, threads=1))
-    assert [key for key, _, _ in found] == sorted(f"in/{name}" for name in names if name != "a")
-    assert [size for _, size, _ in found] == [len(key[3:].encode()) * (key != "in/zero") for key, _, _ in found]
-    assert found[0][2] == obstore.head(store, found[0][0])["e_tag"]
+    assert [entry[0] for entry in found] == sorted(f"in/{name}" for name in names if name != "a")
+    assert [size for _, size, _, _ in found] == [len(key[3:].encode()) * (key != "in/zero") for key, *_ in found]
+    meta = obstore.head(store, found[0][0])
+    assert found[0][2:] == (meta["e_tag"], meta["last_modified"].timestamp())
 
 
 def test_a_listing_in_an_order_of_its_own_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_pages, "_PAGE_KEYS", 2)
     order = [["b", "a"], ["c", "d"]]
-    metas = [[{"path": key, "size": 1, "e_tag": None} for key in page] for page in order]
+    meta = {"size": 1, "e_tag": None, "last_modified": datetime.now(UTC)}
+    metas = [[{"path": key} | meta for key in page] for page in order]
     monkeypatch.setattr(store_pages.obstore, "list", lambda *args, **options: iter(metas))
     pages = ClientPages(MemoryStore())
-    assert [key for key, _, _ in list_keys(pages, "", uri="gs://b", deadline_s=0, threads=1)] == ["a", "b", "c", "d"]
+    assert [entry[0] for entry in list_keys(pages, "", uri="gs://b", deadline_s=0, threads=1)] == ["a", "b", "c", "d"]
     first = pages.page("", None)
     pages._open.clear()
     with pytest.raises(StoreError, match="broke off, in an order of the store's own"):

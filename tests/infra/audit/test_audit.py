@@ -275,6 +275,18 @@ def test_a_stopped_run_lacks_rows_but_its_sums_agree(output, audited):
     assert re.search(r"this run: [\d,]+ pixels in the files, 1 in report.json", out)
 
 
+def test_what_a_run_left_out_since_it_is_older_needs_no_row(made, output, audited, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "old.png").write_bytes(drawn(0))
+    inputs = (made.inputs, tmp_path / "more")
+    assert audited(output, inputs=inputs)[0] == 7
+    change_report(output, lambda report: report.update(left_out={"older_objects": 1}))
+    code, out, _ = audited(output, inputs=inputs)
+    assert code == 0, out
+    assert "the run left out 1 objects that are older than its --since" in out
+    assert "more/old.png has no row" in out
+
+
 def test_a_run_that_left_no_report_is_compared_with_nothing(output, audited):
     report_path(output).unlink()
     (next(output.glob("runs/*")) / "left.txt").write_text("its folder")

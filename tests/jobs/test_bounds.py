@@ -1,0 +1,90 @@
+"""Runs that are asked to do a part of the work, on a warm Ray: what they do, how they end, and how the next goes on."""
+
+import json
+import os
+import re
+import time
+
+import duckdb
+import pytest
+
+from jobs.cli import output_lease
+from pipeline.config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.prepare import prepare
+from pipeline.run import execute
+from pipeline.steps import NETWORK, Steps
+from pipeline.task import Classify
+from tests.slow_steps import SlowDecoding
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def photos(tmp_path, draw):
+    """A folder of ten images, of which the first four are from 1970."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(10):
+        (folder / f"{index}.png").write_bytes(draw(index, 40, 40))
+        if index < 4:
+            os.utime(folder / f"{index}.png", (86400, 86400))
+    return folder
+
+
+@pytest.fixture
+def night(photos, tmp_path, tiny_weights, run_here):
+    """Runs the job with some more flags."""
+    flags = ("--input", photos, "--weights", tiny_weights, "--output", tmp_path / "out", "--num-actors", "1")
+    return lambda *more: run_here(*flags, *more)
+
+
+def names(output):
+    query = f"SELECT parse_filename(image_id) FROM read_parquet('{output}/data/*.parquet') ORDER BY 1"
+    return [name for (name,) in duckdb.sql(query).fetchall()]
+
+
+def test_a_number_of_images_a_night_comes_to_all_of_them(night, tmp_path):
+    planned = night("--max-images", "4", "--dry-run")
+    assert (planned.code, planned.summary["images"], planned.summary["postponed_images"]) == (0, 4, 6)
+    for rows, code, left in ((4, 9, 6), (8, 9, 2), (10, 0, 0)):
+        done = night("--max-images", "4")
+        assert (done.code, done.summary["rows_in_output"], done.summary["postponed_images"]) == (code, rows, left)
+        if code:
+            said = f"bounded by --max-images 4: {left} images are left"
+            assert (done.summary["status"], done.summary["message"]) == ("stopped", said)
+            assert re.search(f"error: stopped: {said}; .* the same command continues", done.stderr)
+            report = json.loads((tmp_path / "out" / "runs" / done.summary["run_id"] / "report.json").read_text())
+            assert (report["status"], report["reason"], report["problems"]) == ("stopped", said, [])
+    assert names(tmp_path / "out") == [f"{index}.png" for index in range(10)]
+    nothing = night("--max-images", "4")
+    assert (nothing.code, nothing.summary["message"]) == (0, "nothing to do: every row is published")
+
+
+def test_since_a_time_only_what_is_newer_is_begun(night, tmp_path):
+    newer = night("--since", "1970-01-03")
+    assert (newer.code, newer.summary["older_objects"], newer.summary["removed_records"]) == (0, 4, 0)
+    assert names(tmp_path / "out") == [f"{index}.png" for index in range(4, 10)]
+    nothing = night("--since", "1970-01-03T00:00:00Z", "--prune")
+    assert nothing.code == 0
+    assert nothing.summary["message"].endswith("but for 4 objects that are older than --since")
+    assert night().summary["rows_in_output"] == 10
+
+
+def test_a_run_whose_hours_are_over_publishes_what_is_whole(photos, tmp_path, tiny_weights, on_warm_ray):
+    config = JobConfig(
+        task=Classify(),
+        input=InputConfig(uris=(str(photos),)),
+        output=OutputConfig(uri=str(tmp_path / "out"), rows_per_file=1),
+        weights=str(tiny_weights),
+        compute=ComputeConfig(num_actors=(1, 1), device="cpu"),
+        bounds=BoundsConfig(max_hours=1e-6),
+    )
+    with output_lease(config.output, "bounded") as lease:
+        run = prepare(config, time.time(), lease)
+        report = execute(run, lambda _: None, Steps(decode=SlowDecoding(30.0), infer=NETWORK.infer))
+    assert (report.status, run.bound, report.reason) == ("stopped", run.bound, run.bound)
+    assert run.bound == f"bounded by --max-hours 1e-06: {10 - report.run.listed} images are left"
