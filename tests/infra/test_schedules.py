@@ -191,11 +191,7 @@ def parsed(words):
         assert end == len(words) or parsed(words[end + 2 :])
         return submit._parser().parse_args([*words[1:end], "--", "command"])
     assert words[0] == "jobs/label_dataset.py"
-    parser = label_dataset._parser()
-    for flag in ("--notify-url", "--max-hours", "--max-images", "--since"):
-        if flag not in parser.format_help():
-            parser.add_argument(flag)
-    return parser.parse_args(words[1:])
+    return label_dataset._parser().parse_args(words[1:])
 
 
 def commands(text):

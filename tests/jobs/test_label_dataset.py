@@ -200,12 +200,14 @@ def exactly_one_row_each(bucket: Bucket) -> None:
 
 
 def test_a_week_of_nights(bucket, night, start, tmp_path):
-    # Monday: all is new.
+    # Monday: all is new, and more than a night is given.
     bucket.add_digits("mon", [*range(10)] * 4)
     bucket.add_tar("mon.tar", range(10))
-    summary = night("monday")
-    assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (50, 50)
+    summary = night("monday", "--max-images", "30", code=9)
+    assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (30, 30)
     assert summary["dataset"]["drift"] == {"labels": None, "scores": None}
+    summary = night("monday-rest")
+    assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (20, 50)
     exactly_one_row_each(bucket)
     shown = bucket.query(
         "dataset/labels.parquet", "SELECT avg((image_id LIKE '%-shows-' || label || '.png')::INT) FROM {}"
@@ -225,7 +227,7 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     assert bucket.label_of("mon-000-shows-0.png")[0] == "7"
     assert bucket.label_of("mon-005-shows-5.png") == ("squiggle", "accepted", "human")
     exactly_one_row_each(bucket)
-    assert bucket.changes("tuesday")["previous_run_id"] == "monday"
+    assert bucket.changes("tuesday")["previous_run_id"] == "monday-rest"
 
     # Wednesday: killed in the middle. Its rows so far are whole, and the data set is Tuesday's.
     bucket.add_digits("wed", [*range(10)] * 8)
@@ -287,7 +289,7 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     # What somebody said on Tuesday still stands.
     assert bucket.label_of("mon-005-shows-5.png") == ("squiggle", "accepted", "human")
     # Each log begins where the last one ended.
-    runs = ["monday", "tuesday", "wednesday-again", "thursday", "friday", "sunday"]
+    runs = ["monday", "monday-rest", "tuesday", "wednesday-again", "thursday", "friday", "sunday"]
     assert [bucket.changes(run)["previous_run_id"] for run in runs] == [None, *runs[:-1]]
     for earlier, later in pairwise(runs):
         assert bucket.changes(earlier)["now"] == bucket.changes(later)["before"]
