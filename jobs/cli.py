@@ -72,16 +72,17 @@ def run_config(config: JobConfig, started_at: float, afterwards: Afterwards | No
         with closing(ProgressDisplay()) as display:
             report = execute(run, display)
         more: dict[str, Any] = {}
-        errors = [verdict(report, config.max_failed_fraction)]
+        errors = verdicts(report, config.max_failed_fraction, is_bound=run.bound is not None)
         if afterwards is not None and (report.status == "done" or run.bound):
             more, error = afterwards(run)
-            errors.append(error)
-    told = [error for error in errors if error is not None]
-    for error in told:
+            errors += [error] if error is not None else []
+    # What is for people comes before what the next run mends.
+    errors.sort(key=lambda error: isinstance(error, IncompleteError))
+    for error in errors:
         print(f"error: {error}", file=sys.stderr, flush=True)
-    if told:
-        more["error"] = "; ".join(map(str, told))
-    return {**summarise(run, report), **more, "exit_code": told[0].exit_code if told else 0}
+    if errors:
+        more["error"] = "; ".join(map(str, errors))
+    return {**summarise(run, report), **more, "exit_code": errors[0].exit_code if errors else 0}
 
 
 def _estimate(run: Run) -> dict[str, Any] | None:
@@ -180,21 +181,29 @@ def _stop_main_thread() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
-def verdict(report: Report, max_failed_fraction: float) -> PipelineError | None:
-    """The error that a finished run comes to; None if all is well."""
+def verdicts(report: Report, max_failed_fraction: float, *, is_bound: bool = False) -> list[PipelineError]:
+    """What is wrong with a run that ended, worst first; empty if all is well.
+
+    Args:
+        is_bound: it did all that it was asked for, which was not everything: its failures are looked at as well.
+    """
     if report.problems:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
-        return AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")
+        return [AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")]
+    found: list[PipelineError] = []
+    listed, failed = report.run.listed, report.run.failed
+    # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
+    if (report.status == "done" or is_bound) and listed and failed / listed > max_failed_fraction:
+        found.append(
+            TooManyFailedError(
+                f"{failed} of {listed} records failed ({dict(report.run.failed_by_code)}), more than "
+                f"--max-failed-fraction {max_failed_fraction:g}; every one of them has its row"
+            )
+        )
     if report.status != "done":
         why = f"{report.status}: {report.reason}" if report.reason else report.status
-        return IncompleteError(f"{why}; the rows published so far are whole, the same command continues")
-    # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
-    if report.run.listed and report.run.failed / report.run.listed > max_failed_fraction:
-        return TooManyFailedError(
-            f"{report.run.failed} of {report.run.listed} records failed ({dict(report.run.failed_by_code)}), more than "
-            f"--max-failed-fraction {max_failed_fraction:g}; every one of them has its row"
-        )
-    return None
+        found.append(IncompleteError(f"{why}; the rows published so far are whole, the same command continues"))
+    return found
 
 
 def configure_logging(level: str) -> None:

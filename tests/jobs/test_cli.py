@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from jobs import progress
-from jobs.cli import configure_logging, output_lease, run_command, verdict
+from jobs.cli import configure_logging, output_lease, run_command, verdicts
 from jobs.flags import (
     EXIT_CODES,
     compute_config,
@@ -273,9 +273,9 @@ def report(status="done", problems=(), **totals):
     ],
 )  # fmt: skip
 def test_as_many_records_may_fail_as_the_flag_says(listed, failed, fraction, passes):
-    error = verdict(report(listed=listed, ok=listed - failed, failed=failed, failed_by_code={"x": failed}), fraction)
-    assert (error is None) == passes
-    if not passes:
+    found = verdicts(report(listed=listed, ok=listed - failed, failed=failed, failed_by_code={"x": failed}), fraction)
+    assert (not found) == passes
+    for error in found:
         assert error.exit_code == 6
         assert f"{failed} of {listed} records failed ({{'x': {failed}}})" in str(error)
         assert f"--max-failed-fraction {fraction:g}" in str(error)
@@ -283,16 +283,22 @@ def test_as_many_records_may_fail_as_the_flag_says(listed, failed, fraction, pas
 
 @pytest.mark.parametrize("status", ["stopped", "stalled", "failed"])
 def test_a_run_that_did_not_end_is_incomplete(status):
-    error = verdict(report(status, listed=10, failed=10), 0.1)
+    (error,) = verdicts(report(status, listed=10, failed=10), 0.1)
     assert error.exit_code == 9
     assert str(error).startswith(f"{status}; ")
 
 
+def test_a_run_that_was_bounded_tells_of_its_failures_first():
+    found = verdicts(report("stopped", listed=10, failed=10), 0.1, is_bound=True)
+    assert [error.exit_code for error in found] == [6, 9]
+    assert [error.exit_code for error in verdicts(report("stopped", listed=10), 0.1, is_bound=True)] == [9]
+
+
 def test_accounts_that_do_not_close_come_before_everything_else():
-    error = verdict(report("stopped", [f"problem {i}" for i in range(5)], listed=10, failed=10), 0.1)
+    (error,) = verdicts(report("stopped", [f"problem {i}" for i in range(5)], listed=10, failed=10), 0.1)
     assert error.exit_code == 7
     assert str(error) == "the accounts do not close: problem 0; problem 1; problem 2 (and 2 more)"
-    assert str(verdict(report("failed", ["one"]), 0.1)) == "the accounts do not close: one"
+    assert str(*verdicts(report("failed", ["one"]), 0.1)) == "the accounts do not close: one"
 
 
 # Progress and logs.
