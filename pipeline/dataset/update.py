@@ -115,7 +115,8 @@ def update_dataset(
     config.policy.check(model_labels)
     corrections = find_overrides(output, store, config.overrides)
     half_read = shards_half_read(files)
-    there = [file for file in files if file.rows]
+    # Of a shard that two attempts ended differently, those files whose rows count.
+    there = [file for of_shard in by_shard(files).values() for file in chain_of(of_shard).files if file.rows]
     version = dataset_version(there, corrections, config.policy.digest(), half_read)
     before = find_published(output, store)
     if before is not None and before.footer.version == version:

@@ -138,12 +138,13 @@ def arguments(bucket):
 
 
 @pytest.fixture
-def night(arguments, run_here):
-    """One night's run in this process, and what it may end with."""
+def night(arguments, run_here, record_property):
+    """One night's run in this process, and what it may end with; `--junitxml` has what each came to."""
 
     def night(name: str, *flags: str, code: int = 0, **options):
         result = run_here(*arguments(name, *flags, **options), command=label_dataset)
         assert result.code == result.summary["exit_code"] == code, result.stderr
+        record_property(name, json.dumps(result.summary))
         return result.summary
 
     return night

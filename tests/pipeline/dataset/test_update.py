@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.dataset.policy import Policy
 from pipeline.dataset.published import find_published, labels_uri
-from pipeline.dataset.update import shards_half_read
+from pipeline.dataset.update import DatasetConfig, shards_half_read, update_dataset
 from pipeline.errors import ConfigError, OutputError
 from pipeline.storage import put
 from tests.pipeline.dataset.conftest import STORE, row, without
@@ -44,6 +44,21 @@ def test_classes_are_mapped_and_dropped_and_have_thresholds_of_their_own(labelle
         "t.tar#t0.png": ("dropped", "class.dropped", None), "t.tar#t1.png": ("failed", "decode.corrupt", None),
     }  # fmt: skip
     assert labelled.labels()["t.tar#t0.png"]["model_label"] == "teapot"
+
+
+def test_classes_without_names_are_called_by_their_numbers(world):
+    world.publish("a" * 16, [row("files:a", 0, "dog") | {"label": None}], shard="files:a")
+    update_dataset(world.output, STORE, list(world.files.values()), ("0", "1"), DatasetConfig(), "run-1", lambda: None)
+    assert world.labels()["0.png"]["label"] == "1"
+
+
+def test_of_two_attempts_at_one_shard_the_whole_one_counts(labelled):
+    """The other one lost its source early, and its file is not emptied yet."""
+    labelled.publish("b" * 16, [row(TAR, 0, "teapot", key="t0.png")], shard=TAR, end=False)
+    labelled.publish("b" * 16, [row(TAR, 1, "cat", key="t1.png")], shard=TAR, slice_number=1)
+    labelled.update()
+    assert [labelled.labels()[name]["label"] for name in ("t.tar#t0.png", "t.tar#t1.png")] == ["teapot", "cat"]
+    assert len(labelled.labels()) == 4
 
 
 def test_a_policy_with_a_name_that_there_is_not_changes_nothing(labelled):
