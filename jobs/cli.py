@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.flags import job_config
@@ -20,7 +20,14 @@ from jobs.progress import ProgressDisplay
 from model.errors import CheckpointError
 from pipeline.close import summarise
 from pipeline.config import JobConfig, OutputConfig
-from pipeline.errors import AccountsError, IncompleteError, PipelineError, StoppedError, TooManyFailedError
+from pipeline.errors import (
+    AccountsError,
+    IncompleteError,
+    LeaseLostError,
+    PipelineError,
+    StoppedError,
+    TooManyFailedError,
+)
 from pipeline.estimate import estimate_run
 from pipeline.layout import new_run_id
 from pipeline.lease import Lease, LeaseTiming
@@ -51,31 +58,42 @@ def run_job(
     return run_told(flags, lambda: run_config(job_config(flags, task(flags)), started_at))
 
 
-# What a job does with its published rows while it has the output; gives more of the summary, and an error to end with.
-Afterwards = Callable[[Run], tuple[dict[str, Any], PipelineError | None]]
+@dataclass(frozen=True, kw_only=True)
+class Upkeep:
+    """What a job does besides its rows, while it has the output.
+
+    Attributes:
+        check: called before the work, in a dry run too; raises what is wrong.
+        keep: called when the work is done, or as much of it as was asked for, and the accounts close; gives more of the
+            summary, and errors to end with.
+    """
+
+    check: Callable[[Run], None]
+    keep: Callable[[Run], tuple[dict[str, Any], list[PipelineError]]]
 
 
-def run_config(config: JobConfig, started_at: float, afterwards: Afterwards | None = None) -> dict[str, Any]:
+def run_config(config: JobConfig, started_at: float, upkeep: Upkeep | None = None) -> dict[str, Any]:
     """Does what is asked for; returns the summary.
 
     Args:
         started_at: `time.time()` of the start of the program.
-        afterwards: called when the work is done, or as much of it as was asked for, and the accounts close; an error of
-            the run itself comes before its.
     """
     config = replace(config, run_id=config.run_id or new_run_id(started_at))
     with output_lease(config.output, config.run_id or "") as lease:
         run = prepare(config, started_at, lease)
+        if upkeep is not None:
+            upkeep.check(run)
         if config.dry_run:
             print_plan(run)
             return {**describe_plan(run), "estimate": _estimate(run), "status": "planned", "exit_code": 0}
         with closing(ProgressDisplay()) as display:
             report = execute(run, display)
         more: dict[str, Any] = {}
-        errors = verdicts(report, config.max_failed_fraction, is_bound=run.bound is not None)
-        if afterwards is not None and (report.status == "done" or run.bound):
-            more, error = afterwards(run)
-            errors += [error] if error is not None else []
+        retried = run.plan.summary.retried_records
+        errors = verdicts(report, config.max_failed_fraction, is_bound=run.bound is not None, retried=retried)
+        if upkeep is not None and (report.status == "done" or run.bound):
+            more, later = _kept(upkeep, run)
+            errors += later
     # What is for people comes before what the next run mends.
     errors.sort(key=lambda error: isinstance(error, IncompleteError))
     for error in errors:
@@ -83,6 +101,16 @@ def run_config(config: JobConfig, started_at: float, afterwards: Afterwards | No
     if errors:
         more["error"] = "; ".join(map(str, errors))
     return {**summarise(run, report), **more, "exit_code": errors[0].exit_code if errors else 0}
+
+
+def _kept(upkeep: Upkeep, run: Run) -> tuple[dict[str, Any], list[PipelineError]]:
+    """What the upkeep gives; what it fails with is one error beside those of the run."""
+    try:
+        return upkeep.keep(run)
+    except LeaseLostError:
+        raise
+    except PipelineError as error:
+        return {}, [error]
 
 
 def _estimate(run: Run) -> dict[str, Any] | None:
@@ -181,17 +209,20 @@ def _stop_main_thread() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
-def verdicts(report: Report, max_failed_fraction: float, *, is_bound: bool = False) -> list[PipelineError]:
+def verdicts(
+    report: Report, max_failed_fraction: float, *, is_bound: bool = False, retried: int = 0
+) -> list[PipelineError]:
     """What is wrong with a run that ended, worst first; empty if all is well.
 
     Args:
         is_bound: it did all that it was asked for, which was not everything: its failures are looked at as well.
+        retried: records that had failed before. That they fail again was told then, and is no share of this run.
     """
     if report.problems:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
         return [AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")]
     found: list[PipelineError] = []
-    listed, failed = report.run.listed, report.run.failed
+    listed, failed = max(0, report.run.listed - retried), max(0, report.run.failed - retried)
     # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
     if (report.status == "done" or is_bound) and listed and failed / listed > max_failed_fraction:
         found.append(

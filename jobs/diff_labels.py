@@ -55,7 +55,9 @@ def diff_labels(arguments: Sequence[str]) -> dict[str, Any]:
         found = {"a": shown(a.uri), "b": shown(b.uri), **compare(database, a, b)}
         if folder is not None:
             try:
-                put(join_uri(folder, ROWS_FILE), to_parquet(differences(database), DIFFERENCE_SCHEMA, {}), store)
+                put(
+                    join_uri(folder, ROWS_FILE), to_parquet(lambda: differences(database), DIFFERENCE_SCHEMA, {}), store
+                )
                 put(join_uri(folder, DIFF_FILE), json.dumps(found, indent=1).encode(), store)
             except StoreError as error:
                 raise OutputError(f"{shown(folder)} cannot be written: {error}") from error

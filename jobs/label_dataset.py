@@ -17,11 +17,11 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import configure_logging, run_command, run_config, run_told
+from jobs.cli import Upkeep, configure_logging, run_command, run_config, run_told
 from jobs.flags import input_config, job_config, make_parser
 from pipeline.dataset.drift import MAX_DRIFT
 from pipeline.dataset.exports import EXPORTS, ExportConfig
-from pipeline.dataset.keep import keep_dataset
+from pipeline.dataset.keep import check_dataset, keep_dataset
 from pipeline.dataset.policy import Policy, read_class_scores, read_classes
 from pipeline.dataset.update import DatasetConfig
 from pipeline.errors import TRANSIENT_CODES, PipelineError
@@ -71,14 +71,14 @@ def _run(flags: argparse.Namespace, started_at: float) -> dict[str, Any]:
         config = replace(config, output=replace(config.output, retry_failed=TRANSIENT_CODES))
     dataset, exports = _dataset_config(flags), _export_config(flags)
 
-    def keep(run: Run) -> tuple[dict[str, Any], PipelineError | None]:
+    def keep(run: Run) -> tuple[dict[str, Any], list[PipelineError]]:
         kept = keep_dataset(run, dataset, exports)
         told: dict[str, Any] = {"dataset": kept.summary()}
         if run.plan.is_empty and kept.is_changed:
             told["message"] = "no new images; the data set was brought up to date"
-        return told, kept.error()
+        return told, kept.errors()
 
-    return run_config(config, started_at, keep)
+    return run_config(config, started_at, Upkeep(check=lambda run: check_dataset(run, dataset), keep=keep))
 
 
 def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:

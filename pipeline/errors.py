@@ -102,15 +102,14 @@ class ErrorCode(StrEnum):
     INFER_CRASHED = "infer.crashed"
 
 
-# What another night may mend: the store, or a machine, did not do its part.
+# What another night may mend: the store, or a machine, did not do its part. An image that ended its process most likely
+# does so again, at the cost of a careful pass.
 TRANSIENT_CODES = frozenset(
     (
         ErrorCode.SOURCE_MISSING,
         ErrorCode.SOURCE_CHANGED,
         ErrorCode.SOURCE_UNREADABLE,
-        ErrorCode.DECODE_CRASHED,
         ErrorCode.INFER_OUT_OF_MEMORY,
-        ErrorCode.INFER_CRASHED,
     )
 )
 

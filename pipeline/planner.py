@@ -214,7 +214,8 @@ class Planner:
                 summary.pruned_records += findings.pruned
                 yield pruning
             return
-        self._spend(planned.num_todo or 0)
+        # What is tried again has had its turn: it must not keep new images waiting, night after night.
+        self._spend(max(0, (planned.num_todo or 0) - findings.retried))
         summary.retried_records += findings.retried
         summary.pruned_records += findings.pruned
         if planned.action == "continue":
@@ -246,7 +247,7 @@ class Planner:
             # What changed keeps its old rows until it is read.
             summary.emptied += [Emptying(file, info.etag) for file in state.emptied_anyway]
             return
-        self._spend(self._num_todo(found, planned))
+        self._spend(max(0, self._num_todo(found, planned) - state.retried))
         summary.emptied += [Emptying(file, info.etag) for file in state.emptied]
         summary.retried_records += state.retried
         summary.changed_shards += state.action == "replace"

@@ -29,6 +29,8 @@ def on_disk(write: Write) -> pa.Buffer:
     with tempfile.TemporaryFile() as file:
         write(file)
         file.flush()
+        if not file.tell():
+            return pa.py_buffer(b"")
         return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

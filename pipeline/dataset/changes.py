@@ -36,23 +36,22 @@ _CHANGES = """
             CASE
                 WHEN b.image_id IS NULL THEN 'added'
                 WHEN l.image_id IS NULL THEN 'removed'
-                WHEN l.source_etag IS DISTINCT FROM b.source_etag THEN 'changed'
+                WHEN NOT l.is_same_image THEN 'changed'
                 WHEN (l.decision, l.reason, l.label, l.label_source, l.model_label, l.score)
                     IS DISTINCT FROM (b.decision, b.reason, b.label, b.label_source, b.model_label, b.score)
                     THEN 'relabelled'
             END AS change,
             coalesce(b.label <> l.label, false) AS flipped,
             b.label AS label_before, l.label, b.decision AS decision_before, l.decision, l.label_source,
-            b.score AS score_before, l.score
+            b.score AS score_before, l.score,
+            -- Of these the network has said nothing before, or nothing of what they are now.
+            l.model_label IS NOT NULL AND (b.model_label IS NULL OR NOT l.is_same_image) AS is_new
         FROM labels l FULL JOIN before b USING (image_id)
     ) WHERE change IS NOT NULL
 """
 
-# What the network said of images that this run saw for the first time, or as other ones.
-_NEW = """
-    (FROM labels SEMI JOIN (FROM changes WHERE change IN ('added', 'changed')) USING (image_id))
-    WHERE model_label IS NOT NULL
-"""
+# What the network said of images for the first time: new ones, other ones, and those that failed before.
+_NEW = "(FROM labels SEMI JOIN (FROM changes WHERE is_new) USING (image_id))"
 _EARLIER = "before WHERE model_label IS NOT NULL"
 _LABELS_OF = "SELECT model_label, count(*) FROM {} GROUP BY 1"
 # The bins are of equal width, closed at the left.
@@ -75,6 +74,11 @@ class Changes:
     now: Mapping[str, int]
     classes: Mapping[str, Mapping[str, int]]
     drift: Mapping[str, Drift | None]
+
+    @property
+    def is_empty(self) -> bool:
+        """True if every image is as it was."""
+        return not any(self.counts.values())
 
     @property
     def over(self) -> dict[str, Drift]:

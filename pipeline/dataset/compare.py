@@ -66,7 +66,7 @@ def compare(database: Database, a: Predictions, b: Predictions) -> dict[str, Any
         schema = pa.schema([("image_id", pa.string()), ("source_etag", pa.string()), ("status", pa.string())])
         schema = pa.schema([*schema, ("label_id", pa.int32()), ("label", pa.string()), ("score", pa.float32())])
         batches = (batch for table in tables for batch in table.replace_schema_metadata(None).cast(schema).to_batches())
-        database.load(name, schema, batches)
+        database.load_images(name, schema, batches)
     database.run(_PAIRS)
     kinds = database.counts("SELECT difference, count(*) FROM pairs WHERE difference IS NOT NULL GROUP BY 1")
     ((labelled, mean_a, mean_b, moved),) = database.rows(_SCORES)

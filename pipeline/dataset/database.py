@@ -4,6 +4,7 @@ DuckDB, since a full join of two labelled data sets does not fit into memory and
 as Arrow batches through `pipeline.storage`; it opens no file of the user's and loads no extension.
 """
 
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+
+logger = logging.getLogger(__name__)
 
 _MEMORY = "2GB"
 _BATCH_ROWS = 16_384
@@ -42,13 +45,42 @@ class Database:
         self._connection = connection
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-        """Makes a table of rows that arrive; they are never held at once."""
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        """Makes a table of rows that arrive; they are never held at once.
+
+        What their maker raises comes out as it is; on its way through the database it loses its type.
+        """
+        raised: list[BaseException] = []
+
+        def watched() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from batches
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(schema, watched())
         self._connection.register(_ROWS, reader)
         try:
             self._connection.execute(f"CREATE TABLE {name} AS FROM {_ROWS}")
+        except Exception:
+            if raised:
+                raise raised[0] from None
+            raise
         finally:
             self._connection.unregister(_ROWS)
+
+    def load_images(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+        """The same for rows of which each image has one; of one that has several, the last stays."""
+        self.load(name, schema, batches)
+        ((doubled,),) = self.rows(f"SELECT count(*) - count(DISTINCT image_id) FROM {name}")
+        if doubled:
+            logger.warning(
+                "rows.doubled table=%s rows=%d: an image has several rows; one of them counts", name, doubled
+            )
+            self.run(
+                f"CREATE OR REPLACE TABLE {name} AS FROM {name} "
+                f"QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY rowid DESC) = 1"
+            )
 
     def run(self, statement: str, values: Any = None) -> None:
         """Executes one statement, with values for its parameters."""

@@ -16,9 +16,10 @@ from pipeline.uris import is_inside, join_uri, name_of
 
 
 class Sidecar(NamedTuple):
-    """One object that belongs beside images: where, and its content."""
+    """One object that belongs beside images: where, the folder or tar that it is of, and its content."""
 
     uri: str
+    of: str
     body: memoryview
 
 
@@ -40,9 +41,7 @@ def make_imagefolder(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -
                 sink.write(json.dumps({**entry, "label_source": row["label_source"]}).encode() + b"\n")
 
     for folder in folders:
-        body = in_file(partial(write, folder))
-        if len(body):
-            yield Sidecar(join_uri(folder, METADATA_FILE), body)
+        yield Sidecar(join_uri(folder, METADATA_FILE), folder, in_file(partial(write, folder)))
 
 
 def _folder_of(uri: str, folders: Sequence[str]) -> str | None:
@@ -61,7 +60,7 @@ def make_webdataset(rows: Rows, classes: Sequence[str], roots: Sequence[str]) ->
     for shard, records in groupby(all_rows, lambda row: row["shard"]):
         if shard.startswith(FILES_SCHEME) or is_parquet(shard):
             continue
-        yield Sidecar(_sidecar_uri(shard), memoryview(_sidecar_tar(records, numbers)))
+        yield Sidecar(_sidecar_uri(shard), shard, memoryview(_sidecar_tar(records, numbers)))
 
 
 def _sidecar_uri(shard: str) -> str:

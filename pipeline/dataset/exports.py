@@ -10,8 +10,10 @@ that somebody else put there is never overwritten.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 
 import pyarrow as pa
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 EXPORTS = (*FILES, *BESIDE)
 LEDGER_FILE = "_exports.json"
+# Sidecars that are made, held and written at a time.
+_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +51,28 @@ class ExportConfig:
 
     def made_of(self, name: str, published: Published) -> str:
         """What an export is made of."""
-        parts = [published.info.etag, list(self.roots), self.sidecars_to if name in BESIDE else None]
+        parts = [published.footer.run_id, list(self.roots), self.sidecars_to if name in BESIDE else None]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclass(slots=True)
-class _Ledger:
-    """What was exported: export -> what it was made of; URI of a sidecar -> the ETag and SHA-256 of what is ours.
+class _Ours:
+    """A sidecar of ours: the ETag and SHA-256 of what lies there, and the SHA-256 of what may lie there since.
 
-    The SHA-256 is noted before a sidecar is written and its ETag after it, so that it is known again whatever happens
-    between the two.
+    The last is noted before a write and forgotten after it, so that a sidecar is known again whatever happens between.
     """
 
+    etag: str | None = None
+    sha256: str | None = None
+    pending_sha256: str | None = None
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """What was exported: export -> what it was made of; URI of a sidecar -> what is ours there."""
+
     made_of: dict[str, str] = field(default_factory=dict)
-    sidecars: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    sidecars: dict[str, _Ours] = field(default_factory=dict)
 
 
 class Exporter:
@@ -94,19 +106,20 @@ class Exporter:
             StoreError: the output's store refuses.
         """
         self._ledger = self._read_ledger()
+        classes, roots = self._published.footer.classes, self._config.roots
         written: list[str] = []
         for name in self._config.names:
             made_of = self._config.made_of(name, self._published)
             if self._ledger.made_of.get(name) == made_of:
                 continue
-            self._check_right()
             if name in FILES:
                 uri = join_uri(self._output, DATASET, FILES[name].file_name)
-                put(uri, FILES[name].make(self._rows, self._published.footer.classes, self._config.roots), self._store)
+                body = FILES[name].make(self._rows, classes, roots)
+                self._check_right()
+                put(uri, body, self._store)
                 written.append(uri)
             else:
-                sidecars = BESIDE[name](self._rows, self._published.footer.classes, self._config.roots)
-                written += self._write_sidecars(sidecars)
+                written += self._write_sidecars(BESIDE[name](self._rows, classes, roots))
             self._ledger.made_of[name] = made_of
             self._save_ledger()
         for uri in written:
@@ -117,18 +130,37 @@ class Exporter:
         return published_rows(self._published, self._store)
 
     def _write_sidecars(self, sidecars: Iterator[Sidecar]) -> list[str]:
-        written = []
+        written: list[str] = []
         made_for: dict[str, str] = {}
-        for sidecar in sidecars:
-            uri = self._place(sidecar.uri)
-            if made_for.setdefault(uri, sidecar.uri) != sidecar.uri:
-                raise ConfigError(
-                    f"{shown(uri)} would stand for {shown(made_for[uri])} and for {shown(sidecar.uri)}; leave "
-                    "--sidecars-to out, or give inputs with equal names to jobs of their own"
-                )
-            if self._put_sidecar(uri, sidecar.body):
-                written.append(uri)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while some := list(islice(sidecars, _THREADS)):
+                bodies: dict[str, memoryview] = {}
+                for sidecar in some:
+                    uri = self._place(sidecar.uri)
+                    if uri in made_for:
+                        raise ConfigError(
+                            f"{shown(uri)} would stand for {shown(made_for[uri])} and for {shown(sidecar.of)}: rename "
+                            "one of the two, or label them by jobs of their own"
+                        )
+                    made_for[uri] = sidecar.of
+                    bodies[uri] = sidecar.body
+                written += self._write_some(bodies, pool)
         return written
+
+    def _write_some(self, bodies: Mapping[str, memoryview], pool: Executor) -> list[str]:
+        """Writes the sidecars that are not there as they should be, side by side; returns which."""
+        etags = dict(zip(bodies, pool.map(self._etag_if_ours, bodies), strict=True))
+        digests = {uri: hashlib.sha256(body).hexdigest() for uri, body in bodies.items()}
+        stale = [uri for uri in bodies if self._is_stale(uri, etags[uri], digests[uri], len(bodies[uri]))]
+        if stale:
+            self._check_right()
+            for uri in stale:
+                self._ledger.sidecars.setdefault(uri, _Ours()).pending_sha256 = digests[uri]
+            self._save_ledger()
+            puts = pool.map(lambda uri: self._put_sidecar(uri, bodies[uri], etags[uri]), stale)
+            for uri, etag in zip(stale, puts, strict=True):
+                self._ledger.sidecars[uri] = _Ours(etag=etag, sha256=digests[uri])
+        return stale
 
     def _place(self, beside: str) -> str:
         """Where a sidecar lies."""
@@ -138,50 +170,55 @@ class Exporter:
         below = name_of(beside) if root is None else beside[len(root) :].lstrip("/")
         return join_uri(self._config.sidecars_to, below)
 
-    def _put_sidecar(self, uri: str, body: memoryview) -> bool:
-        """Writes a sidecar unless it is there as it should be; returns whether it was written."""
-        digest, store = hashlib.sha256(body).hexdigest(), self._sidecar_store
+    def _etag_if_ours(self, uri: str) -> str | None:
+        """The ETag of a sidecar of ours, whose digest the ledger has then; None if nothing is there.
+
+        Raises:
+            OutputError: what is there is not ours.
+        """
         try:
-            there = head(uri, store)
-            noted = self._ledger.sidecars.get(uri)
-            if there is not None:
-                found = self._whose(uri, there.etag, noted)
-                if found == digest:
-                    self._ledger.sidecars[uri] = {"etag": there.etag, "sha256": digest}
-                    return False
-            self._ledger.sidecars[uri] = {"etag": None if there is None else there.etag, "sha256": digest}
-            self._save_ledger()
-            etag = put(uri, body, store, if_absent=there is None, if_match=None if there is None else there.etag)
+            there = head(uri, self._sidecar_store)
+            if there is None:
+                return None
+            ours = self._ledger.sidecars.get(uri)
+            if ours is not None and ours.etag != there.etag:
+                digest = hashlib.sha256(read(uri, self._sidecar_store, there.etag)).hexdigest()
+                ours = _Ours(etag=there.etag, sha256=digest) if digest in (ours.sha256, ours.pending_sha256) else None
+        except StoreError as error:
+            raise _unreachable(uri, error) from error
+        if ours is None:
+            raise OutputError(
+                f"{shown(uri)} is there and is not ours; move it away, or give --sidecars-to a folder of its own"
+            )
+        self._ledger.sidecars[uri] = ours
+        return there.etag
+
+    def _is_stale(self, uri: str, etag: str | None, digest: str, size: int) -> bool:
+        # Nothing to say is said only over what was said before.
+        return bool(size) if etag is None else self._ledger.sidecars[uri].sha256 != digest
+
+    def _put_sidecar(self, uri: str, body: memoryview, etag: str | None) -> str:
+        try:
+            return put(uri, body, self._sidecar_store, if_absent=etag is None, if_match=etag)
         except (ExistsError, ChangedError) as error:
             raise OutputError(f"{shown(uri)} was written by somebody else meanwhile; move it, or leave it") from error
         except StoreError as error:
-            raise OutputError(
-                f"{shown(uri)} cannot be written: {error}; give --sidecars-to another folder, or leave the export out"
-            ) from error
-        self._ledger.sidecars[uri] = {"etag": etag, "sha256": digest}
-        return True
-
-    def _whose(self, uri: str, etag: str, noted: dict[str, str | None] | None) -> str | None:
-        """SHA-256 of a sidecar of ours that is there.
-
-        Raises:
-            OutputError: it is not ours.
-        """
-        if noted is not None and noted["etag"] == etag:
-            return noted["sha256"]
-        if noted is not None and hashlib.sha256(read(uri, self._sidecar_store, etag)).hexdigest() == noted["sha256"]:
-            return noted["sha256"]
-        raise OutputError(
-            f"{shown(uri)} is there and is not ours; move it away, or give --sidecars-to a folder of its own"
-        )
+            raise _unreachable(uri, error) from error
 
     def _read_ledger(self) -> _Ledger:
         try:
-            return _Ledger(**json.loads(read(self._ledger_uri, self._store)))
+            values = json.loads(read(self._ledger_uri, self._store))
+            return _Ledger(values["made_of"], {uri: _Ours(**ours) for uri, ours in values["sidecars"].items()})
         except NotFoundError:
             return _Ledger()
-        except (ValueError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"{shown(self._ledger_uri)} cannot be understood: {error}; restore it") from error
 
     def _save_ledger(self) -> None:
         put(self._ledger_uri, json.dumps(asdict(self._ledger), indent=1).encode(), self._store)
+
+
+def _unreachable(uri: str, error: StoreError) -> OutputError:
+    return OutputError(
+        f"{shown(uri)} cannot be written: {error}; give --sidecars-to another folder, or leave the export out"
+    )

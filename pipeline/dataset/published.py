@@ -6,7 +6,7 @@ holds the version of all that it was made of; a run that comes to the same versi
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
@@ -26,6 +26,9 @@ DATASET = "dataset"
 LABELS_FILE = "labels.parquet"
 FOOTER_KEY = b"pvtv2_dataset"
 _SCHEMA_VERSION = 1
+
+# What gives some rows, each time all of them.
+Rows = Callable[[], Iterable[pa.RecordBatch]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +111,11 @@ def published_rows(published: Published | None, store: StoreConfig) -> Iterator[
             yield batch.replace_schema_metadata(None).cast(LABEL_SCHEMA)
 
 
-def publish(
-    output: str, store: StoreConfig, rows: Iterable[pa.RecordBatch], footer: DatasetFooter, before: Published | None
-) -> Published:
+def publish(output: str, store: StoreConfig, rows: Rows, footer: DatasetFooter, before: Published | None) -> Published:
     """Puts a data set in the place of the one before.
+
+    Args:
+        rows: as many as the footer counts.
 
     Raises:
         OutputError: that one is there no more, or another one is.
@@ -126,12 +130,13 @@ def publish(
     return Published(ObjectInfo(uri, len(body), etag), footer)
 
 
-def to_parquet(rows: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: dict[str, Any]) -> memoryview:
-    """A Parquet file of rows as they come, on the local disk as far as it has room."""
+def to_parquet(rows: Rows, schema: pa.Schema, metadata: dict[str, Any]) -> memoryview:
+    """A Parquet file of rows, on the local disk or, where that is full, in memory."""
 
     def write(sink: Any) -> None:
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            for batch in rows:
+            # Anew: what was tried on the disk may have taken some.
+            for batch in rows():
                 writer.write_batch(batch)
             writer.add_key_value_metadata(metadata)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from jobs import progress
-from jobs.cli import configure_logging, output_lease, run_command, verdicts
+from jobs.cli import Upkeep, _kept, configure_logging, output_lease, run_command, verdicts
 from jobs.flags import (
     EXIT_CODES,
     compute_config,
@@ -286,6 +286,21 @@ def test_a_run_that_did_not_end_is_incomplete(status):
     (error,) = verdicts(report(status, listed=10, failed=10), 0.1)
     assert error.exit_code == 9
     assert str(error).startswith(f"{status}; ")
+
+
+def test_records_that_had_failed_before_are_no_share_of_what_failed_now():
+    again = report(listed=5, ok=0, failed=5)
+    assert verdicts(again, 0.1, retried=5) == []
+    assert [error.exit_code for error in verdicts(again, 0.1, retried=4)] == [6]
+    assert verdicts(report(listed=30, ok=24, failed=6), 0.1, retried=5) == []
+
+
+def test_what_the_upkeep_fails_with_stands_beside_what_it_found():
+    def fails(run):
+        raise errors.OutputError("no room")
+
+    more, found = _kept(Upkeep(check=lambda run: None, keep=fails), None)
+    assert (more, [error.exit_code for error in found]) == ({}, [5])
 
 
 def test_a_run_that_was_bounded_tells_of_its_failures_first():

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from examples.digits import load_digits, render, split
 from jobs import label_dataset as job
+from jobs.cli import run_command
 from jobs.diff_labels import diff_labels
 from jobs.label_dataset import label_dataset
 from pipeline.errors import TRANSIENT_CODES
@@ -299,7 +300,7 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
 def test_failures_that_may_pass_are_tried_again_unless_told_otherwise(monkeypatch):
     asked = []
 
-    def run_config(config, started_at, afterwards):
+    def run_config(config, started_at, upkeep):
         asked.append(config.output.retry_failed)
         return {"exit_code": 0}
 
@@ -307,3 +308,16 @@ def test_failures_that_may_pass_are_tried_again_unless_told_otherwise(monkeypatc
     for flags in ([], ["--retry-failed", "decode.corrupt"], ["--retry-failed"]):
         label_dataset(["--input", "/in", "--weights", "/weights", "--output", "/out", *flags])
     assert asked == [TRANSIENT_CODES, {"decode.corrupt"}, set()]
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_a_policy_with_a_name_that_there_is_not_is_refused_before_any_work(tmp_path, capsys, flags, signal_handlers):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.png").write_bytes(Digits().draw(0))
+    (tmp_path / "classes.yaml").write_text("zero: nought\n")
+    places = {"--input": tmp_path / "in", "--weights": WEIGHTS, "--output": tmp_path / "out"}
+    named = [str(part) for pair in places.items() for part in pair]
+    code = run_command(label_dataset, [*named, "--classes", str(tmp_path / "classes.yaml"), *flags])
+    assert code == 2
+    assert "the network has no class 'zero'; it has 0, 1, 2" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "_job.json").exists()

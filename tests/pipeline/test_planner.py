@@ -459,17 +459,19 @@ def test_an_older_slice_that_came_late_beside_rows_of_this_version_is_emptied_th
     assert ([entry.file for entry in tonight.summary.emptied], left(tonight)) == ([late], (0, 1))
 
 
-def test_rewrites_count_by_the_rows_that_are_read_again():
+def test_rewrites_count_by_the_rows_that_changed_and_not_by_those_that_are_tried_again():
     first = Planned([*loose("a.jpg", "b.jpg", "c.jpg", "d.jpg"), tar("x.tar"), tar("y.tar")]).shards
     group, x, y = first
     codes = {0: {"decode.corrupt": 2}}
     files = [*published(group, [4]), *published(x, [4], codes=codes), *published(y, [4], codes=codes)]
     rows = [OutputRow(row, key, "e1", "decode.corrupt" if row > 1 else None) for row, key in enumerate("abcd")]
     now = [*loose("a.jpg", "b.jpg", "c.jpg", "d.jpg", etags={"b.jpg": "e2"}), tar("x.tar"), tar("y.tar")]
-    tonight = Planned(now, files, [first], rows=rows, retry_codes=frozenset(), max_images=4)
     # b changed, and two records of each have failed.
-    assert [(shard.name, shard.num_todo) for shard in tonight.shards] == [("in", 3), ("x", 2)]
-    assert (left(tonight), tonight.summary.retried_records) == ((2, 0), 4)
+    tonight = Planned(now, files, [first], rows=rows, retry_codes=frozenset(), max_images=2)
+    assert [(shard.name, shard.num_todo) for shard in tonight.shards] == [("in", 3), ("x", 2), ("y", 2)]
+    tonight = Planned(now, files, [first], rows=rows, retry_codes=frozenset(), max_images=1)
+    assert [(shard.name, shard.num_todo) for shard in tonight.shards] == [("in", 3)]
+    assert (left(tonight), tonight.summary.retried_records) == ((4, 0), 2)
 
 
 def test_the_lost_end_of_an_object_stays_until_the_run_that_reads_it_again():

@@ -8,7 +8,9 @@ import warnings
 
 import numpy as np
 import pytest
+import webdataset as wds
 from PIL import Image
+from pycocotools.coco import COCO
 
 from pipeline.dataset.exports import ExportConfig, Exporter
 from pipeline.errors import ConfigError, OutputError
@@ -70,9 +72,8 @@ def test_the_csv_has_every_row_and_column(export, world, tmp_path):
 
 
 def test_the_coco_file_is_read_by_pycocotools(export, tmp_path, capsys):
-    coco = pytest.importorskip("pycocotools.coco")
     assert export("coco") == ["out/dataset/coco.json"]
-    found = coco.COCO(str(tmp_path / "out/dataset/coco.json"))
+    found = COCO(str(tmp_path / "out/dataset/coco.json"))
     names = {category["id"]: category["name"] for category in found.loadCats(found.getCatIds())}
     labels = {
         (image["file_name"], image.get("shard"), image["width"], image["height"]): names[annotation["category_id"]]
@@ -112,7 +113,6 @@ def test_the_metadata_gives_datasets_a_folder_of_images_with_labels(export, tmp_
 
 
 def test_the_sidecar_of_a_shard_is_read_beside_it_by_webdataset(export, tmp_path):
-    wds = pytest.importorskip("webdataset")
     assert export("webdataset") == ["in/t.labels.tar"]
     shard, sidecar = (
         list(wds.WebDataset(str(tmp_path / "in" / name), shardshuffle=False).decode())
@@ -147,6 +147,24 @@ def test_metadata_of_somebody_else_is_not_overwritten(export, tmp_path):
     assert (tmp_path / "in" / "metadata.jsonl").read_text() == "theirs"
 
 
+def test_a_folder_without_accepted_images_has_no_metadata_and_an_earlier_one_is_emptied(export, world, tmp_path):
+    world.update()
+    image_id = world.labels()["0.png"]["image_id"]
+    world.override(f"image_id,label\n{image_id},\n")
+    assert export("imagefolder") == []
+    world.override("image_id,label\nnobody,\n")
+    assert export("imagefolder") == ["in/metadata.jsonl"]
+    world.override(f"image_id,label\n{image_id},\n")
+    assert export("imagefolder") == ["in/metadata.jsonl"]
+    assert (tmp_path / "in" / "metadata.jsonl").read_bytes() == b""
+
+
+def test_two_shards_that_want_one_sidecar_are_named(export, world, images):
+    world.publish("c" * 16, [row(f"{images}/t.tgz", 0, "cat", key="0.png")], shard=f"{images}/t.tgz")
+    with pytest.raises(ConfigError, match=r"t\.labels\.tar would stand for .*/t\.tar and for .*/t\.tgz: rename one"):
+        export("webdataset")
+
+
 def test_metadata_that_somebody_changed_is_theirs(export, world, tmp_path):
     export("imagefolder")
     (tmp_path / "in" / "metadata.jsonl").write_text("theirs now")
@@ -155,8 +173,16 @@ def test_metadata_that_somebody_changed_is_theirs(export, world, tmp_path):
         export("imagefolder")
 
 
+@pytest.mark.parametrize("was_there", [False, True])
 @pytest.mark.parametrize("after_put", [False, True])
-def test_a_run_that_dies_around_the_write_of_a_sidecar_finds_it_again(export, world, tmp_path, monkeypatch, after_put):
+def test_a_run_that_dies_around_the_write_of_a_sidecar_finds_it_again(
+    export, world, tmp_path, monkeypatch, after_put, was_there
+):
+    if was_there:
+        world.override("image_id,label\nnobody,\n")
+        export("imagefolder")
+        world.override(f"image_id,label\n{world.labels()['0.png']['image_id']},kettle\n")
+
     class KilledError(Exception):
         pass
 
@@ -179,7 +205,8 @@ def test_a_run_that_dies_around_the_write_of_a_sidecar_finds_it_again(export, wo
         export("imagefolder", update=update)
     monkeypatch.undo()
     assert export("imagefolder", update=update) == ([] if after_put else ["in/metadata.jsonl"])
-    assert json.loads((tmp_path / "in" / "metadata.jsonl").read_text())["label"] == "cat"
+    found = json.loads((tmp_path / "in" / "metadata.jsonl").read_text())
+    assert found["label"] == ("kettle" if was_there else "cat")
 
 
 def test_sidecars_may_lie_in_a_folder_of_their_own(export, images):

@@ -1,12 +1,16 @@
 """What becomes of rows, corrections and policies, night after night."""
 
+import errno
+import tempfile
+
 import pytest
 
 from pipeline.dataset.policy import Policy
 from pipeline.dataset.published import find_published, labels_uri
 from pipeline.dataset.update import DatasetConfig, shards_half_read, update_dataset
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import ConfigError, InputError, OutputError
 from pipeline.storage import put
+from pipeline.store_errors import ChangedError, NotFoundError
 from tests.pipeline.dataset.conftest import STORE, row, without
 
 TAR = "s3://in/t.tar"
@@ -30,9 +34,11 @@ def test_rows_are_sorted_by_their_scores_and_failed_ones_stay_failed(labelled):
     assert [entry["label_source"] for entry in labelled.labels().values()] == ["model", "model", "model", None]
 
 
-def test_a_score_at_the_threshold_is_accepted(world):
-    world.publish("a" * 16, [row("files:a", 0, "cat", 0.8), row("files:a", 1, "cat", 0.7999)], shard="files:a")
-    world.update(policy=Policy(accept_score=0.8))
+@pytest.mark.parametrize("score", [0.1, 0.5, 0.7, 0.8, 0.9, 0.99])
+def test_a_score_at_the_threshold_is_accepted(world, score):
+    """Also where the score, of 32 bits, lies a little below the number that was written."""
+    world.publish("a" * 16, [row("files:a", 0, "cat", score), row("files:a", 1, "cat", score - 1e-4)], shard="files:a")
+    world.update(policy=Policy(accept_score=score))
     assert [entry["decision"] for entry in world.labels().values()] == ["accepted", "review"]
 
 
@@ -100,6 +106,42 @@ def test_a_correction_of_an_image_that_was_exchanged_stands_but_is_looked_at_aga
     assert decided(labelled)["0.png"] == ("review", "override.outdated", "kettle")
     assert decided(labelled)["1.png"] == ("accepted", "override", "dog")
     assert update.corrections.outdated == 1
+
+
+def tar_rows(etag):
+    teapot = row(TAR, 0, "teapot", key="t0.png", etag=etag, encoded_bytes=9)
+    return [teapot, row(TAR, 1, "dog", key="t1.png", etag=etag)]
+
+
+def test_a_tar_that_gained_an_image_keeps_its_corrections_and_is_no_drift(labelled):
+    labelled.publish("b" * 16, tar_rows("e1"), shard=TAR, etag="e1")
+    labelled.override("image_id,label,source_etag\ns3://in/t.tar#t0.png,kettle,e1\n")
+    labelled.update()
+    for run, etag in ((2, "e2"), (3, "e3")):
+        more = [row(TAR, 1 + n, "cat", key=f"more{n}.png", etag=etag) for n in range(1, run)]
+        labelled.publish("b" * 16, [*tar_rows(etag), *more], shard=TAR, etag=etag)
+        labelled.update()
+        assert decided(labelled)["t.tar#t0.png"] == ("accepted", "override", "kettle")
+        assert kinds(labelled, f"run-{run}") == {f"t.tar#more{run - 1}.png": "added"}
+    # Now it is another image under the same name.
+    rows = tar_rows("e4")
+    rows[0]["encoded_bytes"] = 10
+    labelled.publish("b" * 16, rows, shard=TAR, etag="e4")
+    labelled.update()
+    assert decided(labelled)["t.tar#t0.png"] == ("review", "override.outdated", "kettle")
+
+
+def test_rows_that_were_written_again_and_say_the_same_change_nothing(labelled):
+    first = labelled.update()
+    rows = [row("files:a", 0, "cat"), row("files:a", 1, "dog", 0.4) | {"error_message": "another nonce"}]
+    labelled.publish("a" * 16, rows, shard="files:a")
+    again = labelled.update()
+    assert again.changes is None
+    assert (again.published.footer.run_id, again.published.footer.previous_run_id) == ("run-1", None)
+    assert first.published.footer.version != again.published.footer.version
+    with pytest.raises(NotFoundError):
+        labelled.changes("run-2")
+    assert labelled.update().published.info == again.published.info
 
 
 def test_corrections_are_never_written_to(labelled, tmp_path):
@@ -215,6 +257,64 @@ def test_rows_of_an_object_that_is_being_read_again_are_not_gone(labelled):
     assert (changes.counts["removed"], list(kinds(labelled, "run-3"))) == (1, ["t.tar#t1.png"])
 
 
+def test_corrections_reach_rows_of_an_object_that_is_being_read_again(labelled):
+    labelled.update()
+    labelled.publish("b" * 16, [], shard=TAR, etag="e2", emptied=True)
+    labelled.override("image_id,label\ns3://in/t.tar#t0.png,kettle\n")
+    update = labelled.update()
+    assert decided(labelled)["t.tar#t0.png"] == ("accepted", "override", "kettle")
+    assert update.corrections.unused == 0
+
+
+def test_an_image_with_two_rows_has_one_in_the_data_set_for_good(labelled, caplog):
+    """Two files of an output may claim an image until the next plan settles it."""
+    labelled.publish("d" * 16, [row("files:d", 0, "dog", key="0.png")], shard="files:d")
+    for _ in range(2):
+        labelled.update(policy=Policy(accept_score=0.1 * labelled.runs))
+        assert len(labelled.labels()) == 4
+    assert "rows.doubled table=predictions rows=1" in caplog.text
+
+
+def test_what_is_wrong_with_a_file_of_corrections_is_told_as_it_is(labelled):
+    labelled.override("image_id,label,at\ns3://in/0.png,cat,soon\n")
+    with pytest.raises(InputError, match="at='soon' is no time"):
+        labelled.update()
+
+
+def test_a_file_of_rows_that_changed_meanwhile_is_told_as_it_is(labelled):
+    (name, *_) = labelled.files
+    put(f"{labelled.output}/data/{name}", b"another", STORE)
+    with pytest.raises(ChangedError):
+        labelled.update()
+
+
+def test_a_full_disk_costs_no_row(labelled, monkeypatch):
+    """What was tried there is made again in memory, from the first row on."""
+    real = tempfile.TemporaryFile
+
+    class Full:
+        def __init__(self):
+            self._file = real()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._file.close()
+
+        def write(self, data):
+            if self._file.tell() > 100:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self._file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    update = labelled.update()
+    assert len(labelled.labels()) == len(labelled.changes("run-1")) == update.published.footer.counts["rows"] == 4
+
+
 def test_an_object_whose_files_none_may_fill_again_is_gone(labelled):
     labelled.publish("b" * 16, [], shard=TAR, etag=None, emptied=True)
     assert shards_half_read(labelled.files.values()) == []
@@ -241,6 +341,14 @@ def test_drift_is_between_what_came_now_and_all_that_was_there(world):
     assert over["labels"].moved == (("dog", 0.0, 1.0), ("cat", 1.0, 0.0))
     assert over["scores"].moved == (("0.3-0.4", 0.0, 1.0), ("0.9-1.0", 1.0, 0.0))
     assert world.change_summary("run-3")["drift"]["labels"]["over"] is True
+
+
+def test_images_that_failed_at_first_are_compared_when_they_succeed(world):
+    world.publish("a" * 16, [row("files:a", i, "cat") for i in range(60)], shard="files:a")
+    world.publish("c" * 16, [row("files:c", i, None, key=f"c{i}") for i in range(40)], shard="files:c")
+    world.update()
+    world.publish("c" * 16, [row("files:c", i, "dog", key=f"c{i}") for i in range(40)], shard="files:c")
+    assert world.update().changes.over["labels"].moved[0] == ("dog", 0.0, 1.0)
 
 
 def test_corrections_and_policies_are_no_drift(world):
