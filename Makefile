@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= cpu
 SEEDS ?= 50
+EXAMPLES ?= 1000
 STAMP := $(VENV)/.ready-$(TORCH)
 BENCH := build/bench-env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills chaos audit check format lint types parity exact bench-env clean
+.PHONY: help setup demo digits test drills chaos soak audit check format lint types parity exact bench-env clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +45,9 @@ drills: setup  ## of the tests, those that break runs on a real Ray
 
 chaos: setup  ## kill processes and break requests, seed by seed, and compare (SEEDS=50, or SEED=17 alone)
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+soak: setup  ## many more made-up nights and reports than `make test` has (EXAMPLES=1000)
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/pipeline/test_nights.py tests/pipeline/test_page.py
 
 # AUDIT: further flags, see docs/audit.md. A URI with a space in it takes the command itself.
 audit: setup  ## count an output again: INPUT="URI ..." OUTPUT=URI [AUDIT="--strict ..."]

@@ -21,6 +21,9 @@ from PIL import Image
 
 from jobs.classify import classify
 from jobs.cli import run_command
+from jobs.evaluate import evaluate
+from jobs.extract_features import extract_features
+from jobs.label_dataset import label_dataset
 from model.config import PVTv2Config
 from model.random_weights import random_weights
 from model.weights import save_checkpoint
@@ -34,6 +37,9 @@ from tests.ray_settings import RAY_SETTINGS
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = tuple(f"class {i}" for i in range(10))
 TIMEOUT_S = 240
+# One actor starts in half the time of two; what two of them do side by side is for the tests that ask for it.
+ONE_ACTOR = ("--num-actors", "1")
+WITH_ACTORS = (classify, evaluate, extract_features, label_dataset)
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,8 @@ def run_here(on_warm_ray: None, capfd: pytest.CaptureFixture) -> Callable[..., R
 
     def run(*arguments: object, command: Callable[..., dict[str, Any]] = classify) -> Result:
         capfd.readouterr()
-        code = run_command(command, [str(argument) for argument in arguments])
+        more = ONE_ACTOR if command in WITH_ACTORS and "--num-actors" not in arguments else ()
+        code = run_command(command, [str(argument) for argument in (*arguments, *more)])
         out, err = capfd.readouterr()
         return Result(code, json.loads(out.splitlines()[-1]), out, err)
 

@@ -28,6 +28,7 @@ from pipeline.run import execute
 from pipeline.sample import rank
 from pipeline.steps import Steps
 from pipeline.task import Classify
+from tests.jobs.conftest import ONE_ACTOR
 from tests.waiting_step import WaitingNetwork
 
 # Ray, in this process for some of these tests, warns of its own settings and leaves sockets to its own end.
@@ -179,6 +180,7 @@ def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
     count, output = 240, tmp_path / "out"
     write_loose(tmp_path / "in", draw, count, side=220)
     arguments = ["--input", tmp_path / "in", "--weights", tiny_weights, "--output", output, "--rows-per-file", "8"]
+    arguments += ONE_ACTOR
     command = [sys.executable, "jobs/classify.py", *map(str, arguments)]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, env=job_env, stdout=log, stderr=log, start_new_session=True)
@@ -206,6 +208,7 @@ def test_a_run_that_is_told_to_stop_more_than_once_says_so_and_the_next_one_cont
     count, output = 240, tmp_path / "out"
     write_loose(tmp_path / "in", draw, count, side=220)
     arguments = ["--input", tmp_path / "in", "--weights", tiny_weights, "--output", output, "--rows-per-file", "8"]
+    arguments += ONE_ACTOR
     command = [sys.executable, "jobs/classify.py", *map(str, arguments)]
     process = subprocess.Popen(command, env=job_env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
@@ -303,7 +306,7 @@ def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run
 
     loose = run_here(
         "--input", odd, "--input-format", "files", "--include", "*", "--weights", tiny_weights,
-        "--output", tmp_path / "loose", "--max-failed-fraction", "1", "--max-image-pixels", 2**18,
+        "--output", tmp_path / "loose", "--max-failed-fraction", "1", "--max-image-pixels", 2**16,
     )  # fmt: skip
     assert loose.code == 0, loose.stderr
     packed = run_here(
@@ -313,7 +316,7 @@ def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run
     assert packed.code == 2 or packed.code == 3  # Parquet has no column "cls": said before any work
     packed = run_here(
         "--input", tmp_path / "tar", "--weights", tiny_weights, "--output", tmp_path / "packed",
-        "--max-failed-fraction", "1", "--max-image-pixels", 2**18,
+        "--max-failed-fraction", "1", "--max-image-pixels", 2**16,
     )  # fmt: skip
     assert packed.code == 0, packed.stderr
 

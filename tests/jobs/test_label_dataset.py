@@ -24,7 +24,7 @@ from jobs.label_dataset import label_dataset
 from pipeline.errors import TRANSIENT_CODES
 from pipeline.lease_record import find_lease
 from pipeline.storage import StoreConfig, list_objects, put, read
-from tests.jobs.conftest import ROOT
+from tests.jobs.conftest import ONE_ACTOR, ROOT
 
 pytestmark = [
     pytest.mark.drill,
@@ -160,7 +160,14 @@ def start(arguments, warm_ray):
 
     def start(name: str) -> subprocess.Popen:
         address = ray.get_runtime_context().gcs_address
-        command = [sys.executable, str(ROOT / "jobs/label_dataset.py"), *arguments(name), "--ray-address", address]
+        command = [
+            sys.executable,
+            str(ROOT / "jobs/label_dataset.py"),
+            *arguments(name),
+            *ONE_ACTOR,
+            "--ray-address",
+            address,
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
         started.append(process)
         return process

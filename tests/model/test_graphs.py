@@ -15,6 +15,8 @@ from model.random_weights import random_weights
 from tests.model.kernels.ragged_checks import MEAN, STD, assert_like_alone
 
 CPU = torch.device("cpu")
+# Of logits around 1 in fp32: processors sum in orders of their own, and differ by 1.2e-5.
+ATOL = 2e-5
 
 
 class Event:
@@ -118,7 +120,7 @@ def test_packs_of_any_capacity_in_turn_give_what_each_image_alone_gives(narrow, 
     packs = [photos((64, 48), (33, 70)), photos((32, 32)), photos((40, 97), (64, 64)), photos((48, 64), (29, 60))]
     found = [engine.submit(pack, maps=True).result() for _ in range(2) for pack in packs]
     for index, output in enumerate(found):  # after all have run: none lies where a later one was written
-        assert_like_alone(output, model, packs[index % 4], MEAN, STD, atol=2e-5)
+        assert_like_alone(output, model, packs[index % 4], MEAN, STD, atol=ATOL)
     assert 2 <= engine.num_graphs() <= 3
     assert recorders[-1].calls == 3 * engine.num_graphs()  # two to warm up and one to capture
 
@@ -147,7 +149,7 @@ def test_a_graph_that_cannot_be_captured_turns_graphs_off(narrow, photos, record
     engine = engine_with_graphs(model, recorders)
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     for _ in range(2):
-        assert_like_alone(engine.submit(images).result(), model, images, MEAN, STD, atol=1e-5)
+        assert_like_alone(engine.submit(images).result(), model, images, MEAN, STD, atol=ATOL)
     assert caplog.text.count("graphs.off error=operation not permitted") == 1
 
 
@@ -171,5 +173,5 @@ def test_no_room_for_a_graph_lets_all_of_them_go(narrow, photos, recorders, monk
             engine.submit(photos(*[(64, 48)] * 5))
     assert engine.num_graphs() == 0
     images = photos((64, 48), (64, 48))
-    assert_like_alone(engine.submit(images).result(), model, images, MEAN, STD, atol=1e-5)
+    assert_like_alone(engine.submit(images).result(), model, images, MEAN, STD, atol=ATOL)
     assert engine.num_graphs() == 1

@@ -5,6 +5,7 @@ ones. Runs die at any PUT, and runs that were overtaken go on to write everythin
 """
 
 import io
+import os
 import shutil
 import tarfile
 import tempfile
@@ -19,6 +20,8 @@ from pipeline.config import BoundsConfig
 from pipeline.errors import InputError
 from tests.pipeline.simulated import KilledError, SimulatedRun, published_rows, run_once
 
+# `make soak` asks for more.
+EXAMPLES = int(os.environ.get("EXAMPLES", "30"))
 LOOSE = [f"{name}.png" for name in "abcdefg"]
 TARS = ["s.tar", "t.tar"]
 
@@ -116,7 +119,7 @@ class Nights:
         )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(changes, runs), max_size=14), st.booleans())
 @example([("put tar", "s.tar", [1] * 8), ("run that stops for long", 1), ("put tar", "s.tar", [1]), ("run", False), ("goes on",)], False)  # fmt: skip  # noqa: E501
 @example([("put", "a.png", 1), ("run that stops for long", 0), ("put", "a.png", 2), ("run", False), ("goes on",)], True)

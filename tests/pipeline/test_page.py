@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -13,6 +14,9 @@ from pipeline.page_parts import moment, number, shortened, text
 from pipeline.page_timeline import gather
 from pipeline.storage import StoreConfig
 from tests.pipeline.page_reports import IMAGE, SCRIPT, STARTED_AT, full_report, minimal_report, timeline_rows
+
+# `make soak` asks for more.
+EXAMPLES = int(os.environ.get("EXAMPLES", "10"))
 
 
 class Page(HTMLParser):
@@ -159,7 +163,7 @@ ODD = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(full_report())), ODD, min_size=1, max_size=4), ODD)
 def test_whatever_a_report_holds_a_page_is_made(odd, row):
     report = full_report(**odd)
