@@ -17,13 +17,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli import configure_logging, run_command
-from jobs.flags import Parser
+from jobs.flags import Parser, add_output_store_flags, output_store
 from pipeline.dataset.compare import DIFFERENCE_SCHEMA, compare, differences
 from pipeline.dataset.database import open_database
 from pipeline.dataset.published import to_parquet
 from pipeline.errors import OutputError
 from pipeline.predictions import open_predictions
-from pipeline.storage import StoreConfig, put
+from pipeline.storage import put
 from pipeline.store_errors import StoreError
 from pipeline.uris import canonical_uri, join_uri, shown
 
@@ -46,9 +46,7 @@ def diff_labels(arguments: Sequence[str]) -> dict[str, Any]:
     started_at = time.time()
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
-    store = StoreConfig(
-        profile=flags.output_profile, endpoint_url=flags.output_endpoint_url, deadline_s=flags.store_deadline_s
-    )
+    store = output_store(flags)
     a, b = (open_predictions(canonical_uri(uri), store) for uri in (flags.a, flags.b))
     folder = canonical_uri(flags.report) if flags.report else None
     with open_database() as database:
@@ -85,10 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("a", metavar="A", help="the --output of a classification, path, s3://, gs:// or az://")
     add("b", metavar="B", help="another one")
     add("--report", metavar="URI", help=f"folder for {DIFF_FILE}, and {ROWS_FILE} with every row that differs")
-    add("--output-profile", metavar="NAME", help="AWS profile for both, and the report")
-    add("--output-endpoint-url", metavar="URL", help="S3 endpoint for both, and the report")
-    add("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help="default: %(default)g")
-    add("--log-level", choices=("debug", "info", "warning"), default="info")
+    add_output_store_flags(parser)
     return parser
 
 

@@ -139,6 +139,15 @@ def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> Non
     add("--small-images", choices=("upscale", "reject"), default=SizePolicy.small_images, help=_SMALL_HELP)
 
 
+def add_output_store_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that reads outputs and runs nothing: where they lie, and how much is said."""
+    add = parser.add_argument
+    add("--output-profile", metavar="NAME", help="AWS profile for outputs")
+    add("--output-endpoint-url", metavar="URL", help="S3 endpoint for outputs")
+    add("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
+    add("--log-level", choices=("debug", "info", "warning"), default="info")
+
+
 def input_config(flags: argparse.Namespace) -> InputConfig:
     """The input flags, checked."""
     return InputConfig(

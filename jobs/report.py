@@ -18,12 +18,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli import configure_logging, run_command
-from jobs.flags import Parser
+from jobs.flags import Parser, add_output_store_flags, output_store
 from pipeline.errors import OutputError
 from pipeline.layout import PAGE_FILE, RUNS
 from pipeline.page import render_page
 from pipeline.run_files import read_reports, read_timeline, run_ids
-from pipeline.storage import StoreConfig, put
+from pipeline.storage import put
 from pipeline.store_errors import StoreError
 from pipeline.uris import canonical_uri, join_uri, shown
 
@@ -35,9 +35,7 @@ def report(arguments: Sequence[str]) -> dict[str, Any]:
     started_at = time.time()
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
-    store = StoreConfig(
-        profile=flags.output_profile, endpoint_url=flags.output_endpoint_url, deadline_s=flags.store_deadline_s
-    )
+    store = output_store(flags)
     output = canonical_uri(flags.output)
     ids = list(dict.fromkeys(flags.run_id)) or run_ids(output, store)
     reports = read_reports(output, ids, store)
@@ -65,10 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("output", metavar="OUTPUT", help="the --output of a job: path, s3://, gs:// or az://")
     add("--run-id", action="extend", nargs="+", default=[], metavar="ID", help="which runs; default: all of them")
     add("--html", metavar="FILE", help=_HTML_HELP)
-    add("--output-profile", metavar="NAME", help="AWS profile for the output")
-    add("--output-endpoint-url", metavar="URL", help="S3 endpoint for the output")
-    add("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help="default: %(default)g")
-    add("--log-level", choices=("debug", "info", "warning"), default="info")
+    add_output_store_flags(parser)
     return parser
 
 

@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +48,20 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("PVTV2_TEST_DATA is not set: no real photos and odd files to test with")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on the PATH (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as client:
+        # Without its sandbox, which root may not have; what it shows is made here.
+        found = client.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope="session")

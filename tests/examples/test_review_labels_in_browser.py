@@ -2,7 +2,6 @@
 
 import csv
 import re
-import shutil
 
 import pytest
 
@@ -11,11 +10,9 @@ from pipeline.dataset.overrides import find_overrides, read_overrides
 from pipeline.storage import StoreConfig
 from tests.examples.review_rows import HOSTILE, make_output, make_page, sheet_of
 
-CHROMIUM = shutil.which("chromium")
 TYPED = "owl, \"barn\" 'white'"
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (Debian: apt-get install chromium)"),
     # The client's own pipes and loops are closed by its own process' end.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -33,16 +30,6 @@ def page(output, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         make_page(output, html, monkeypatch=monkeypatch)
     return html
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as client:
-        # Without its sandbox, which root may not have; what it shows is made here.
-        found = client.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

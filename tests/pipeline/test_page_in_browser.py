@@ -1,16 +1,11 @@
 """The page as a browser shows it: Chromium, where there is one."""
 
-import shutil
-
 import pytest
 
 from pipeline.page import render_page
 from tests.pipeline.page_reports import IMAGE, SCRIPT, full_report, timeline_rows
 
-CHROMIUM = shutil.which("chromium")
-
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (Debian: apt-get install chromium)"),
     # The client's own pipes and loops are closed by its own process' end.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -18,16 +13,6 @@ pytestmark = [
 
 HOSTILE = full_report(run_id=f"{SCRIPT}{IMAGE}", reason=IMAGE, problems=[SCRIPT])
 SCREENS = [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as client:
-        # Without its sandbox, which root may not have; what it shows is made here.
-        found = client.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
