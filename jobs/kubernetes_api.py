@@ -1,0 +1,98 @@
+"""RayJobs of the namespace that this pod is in, by the API of its Kubernetes, which may not answer for a while."""
+
+import json
+import logging
+import os
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where Kubernetes mounts a pod's token, the certificate of its API, and the name of its namespace."""
+
+_ANSWER_S = 30.0
+_RETRY_S = 2.0
+_MAY_PASS = {408, 429}
+
+
+class NoAnswerError(Exception):
+    """The API gave no answer for as long as we were ready to ask."""
+
+
+class RayJobObjects:
+    """The RayJob objects of one namespace.
+
+    Raises:
+        ConfigError: by each method, what the API refuses for good, such as a right that the service account lacks.
+        NoAnswerError: by each method.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        try:
+            host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+            self._tls = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
+            namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
+        except (KeyError, OSError) as error:
+            raise ConfigError(f"this is no pod with a service account's token: {error}") from error
+        # An address of version 6 is told without its brackets.
+        host = f"[{host}]" if ":" in host else host
+        self._url = f"https://{host}:{port}/apis/ray.io/v1/namespaces/{namespace}/rayjobs"
+        self._patience_s = patience_s
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """The object of this name; None if there is none."""
+        return self._patiently("GET", f"{self._url}/{name}", none_at=404)
+
+    def create(self, rayjob: dict[str, Any]) -> bool:
+        """Creates an object; False if there is one of its name, such as our own whose answer was lost."""
+        return self._patiently("POST", f"{self._url}?fieldValidation=Strict", rayjob, none_at=409) is not None
+
+    def _patiently(
+        self, method: str, url: str, body: dict[str, Any] | None = None, *, none_at: int
+    ) -> dict[str, Any] | None:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self._asked(method, url, body)
+            except urllib.error.HTTPError as error:
+                with error:
+                    said = _sentence(error)
+                if error.code == none_at:
+                    return None
+                if error.code < 500 and error.code not in _MAY_PASS:
+                    raise ConfigError(f"Kubernetes refuses {method} {url}: {said}") from error
+            except (OSError, ValueError) as error:
+                said = str(error)
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise NoAnswerError(f"Kubernetes gives no answer to {method} {url}: {said}")
+            logger.warning("kubernetes.no_answer asked_for_another_s=%.0f error=%s", left_s, said)
+            time.sleep(min(_RETRY_S, left_s))
+
+    def _asked(self, method: str, url: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        # Read each time: Kubernetes exchanges the token about once an hour.
+        token = (SERVICE_ACCOUNT / "token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=_ANSWER_S, context=self._tls) as answer:
+            found = json.load(answer)
+        if not isinstance(found, dict):
+            raise ValueError("the answer is no object")
+        return found
+
+
+def _sentence(error: urllib.error.HTTPError) -> str:
+    """What the API says is wrong, in one line."""
+    try:
+        said = json.loads(error.read()).get("message")
+    except (OSError, ValueError, AttributeError):
+        said = None
+    return f"{error.code} {' '.join(str(said or error.reason).split())[:500]}"

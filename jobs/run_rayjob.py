@@ -1,0 +1,231 @@
+"""Creates a RayJob of KubeRay from one that is there as a pattern, and ends as it ends: what a CronJob's pod runs.
+
+    python jobs/run_rayjob.py --pattern pvtv2-label --name pvtv2-label-29734650
+
+The pattern is a RayJob that is suspended: the operator makes nothing of it, and kustomize, `kubectl diff` and the API
+server treat it as any other. The copy has the name of its tick, so a start that is repeated finds the one before: one
+that runs is followed, one that is done is left alone, one that failed is created again as the next attempt. The last
+line of stdout is a summary as JSON, with the job's own in it.
+"""
+
+import argparse
+import logging
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs.cli import configure_logging, run_command
+from jobs.flags import Parser
+from jobs.kubernetes_api import NoAnswerError, RayJobObjects
+from jobs.submit import exit_code_of, last_line_of_job
+from pipeline.errors import ConfigError, IncompleteError, StoppedError
+
+logger = logging.getLogger(__name__)
+
+EXIT_CODES = """exit codes:
+  0   the job succeeded, now or before, or ended with one of --good-exit-codes
+  2   bad configuration, or no answer from Kubernetes
+  9   the job was stopped, lost its cluster or ran out of time, or goes on without this command; the same
+      command continues
+  else the job's own"""
+PATTERN_LABEL = "pvtv2-batch/pattern"
+"""Says of which pattern a RayJob is a copy."""
+MAX_NAME = 47
+"""Longer names KubeRay refuses, since it makes others of them."""
+_PATTERN_HELP = "name of the RayJob that is copied; it must be suspended"
+_NAME_HELP = "of the copy: one for each time that is scheduled, such as the name of the CronJob's Job"
+_OWNER_HELP = "the Job that this pod is of: when it goes, so does the RayJob, with its cluster"
+_GOOD_HELP = "that end this command with 0; default: %(default)s"
+_POLL_HELP = "seconds between two looks at the job; default: %(default)g"
+_PATIENCE_HELP = "seconds for which an API that does not answer is asked again; default: %(default)g"
+_ATTEMPTS_HELP = "how often a job that fails is created, all starts together; default: %(default)s"
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_EXIT_CODE = re.compile(r"failed with exit code (-?\d+)")
+
+
+def run_rayjob(arguments: Sequence[str]) -> dict[str, Any]:
+    """Creates or finds the RayJob and follows it to its end; returns the summary."""
+    flags = _parser().parse_args(arguments)
+    configure_logging(flags.log_level)
+    if flags.max_attempts < 1 or flags.poll_s <= 0 or flags.patience_s < 0:
+        raise ConfigError("--max-attempts and --poll-s must be positive, --patience-s not negative")
+    if not _NAME.fullmatch(flags.name) or len(f"{flags.name}-{flags.max_attempts}") > MAX_NAME:
+        raise ConfigError(
+            f"--name {flags.name}: take small letters, digits and '-', a letter first, {MAX_NAME} at most with "
+            f"'-{flags.max_attempts}' behind it"
+        )
+    rayjobs = RayJobObjects(flags.patience_s)
+    owner = None if flags.owner_uid is None else owner_of(flags.name, flags.owner_uid)
+    try:
+        name = begin(rayjobs, flags.pattern, flags.name, owner, flags.max_attempts)
+    except NoAnswerError as error:
+        raise ConfigError(str(error)) from error
+    except KeyboardInterrupt:
+        raise StoppedError("told to end while the RayJob was looked for; the next start finds it") from None
+    try:
+        return follow(rayjobs, name, flags.poll_s, flags.good_exit_codes)
+    except KeyboardInterrupt:
+        return _left(name, "told to end, it leaves the RayJob to itself; the same command continues")
+    except NoAnswerError as error:
+        return _left(name, f"{error}; the same command continues")
+
+
+def begin(rayjobs: RayJobObjects, pattern: str, base: str, owner: dict[str, Any] | None, max_attempts: int) -> str:
+    """The name of the RayJob to follow: of the first attempt that has not failed, created if need be.
+
+    Once all attempts are used up, it is the last one's.
+
+    Raises:
+        ConfigError: there is no such pattern, or a RayJob of this name is no copy of it.
+    """
+    name = base
+    for attempt in range(1, max_attempts + 1):
+        name = base if attempt == 1 else f"{base}-{attempt}"
+        rayjob = rayjobs.find(name)
+        if rayjob is None:
+            if rayjobs.create(copy_of(_pattern(rayjobs, pattern), name, owner)):
+                logger.info("rayjob.created name=%s attempt=%d", name, attempt)
+                return name
+            rayjob = rayjobs.find(name)
+        if rayjob is not None and rayjob["metadata"].get("labels", {}).get(PATTERN_LABEL) != pattern:
+            raise ConfigError(f"RayJob {name} is no copy of {pattern}: give another --name")
+        end = None if rayjob is None else end_of(rayjob)
+        if end is None:
+            logger.info("rayjob.found name=%s: it is there since an earlier start, and is followed", name)
+            return name
+        if end["exit_code"] == 0:
+            logger.info("rayjob.was_done name=%s: to run it once more, give another --name", name)
+            return name
+        # Whoever followed it may not have been told: a drift (8), for one, is not found again.
+        logger.warning("rayjob.ended_before name=%s exit_code=%d", name, end["exit_code"])
+    logger.warning("rayjob.no_more_attempts name=%s: --max-attempts %d are used up", name, max_attempts)
+    return name
+
+
+def follow(rayjobs: RayJobObjects, name: str, poll_s: float, good: Sequence[int]) -> dict[str, Any]:
+    """The summary of the RayJob once it has ended."""
+    told = ""
+    while True:
+        rayjob = rayjobs.find(name)
+        if rayjob is None:
+            return _left(name, "it was deleted; the same command continues")
+        end = end_of(rayjob)
+        if end is not None:
+            if end["error"]:
+                print(f"error: RayJob {name}: {end['error']}", file=sys.stderr, flush=True)
+            is_good = end["exit_code"] in good
+            return {
+                "rayjob": name,
+                **end,
+                "job_exit_code": end["exit_code"],
+                "exit_code": end["exit_code"] * (not is_good),
+            }
+        if (state := _state(rayjob)) != told:
+            logger.info("rayjob.state name=%s %s", name, state)
+            told = state
+        time.sleep(poll_s)
+
+
+def end_of(rayjob: dict[str, Any]) -> dict[str, Any] | None:
+    """How a RayJob ended: `status`, `job_status`, `exit_code`, `summary`, `error`; None while it has not."""
+    status = rayjob.get("status") or {}
+    if status.get("jobDeploymentStatus") not in ("Complete", "Failed", "ValidationFailed"):
+        return None
+    job_status, reason = status.get("jobStatus") or None, status.get("reason") or ""
+    message = status.get("message") or ""
+    of_job = last_line_of_job(message)
+    if job_status == "SUCCEEDED":
+        return {"status": "done", "job_status": job_status, "exit_code": 0, "summary": of_job, "error": None}
+    error = " ".join(f"{reason or job_status}: {message}".split())
+    if job_status == "FAILED":
+        # Ray's own words for how the entrypoint ended, before the last lines of its log.
+        found = _EXIT_CODE.search(message)
+        exit_code = exit_code_of(of_job, None if found is None else int(found[1]))
+    elif "ValidationFailed" in (reason, status["jobDeploymentStatus"]):
+        exit_code = ConfigError.exit_code
+    else:
+        # Stopped, out of time, or without its cluster: what is published is whole, and the next attempt goes on.
+        exit_code = IncompleteError.exit_code
+    return {"status": "failed", "job_status": job_status, "exit_code": exit_code, "summary": of_job, "error": error}
+
+
+def copy_of(pattern: dict[str, Any], name: str, owner: dict[str, Any] | None) -> dict[str, Any]:
+    """A RayJob as the pattern has it, under another name and not suspended."""
+    metadata = pattern["metadata"]
+    labels = {**metadata.get("labels", {}), PATTERN_LABEL: metadata["name"]}
+    owners = {} if owner is None else {"ownerReferences": [owner]}
+    return {
+        "apiVersion": pattern["apiVersion"],
+        "kind": pattern["kind"],
+        "metadata": {"name": name, "labels": labels, **owners},
+        "spec": {**pattern["spec"], "suspend": False},
+    }
+
+
+def owner_of(job: str, uid: str) -> dict[str, Any]:
+    """A reference to a Job of Kubernetes."""
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
+
+
+def _pattern(rayjobs: RayJobObjects, name: str) -> dict[str, Any]:
+    pattern = rayjobs.find(name)
+    if pattern is None:
+        raise ConfigError(f"there is no RayJob {name} to copy: kubectl apply -k has it")
+    if not pattern["spec"].get("suspend"):
+        raise ConfigError(f"RayJob {name} is not suspended, so it is a run and no pattern")
+    return pattern
+
+
+def _state(rayjob: dict[str, Any]) -> str:
+    status = rayjob.get("status") or {}
+    return " ".join(f"{key}={status.get(key) or '-'}" for key in ("jobDeploymentStatus", "jobStatus", "rayClusterName"))
+
+
+def _left(name: str, why: str) -> dict[str, Any]:
+    """The summary of a RayJob that is not followed any more."""
+    print(f"error: RayJob {name}: {why}", file=sys.stderr, flush=True)
+    return {
+        "rayjob": name,
+        "status": "left",
+        "job_status": None,
+        "exit_code": IncompleteError.exit_code,
+        "summary": None,
+        "error": why,
+    }
+
+
+def _codes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be numbers such as 0,10") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--pattern", required=True, metavar="NAME", help=_PATTERN_HELP)
+    add("--name", required=True, metavar="NAME", help=_NAME_HELP)
+    add("--owner-uid", metavar="UID", help=_OWNER_HELP)
+    add("--good-exit-codes", type=_codes, default="0,10", metavar="N,N", help=_GOOD_HELP)
+    add("--poll-s", type=float, default=15.0, metavar="N", help=_POLL_HELP)
+    add("--patience-s", type=float, default=600.0, metavar="N", help=_PATIENCE_HELP)
+    add("--max-attempts", type=int, default=10, metavar="N", help=_ATTEMPTS_HELP)
+    add("--log-level", choices=("debug", "info", "warning"), default="info")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(run_rayjob, sys.argv[1:]))

@@ -1,0 +1,279 @@
+"""What `jobs/run_rayjob.py` makes of the RayJobs in a namespace, and of how they end; Kubernetes is a stand-in."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from jobs import kubernetes_api, run_rayjob
+from jobs.cli import run_command
+from jobs.run_rayjob import PATTERN_LABEL, end_of
+from tests.kubernetes_api import running_api
+from tests.manifests import MANIFESTS, complaints, rendered
+
+NAME = "pvtv2-label-29734650"
+FAILED_WITH_6 = (
+    "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
+    '2026-11-27 job.ended\n{"status": "done", "exit_code": 6}\n'
+)
+
+
+@pytest.fixture
+def api(tmp_path, monkeypatch):
+    with running_api(tmp_path) as (api, port):
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        monkeypatch.setattr(kubernetes_api, "_RETRY_S", 0.02)
+        monkeypatch.setattr(kubernetes_api, "SERVICE_ACCOUNT", tmp_path)
+        api.rayjobs["pvtv2-label"] = pattern()
+        yield api
+
+
+def pattern(**spec):
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": "pvtv2-label", "uid": "1", "resourceVersion": "7", "labels": {"a": "b"}},
+        "spec": {"suspend": True, "entrypoint": "python x.py", **spec},
+        "status": {"jobDeploymentStatus": "Suspended"},
+    }
+
+
+def status(deployment, job="", reason="", message=""):
+    return {"jobDeploymentStatus": deployment, "jobStatus": job, "reason": reason, "message": message}
+
+
+DONE = status("Complete", "SUCCEEDED", message='{"exit_code": 0, "status": "done"}')
+
+
+def ends(api, *statuses):
+    """Each RayJob that is no pattern goes through some statuses, one a look."""
+
+    def look(rayjob):
+        seen = rayjob.setdefault("seen", 0)
+        if not rayjob["spec"]["suspend"] and seen < len(statuses):
+            rayjob["status"] = statuses[seen]
+            rayjob["seen"] = seen + 1
+
+    api.looked_at = look
+
+
+def run(capsys, *more):
+    """Exit code and last line."""
+    words = ["--pattern", "pvtv2-label", "--name", NAME, "--poll-s", "0.01", "--patience-s", "2", *more]
+    code = run_command(run_rayjob.run_rayjob, words)
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+pytestmark = pytest.mark.usefixtures("signal_handlers")
+
+
+def test_the_pattern_is_copied_under_the_ticks_name_and_followed_to_its_end(api, capsys):
+    ends(api, status("Initializing"), status("Running", "RUNNING"), DONE)
+    code, last = run(capsys, "--owner-uid", "u-1")
+    assert (code, last["status"], last["rayjob"]) == (0, "done", NAME)
+    assert last["summary"] == {"exit_code": 0, "status": "done"}
+    made = api.rayjobs[NAME]
+    assert made["spec"] == {"suspend": False, "entrypoint": "python x.py"}
+    assert made["metadata"] == {
+        "name": NAME,
+        "labels": {"a": "b", PATTERN_LABEL: "pvtv2-label"},
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": "u-1"}],
+    }
+
+
+@pytest.mark.parametrize("overlay", ["cpu-small", "spot"])
+def test_what_it_creates_of_an_overlays_pattern_is_what_a_cluster_takes(api, capsys, overlay):
+    things = rendered(MANIFESTS / "overlays" / overlay)
+    (api.rayjobs["pvtv2-label"],) = [each for each in things if each["kind"] == "RayJob"]
+    api.refuses = complaints
+    ends(api, DONE)
+    assert run(capsys, "--owner-uid", "u-1")[0] == 0
+    # The stand-in would have noticed.
+    api.rayjobs["pvtv2-label"]["spec"]["ttlSecondsAfterFinishd"] = 1
+    code, last = run(capsys, "--name", "another")
+    assert code == 2
+    assert "ttlSecondsAfterFinishd" in last["error"]
+
+
+def test_a_doubled_tick_is_one_rayjob(api, capsys):
+    ends(api, *[status("Running", "RUNNING")] * 8, DONE)
+    codes = []
+    words = ["--pattern", "pvtv2-label", "--name", NAME, "--poll-s", "0.01"]
+    starts = [
+        threading.Thread(target=lambda: codes.append(run_rayjob.run_rayjob(words)["exit_code"])) for _ in range(4)
+    ]
+    for start in starts:
+        start.start()
+    for start in starts:
+        start.join()
+    assert codes == [0, 0, 0, 0]
+    assert set(api.rayjobs) == {"pvtv2-label", NAME}
+
+
+def test_a_rayjob_whose_creation_went_unanswered_is_found(api, capsys):
+    ends(api, DONE)
+    created = run_rayjob.copy_of(pattern(), NAME, None)
+
+    class Lost(list):
+        def __bool__(self):
+            # The creation is the third question: it happens, and its answer is lost.
+            if [method for method, _ in api.asked] == ["GET", "GET", "POST"]:
+                api.rayjobs[NAME] = created
+                self[:] = [(503, {"message": "gateway"})]
+            return len(self) > 0
+
+    api.answers = Lost()
+    assert run(capsys)[0] == 0
+    assert [method for method, _ in api.asked].count("POST") == 2
+
+
+def test_a_later_start_follows_leaves_alone_or_tries_again(api, capsys):
+    ends(api, status("Failed", "FAILED", "AppFailed", FAILED_WITH_6))
+    assert run(capsys)[0] == 6
+    # The next start of the same tick is the second attempt.
+    code, last = run(capsys)
+    assert (code, last["rayjob"]) == (6, f"{NAME}-2")
+    api.rayjobs[f"{NAME}-2"]["status"] = DONE
+    code, last = run(capsys)
+    assert (code, last["rayjob"], last["status"]) == (0, f"{NAME}-2", "done")
+    assert f"{NAME}-3" not in api.rayjobs
+
+
+def test_attempts_are_bounded_and_then_the_last_ones_end_is_told(api, capsys):
+    ends(api, status("Failed", "", "DeadlineExceeded"))
+    for _ in range(4):
+        code, last = run(capsys, "--max-attempts", "2")
+        assert code == 9
+    assert last["rayjob"] == f"{NAME}-2"
+    assert set(api.rayjobs) == {"pvtv2-label", NAME, f"{NAME}-2"}
+
+
+@pytest.mark.parametrize(
+    ("found", "exit_code"),
+    [
+        (status("Complete", "SUCCEEDED"), 0),
+        (status("Complete", "STOPPED"), 9),
+        # The operator has been seen to call a job that failed complete.
+        (status("Complete", "FAILED", "AppFailed", FAILED_WITH_6), 6),
+        (status("Failed", "FAILED", "AppFailed", FAILED_WITH_6), 6),
+        (status("Failed", "FAILED", "AppFailed", "failed with exit code 8, last logs"), 8),
+        (status("Failed", "FAILED", "AppFailed", "failed with exit code -9, last logs"), 1),
+        (status("Failed", "FAILED", "AppFailed", "the node died"), 1),
+        (status("Failed", "FAILED", "AppFailed", 'x\n{"exit_code": 0}\n'), 1),
+        (status("Failed", "", "ValidationFailed", "the name is too long"), 2),
+        (status("ValidationFailed", "", "", "the name is too long"), 2),
+        (status("Failed", "RUNNING", "DeadlineExceeded"), 9),
+        (status("Failed", "", "PreRunningDeadlineExceeded"), 9),
+        (status("Failed", "RUNNING", "JobStatusCheckTimeoutExceeded"), 9),
+        (status("Failed", "", "SubmissionFailed"), 9),
+    ],
+)
+def test_how_a_rayjob_ended_is_an_exit_code(found, exit_code):
+    end = end_of({"status": found})
+    assert end["exit_code"] == exit_code
+    assert bool(end["error"]) == (exit_code != 0)
+
+
+@pytest.mark.parametrize("deployment", ["", "Initializing", "Running", "Suspended", "Retrying", "Waiting", "Whatever"])
+def test_a_rayjob_that_has_not_ended_is_followed(deployment):
+    assert end_of({"status": status(deployment, "RUNNING")}) is None
+    assert end_of({}) is None
+
+
+@pytest.mark.parametrize(("good", "code"), [("0,10", 0), ("0", 10)])
+def test_a_run_that_found_the_output_held_is_a_good_end_if_that_is_said(api, capsys, good, code):
+    message = FAILED_WITH_6.replace('"exit_code": 6', '"exit_code": 10')
+    ends(api, status("Failed", "FAILED", "AppFailed", message))
+    found, last = run(capsys, "--good-exit-codes", good)
+    assert (found, last["job_exit_code"]) == (code, 10)
+
+
+def test_an_api_that_comes_back_is_asked_again_with_the_token_of_the_moment(api, capsys):
+    ends(api, status("Running"), DONE)
+    api.answers = [(500, {}), (429, {"message": "slowly"}), (503, {})]
+    (api.service_account / "token").write_text("second")
+    assert run(capsys)[0] == 0
+
+
+def test_an_api_that_stays_away_is_no_end_of_the_job(api, capsys):
+    ends(api, status("Running"))
+
+    class Gone(list):
+        def __bool__(self):
+            return len(api.asked) > 4
+
+        def pop(self, index):
+            return 503, {"message": "etcd"}
+
+    api.answers = Gone()
+    code, last = run(capsys, "--patience-s", "0.1")
+    assert (code, last["status"]) == (9, "left")
+    assert NAME in api.rayjobs
+    # Before there is a job, it is the address that is wrong, or the cluster.
+    code, last = run(capsys, "--patience-s", "0.1")
+    assert code == 2
+    assert "etcd" in last["error"]
+
+
+def test_what_is_set_up_wrongly_is_said_at_once(api, capsys, monkeypatch):
+    api.answers = [(403, {"message": "rayjobs is forbidden: User x cannot get"})]
+    code, last = run(capsys)
+    assert code == 2
+    assert "cannot get" in last["error"]
+    api.rayjobs["pvtv2-label"]["spec"]["suspend"] = False
+    assert "not suspended" in run(capsys)[1]["error"]
+    del api.rayjobs["pvtv2-label"]
+    assert "there is no RayJob pvtv2-label" in run(capsys)[1]["error"]
+    api.rayjobs[NAME] = {"metadata": {"name": NAME}, "spec": {}}
+    assert "no copy" in run(capsys)[1]["error"]
+    assert run(capsys, "--name", "x" * 45)[0] == 2
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    assert "no pod" in run(capsys)[1]["error"]
+
+
+def test_another_authoritys_certificate_is_not_trusted(api, capsys, tmp_path, monkeypatch):
+    with running_api(_folder(tmp_path / "other")) as (_, port):
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        code, last = run(capsys, "--patience-s", "0")
+    assert code == 2
+    assert "certificate" in last["error"]
+
+
+def test_told_to_end_it_leaves_the_rayjob_to_itself(api, capsys):
+    ends(api, *[status("Running", "RUNNING")] * 10_000)
+
+    def interrupt():
+        while len(api.asked) < 8:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code, last = run(capsys)
+    thread.join()
+    assert (code, last["status"]) == (9, "left")
+    assert {method for method, _ in api.asked} == {"GET", "POST"}
+    # The next start follows it.
+    ends(api, DONE)
+    api.rayjobs[NAME]["seen"] = 0
+    assert run(capsys)[1]["rayjob"] == NAME
+
+
+def test_a_rayjob_that_is_deleted_leaves_the_work_to_the_next_start(api, capsys):
+    def look(rayjob):
+        if not rayjob["spec"]["suspend"]:
+            del api.rayjobs[NAME]
+
+    api.looked_at = look
+    code, last = run(capsys)
+    assert code == 9
+    assert "deleted" in last["error"]
+
+
+def _folder(path):
+    path.mkdir()
+    return path
