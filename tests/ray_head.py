@@ -19,20 +19,21 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Head:
-    """Where it answers: drivers that join it, and jobs that are submitted."""
+    """Where it answers: drivers that join it, jobs that are submitted, and who asks how the node is."""
 
     address: str
     dashboard: str
+    agent: str
 
 
 @contextmanager
 def running_head(folder: Path, job_env: Mapping[str, str]) -> Iterator[Head]:
     """One that runs until the block ends; its log is in the folder."""
-    port, dashboard_port = _free_port(), _free_port()
+    port, dashboard_port, agent_port = _free_port(), _free_port(), _free_port()
     command = [
         BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard_port}", "--disable-usage-stats", f"--object-store-memory={512 * 2**20}",
-        f"--dashboard-agent-listen-port={_free_port()}",  # another Ray's agent may have the usual one
+        f"--dashboard-agent-listen-port={agent_port}",  # another Ray's agent may have the usual one
     ]  # fmt: skip
     env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
     with (folder / "log").open("wb") as log:
@@ -49,7 +50,7 @@ def running_head(folder: Path, job_env: Mapping[str, str]) -> Iterator[Head]:
         (address,) = {
             line.split("'")[1] for line in (folder / "log").read_text().splitlines() if "--address='" in line
         } or {f"127.0.0.1:{port}"}
-        yield Head(address, dashboard)
+        yield Head(address, dashboard, f"http://127.0.0.1:{agent_port}")
     finally:
         # Blocking, it ends what it started; what is left is ended with its process group.
         process.terminate()

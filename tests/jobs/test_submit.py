@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from jobs.cli import run_command
+from jobs.run_rayjob import end_of
 from jobs.submit import submit as submit_and_follow
 from tests.ray_head import BIN, running_head
 from tests.ray_settings import RAY_SETTINGS
@@ -122,6 +124,25 @@ sys.exit(code)"""
     assert second["submission_id"] == f"{first['submission_id']}-2"
     assert follow(program) == (0, second)
     assert any(record.msg.startswith("job.was_done") for record in caplog.records)
+
+
+def test_kubernetes_sees_that_nodes_answer_and_how_a_job_ended(head, follow):
+    for address, path in ((head.dashboard, "gcs_healthz"), (head.agent, "local_raylet_healthz")):
+        with urllib.request.urlopen(f"{address}/api/{path}", timeout=10) as answer:
+            assert answer.status == 200
+    _, last = follow("import sys; print('oh dear'); sys.exit(8)")
+    with urllib.request.urlopen(f"{head.dashboard}/api/jobs/{last['submission_id']}", timeout=10) as answer:
+        job = json.load(answer)
+    # KubeRay copies the message, and knows no exit code.
+    status = {
+        "jobDeploymentStatus": "Failed",
+        "reason": "AppFailed",
+        "jobStatus": job["status"],
+        "message": job["message"],
+    }
+    end = end_of({"status": status})
+    assert end["exit_code"] == 8
+    assert "oh dear" in end["error"]
 
 
 def test_a_doubled_start_is_one_job_and_goes_on_when_one_of_its_followers_is_killed(follower, tmp_path):
