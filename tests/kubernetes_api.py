@@ -25,7 +25,7 @@ class KubernetesApi:
     Attributes:
         rayjobs: by name.
         asked: methods and names of all requests that were let in.
-        answers: statuses and bodies that the next requests are answered with instead.
+        instead: called with method and name of each request; a status and a body that it is answered with instead.
         looked_at: called with an object before it is given, to let it go on.
         refuses: what is wrong with an object that is to be created.
     """
@@ -34,7 +34,7 @@ class KubernetesApi:
         self.service_account = service_account
         self.rayjobs: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
-        self.answers: list[tuple[int, dict[str, Any]]] = []
+        self.instead: Callable[[str, str], tuple[int, dict[str, Any]] | None] = lambda method, name: None
         self.looked_at: Callable[[dict[str, Any]], None] = lambda rayjob: None
         self.refuses: Callable[[dict[str, Any]], list[str]] = lambda rayjob: []
         self.lock = threading.Lock()
@@ -51,9 +51,10 @@ class KubernetesApi:
         name = place.removeprefix(PATH).removeprefix("/")
         if not place.startswith(PATH) or (method == "POST") == bool(name):
             return 403, {"message": f"may not {method} {path}"}
-        self.asked.append((method, name or body["metadata"]["name"]))
-        if self.answers:
-            return self.answers.pop(0)
+        name = name or body["metadata"]["name"]
+        self.asked.append((method, name))
+        if (answer := self.instead(method, name)) is not None:
+            return answer
         if method == "GET":
             rayjob = self.rayjobs.get(name)
             if rayjob is None:
@@ -62,7 +63,6 @@ class KubernetesApi:
             return 200, rayjob
         if query != "fieldValidation=Strict":
             return 400, {"message": "a typing error would go unnoticed"}
-        name = body["metadata"]["name"]
         if name in self.rayjobs:
             return 409, {"message": f'rayjobs.ray.io "{name}" already exists'}
         if wrong := self.refuses(body):
