@@ -14,6 +14,7 @@ import pytest
 from jobs.cli import run_command
 from jobs.run_rayjob import end_of
 from jobs.submit import submit as submit_and_follow
+from tests.jobs.conftest import ONE_ACTOR
 from tests.ray_head import BIN, running_head
 from tests.ray_settings import RAY_SETTINGS
 from tests.waiting import eventually
@@ -51,7 +52,7 @@ def submit(head, job_env, *arguments):
 
 def test_a_submitted_job_writes_its_rows_and_ends_with_its_summary(head, job_env, photos, tiny_weights, tmp_path):
     output = tmp_path / "out"
-    job = ("python", "jobs/classify.py", "--input", photos, "--weights", tiny_weights, "--output", output)
+    job = ("python", "jobs/classify.py", "--input", photos, "--weights", tiny_weights, "--output", output, *ONE_ACTOR)
     done = submit(head, job_env, *job)
     assert done.returncode == 0, done.stdout + done.stderr
     summaries = [line for line in done.stdout.splitlines() if line.startswith('{"status"')]
