@@ -6,11 +6,15 @@ BIN := $(VENV)/bin
 TORCH ?= cpu
 SEEDS ?= 50
 EXAMPLES ?= 1000
+comma := ,
 STAMP := $(VENV)/.ready-$(TORCH)
 BENCH := build/bench-env
+IMAGE ?= localhost/pvtv2-batch
+PODMAN := podman --root $(CURDIR)/build/image/storage --runroot $(CURDIR)/build/image/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills chaos soak audit check format lint types parity exact bench-env clean
+.PHONY: help setup demo digits test drills chaos soak audit check format lint types parity exact bench-env
+.PHONY: image-base image image-demo clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -83,6 +87,22 @@ $(BENCH)/.ready: pyproject.toml benchmarks/constraints.txt
 	$(BENCH)/bin/pip install -q --no-compile -c benchmarks/constraints.txt -e '.[bench]'
 	$(BENCH)/bin/python -m compileall -q -j 0 -x '/tests?/|/pip/' $(BENCH)/lib > /dev/null || true
 	touch $@
+
+# These need root and podman, the first mmdebstrap too. PIP_CONF (a configuration of pip) and IMAGE_FLAGS (of podman) are for the
+# build alone, RUN_FLAGS for podman in the demo; see docs/image.md.
+image-base:  ## make a base for the image of Debian's packages, where no registry is reached
+	infra/image/base.sh localhost/pvtv2-base $(PODMAN)
+
+image:  ## build the container image (BASE=localhost/pvtv2-base for one on that base, TORCH=cuda for GPUs)
+	$(PODMAN) build --isolation chroot --file infra/image/Dockerfile $(if $(BASE),--build-arg BASE=$(BASE)) \
+	  --build-arg TORCH=$(TORCH) --build-arg REVISION=$$(git rev-parse HEAD) \
+	  $(if $(PIP_CONF),--secret id=pip$(comma)src=$(PIP_CONF)) $(IMAGE_FLAGS) --tag $(IMAGE) .
+	$(PODMAN) history --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE)
+	$(PODMAN) image inspect --format 'bytes {{.Size}}' $(IMAGE)
+
+image-demo: setup  ## run the demo's job in the image, read-only and not as root, and stop one in the middle
+	$(BIN)/python examples/sample_shards.py --out build/image/shards --shards 6 --images 200
+	RUN_FLAGS="$(RUN_FLAGS)" infra/image/demo.sh build/image/shards build/image/output $(IMAGE) $(PODMAN)
 
 clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
