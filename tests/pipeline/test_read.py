@@ -682,6 +682,6 @@ def test_other_faults_are_left_to_the_read_step(refuse, error):
 def test_a_plan_without_work_or_on_a_disk_asks_no_store(refuse):
     asked = refuse(lambda uri: True)
     on_disk = [replace(shard, shard=shard.shard.replace("s3://", "file:///")) for shard in objects_in_a_store(2)]
-    for shards in ([], on_disk):
-        check_permission(shards, InputConfig(uris=("/b",)))
+    for shards, root in (([], "s3://bucket"), (on_disk, "s3://bucket"), (on_disk, "/b")):
+        check_permission(shards, InputConfig(uris=(root,)))
     assert asked == []
