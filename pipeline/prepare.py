@@ -164,7 +164,9 @@ def prepare_with(
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
         plan = _make_plan(config, chain(first, listed), published)
         plan.ignored = survey.ignored
-        check_permission(plan.rows, config.input)
+        # Later, one object that may not be read must not keep the others, and what is kept of them, waiting.
+        if not published:
+            check_permission(plan.rows, config.input)
     except StoreError as error:
         raise OutputError(f"output {output} cannot be read: {error}") from error
     return Run(
