@@ -32,7 +32,7 @@ from pipeline.precision import choose_precision
 from pipeline.preflight import preflight
 from pipeline.processors import Processors
 from pipeline.publish import SinkConfig
-from pipeline.read import check_input, count_records
+from pipeline.read import check_input, check_permission, count_records
 from pipeline.receipt import Receipt
 from pipeline.schema import output_schema
 from pipeline.storage import ObjectInfo, StoreConfig, list_objects, open_reader
@@ -164,6 +164,9 @@ def prepare_with(
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
         plan = _make_plan(config, chain(first, listed), published)
         plan.ignored = survey.ignored
+        # Later, one object that may not be read must not keep the others, and what is kept of them, waiting.
+        if not published:
+            check_permission(plan.rows, config.input)
     except StoreError as error:
         raise OutputError(f"output {output} cannot be read: {error}") from error
     return Run(

@@ -2,8 +2,8 @@
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from model.config import PVTv2Config
@@ -11,6 +11,7 @@ from pipeline.chunk import Chunk
 from pipeline.config import InputConfig
 from pipeline.cut import CutConfig, Placed, cut_rewrites, cut_slices
 from pipeline.decode import probe_size
+from pipeline.draw import drawn
 from pipeline.errors import ErrorCode, Failure, InputError
 from pipeline.listing import Found
 from pipeline.plan import PlannedShard
@@ -19,11 +20,16 @@ from pipeline.shards.parquet import check_columns, num_rows, read_parquet, read_
 from pipeline.shards.record import Record, ShardEnd
 from pipeline.shards.tar import read_tar
 from pipeline.sizes import NetSize, SizePolicy, net_size
-from pipeline.storage import open_reader
-from pipeline.store_errors import ChangedError, NotFoundError, StoreError
+from pipeline.storage import open_reader, read_range
+from pipeline.store_errors import ChangedError, DeniedError, NotFoundError, StoreError
 from pipeline.task import Task
+from pipeline.uris import is_local
 
 logger = logging.getLogger(__name__)
+
+# Of a plan, and of each shard, to find out whether anything may be read.
+_ASKED_SHARDS = 8
+_ASKED_OBJECTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,3 +233,43 @@ def check_input(found: Found, config: InputConfig) -> bool:
     except ValueError as error:
         raise InputError(f"input {uri}: {error}") from error
     return True
+
+
+def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> None:
+    """Asks for a byte of some objects of a plan, so that a permission that is lacking stops the job before any work.
+
+    Where one may be read, those that may not become failed rows.
+
+    Args:
+        shards: can be iterated twice; only the first is looked at if it can be read.
+
+    Raises:
+        InputError: none of them may be read.
+    """
+    if all(is_local(uri) for uri in config.uris):
+        return
+    refusal = _refusal(islice(shards, 1), config) and _refusal(drawn(shards, _ASKED_SHARDS), config)
+    if refusal is not None:
+        raise InputError(f"the input may be listed, but not read: {refusal}; check the credentials or the profile")
+
+
+def _refusal(shards: Iterable[PlannedShard], config: InputConfig) -> DeniedError | None:
+    """The first refusal, if none of some objects of these shards may be read."""
+    store = replace(config.store, deadline_s=0.0)
+    first: DeniedError | None = None
+    for shard in shards:
+        objects: list[tuple[str, str | None]] = [(it.uri, it.etag) for it in shard.members if it.etag and it.size]
+        objects = objects or [(shard.shard, shard.etag)]
+        for uri, etag in objects[:: -(-len(objects) // _ASKED_OBJECTS)]:
+            if is_local(uri) or etag is None:
+                return None
+            try:
+                read_range(uri, store, 0, 1, etag)
+                return None
+            except DeniedError as error:
+                if not error.is_permission:
+                    return None
+                first = first or error
+            except StoreError:
+                return None  # the read step has the patience and the words for it
+    return first

@@ -33,6 +33,11 @@ from pipeline.uris import is_local, split_uri
 
 logger = logging.getLogger(__name__)
 
+# Without the second, AWS answers to a missing object as it does to one that may not be read.
+_TO_READ = "s3:GetObject, or s3:ListBucket if there is no such object"
+_TO_WRITE = "s3:PutObject"
+_TO_DELETE = "s3:DeleteObject"
+
 _BUFFER_BYTES = 256 * 1024
 # An upload has `timeout_s` for each of these, since it cannot be split.
 _UPLOAD_BYTES = 32 * 2**20
@@ -93,8 +98,13 @@ def head(uri: str, config: StoreConfig) -> ObjectInfo | None:
     client, key = _open(uri, config)
     if not key:
         return None
+
+    def request() -> Any:
+        with translated(uri, _TO_READ):
+            return obstore.head(client, key)
+
     try:
-        meta = retrying(uri, config.deadline_s, lambda: obstore.head(client, key))
+        meta = retrying(uri, config.deadline_s, request)
     except NotFoundError:
         return None
     return ObjectInfo(uri, meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
@@ -114,7 +124,7 @@ def read(uri: str, config: StoreConfig, etag: str | None = None) -> bytes:
 
     def request() -> bytes | ObjectInfo:
         started = time.perf_counter()
-        with _gone_or_changed(uri, config), translated(uri):
+        with _gone_or_changed(uri, config), translated(uri, _TO_READ):
             answer = obstore.get(client, key, options={"if_match": etag} if etag else None)
             answered, size = time.perf_counter(), answer.meta["size"]
             if size > BLOCK_BYTES:
@@ -209,7 +219,7 @@ def put(
         nonlocal attempts
         attempts += 1
         try:
-            with translated(uri):
+            with translated(uri, _TO_WRITE):
                 return obstore.put(client, key, data, mode=mode, use_multipart=False)["e_tag"] or ""
         except (ExistsError, ChangedError):
             etag = _etag_of_same(uri, data, config) if attempts > 1 else None
@@ -225,8 +235,13 @@ def delete(uri: str, config: StoreConfig) -> None:
     if is_local(uri):
         return local_disk.delete(_path(uri))
     client, key = _open(uri, config)
+
+    def request() -> None:
+        with translated(uri, _TO_DELETE):
+            obstore.delete(client, key)
+
     with suppress(NotFoundError):
-        retrying(uri, config.deadline_s, lambda: obstore.delete(client, key))
+        retrying(uri, config.deadline_s, request)
     return None
 
 
@@ -292,7 +307,7 @@ def _fetch(
     """A range, by one attempt."""
     client, key = opened
     started = time.perf_counter()
-    with _gone_or_changed(uri, config), translated(uri):
+    with _gone_or_changed(uri, config), translated(uri, _TO_READ):
         options: Any = {"range": (start, start + length)} | ({"if_match": etag} if etag else {})
         answer = obstore.get(client, key, options=options)
         answered = time.perf_counter()

@@ -34,7 +34,15 @@ class ExistsError(StoreError):
 
 
 class DeniedError(StoreError):
-    """Credentials are missing or wrong, or do not allow this."""
+    """Credentials are missing or wrong, or do not allow this.
+
+    Attributes:
+        is_permission: the store knows who asks, and does not allow it; or does not say why it refuses.
+    """
+
+    def __init__(self, message: str, is_permission: bool = False) -> None:
+        super().__init__(message)
+        self.is_permission = is_permission
 
 
 class TransientError(StoreError):
@@ -153,13 +161,21 @@ def from_answer(
     if code in _REGION_CODES or status in (301, 307, 308):
         return StoreError(f"{uri}: {said}; the bucket lies in another region: set AWS_REGION, or the profile's region")
     if status in (401, 403) or code in _DENIED_CODES:
-        return DeniedError(f"{uri}: {said}")
+        # The answer to a HEAD has no body, and so no code.
+        return DeniedError(f"{uri}: {said}", status == 403 and code in ("", "AccessDenied"))
     if status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
         throttled = status in _THROTTLING_STATUSES or code in _THROTTLING_CODES
         wait_s = _THROTTLED_S if throttled else 0.0
         return TransientError(f"{uri}: {said}", float(retry_after) if _is_seconds(retry_after) else wait_s)
     kind = _BY_NAME.get(name, StoreError)
     return kind(f"{uri}: {_REASONS.get(kind, said)}")
+
+
+def naming(uri: str, error: StoreError, permission: str) -> StoreError:
+    """The error; where S3 refused something, with the permission that it takes."""
+    if not (permission and uri.startswith("s3://") and isinstance(error, DeniedError) and error.is_permission):
+        return error
+    return DeniedError(f"{error} (it takes {permission})", is_permission=True)
 
 
 def _is_seconds(retry_after: str | None) -> TypeGuard[str]:

@@ -19,7 +19,7 @@ from obstore.store import ObjectStore
 from pipeline.iso_time import unix_s
 from pipeline.spool import Entry
 from pipeline.store_clients import Account, listing_client, open_client
-from pipeline.store_errors import StoreError, TransientError, from_answer, redact
+from pipeline.store_errors import StoreError, TransientError, from_answer, naming, redact
 from pipeline.uris import split_uri
 
 _PAGE_KEYS = 1000
@@ -91,9 +91,10 @@ class S3Pages:
             said = error.response.get("Error", {})
             answer = error.response.get("ResponseMetadata", {})
             status, retry_after = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {}).get("retry-after")
-            raise from_answer(
+            refusal = from_answer(
                 self._uri, status, said.get("Code", ""), said.get("Message", ""), retry_after=retry_after
-            ) from None
+            )
+            raise naming(self._uri, refusal, "s3:ListBucket") from None
         except SSLError as error:
             raise StoreError(f"{self._uri}: {redact(str(error))}") from None
         except (HTTPClientError, BotoConnectionError, IncompleteReadError) as error:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from obstore.exceptions import BaseError
 
-from pipeline.store_errors import TransientError, from_client_error
+from pipeline.store_errors import TransientError, from_client_error, naming
 from pipeline.store_meter import count_failure
 
 logger = logging.getLogger(__name__)
@@ -21,12 +21,16 @@ MAX_PAUSE_S = 10.0
 
 
 @contextmanager
-def translated(uri: str) -> Iterator[None]:
-    """Turns the client's errors into ours; `from None`, since theirs hold whole answers."""
+def translated(uri: str, permission: str = "") -> Iterator[None]:
+    """Turns the client's errors into ours; `from None`, since theirs hold whole answers.
+
+    Args:
+        permission: of S3 that the request takes, to be named where it is refused.
+    """
     try:
         yield
     except (BaseError, OSError, ValueError, NotImplementedError) as error:
-        raise from_client_error(uri, error) from None
+        raise naming(uri, from_client_error(uri, error), permission) from None
 
 
 def retrying(uri: str, deadline_s: float, request: Callable[[], T]) -> T:

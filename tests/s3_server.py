@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +81,12 @@ class S3Server:
 
 
 @contextmanager
-def running_s3(folder: Path) -> Iterator[S3Server]:
+def running_s3(folder: Path, users: Mapping[str, Sequence[str]] | None = None) -> Iterator[S3Server]:
     """A server that keeps its data in this folder and ends with the block.
+
+    Args:
+        users: name -> IAM policies as JSON, of users who may do what these allow and nothing else. A user's keys are
+            the name, and `secret_of` it.
 
     Raises:
         RuntimeError: it did not start, in three attempts on different ports.
@@ -91,7 +95,7 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     for attempt in range(3):
         home = folder / str(attempt)
         home.mkdir(parents=True)
-        server = _start_s3_server(weed, home)
+        server = _start_s3_server(weed, home, users or {})
         try:
             if _is_ready(server):
                 server.make_bucket(server.public_bucket)
@@ -103,7 +107,12 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     raise RuntimeError("the S3 server did not start")
 
 
-def _start_s3_server(weed: Path, folder: Path) -> S3Server:
+def secret_of(user: str) -> str:
+    """The secret key of one of the `users` of a server."""
+    return f"{user}-secret"
+
+
+def _start_s3_server(weed: Path, folder: Path, users: Mapping[str, Sequence[str]]) -> S3Server:
     writer = {"accessKey": S3Server.access_key, "secretKey": S3Server.secret_key}
     reader = {"accessKey": S3Server.reader_access_key, "secretKey": S3Server.reader_secret_key}
     public = S3Server.public_bucket
@@ -112,7 +121,20 @@ def _start_s3_server(weed: Path, folder: Path) -> S3Server:
         {"name": "reader", "credentials": [reader], "actions": ["Read", "List"]},
         {"name": "anonymous", "actions": [f"Read:{public}", f"List:{public}"]},
     ]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+    policies = [
+        {"name": f"{user}-{number}", "content": content}
+        for user, contents in users.items()
+        for number, content in enumerate(contents)
+    ]
+    identities += [
+        {
+            "name": user,
+            "credentials": [{"accessKey": user, "secretKey": secret_of(user)}],
+            "policyNames": [f"{user}-{number}" for number in range(len(contents))],
+        }
+        for user, contents in users.items()
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities, "policies": policies}))
     names = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
     ports = dict(zip(names, _free_ports(len(names)), strict=True))
     options = {

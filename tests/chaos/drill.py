@@ -169,7 +169,8 @@ class _Night:
         self._driver = driver
         armed = [arm(strike, proxy, self._output.paths, ground.cluster.find, self._kill) for strike in strikes]
         num_requests = len(proxy.requests)
-        if any(isinstance(strike, Inject) and strike.fault == "read permission lost" for strike in strikes):
+        may_not_read = any(isinstance(it, Inject) and it.fault == "read permission lost" for it in strikes)
+        if may_not_read:
             self._may_rewrite = True
         driver.start([*self._output.arguments(proxy.endpoint_url), *(["--prune"] * self._night.prune), *flags])
         ended = driver.wait()
@@ -187,7 +188,8 @@ class _Night:
             driver.close()
         if ended.code is None and not any(_kills_driver(one.strike) and one.has_struck for one in armed):
             outcome.problems.append(f"the driver died by itself, see {ended.log}")
-        if ended.code in (1, 2, 3, 4, 7):
+        # One that may read nothing from its start on is told so before any work.
+        if ended.code in ((1, 2, 4, 7) if may_not_read else (1, 2, 3, 4, 7)):
             outcome.problems.append(f"exit {ended.code}: {ended.summary.get('error')}, see {ended.log}")
         outcome.rows_read += self._output.rows_fetched(proxy.requests[num_requests:])
         self._published |= {name: etag for name, etag in self._output.files().items() if name not in self._published}

@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.layout import hash16
 from pipeline.listing import Found
 from pipeline.plan import DoneSlice, Member, PlannedShard
-from pipeline.read import check_input, count_records, read_shard
+from pipeline.read import check_input, check_permission, count_records, read_shard
 from pipeline.sizes import SizePolicy
 from pipeline.storage import StoreConfig, delete, head, put
 from pipeline.store_errors import ChangedError, DeniedError, NotFoundError, TransientError
@@ -611,3 +611,77 @@ def test_every_byte_that_came_is_counted_by_some_chunk_though_nobody_asks_for_th
     assert sum(chunk.measured["bytes_in"] for chunk in chunks) == came["bytes_in"] >= sum(map(len, images.values()))
     assert sum(chunk.measured["requests"] for chunk in chunks) == came["requests"]
     assert sum(chunk.measured["read_s"] for chunk in chunks) < 0.05 * 5
+
+
+# Permission to read.
+
+
+def objects_in_a_store(count):
+    return [
+        PlannedShard(
+            shard=f"s3://b/{number:02d}.tar", name="x", hash16=f"{number:016d}", format="tar", action="new", etag="e",
+            size=10, num_records=None,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def group_in_a_store(count):
+    members = tuple(Member(f"s3://b/{number:02d}.png", f"{number:02d}.png", 10, "e", None) for number in range(count))
+    return PlannedShard(
+        shard="files:0", name="x", hash16="0" * 16, format="files", action="new", etag=None, size=10 * count,
+        num_records=count, members=members,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """(what is refused, error) -> the URIs that were asked for a byte."""
+
+    def install(is_refused, error=None):
+        asked = []
+
+        def ask(uri, store, start, length, etag):
+            asked.append(uri)
+            if is_refused(uri):
+                raise error or DeniedError(f"{uri}: 403 AccessDenied", is_permission=True)
+            return b"x"
+
+        monkeypatch.setattr(read, "read_range", ask)
+        return asked
+
+    return install
+
+
+@pytest.mark.parametrize("shards", [objects_in_a_store(20), objects_in_a_store(1), [group_in_a_store(20)]])
+def test_an_input_of_which_nothing_may_be_read_stops_the_job(refuse, shards):
+    asked = refuse(lambda uri: True)
+    with pytest.raises(InputError, match=r"may be listed, but not read: s3://b/\d\d\.\w+: 403 AccessDenied; check"):
+        check_permission(shards, InputConfig(uris=("s3://bucket",)))
+    assert len(asked) < 15
+
+
+@pytest.mark.parametrize("shards", [objects_in_a_store(20), [group_in_a_store(20)]])
+def test_objects_that_may_not_be_read_stop_nothing_where_others_may(refuse, shards):
+    refuse(lambda uri: uri < "s3://b/10")
+    check_permission(shards, InputConfig(uris=("s3://bucket",)))
+
+
+def test_an_input_that_may_be_read_is_asked_for_one_byte(refuse):
+    asked = refuse(lambda uri: False)
+    check_permission(objects_in_a_store(20), InputConfig(uris=("s3://bucket",)))
+    assert asked == ["s3://b/00.tar"]
+
+
+@pytest.mark.parametrize("error", [TransientError("503"), NotFoundError("gone"), DeniedError("403 InvalidObjectState")])
+def test_other_faults_are_left_to_the_read_step(refuse, error):
+    refuse(lambda uri: True, error)
+    check_permission(objects_in_a_store(2), InputConfig(uris=("s3://bucket",)))
+
+
+def test_a_plan_without_work_or_on_a_disk_asks_no_store(refuse):
+    asked = refuse(lambda uri: True)
+    on_disk = [replace(shard, shard=shard.shard.replace("s3://", "file:///")) for shard in objects_in_a_store(2)]
+    for shards, root in (([], "s3://bucket"), (on_disk, "s3://bucket"), (on_disk, "/b")):
+        check_permission(shards, InputConfig(uris=(root,)))
+    assert asked == []

@@ -3,7 +3,9 @@
 import logging
 import multiprocessing
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +162,29 @@ def test_one_key_with_a_control_character_does_not_hide_the_others(
     for uri in (f"{s3_root}/new\nline.jpg", f"{s3_root}/a//b", f"{s3_root}/../a"):
         with pytest.raises(StoreError, match="cannot be addressed"):
             read(uri, CONFIG)
+
+
+@pytest.mark.parametrize("setting", [None, "when_supported", "when_required"])
+def test_uploads_have_no_checksums_that_older_stores_do_not_know(
+    s3_env: Any, stub_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, setting: str | None
+) -> None:
+    """Newer AWS tools add them, unless this variable says otherwise; of nothing that the job sends."""
+    if setting:
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
+    forget_clients()
+    seen: list[dict[str, str]] = []
+
+    def answer(exchange: Any) -> None:
+        seen.append({name.lower(): value.lower() for name, value in exchange.headers.items()})
+        exchange.reply(200)
+
+    with stub_store(answer) as (anonymous, requests):
+        signed = replace(anonymous, anonymous=False)
+        put("s3://bucket/a", b"body", signed, if_absent=True)
+        put("s3://bucket/a", b"x" * (6 * 2**20), signed, if_match='"1"')
+        delete("s3://bucket/a", signed)
+    assert requests == ["PUT", "PUT", "DELETE"]
+    for headers in seen:
+        assert not [name for name in headers if "checksum" in name or "trailer" in name or "sdk" in name]
+        assert "aws-chunked" not in headers.get("content-encoding", "")
+        assert "streaming" not in headers["x-amz-content-sha256"]

@@ -179,14 +179,15 @@ def test_a_permission_that_is_lost_is_told_at_once(
     uri = f"{s3_root}/a"
     put(uri, BODY, sound)
     proxy.add("", Refuse(403, "AccessDenied"))
-    for request in (
-        lambda: read(uri, faulty),
-        lambda: read_range(uri, faulty, 0, 5),
-        lambda: list(list_objects(s3_root, faulty)),
-        lambda: put(uri, b"x", faulty),
-        lambda: delete(uri, faulty),
+    for request, permission in (
+        (lambda: read(uri, faulty), "GetObject, or s3:ListBucket if there is no such object"),
+        (lambda: head(uri, faulty), "GetObject, or s3:ListBucket if there is no such object"),
+        (lambda: read_range(uri, faulty, 0, 5), "GetObject, or s3:ListBucket if there is no such object"),
+        (lambda: list(list_objects(s3_root, faulty)), "ListBucket"),
+        (lambda: put(uri, b"x", faulty), "PutObject"),
+        (lambda: delete(uri, faulty), "DeleteObject"),
     ):
-        with pytest.raises(DeniedError, match="403"):
+        with pytest.raises(DeniedError, match=rf"403.*\(it takes s3:{permission}\)$"):
             request()
     assert num_asked(proxy, "PUT", s3_root) == 1
     assert read(uri, sound) == BODY

@@ -1,0 +1,221 @@
+"""The cluster launcher's file, its roles, and the page of virtual machines, as Ray, EC2 and the parsers read them."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import boto3
+import jsonschema
+import pytest
+import yaml
+from botocore.exceptions import ParamValidationError
+from botocore.validate import validate_parameters
+from click import ClickException
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import cli
+
+from jobs import label_dataset, submit
+from pipeline.errors import ConfigError
+from tests.infra.aws_commands import NoSuchCommandError, check_aws
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTER = (ROOT / "infra" / "vm" / "cluster.yaml").read_text()
+PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("vms.md", "object-store.md")}
+EC2 = boto3.client("ec2", region_name="eu-central-1", aws_access_key_id="none", aws_secret_access_key="none")
+
+
+def check_cluster(text):
+    """Reads a launcher's file as Ray does, and its machines as EC2 would."""
+    config = prepare_config(yaml.safe_load(text))
+    validate_config(config)
+    run_instances = EC2.meta.service_model.operation_model("RunInstances").input_shape
+    for node_type in config["available_node_types"].values():
+        validate_parameters({**node_type["node_config"], "MinCount": 1, "MaxCount": 1}, run_instances)
+    return config
+
+
+def test_ray_and_ec2_take_the_launchers_file():
+    config = check_cluster(CLUSTER)
+    assert set(config["available_node_types"]) == {"head", "cpu", "gpu"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_workers: 3", "max_worker: 3"),
+        ("max_workers: 3", "max_workers: 2"),
+        ("resources: {CPU: 0}", "resource: {CPU: 0}"),
+        ("head_node_type: head", "head_node_type: hat"),
+        ("CPU: 16, GPU: 1", "CPU: 16, GPU: one"),
+        ("ssh_user", "ssh_usr"),
+        ("setup_commands:", "set_up_commands:"),
+        ("InstanceType: c7i", "InstanceTyp: c7i"),
+        ("MarketType: spot", "Market: spot"),
+        ("IamInstanceProfile: {Name: pvtv2-head}", "IamInstanceProfile: pvtv2-head"),
+        ("[SECURITY-GROUP]", "SECURITY-GROUP"),
+    ],
+)
+def test_a_mistake_in_the_launchers_file_is_noticed(old, new):
+    assert old in CLUSTER
+    with pytest.raises((jsonschema.ValidationError, ParamValidationError, ValueError)):
+        check_cluster(CLUSTER.replace(old, new))
+
+
+def test_workers_are_there_before_a_job_divides_the_processors_and_the_head_has_none():
+    config = check_cluster(CLUSTER)
+    types = config["available_node_types"]
+    workers = [types[name] for name in ("cpu", "gpu")]
+    assert all(worker["min_workers"] == worker["max_workers"] > 0 for worker in workers)
+    assert sum(worker["max_workers"] for worker in workers) == config["max_workers"]
+    assert types["head"]["resources"] == {"CPU": 0}
+    assert [("InstanceMarketOptions" in types[name]["node_config"]) for name in types] == [False, True, True]
+
+
+def test_nobody_outside_reaches_the_dashboard():
+    config = check_cluster(CLUSTER)
+    # Without a group of its own for each kind of machine, Ray makes one that is open to the world at port 22.
+    assert all(node["node_config"].get("SecurityGroupIds") for node in config["available_node_types"].values())
+    starts = [line for line in config["head_start_ray_commands"] if "--head" in line]
+    assert len(starts) == 1 and "--dashboard-host=127.0.0.1" in starts[0]
+    everything = CLUSTER + "".join(PAGES.values())
+    assert not re.search(r"(?<![\d.])0\.0\.0\.0", everything)
+    assert "RAY_AUTH_MODE=token" in CLUSTER and "/.ray/auth_token" in CLUSTER
+
+
+def test_the_nodes_take_the_versions_that_are_pinned():
+    config = check_cluster(CLUSTER)
+    (install,) = [line for line in config["setup_commands"] if "-c constraints.txt ." in line]
+    assert (ROOT / "constraints.txt").exists() and "cd ~/pvtv2 &&" in install
+    requires = re.search(r'requires-python = ">=([\d.]+)', (ROOT / "pyproject.toml").read_text())[1]
+    assert any(f"--python {requires} " in line for line in config["setup_commands"])
+
+
+def test_the_launchers_own_role_starts_and_ends_its_own_nodes_alone():
+    policy = json.loads((ROOT / "infra" / "vm" / "head.json").read_text())
+    by_sid = {statement["Sid"]: statement for statement in policy["Statement"]}
+    actions = [action for statement in by_sid.values() for action in ensure_list(statement["Action"])]
+    assert not [action for action in actions if "*" in action]
+    known = {f"ec2:{name}" for name in EC2.meta.service_model.operation_names}
+    assert set(actions) - known == {"iam:PassRole"}
+    assert [sid for sid, statement in by_sid.items() if statement["Resource"] == "*"] == ["SeeNodes"]
+    name = yaml.safe_load(CLUSTER)["cluster_name"]
+    assert by_sid["TendOwnNodes"]["Condition"] == {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": name}}
+
+
+def ensure_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def check_ray(words):
+    """Parses a command line of Ray's, and runs nothing."""
+    context = cli.make_context("ray", words)
+    name, command, rest = cli.resolve_command(context, cli.get_params(context) and words)
+    while hasattr(command, "resolve_command"):
+        context = command.make_context(name, rest, parent=context)
+        name, command, rest = command.resolve_command(context, rest)
+    return command.make_context(name, rest, parent=context)
+
+
+def check_job(words):
+    """Parses a command line of ours."""
+    if words[0] == "jobs/submit.py":
+        end = words.index("--")
+        submit._parser().parse_args([*words[1:end], "--", "command"])
+        return check_job(words[end + 2 :])
+    assert words[0] == "jobs/label_dataset.py"
+    return label_dataset._parser().parse_args(words[1:])
+
+
+def commands(text):
+    """The simple commands of a script of the page: words, without the settings before them and what follows a `>`."""
+    text = re.sub(r"\\\n\s*", "", text)
+    found = []
+    for line in text.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()<>{}")
+        lexer.whitespace_split, lexer.commenters = True, "#"
+        words = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|()<>{}"):
+                found.append(words)
+                words = []
+            else:
+                words.append(word)
+    return [words for words in found if words]
+
+
+def blocks(page):
+    return re.findall(r"^```sh\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+def check_line(words):
+    """Gives a command to the parser of the program that it calls; returns that program's name, or None."""
+    program, arguments = words[0].rpartition("/")[2], words[1:]
+    if program in ("do", "then"):
+        return check_line(arguments) if arguments else None
+    if program == "ray":
+        check_ray(arguments)
+    elif program == "aws":
+        check_aws(arguments)
+    elif program == "python" and arguments[0].startswith("jobs/"):
+        check_job(arguments)
+    else:
+        return None
+    return program
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_the_pages_is_one(page):
+    checked = [check_line(words) for block in blocks(page) for words in commands(block)]
+    least = {"vms.md": {"ray": 6, "aws": 8, "python": 2}, "object-store.md": {"aws": 5}}
+    assert all(checked.count(program) >= number for program, number in least[page].items()), checked
+
+
+def test_the_launchers_own_commands_are_such():
+    config = yaml.safe_load(CLUSTER)
+    lines = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    checked = [check_line(words) for line in lines for words in commands(line)]
+    assert checked.count("ray") == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("ray start --head --dashbord-host=127.0.0.1", ClickException),
+        ("ray upp build/cluster.yaml", ClickException),
+        ("aws iam create-rolle --role-name x", NoSuchCommandError),
+        ("aws iam create-role --role x --assume-role-policy-document file://infra/vm/trust.json", NoSuchCommandError),
+        ("aws iam create-role --role-name x", ParamValidationError),
+        ("python jobs/submit.py --adress http://x -- python jobs/label_dataset.py --input a", ConfigError),
+        (
+            "python jobs/submit.py --address http://x -- python jobs/label_dataset.py --inptu a --weights b --output c",
+            ConfigError,
+        ),
+    ],
+)
+def test_a_command_that_is_none_is_noticed(line, error):
+    with pytest.raises(error):
+        [check_line(words) for words in commands(line)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_shell_reads_every_script_of_the_pages(page):
+    for block in blocks(page):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, timeout=30)
+        assert done.stderr == ""
+
+
+def test_a_shell_reads_every_command_of_the_launcher():
+    config = yaml.safe_load(CLUSTER)
+    lines = [line for name, lines in config.items() if name.endswith("_commands") for line in lines]
+    assert len(lines) == 9
+    for line in lines:
+        done = subprocess.run(["bash", "-n"], input=line, capture_output=True, text=True, timeout=30)
+        assert done.stderr == ""
+
+
+def test_every_file_beside_the_launchers_is_on_the_page():
+    assert not [
+        path.name for path in (ROOT / "infra" / "vm").iterdir() if f"infra/vm/{path.name}" not in PAGES["vms.md"]
+    ]
