@@ -10,7 +10,7 @@ STAMP := $(VENV)/.ready-$(TORCH)
 BENCH := build/bench-env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills chaos soak audit check format lint types parity exact bench-env clean
+.PHONY: help setup demo digits test drills cluster-demo chaos soak audit check format lint types parity exact bench-env clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ test: setup  ## run the tests
 
 drills: setup  ## of the tests, those that break runs on a real Ray
 	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
+
+cluster-demo: setup  ## a run on three nodes of different kinds, one of which is lost, told in words
+	$(BIN)/python -m tests.chaos.three_nodes
 
 chaos: setup  ## kill processes and break requests, seed by seed, and compare (SEEDS=50, or SEED=17 alone)
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
