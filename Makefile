@@ -13,7 +13,7 @@ IMAGE ?= localhost/pvtv2-batch
 PODMAN := podman --root $(CURDIR)/build/image/storage --runroot $(CURDIR)/build/image/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills chaos soak audit check format lint types parity exact bench-env
+.PHONY: help setup demo digits test drills cluster-demo chaos soak audit check format lint types parity exact bench-env
 .PHONY: image-base image image-demo clean
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ test: setup  ## run the tests
 
 drills: setup  ## of the tests, those that break runs on a real Ray
 	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
+
+cluster-demo: setup  ## a run on three nodes of different kinds, one of which is lost, told in words
+	$(BIN)/python -m tests.chaos.three_nodes
 
 chaos: setup  ## kill processes and break requests, seed by seed, and compare (SEEDS=50, or SEED=17 alone)
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.flags import job_config
 from jobs.notify import run_ended, webhook_from
+from jobs.printable import OneLine, printable
 from jobs.progress import ProgressDisplay
 from model.errors import CheckpointError
 from pipeline.close import summarise
@@ -97,7 +98,7 @@ def run_config(config: JobConfig, started_at: float, upkeep: Upkeep | None = Non
     # What is for people comes before what the next run mends.
     errors.sort(key=lambda error: isinstance(error, IncompleteError))
     for error in errors:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
     if errors:
         more["error"] = "; ".join(map(str, errors))
     return {**summarise(run, report), **more, "exit_code": errors[0].exit_code if errors else 0}
@@ -134,10 +135,10 @@ def print_plan(run: Run) -> None:
     for shard in run.plan.rows:
         records = "?" if shard.num_todo is None else f"{shard.num_todo:,}"
         size = f"{shard.size / 2**20:,.1f} MiB"
-        print(f"{shard.action:8}  {shard.format:7}  {records:>9}  {size:>14}  {shown(shard.shard)}")
+        print(f"{shard.action:8}  {shard.format:7}  {records:>9}  {size:>14}  {printable(shown(shard.shard))}")
     for entry in run.plan.summary.emptied:
         file = entry.file
-        print(f"{'empty':8}  {'':7}  {file.rows:>9,}  {'':>14}  {shown(file.shard)} slice {file.slice}")
+        print(f"{'empty':8}  {'':7}  {file.rows:>9,}  {'':>14}  {printable(shown(file.shard))} slice {file.slice}")
 
 
 def run_command(command: Callable[[Sequence[str]], dict[str, Any]], arguments: Sequence[str]) -> int:
@@ -196,7 +197,7 @@ def _summary_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _failure(error: Exception, exit_code: int) -> dict[str, Any]:
     message = " ".join(str(error).split())
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     return {
         "status": "stopped" if isinstance(error, StoppedError) else "failed",
         "exit_code": exit_code,
@@ -239,8 +240,8 @@ def verdicts(
 
 def configure_logging(level: str) -> None:
     """Sends log lines to stderr; libraries speak up only when something is wrong."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for package in ("jobs", "pipeline", "model", "__main__"):
         logging.getLogger(package).setLevel(level.upper())

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli import configure_logging, run_command
 from jobs.flags import Parser, add_output_store_flags, output_store
+from jobs.printable import printable
 from pipeline.dataset.compare import DIFFERENCE_SCHEMA, compare, differences
 from pipeline.dataset.database import open_database
 from pipeline.dataset.published import to_parquet
@@ -72,7 +73,7 @@ def diff_labels(arguments: Sequence[str]) -> dict[str, Any]:
 def _table(found: dict[str, Any]) -> str:
     """The numbers, and the commonest flips, as text."""
     lines = [(name.replace("_", " "), "-" if found[name] is None else f"{found[name]:,}") for name in _PRINTED]
-    lines += [(f"{flip['label_a']} -> {flip['label_b']}", f"{flip['images']:,}") for flip in found["flips"]]
+    lines += [(printable(f"{flip['label_a']} -> {flip['label_b']}"), f"{flip['images']:,}") for flip in found["flips"]]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines)
 

@@ -52,6 +52,7 @@ _CALIBRATE_HELP = (
 )
 _THUMBNAILS_HELP = "images of which the report shows thumbnails, a sample; default: none"
 _NOTIFY_HELP = "webhook that is told the end of the run; default: PVTV2_NOTIFY_URL, else none"
+NO_TOKEN_HELP = "use a Ray cluster on other machines though it asks for no token: whoever reaches it can run code there"
 _PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
 
 
@@ -85,6 +86,7 @@ def make_parser(
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default=ComputeConfig.device)
     run.add_argument("--num-actors", type=_actors, metavar="N|MIN,MAX", help="infer actors; default: one a CPU or GPU")
     run.add_argument("--ray-address", metavar="ADDR", help="cluster to join; default: RAY_ADDRESS, else a local Ray")
+    run.add_argument("--allow-no-token", action="store_true", help=NO_TOKEN_HELP)
     timeout_s = ComputeConfig.no_progress_timeout_s
     run.add_argument("--no-progress-timeout-s", type=float, default=timeout_s, metavar="N", help=_NO_PROGRESS_HELP)
     run.add_argument("--max-images", type=int, metavar="N", help=_MAX_IMAGES_HELP)
@@ -192,6 +194,7 @@ def compute_config(flags: argparse.Namespace) -> ComputeConfig:
         device=flags.device,
         num_actors=flags.num_actors,
         ray_address=flags.ray_address,
+        allow_no_token=flags.allow_no_token,
         no_progress_timeout_s=flags.no_progress_timeout_s,
         price_per_hour=flags.price_per_hour,
     )

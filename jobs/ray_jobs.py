@@ -9,6 +9,8 @@ import os
 import re
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -29,6 +31,14 @@ _STATUS_CODE = re.compile(r"status code (\d{3})")
 _ADDRESS_HELP = (
     "is its head up, is this the dashboard's address (http://HOST:8265), and does anything on the way keep it away?"
 )
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Nothing: a page to log in at is no answer."""
+
+
+_PLAINLY = urllib.request.build_opener(_NoRedirects)
 
 
 class NoAnswerError(Exception):
@@ -53,6 +63,21 @@ class RayJobs:
         # The client prefers RAY_ADDRESS to what it is told, and this to both.
         os.environ["RAY_API_SERVER_ADDRESS"] = self._address
         self._client: JobSubmissionClient = self._patiently(lambda: JobSubmissionClient(self._address))
+
+    def answers_anybody(self) -> bool:
+        """True if the dashboard tells of its jobs to who shows no token, and so takes jobs from whoever reaches it."""
+
+        def ask() -> bool:
+            try:
+                with _PLAINLY.open(f"{self._address}/api/jobs/", timeout=_ANSWER_S):
+                    return True
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code >= 500:
+                        raise ConnectionError(f"HTTP {error.code}") from error
+                    return False
+
+        return bool(self._patiently(ask))
 
     def find(self, submission_id: str) -> JobDetails | None:
         """What the cluster knows of a job; None if there is none of this name."""

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,9 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ray.job_submission import JobDetails, JobStatus
 
 from jobs.cli import configure_logging, run_command
-from jobs.flags import Parser
+from jobs.flags import NO_TOKEN_HELP, Parser
+from jobs.printable import printable
 from jobs.ray_jobs import NoAnswerError, RayJobs
 from pipeline.errors import ConfigError, IncompleteError, PipelineError, StoppedError
+from pipeline.open_cluster import REMEDY, check_sends_token, is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ def submit(arguments: Sequence[str]) -> dict[str, Any]:
     if not _SUBMISSION_ID.fullmatch(base):
         raise ConfigError(f"{base!r} is no name for a job: take letters, digits, '.', '_' and '-', a hundred at most")
     try:
-        cluster = RayJobs(flags.address, flags.patience_s)
+        cluster = reach(flags.address, flags.patience_s, flags.allow_no_token)
         submission_id = begin(cluster, base, entrypoint, flags.working_dir, flags.max_attempts)
     except NoAnswerError as error:
         raise ConfigError(str(error)) from error
@@ -85,6 +88,25 @@ def submit(arguments: Sequence[str]) -> dict[str, Any]:
         return follower.stop() if flags.stop_with_me else follower.leave("told to end, it leaves the job to itself")
     except NoAnswerError as error:
         return follower.leave(str(error))
+
+
+def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
+    """The cluster whose dashboard has this address.
+
+    Raises:
+        ConfigError: it is on another machine, and anybody may submit jobs to it.
+        NoAnswerError: it does not answer.
+    """
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError as error:
+        raise ConfigError(f"--address {address}: {error}") from error
+    if host and not allow_no_token:
+        check_sends_token(address, host)
+    cluster = RayJobs(address, patience_s)
+    if not allow_no_token and not is_loopback(host) and cluster.answers_anybody():
+        raise ConfigError(f"{address} tells its jobs to who shows no token, and takes jobs from whoever does: {REMEDY}")
+    return cluster
 
 
 def begin(cluster: RayJobs, base: str, entrypoint: str, working_dir: str, max_attempts: int) -> str:
@@ -177,7 +199,7 @@ class Follower:
         self, status: str, exit_code: int, of_job: dict[str, Any] | None, error: str | None = None
     ) -> dict[str, Any]:
         if error:
-            print(f"error: job {self._id}: {error}", file=sys.stderr, flush=True)
+            print(f"error: job {self._id}: {printable(error)}", file=sys.stderr, flush=True)
         return {
             "status": status,
             "submission_id": self._id,
@@ -247,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--poll-s", type=float, default=5.0, metavar="N", help=_POLL_HELP)
     add("--patience-s", type=float, default=120.0, metavar="N", help=_PATIENCE_HELP)
     add("--max-attempts", type=int, default=10, metavar="N", help=_ATTEMPTS_HELP)
+    add("--allow-no-token", action="store_true", help=NO_TOKEN_HELP)
     add("--stop-with-me", action="store_true", help=_STOP_HELP)
     add("--log-level", choices=("debug", "info", "warning"), default="info")
     return parser

@@ -7,8 +7,8 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import ComputeConfig
 from pipeline.errors import ConfigError, IncompleteError
+from pipeline.open_cluster import REMEDY, asks_for_token, check_sends_token, is_loopback, open_node
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
         local_paths: files and folders on a local disk that the run needs; every node must see them.
 
     Raises:
-        ConfigError: no cluster there, other versions, missing packages, or a node that does not see a local path.
+        ConfigError: no cluster there, one that is open to others, other versions, missing packages, or a node that
+            does not see a local path.
     """
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     submitted = _SUBMITTED_JOB in os.environ
@@ -74,13 +76,15 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_KEEP_IDLE_WORKERS_MS))
     # Ray puts a handler of its own in place of the job's.
     on_terminate = signal.getsignal(signal.SIGTERM)
-    _join_patiently(address, submitted)
+    _join_patiently(address, submitted, config.allow_no_token)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     try:
         # A local Ray is this machine with this very environment: there is nothing to ask.
         if address is not None or submitted:
-            _check_nodes([node for node in ray.nodes() if node["Alive"]], list(local_paths))
+            asks = _check_nodes([node for node in ray.nodes() if node["Alive"]], list(local_paths))
+            if not config.allow_no_token:
+                _check_not_open(asks, submitted)
         resources = ray.cluster_resources()
         yield Cluster(
             num_cpus=resources.get("CPU", 0.0),
@@ -88,6 +92,22 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
         )
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts here listens on the loopback alone.
+
+    Else it takes the machine's address in its network, and listens on all. Ray has no setting for it on Linux; it does
+    so where clusters are not supported, on macOS and Windows, and this is what it goes by.
+    """
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 def put_object(data: bytes) -> Any:
@@ -109,11 +129,12 @@ def object_store_use() -> float:
     return 1 - ray.available_resources().get(_OBJECT_STORE, 0.0) / total if total else 0.0
 
 
-def _check_address(address: str) -> None:
+def _check_address(address: str, allow_no_token: bool) -> None:
     """Ray itself would keep trying for minutes where nobody listens.
 
     Raises:
-        ConfigError: the address is of another kind, or nobody listens there.
+        ConfigError: the address is of another kind, nobody listens there, or it is another machine's and would be shown
+            no token.
     """
     if address.startswith(("http://", "https://")):
         raise ConfigError(
@@ -125,6 +146,8 @@ def _check_address(address: str) -> None:
     host, separator, port = address.rpartition(":")
     if not separator:
         return  # "auto" and the like
+    if not allow_no_token:
+        check_sends_token(address, host)
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S):
             pass
@@ -132,36 +155,62 @@ def _check_address(address: str) -> None:
         raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
 
 
-def _join_patiently(address: str | None, submitted: bool) -> None:
+def _check_not_open(asks: Mapping[str, bool], submitted: bool) -> None:
+    """Refuses a cluster that lets everybody in, whatever was shown to it.
+
+    A submitted job is told so, and goes on: it is on the cluster already, whose nodes are no safer without it.
+
+    Args:
+        asks: address of each node -> whether it asks for a token.
+
+    Raises:
+        ConfigError: such a node is not on the loopback.
+    """
+    host = open_node(asks)
+    if host is None:
+        return
+    if submitted:
+        logger.warning("cluster.open node=%s: it asks for no token; %s", host, REMEDY)
+        return
+    raise ConfigError(f"the cluster's node {host} asks for no token, and lets in whoever reaches it: {REMEDY}")
+
+
+def _join_patiently(address: str | None, submitted: bool, allow_no_token: bool) -> None:
     """Joins, or starts a local Ray; on a machine that is very busy its processes may need a second attempt."""
     try:
-        _join(address, submitted)
+        _join(address, submitted, allow_no_token)
     except ConfigError as error:
         if address is not None or submitted or _SLOW_START not in str(error):
             raise
         logger.warning("ray.slow_start error=%s; trying once more", error)
         ray.shutdown()
-        _join(address, submitted)
+        _join(address, submitted, allow_no_token)
 
 
-def _join(address: str | None, submitted: bool) -> None:
+def _join(address: str | None, submitted: bool, allow_no_token: bool) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": False}
     try:
         if submitted:
             ray.init(**common)
         elif address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-                **common,
-            )
+            with _on_loopback():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+                    **common,
+                )
         else:
-            _check_address(address)
+            _check_address(address, allow_no_token)
             excludes = [".git", ".venv", "tests", "benchmarks"]
-            ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excludes}, **common)
+            # An address on the loopback is no other one.
+            with _on_loopback() if is_loopback(address.rpartition(":")[0]) else nullcontext():
+                ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excludes}, **common)
     except (ConnectionError, TimeoutError) as error:
-        raise ConfigError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
+        # Who shows a token that is not the cluster's hears nothing of that, either.
+        raise ConfigError(
+            f"no Ray cluster answers at {address}: {_first_line(error)}; is it up, and is its token the one here?"
+        ) from error
     except ConfigError:
         raise
     except Exception as error:  # Ray raises bare ones, too
@@ -173,23 +222,29 @@ def _join(address: str | None, submitted: bool) -> None:
         raise ConfigError(f"Ray could not be {'joined' if address else 'started'}: {_one_line(error)}") from error
 
 
-def _check_nodes(nodes: list[dict], local_paths: list[Path]) -> None:
+def _check_nodes(nodes: list[dict], local_paths: list[Path]) -> dict[str, bool]:
     """Asks every node for its versions, and whether it sees the local paths.
+
+    Returns:
+        Address of each node -> whether it asks for a token.
 
     Raises:
         ConfigError: the first thing that does not fit, with the node's name.
     """
     here = _versions()
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
+    # By their ids: several nodes may share a host.
     asked = {
-        node["NodeManagerHostname"]: probe.options(
+        node["NodeID"]: probe.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote([str(path) for path in local_paths])
         for node in nodes
     }
-    for name, reference in asked.items():
+    asks: dict[str, bool] = {}
+    for node in nodes:
+        name, reference = node["NodeManagerHostname"], asked[node["NodeID"]]
         try:
-            versions, unseen = ray.get(reference, timeout=_PROBE_TIMEOUT_S)
+            versions, unseen, asks_for_token = ray.get(reference, timeout=_PROBE_TIMEOUT_S)
         except ray.exceptions.RuntimeEnvSetupError as error:
             raise ConfigError(f"node {name} cannot set up the job's code: {_one_line(error)}") from error
         except ray.exceptions.GetTimeoutError as error:
@@ -210,11 +265,17 @@ def _check_nodes(nodes: list[dict], local_paths: list[Path]) -> None:
                 f"node {name} does not see {', '.join(unseen)}: on a cluster of several nodes use s3:// URIs, "
                 "or a file system that every node mounts at the same path"
             )
+        host = node["NodeManagerAddress"]
+        asks[host] = asks_for_token and asks.get(host, True)
+    return asks
 
 
-def _probe(paths: list[str]) -> tuple[dict[str, str | None], list[str]]:
-    """On a node: the versions there, and which of the paths it does not see."""
-    return _versions(), [path for path in paths if not Path(path).exists()]
+def _probe(paths: list[str]) -> tuple[dict[str, str | None], list[str], bool]:
+    """On a node: the versions there, which of the paths it does not see, and whether it asks for a token.
+
+    A worker has its node's environment.
+    """
+    return _versions(), [path for path in paths if not Path(path).exists()], asks_for_token()
 
 
 def _versions() -> dict[str, str | None]:

@@ -101,6 +101,7 @@ class ComputeConfig:
         device: where the network runs; `auto` takes the GPUs of the cluster if it has any.
         num_actors: (fewest, most) actors; None chooses from the cluster's processors.
         ray_address: cluster to join; None starts a local Ray for this run.
+        allow_no_token: join a cluster too that is not on the loopback and asks for no token.
         max_passes: how often missing slices are run again, the careful last pass included.
         no_progress_timeout_s: seconds in which nothing arrives and nothing is published, after which the run ends.
         price_per_hour: of one actor's machine or GPU, in whatever money, for the report.
@@ -109,6 +110,7 @@ class ComputeConfig:
     device: Device = "auto"
     num_actors: tuple[int, int] | None = None
     ray_address: str | None = None
+    allow_no_token: bool = False
     max_passes: int = 3
     no_progress_timeout_s: float = 1800.0
     price_per_hour: float | None = None

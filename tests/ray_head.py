@@ -36,21 +36,22 @@ def running_head(folder: Path, job_env: Mapping[str, str]) -> Iterator[Head]:
         f"--dashboard-agent-listen-port={agent_port}",  # another Ray's agent may have the usual one
     ]  # fmt: skip
     env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=file, stderr=file, start_new_session=True)
     dashboard = f"http://127.0.0.1:{dashboard_port}"
     try:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            with suppress(OSError), urllib.request.urlopen(f"{dashboard}/api/version", timeout=2):
-                break
+            with suppress(OSError), urllib.request.urlopen(f"{dashboard}/api/authentication_mode", timeout=2):
+                if "--address='" in log.read_text():
+                    break
             time.sleep(0.5)
         else:
-            pytest.fail((folder / "log").read_text())
-        (address,) = {
-            line.split("'")[1] for line in (folder / "log").read_text().splitlines() if "--address='" in line
-        } or {f"127.0.0.1:{port}"}
-        yield Head(address, dashboard, f"http://127.0.0.1:{agent_port}")
+            pytest.fail(log.read_text())
+        yield Head(
+            log.read_text().partition("--address='")[2].partition("'")[0], dashboard, f"http://127.0.0.1:{agent_port}"
+        )
     finally:
         # Blocking, it ends what it started; what is left is ended with its process group.
         process.terminate()

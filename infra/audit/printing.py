@@ -11,11 +11,16 @@ def printed(output: str, tables: Mapping[str, Sequence[Line]], findings: Finding
     blocks = [f"audit of {output}"]
     blocks += [_table(title, lines) for title, lines in tables.items()]
     if findings.notes:
-        blocks.append("\n".join(["To know:", *(f"  {sentence}" for sentence in findings.notes)]))
+        blocks.append("\n".join(["To know:", *(f"  {_visible(sentence)}" for sentence in findings.notes)]))
     if findings.problems:
-        blocks.append("\n".join(["What disagrees:", *(f"  {sentence}" for sentence in findings.problems)]))
+        blocks.append("\n".join(["What disagrees:", *(f"  {_visible(sentence)}" for sentence in findings.problems)]))
     blocks.append("Something disagrees." if findings.problems else "All of it agrees.")
     return "\n\n".join(blocks)
+
+
+def _visible(sentence: str) -> str:
+    """With escapes for what a terminal would not show but obey: images may be called anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
 
 
 def _table(title: str, lines: Sequence[Line]) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 from pipeline.dataset.export_files import Rows, accepted, in_file, member_name
 from pipeline.names import LABELS_TAR_ENDING, METADATA_FILE, TAR_ENDINGS, is_parquet
 from pipeline.plan import FILES_SCHEME
-from pipeline.uris import is_inside, join_uri, name_of
+from pipeline.uris import is_inside, join_uri, name_of, shown
+
+logger = logging.getLogger(__name__)
 
 
 class Sidecar(NamedTuple):
@@ -53,14 +56,18 @@ def make_webdataset(rows: Rows, classes: Sequence[str], roots: Sequence[str]) ->
     """For each tar a sidecar `x.labels.tar`: every record's key with `.json`, and `.cls` where it is accepted.
 
     Keys stand in the order of the shard, so that both can be read side by side. `.cls` is the number of the class in
-    the data set; `.json` has its name.
+    the data set; `.json` has its name. Records whose names lead out of the folder that a tar is unpacked in, such as
+    `../../a.png`, are left out: their labels are in the output.
     """
     numbers = {label: number for number, label in enumerate(classes)}
     all_rows = (row for batch in rows() for row in batch.to_pylist())
     for shard, records in groupby(all_rows, lambda row: row["shard"]):
         if shard.startswith(FILES_SCHEME) or is_parquet(shard):
             continue
-        yield Sidecar(_sidecar_uri(shard), shard, memoryview(_sidecar_tar(records, numbers)))
+        body, num_left_out = _sidecar_tar(records, numbers)
+        if num_left_out:
+            logger.warning("export.names_lead_out shard=%s records=%d: not in the sidecar", shown(shard), num_left_out)
+        yield Sidecar(_sidecar_uri(shard), shard, memoryview(body))
 
 
 def _sidecar_uri(shard: str) -> str:
@@ -69,15 +76,20 @@ def _sidecar_uri(shard: str) -> str:
     return shard[: len(shard) - len(ending)] + LABELS_TAR_ENDING
 
 
-def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int]) -> bytes:
+def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int]) -> tuple[bytes, int]:
+    """(the tar, how many records are left out for their names)"""
     body = io.BytesIO()
     seen: set[str] = set()
+    num_left_out = 0
     with tarfile.open(fileobj=body, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for row in records:
             # What stands for the lost rest of a tar is no record.
             if row["key"] is None or (key := sample_key(member_name(row))) in seen:
                 continue
             seen.add(key)
+            if leads_out(member_name(row)):
+                num_left_out += 1
+                continue
             said = {name: row[name] for name in ("label", "decision", "score", "label_source", "error_code")}
             contents = {"json": json.dumps(said).encode()}
             if row["decision"] == "accepted":
@@ -87,7 +99,13 @@ def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int
                 info = tarfile.TarInfo(f"{key}.{ending}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-    return body.getvalue()
+    return body.getvalue(), num_left_out
+
+
+def leads_out(name: str) -> bool:
+    """True for a name that some program may unpack outside the folder it was told to: absolute, or with `..` in it."""
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] == "" or parts[0].endswith(":") or ".." in parts
 
 
 def sample_key(member: str) -> str:

@@ -5,9 +5,11 @@ whatever byte, gives its whole images and then a failed record; the standard lib
 """
 
 import gzip
+import math
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, BinaryIO, Self, cast
 
 from pipeline.errors import ErrorCode, Failure
@@ -27,6 +29,11 @@ _HEADER_TYPES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _MAX_HEADER_BYTES = 2**20
+# Of all blocks before one member together: tarfile reads the map of a sparse file, and headers of headers, as long as
+# they go on.
+_MAX_HEADERS_BYTES = 4 * 2**20
+# What a header for all later members may say; tarfile keeps whatever else it says, too.
+_LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
 
 
 def read_tar(file: BinaryIO, *, names: NameFilter, keep_columns: tuple[str, ...]) -> Iterator[Record | ShardEnd]:
@@ -83,6 +90,7 @@ def _members(source: "_Forward", names: NameFilter) -> Iterator[Member]:
     )
     while (header := archive.next()) is not None:
         archive.members.clear()  # tarfile keeps every header it has seen
+        archive.pax_headers = {name: said for name, said in archive.pax_headers.items() if name in _LASTING}
         if header.isdir():
             continue
         # A name need not be UTF-8, but the column it goes to is.
@@ -127,7 +135,8 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         assert isinstance(archive, _Archive)
-        block = cast(_Forward, archive.fileobj).peek(tarfile.BLOCKSIZE)
+        source = cast(_Forward, archive.fileobj)
+        block = source.peek(tarfile.BLOCKSIZE)
         if block.strip(b"\0"):
             archive.at_end = False
             if len(block) < tarfile.BLOCKSIZE:
@@ -137,7 +146,8 @@ class _Header(tarfile.TarInfo):
         elif not archive.at_end:
             raise EOFError("it ends without an end-of-archive marker")
         try:
-            return super().fromtarfile(archive)
+            with source.at_most(_MAX_HEADERS_BYTES):
+                return super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             if archive.at_end:
                 raise  # tarfile's own way to end
@@ -164,6 +174,20 @@ class _Forward:
         self._fetch_bytes = fetch_bytes
         self._ahead = memoryview(b"")
         self._position = 0
+        self._end = math.inf
+
+    @contextmanager
+    def at_most(self, size: int) -> Iterator[None]:
+        """A block in which no more bytes than these are read; one inside another ends where that does.
+
+        Raises:
+            tarfile.ReadError: by `read`, which was asked for more.
+        """
+        outer, self._end = self._end, min(self._end, self._position + size)
+        try:
+            yield
+        finally:
+            self._end = outer
 
     def _fetch_more(self) -> bytes:
         try:
@@ -180,6 +204,8 @@ class _Forward:
 
     def read(self, size: int) -> bytes:
         """The next bytes; fewer only at the end."""
+        if self._position + size > self._end:
+            raise tarfile.ReadError(f"headers of more than {_MAX_HEADERS_BYTES} bytes before one member")
         parts = []
         while size > 0:
             if not self._ahead:

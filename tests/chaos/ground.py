@@ -76,7 +76,8 @@ class Output:
         return [
             "--input", self.input_prefix.rstrip("/"), "--output", f"s3:/{self.paths[1]}", "--weights", ground.weights,
             *("--input-endpoint-url", endpoint_url, "--output-endpoint-url", endpoint_url),
-            *("--ray-address", ground.cluster.address, "--num-actors", 1, "--rows-per-file", _ROWS_PER_FILE),
+            *("--ray-address", ground.cluster.address, "--allow-no-token"),
+            *("--num-actors", 1, "--rows-per-file", _ROWS_PER_FILE),
             *("--max-failed-fraction", 1, "--store-deadline-s", deadline_s, "--precision", "fp32"),
         ]  # fmt: skip
 

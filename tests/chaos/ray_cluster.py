@@ -107,10 +107,19 @@ class RayCluster:
         """Starts two more nodes, one after the other: of two that start at once on a machine, one may never come up."""
         assert not self._others
         for _ in range(NUM_OTHERS):
-            self._num_started += 1
-            log = self._folder / f"node-{self._num_started}.log"
-            arguments = [f"--address={self.address}", "--num-cpus=1", "--disable-usage-stats"]
-            self._others.append(Node(arguments, self._env, log))
+            self.add("--num-cpus=1")
+
+    def add(self, *flags: str) -> Node:
+        """Starts one more node; the flags are those of `ray start`."""
+        self._num_started += 1
+        log = self._folder / f"node-{self._num_started}.log"
+        self._others.append(Node([f"--address={self.address}", "--disable-usage-stats", *flags], self._env, log))
+        return self._others[-1]
+
+    @property
+    def head(self) -> Node:
+        """The node that all others come to."""
+        return self._head
 
     @property
     def num_others(self) -> int:

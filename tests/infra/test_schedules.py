@@ -14,6 +14,7 @@ import pytest
 from jobs import label_dataset, submit
 from jobs.flags import EXIT_CODES
 from pipeline.errors import ConfigError
+from tests.named_tests import missing_tests, named_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE = ROOT / "infra" / "schedule"
@@ -235,10 +236,8 @@ def test_a_flag_that_there_is_not_is_noticed():
 
 
 def test_every_test_that_the_page_names_exists():
-    named = set(re.findall(r"(tests/[\w/]+\.py)::(\w+)", PAGE))
-    assert len(named) > 8
-    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
-    assert not missing
+    assert len(named_tests(PAGE)) > 8
+    assert missing_tests(PAGE) == []
 
 
 def test_every_file_of_the_schedules_is_on_the_page():

@@ -55,6 +55,7 @@ class PlayedCluster:
 def cluster(monkeypatch):
     played = PlayedCluster()
     monkeypatch.setattr(module, "RayJobs", lambda address, patience_s: played)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     return played
 
 
@@ -214,6 +215,34 @@ def test_a_cluster_that_never_answered_is_a_wrong_config(run, monkeypatch):
     code, summary = run()
     assert code == 2
     assert "is its head up" in summary["error"]
+
+
+ELSEWHERE = "http://192.0.2.7:8265"  # kept for documentation: nobody has it
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_open", "flags", "expected"),
+    [
+        ("disabled", None, (), "no token is shown to it"),
+        ("token", True, (), "tells its jobs to who shows no token"),
+        ("token", False, (), None),
+        ("disabled", None, ("--allow-no-token",), None),
+    ],
+)
+def test_nothing_is_submitted_to_a_cluster_elsewhere_that_is_open(
+    run, cluster, monkeypatch, mode, is_open, flags, expected
+):
+    """`is_open` is None where it must not even be asked."""
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef")
+    if is_open is not None:
+        cluster.answers_anybody = lambda: is_open
+    cluster.ends = lambda at: cluster.jobs.update({at: job(JobStatus.SUCCEEDED)})
+    code, summary = run("--address", ELSEWHERE, *flags)
+    assert (code, len(cluster.submitted)) == ((0, 1) if expected is None else (2, 0))
+    if expected is not None:
+        assert expected in summary["error"] and "--allow-no-token" in summary["error"]
+        assert "Traceback" not in run.captured.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -65,7 +65,7 @@ def small_ray(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallR
     flags = [f"--object-store-memory={STORE_BYTES}", f"--object-spilling-directory={spill}"]
     with (
         running_cluster(env, tmp_path, flags) as nodes,
-        joined_ray(ComputeConfig(ray_address=nodes.address), tmp_path) as joined,
+        joined_ray(ComputeConfig(ray_address=nodes.address, allow_no_token=True), tmp_path) as joined,
     ):
         yield SmallRay(joined, spill)
 

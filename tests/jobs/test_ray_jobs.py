@@ -1,7 +1,9 @@
 """A dashboard that is gone, slow or wrong, played by a client that a test makes."""
 
 import os
+import sys
 import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -120,3 +122,39 @@ def test_the_address_that_is_given_is_asked_whatever_the_environment_says(monkey
     with pytest.raises(NoAnswerError, match=r"at address: http://127\.0\.0\.1:9"):
         RayJobs("http://127.0.0.1:9/", 0)
     assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:9"
+
+
+class Dashboard(BaseHTTPRequestHandler):
+    """Answers with one status, and keeps the headers that it was shown."""
+
+    status, seen = 200, None
+
+    def do_GET(self):
+        type(self).seen = dict(self.headers)
+        self.send_response(self.status)
+        self.send_header("Location", "/login")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, True), (401, False), (403, False), (302, False)])
+def test_a_dashboard_is_open_if_it_tells_its_jobs_to_who_shows_nothing(cluster, monkeypatch, status, expected):
+    monkeypatch.setattr(Dashboard, "status", status)
+    with HTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setattr(sys.modules[__name__], "ADDRESS", f"http://127.0.0.1:{server.server_port}")
+        try:
+            assert cluster().answers_anybody() is expected
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "Authorization" not in Dashboard.seen
+
+
+def test_a_dashboard_that_does_not_say_is_asked_again(cluster, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ADDRESS", "http://127.0.0.1:1")
+    with pytest.raises(NoAnswerError, match="Connection refused"):
+        cluster(patience_s=0.02).answers_anybody()

@@ -1,7 +1,11 @@
-"""The job on a cluster that was there before: submitted to it, and joined from outside."""
+"""The job on a cluster that was there before: submitted to it, and joined from outside.
+
+The cluster is one as it should be on a network: its head is not on the loopback, and asks for a token.
+"""
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -10,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from jobs.cli import run_command
 from jobs.run_rayjob import end_of
@@ -20,11 +25,34 @@ from tests.ray_settings import RAY_SETTINGS
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+# What those who start jobs here have in their environments, beside the cluster's token.
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAOFTHESUBMITTER",
+    "AWS_SECRET_ACCESS_KEY": "key-of-the-submitter",
+    "PVTV2_NOTIFY_SECRET": "whsec-of-the-submitter",
+    "HF_TOKEN": "hf_of_the_submitter",
+}
+WEBHOOK = "https://hooks.example.com/services/T000/of-the-submitter"
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory, job_env):
-    with running_head(tmp_path_factory.mktemp("head"), job_env) as head:
+def token(tmp_path_factory):
+    """The settings of who has the cluster's token, and secrets of other kinds."""
+    path = tmp_path_factory.mktemp("token") / "auth_token"
+    path.write_text(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), **SECRETS}
+
+
+@pytest.fixture(scope="module")
+def token_env(job_env, token):
+    """The environment of a user who has it."""
+    return {**job_env, **token}
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory, token_env):
+    with running_head(tmp_path_factory.mktemp("head"), token_env) as head:
+        assert not head.address.startswith("127.")
         yield head
 
 
@@ -37,8 +65,8 @@ def photos(tmp_path, draw):
     return folder
 
 
-def submit(head, job_env, *arguments):
-    env = {**job_env, "PATH": f"{BIN}{os.pathsep}{job_env['PATH']}"}
+def submit(head, token_env, *arguments):
+    env = {**token_env, "PATH": f"{BIN}{os.pathsep}{token_env['PATH']}"}
     command = [BIN / "ray", "job", "submit", "--address", head.dashboard, "--working-dir", ROOT, "--", *arguments]
     for _ in range(5):
         done = subprocess.run(
@@ -50,10 +78,10 @@ def submit(head, job_env, *arguments):
     return done
 
 
-def test_a_submitted_job_writes_its_rows_and_ends_with_its_summary(head, job_env, photos, tiny_weights, tmp_path):
+def test_a_submitted_job_writes_its_rows_and_ends_with_its_summary(head, token_env, photos, tiny_weights, tmp_path):
     output = tmp_path / "out"
     job = ("python", "jobs/classify.py", "--input", photos, "--weights", tiny_weights, "--output", output, *ONE_ACTOR)
-    done = submit(head, job_env, *job)
+    done = submit(head, token_env, *job)
     assert done.returncode == 0, done.stdout + done.stderr
     summaries = [line for line in done.stdout.splitlines() if line.startswith('{"status"')]
     assert json.loads(summaries[-1])["listed"] == 24
@@ -61,9 +89,9 @@ def test_a_submitted_job_writes_its_rows_and_ends_with_its_summary(head, job_env
     assert counts == [(24, 24)]
 
 
-def test_a_submitted_job_that_is_refused_fails_and_says_why(head, job_env, tiny_weights, tmp_path):
+def test_a_submitted_job_that_is_refused_fails_and_says_why(head, token_env, tiny_weights, tmp_path):
     job = ("python", "jobs/classify.py", "--input", tmp_path / "gone", "--weights", tiny_weights)
-    done = submit(head, job_env, *job, "--output", tmp_path / "out")
+    done = submit(head, token_env, *job, "--output", tmp_path / "out")
     assert done.returncode == 1
     assert "nothing is there" in done.stdout
     assert "Traceback" not in done.stdout
@@ -76,27 +104,36 @@ def day_of(head, folder, program, *flags):
 
 
 @pytest.fixture
-def follow(head, tmp_path, monkeypatch, capfd):
+def follow(head, token, tmp_path, monkeypatch, capfd):
     """Submits a program and follows it, in this process; returns the exit code and the last line."""
-    for name, value in {**RAY_SETTINGS, "RAY_API_SERVER_ADDRESS": ""}.items():
+    for name, value in {**RAY_SETTINGS, **token, "RAY_API_SERVER_ADDRESS": ""}.items():
         monkeypatch.setenv(name, value)
+    read_settings_again()
 
     def follow(program, *flags):
         code = run_command(submit_and_follow, day_of(head, tmp_path, program, *flags))
         follow.out, follow.err = capfd.readouterr()
         return code, json.loads(follow.out.splitlines()[-1])
 
-    return follow
+    yield follow
+    monkeypatch.undo()
+    read_settings_again()
+
+
+def read_settings_again():
+    """Ray reads its variables once; a process has one mode, but for this one."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @pytest.fixture
-def follower(head, job_env, tmp_path):
+def follower(head, token_env, tmp_path):
     """Starts a follower of a program in a process of its own."""
     started = []
 
     def start(program, *flags):
         command = [sys.executable, ROOT / "jobs" / "submit.py", *day_of(head, tmp_path, program, *flags)]
-        process = subprocess.Popen(command, env=job_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=token_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
         return process
 
@@ -127,12 +164,14 @@ sys.exit(code)"""
     assert any(record.msg.startswith("job.was_done") for record in caplog.records)
 
 
-def test_kubernetes_sees_that_nodes_answer_and_how_a_job_ended(head, follow):
+def test_kubernetes_sees_that_nodes_answer_and_how_a_job_ended(head, follow, token):
     for address, path in ((head.dashboard, "gcs_healthz"), (head.agent, "local_raylet_healthz")):
         with urllib.request.urlopen(f"{address}/api/{path}", timeout=10) as answer:
             assert answer.status == 200
     _, last = follow("import sys; print('oh dear'); sys.exit(8)")
-    with urllib.request.urlopen(f"{head.dashboard}/api/jobs/{last['submission_id']}", timeout=10) as answer:
+    shown = {"Authorization": f"Bearer {Path(token['RAY_AUTH_TOKEN_PATH']).read_text()}"}
+    request = urllib.request.Request(f"{head.dashboard}/api/jobs/{last['submission_id']}", headers=shown)
+    with urllib.request.urlopen(request, timeout=10) as answer:
         job = json.load(answer)
     # KubeRay copies the message, and knows no exit code.
     status = {
@@ -179,22 +218,47 @@ def test_a_follower_that_stops_its_job_ends_with_9(follower, tmp_path):
     assert json.loads(out.splitlines()[-1])["job_status"] == "STOPPED"
 
 
-def test_a_driver_joins_a_cluster_from_outside_with_its_own_code(head, photos, tiny_weights, tmp_path, run_job):
+def test_a_driver_joins_a_cluster_from_outside_with_its_own_code(head, token, photos, tiny_weights, tmp_path, run_job):
     output = tmp_path / "out"
     result = run_job(
-        "--input", photos, "--weights", tiny_weights, "--output", output, "--ray-address", head.address, cwd=tmp_path
-    )
+        "--input", photos, "--weights", tiny_weights, "--output", output, "--ray-address", head.address, cwd=tmp_path,
+        env=token,
+    )  # fmt: skip
     assert result.code == 0, result.stderr
     assert result.summary["rows_in_output"] == 24
     report = json.loads(Path(result.summary["report"]).read_text())
     assert report["actors"] == {"device": "cpu", "min": 2, "max": 2}
 
 
-def test_more_actors_than_the_cluster_has_room_for_are_refused(head, photos, tiny_weights, tmp_path, run_job):
+def test_more_actors_than_the_cluster_has_room_for_are_refused(head, token, photos, tiny_weights, tmp_path, run_job):
     arguments = ("--input", photos, "--weights", tiny_weights, "--output", tmp_path / "out", "--num-actors", "9")
-    result = run_job(*arguments, "--ray-address", head.address)
+    result = run_job(*arguments, "--ray-address", head.address, env=token)
     assert result.code == 2
     assert "at most 2 fit" in result.stderr
+
+
+def test_without_a_token_nothing_is_sent_to_another_machine(head, photos, tiny_weights, tmp_path, run_job):
+    arguments = ("--input", photos, "--weights", tiny_weights, "--output", tmp_path / "out")
+    result = run_job(*arguments, "--ray-address", head.address)
+    assert result.code == 2
+    assert f"{head.address} is no loopback address, and no token is shown to it" in result.summary["error"]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [({"RAY_AUTH_MODE": "disabled"}, "no authentication token was found"), ({"RAY_AUTH_TOKEN": "another"}, "invalid")],
+)
+def test_a_cluster_that_asks_for_a_token_takes_no_job_from_who_has_another_or_none(
+    head, follow, monkeypatch, shown, expected
+):
+    for name, value in shown.items():
+        monkeypatch.setenv(name, value)
+    read_settings_again()
+    code, summary = follow("print('never')")
+    assert code == 2
+    assert expected in summary["error"]
+    assert "Traceback" not in follow.err
 
 
 @pytest.mark.parametrize(
@@ -205,7 +269,7 @@ def test_more_actors_than_the_cluster_has_room_for_are_refused(head, photos, tin
         ("_NEEDED_PACKAGES", ("ray", "pyarrow", "numpy", "no-such-package"), "lacks no-such-package"),
     ],
 )
-def test_a_node_that_does_not_fit_is_named(head, job_env, name, replacement, expected, monkeypatch):
+def test_a_node_that_does_not_fit_is_named(head, token_env, name, replacement, expected, monkeypatch):
     """In a process of its own, since only one cluster may be joined at a time."""
     program = f"""
 import sys
@@ -226,12 +290,12 @@ try:
 except ConfigError as error:
     print('refused:', error)
 """
-    done = subprocess.run([sys.executable, "-c", program], env=job_env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], env=token_env, capture_output=True, text=True, timeout=120)
     assert "refused:" in done.stdout, done.stderr
     assert expected in done.stdout
 
 
-def test_a_path_that_a_node_does_not_see_is_named(head, job_env):
+def test_a_path_that_a_node_does_not_see_is_named(head, token_env):
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -245,5 +309,34 @@ try:
 except ConfigError as error:
     print('refused:', error)
 """
-    done = subprocess.run([sys.executable, "-c", program], env=job_env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], env=token_env, capture_output=True, text=True, timeout=120)
     assert "does not see /no/such/folder" in done.stdout, done.stderr
+
+
+def told_by(head, token):
+    """All that a cluster tells of its jobs, actors, nodes and processes, on the dashboard and for Prometheus."""
+    header = {"Authorization": f"Bearer {Path(token['RAY_AUTH_TOKEN_PATH']).read_text()}"}
+    kinds = [f"/api/v0/{kind}?detail=1&limit=1000" for kind in ("actors", "workers", "nodes", "tasks", "runtime_envs")]
+    texts = {}
+    for path in ("/api/jobs/", "/api/cluster_status", "/nodes?view=summary", "/logical/actors", *kinds):
+        with urllib.request.urlopen(
+            urllib.request.Request(head.dashboard + path, headers=header), timeout=30
+        ) as answer:
+            texts[path] = answer.read().decode()
+    (node,) = json.loads(texts["/nodes?view=summary"])["data"]["summary"]
+    host, port = node["raylet"]["nodeManagerAddress"], node["raylet"]["metricsExportPort"]
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=30) as answer:
+        texts["metrics"] = answer.read().decode()
+    return texts
+
+
+def test_no_secret_of_the_submitter_is_told_by_the_cluster(head, token, follow, monkeypatch):
+    monkeypatch.setenv("PVTV2_NOTIFY_URL", WEBHOOK)
+    code, summary = follow("print('here and gone')")
+    assert code == 0
+    texts = told_by(head, token)
+    assert summary["submission_id"] in texts["/api/jobs/"] and "ray_" in texts["metrics"]
+    shown = Path(token["RAY_AUTH_TOKEN_PATH"]).read_text()
+    for secret in (shown, WEBHOOK, *SECRETS.values()):
+        assert [path for path, text in texts.items() if secret in text] == []
+        assert secret not in follow.out + follow.err

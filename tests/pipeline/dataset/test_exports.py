@@ -159,6 +159,16 @@ def test_a_folder_without_accepted_images_has_no_metadata_and_an_earlier_one_is_
     assert (tmp_path / "in" / "metadata.jsonl").read_bytes() == b""
 
 
+def test_a_name_that_leads_out_of_a_folder_is_in_no_sidecar(export, world, images, tmp_path, caplog):
+    hostile = ["../x.png", "a/../../x.png", "/etc/x.png", "..\\x.png", "C:/x.png", "fine..x/x.png"]
+    shard = f"{images}/u.tar"
+    world.publish("c" * 16, [row(shard, i, "cat", key=name) for i, name in enumerate(hostile)], shard=shard)
+    export("webdataset")
+    with tarfile.open(tmp_path / "in" / "u.labels.tar") as tar:
+        assert {name.rpartition(".")[0] for name in tar.getnames()} == {"fine..x/x"}
+    assert f"export.names_lead_out shard={tmp_path}/in/u.tar records=5" in caplog.text
+
+
 def test_two_shards_that_want_one_sidecar_are_named(export, world, images):
     world.publish("c" * 16, [row(f"{images}/t.tgz", 0, "cat", key="0.png")], shard=f"{images}/t.tgz")
     with pytest.raises(ConfigError, match=r"t\.labels\.tar would stand for .*/t\.tar and for .*/t\.tgz: rename one"):

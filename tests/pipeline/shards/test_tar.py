@@ -212,6 +212,58 @@ def test_a_name_of_gigabytes_is_not_read():
     assert broken(data) == (["a.jpg"], ErrorCode.SOURCE_TRUNCATED)
 
 
+def sparse_without_end():
+    """A map of a sparse file, as GNU tar has it, each block of which says that another follows."""
+    header = special("b.jpg", tarfile.GNUTYPE_SPARSE)
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[482] = 1
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block), b"00000000001\0" * 42 + b"\1" + bytes(7)
+
+
+def pax_sparse_without_end():
+    """The same as POSIX has it: decimal numbers, of which there are said to be any many."""
+    header = tarfile.TarInfo("b.jpg")
+    header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+    return header.tobuf(tarfile.PAX_FORMAT) + b"999999999999\n" + b"1\n" * 249 + b"\n", b"1\n" * 256
+
+
+@pytest.mark.parametrize("make", [sparse_without_end, pax_sparse_without_end])
+def test_a_header_that_goes_on_for_ever_is_not_read_to_its_end(make):
+    begin, more = make()
+    read_bytes = 0
+
+    class Endless:
+        def __init__(self):
+            self.ahead = io.BytesIO(tar_bytes(("a.jpg", b"A"), end=b"") + begin)
+
+        def read(self, size):
+            nonlocal read_bytes
+            block = self.ahead.read(size) or more * (size // len(more))
+            read_bytes += len(block)
+            assert read_bytes < 2**24, "it reads on and on"
+            return block
+
+    assert broken(Endless()) == (["a.jpg"], ErrorCode.SOURCE_TRUNCATED)
+
+
+def test_what_headers_say_of_all_later_members_is_kept_no_longer_than_it_is_of_use(monkeypatch):
+    seen = []
+    real = tar._Archive.next
+
+    def next_member(archive):
+        seen.append(dict(archive.pax_headers))
+        return real(archive)
+
+    monkeypatch.setattr(tar._Archive, "next", next_member)
+    said = [tarfile.TarInfo.create_pax_global_header({f"note{index}": "x" * 99}) for index in range(9)]
+    members = [tar_bytes((f"{index}.jpg", b"A"), end=b"") for index in range(9)]
+    data = b"".join(header + member for header, member in zip(said, members, strict=True)) + END
+    assert keys(data) == [f"{index}.jpg" for index in range(9)]
+    assert len(seen) > 9 and max(map(len, seen)) == 1
+
+
 def test_ignored_members_before_a_break_are_counted():
     *_, last = read(tar_bytes(("x.bin", b""), ("y.bin", b""), end=b""))[0]
     assert (last.failure.code, last.ignored) == (ErrorCode.SOURCE_TRUNCATED, 2)

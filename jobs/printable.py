@@ -1,0 +1,18 @@
+"""Text from outside, such as names of images, as it may be shown on a terminal or written as one line of a log."""
+
+import logging
+
+
+def printable(text: str) -> str:
+    """The text with whatever is no visible character escaped: line ends, terminals' commands, turns of direction."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class OneLine(logging.Formatter):
+    """Each event is one line, but for a traceback behind it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line."""
+        return printable(super().formatMessage(record))

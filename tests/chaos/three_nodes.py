@@ -1,0 +1,233 @@
+"""A run on nodes of different kinds, one of which is lost in the middle and replaced; told in words.
+
+    python -m tests.chaos.three_nodes
+
+The head has no processors: it takes none of the steps. One node has processors and no GPU: it decodes. One has a GPU
+and too few processors to decode beside its actor: it has the network. Ray is told of the GPU and there is none, so the
+network computes on that node's processor. What decodes is killed with all its processes when a part of the rows is
+published; another such node comes some seconds later, as it would from an autoscaler. Until then it is given no more
+than a part of the work, so that it is always lost in the middle.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from infra.audit.__main__ import main as audit
+from jobs.cli import output_lease
+from model.config import PVTv2Config
+from model.random_weights import random_weights
+from model.weights import save_checkpoint
+from pipeline.chunk import Chunk
+from pipeline.config import ComputeConfig, InferConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.decode_step import decode_chunk
+from pipeline.prepare import Run, prepare
+from pipeline.read import read_shard
+from pipeline.run import execute, infer_config, read_config
+from pipeline.sizes import SizePolicy
+from pipeline.steps import ActorStep, Steps
+from pipeline.task import Classify
+from tests.chaos.ray_cluster import Node, RayCluster, running_cluster
+from tests.jobs.conftest import LABELS, photo
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_TARS, IMAGES_PER_TAR, ROWS_PER_FILE = 6, 16, 8
+# Chunks that are decoded before the node is lost: of several tasks that have two each, one is done with them.
+FIRST_CHUNKS = 6
+WAIT_S = 120.0
+# The head notices in seconds that a node is gone: nobody listens where it was.
+QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "4"}
+DECODING = ("--num-cpus=2",)
+ON_GPU = ("--num-cpus=1", "--num-gpus=1")
+Rows = dict[str, tuple[str, str | None]]
+
+
+@dataclass(frozen=True)
+class OnCpu:
+    """Makes the real step, on a node whose GPU is made up."""
+
+    def __call__(self, weights: memoryview | bytes, config: InferConfig) -> ActorStep:
+        from pipeline.infer import InferStep
+
+        return InferStep(weights, replace(config, device="cpu"))
+
+
+@dataclass(frozen=True)
+class HeldUp:
+    """The real decoding; after the first chunks it waits for a file that says that the node is lost."""
+
+    folder: Path
+
+    def __call__(self, chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
+        deadline = time.monotonic() + WAIT_S
+        (self.folder / uuid.uuid4().hex).touch()
+        while len(list(self.folder.iterdir())) > FIRST_CHUNKS and not (self.folder / "lost").exists():
+            assert time.monotonic() < deadline, "the node was never lost"
+            time.sleep(0.05)
+        return decode_chunk(chunk, sizes, careful=careful)
+
+
+class Nodes:
+    """The cluster's nodes by their names, and which process was whose."""
+
+    def __init__(self, cluster: RayCluster) -> None:
+        self._cluster = cluster
+        self.names: dict[str, Node] = {"head": cluster.head}
+        self._names_by_pid: dict[int, str] = {}
+        self.lost: str | None = None
+        self.lost_at_rows = 0
+
+    def add(self, name: str, *flags: str) -> None:
+        self.names[name] = self._cluster.add(*flags)
+
+    def look(self) -> None:
+        """Notes whose the processes are that there are."""
+        for name, node in list(self.names.items()):
+            self._names_by_pid |= {process.pid: name for process in node.processes()}
+
+    def watch(self, folder: Path, ended: threading.Event) -> None:
+        """Kills the node that decodes once something is published, starts another, and looks on to the end."""
+        while not ended.wait(0.3):
+            self.look()
+            files = list((folder / "out" / "data").glob("*.parquet"))
+            if self.lost is None and files:
+                lost_at = time.monotonic()
+                self.lost, self.lost_at_rows = "decode", len(files) * ROWS_PER_FILE
+                self.names["decode"].kill()
+                (folder / "decoding" / "lost").touch()
+                self.add("decode again", *DECODING)
+                print(f"decode again: up after {time.monotonic() - lost_at:.0f} s", flush=True)
+
+    def who(self, process: str) -> str:
+        """The node of a process of the report, which calls it `<machine>/<pid>`."""
+        return self._names_by_pid.get(int(process.rpartition("/")[2]), "unknown")
+
+
+def main() -> int:
+    """Runs it, tells it, and ends with a line of JSON; 0 if all is as it should be."""
+    with tempfile.TemporaryDirectory(prefix="nodes-", ignore_cleanup_errors=True) as scratch:
+        told = play(Path(scratch))
+    print(json.dumps(told))
+    return 0 if is_as_it_should_be(told) else 1
+
+
+def is_as_it_should_be(told: Mapping[str, Any]) -> bool:
+    """True if no row was lost, a node was in the middle of its work, and each did what it is for."""
+    done = told["done"]
+    is_placed = set(done["compute"]) == {"gpu"} and set(done["decode"]) == {"decode", "decode again"}
+    is_head_idle = not any("head" in done[step] for step in ("read", "decode", "compute"))
+    is_in_the_middle = told["lost"] == "decode" and 0 < told["lost_at_rows"] < told["rows"]
+    return is_placed and is_head_idle and is_in_the_middle and told["is_exact"] and told["audit"] == 0
+
+
+def play(folder: Path) -> dict[str, Any]:
+    """Who did what, who was lost, and what came of it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    os.environ.clear()
+    # The steps of this file are found on every node.
+    os.environ |= {**kept, "RAY_AUTH_MODE": "disabled", "HOME": str(folder), "PYTHONPATH": str(ROOT), **QUICK}
+    write_inputs(folder)
+    with running_cluster(dict(os.environ), folder, ["--num-cpus=0"]) as cluster:
+        nodes = Nodes(cluster)
+        nodes.add("decode", *DECODING)
+        nodes.add("gpu", *ON_GPU)
+        print("nodes: head (no processors), decode (2 CPUs), gpu (1 CPU and 1 GPU)", flush=True)
+        config = JobConfig(
+            task=Classify(top_k=1),
+            input=InputConfig(uris=(str(folder / "in"),)),
+            output=OutputConfig(uri=str(folder / "out"), rows_per_file=ROWS_PER_FILE),
+            weights=str(folder / "weights"),
+            precision="fp32",
+            compute=ComputeConfig(
+                device="cuda", num_actors=(1, 1), ray_address=cluster.address, allow_no_token=True
+            ),
+            run_id="nodes",
+        )  # fmt: skip
+        with output_lease(config.output, "nodes") as lease:
+            run = prepare(config, time.time(), lease)
+            expected = undisturbed(run)
+            ended = threading.Event()
+            watching = threading.Thread(target=nodes.watch, args=(folder, ended))
+            watching.start()
+            try:
+                steps = Steps(decode=HeldUp(folder / "decoding"), infer=OnCpu())
+                report = execute(run, lambda progress: None, steps)
+            finally:
+                ended.set()
+                watching.join()
+    done: dict[str, Counter[str]] = {}
+    for entry in report.to_dict()["processes"]:
+        done.setdefault(entry["step"], Counter())[nodes.who(entry["process"])] += entry["images"]
+    for step, images in done.items():
+        print(f"{step}: " + ", ".join(f"{count} images on {name}" for name, count in images.items()))
+    print(
+        f"lost: {nodes.lost}, with all its processes, when {nodes.lost_at_rows} of {len(expected)} rows were published"
+    )
+    is_exact = rows_of(folder / "out") == expected
+    print(f"rows: {'exactly' if is_exact else 'NOT'} those of an undisturbed run; {report.passes} passes")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = audit(["--input", str(folder / "in"), "--output", str(folder / "out")])
+    print(f"audit: {said.getvalue().strip().splitlines()[-1]}", flush=True)
+    return {
+        "done": done, "lost": nodes.lost, "lost_at_rows": nodes.lost_at_rows, "rows": len(expected),
+        "status": report.status, "is_exact": is_exact, "audit": code,
+    }  # fmt: skip
+
+
+def write_inputs(folder: Path) -> None:
+    config = PVTv2Config(
+        embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2),
+        sr_ratios=(8, 4, 2, 1), num_classes=10,
+    )  # fmt: skip
+    save_checkpoint(random_weights(config, 0), config, LABELS, folder / "weights")
+    (folder / "in").mkdir()
+    (folder / "decoding").mkdir()
+    for number in range(NUM_TARS):
+        with tarfile.open(folder / "in" / f"{number}.tar", "w") as tar:
+            for index in range(IMAGES_PER_TAR):
+                data = photo(number * IMAGES_PER_TAR + index) if index else b"no image"
+                info = tarfile.TarInfo(f"{index:02d}.png")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def undisturbed(run: Run) -> Rows:
+    """Image id -> status and label, by the same steps in this process alone."""
+    step = OnCpu()(run.checkpoint.files.weights, infer_config(run, "cpu"))
+    rows: Rows = {}
+    for shard in run.plan.rows:
+        for chunk in read_shard(shard, read_config(run, last_pass=False)):
+            decoded = Chunk.from_table(decode_chunk(chunk, SizePolicy()).to_table())
+            answers = step.pack(step.submit(step.unpack(decoded))())
+            rows |= _by_id(answers.rows.select(["image_id", "status", "label"]).to_pydict())
+    return rows
+
+
+def rows_of(output: Path) -> Rows | None:
+    """Those that a run has published; None if one is there twice."""
+    columns = pq.read_table(output / "data", columns=["image_id", "status", "label"]).to_pydict()
+    rows = _by_id(columns)
+    return rows if len(rows) == len(columns["image_id"]) else None
+
+
+def _by_id(columns: Mapping[str, list[Any]]) -> Rows:
+    return {name: (status, label) for name, status, label in zip(*columns.values(), strict=True)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
