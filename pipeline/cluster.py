@@ -76,7 +76,12 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_KEEP_IDLE_WORKERS_MS))
     # Ray puts a handler of its own in place of the job's.
     on_terminate = signal.getsignal(signal.SIGTERM)
-    _join_patiently(address, submitted, config.allow_no_token)
+    try:
+        _join_patiently(address, submitted, config.allow_no_token)
+    except SystemExit:
+        # What that handler does; to the job it is a signal like any other.
+        ray.shutdown()
+        raise KeyboardInterrupt from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     try:

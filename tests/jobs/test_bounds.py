@@ -1,8 +1,6 @@
 """Runs that are asked to do a part of the work, on a warm Ray: what they do, how they end, and how the next goes on."""
 
-import json
 import os
-import re
 import time
 
 import duckdb
@@ -45,23 +43,6 @@ def night(photos, tmp_path, tiny_weights, run_here):
 def names(output):
     query = f"SELECT parse_filename(image_id) FROM read_parquet('{output}/data/*.parquet') ORDER BY 1"
     return [name for (name,) in duckdb.sql(query).fetchall()]
-
-
-def test_a_number_of_images_a_night_comes_to_all_of_them(night, tmp_path):
-    planned = night("--max-images", "6", "--dry-run")
-    assert (planned.code, planned.summary["images"], planned.summary["postponed_images"]) == (0, 6, 4)
-    for rows, code, left in ((6, 9, 4), (10, 0, 0)):
-        done = night("--max-images", "6")
-        assert (done.code, done.summary["rows_in_output"], done.summary["postponed_images"]) == (code, rows, left)
-        if code:
-            said = f"bounded by --max-images 6: {left} images are left"
-            assert (done.summary["status"], done.summary["message"]) == ("stopped", said)
-            assert re.search(f"error: stopped: {said}; .* the same command continues", done.stderr)
-            report = json.loads((tmp_path / "out" / "runs" / done.summary["run_id"] / "report.json").read_text())
-            assert (report["status"], report["reason"], report["problems"]) == ("stopped", said, [])
-    assert names(tmp_path / "out") == [f"{index}.png" for index in range(10)]
-    nothing = night("--max-images", "4")
-    assert (nothing.code, nothing.summary["message"]) == (0, "nothing to do: every row is published")
 
 
 def test_since_a_time_only_what_is_newer_is_begun(night, tmp_path):

@@ -215,6 +215,9 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     summary = night("monday", "--max-images", "30", code=9)
     assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (30, 30)
     assert summary["dataset"]["drift"] == {"labels": None, "scores": None}
+    assert summary["message"] == "bounded by --max-images 30: 1 shard and 10 images are left"
+    report = json.loads(read(f"{bucket.uri}/out/runs/monday/report.json", bucket.store))
+    assert (report["status"], report["reason"], report["run"]["listed"]) == ("stopped", summary["message"], 30)
     summary = night("monday-rest")
     assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (20, 50)
     exactly_one_row_each(bucket)

@@ -195,6 +195,8 @@ while not pathlib.Path({str(released)!r}).exists():
     time.sleep(0.1)"""
     killed, other = follower(program), follower(program)
     eventually(started.exists)
+    # It follows by now, whichever of the two submitted the job.
+    assert any("job." in line for line in iter(killed.stderr.readline, ""))
     killed.send_signal(signal.SIGTERM)
     out, err = killed.communicate(timeout=60)
     assert killed.returncode == 9, err

@@ -1,12 +1,29 @@
 """What the cluster says of its object stores; the rest of it is run by the tests of the jobs."""
 
+import os
 import re
+import signal
+import sys
 
 import pytest
 import ray
 
-from pipeline.cluster import NO_ROOM, object_store_use, put_object
+from pipeline.cluster import NO_ROOM, joined_cluster, object_store_use, put_object
+from pipeline.config import ComputeConfig
 from pipeline.errors import IncompleteError
+
+
+def test_a_signal_while_ray_starts_ends_a_run_as_at_any_other_time(monkeypatch, signal_handlers):
+    """Ray puts a handler of its own in place of the job's, which ends the process with 15."""
+
+    def init(**options):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(KeyboardInterrupt), joined_cluster(ComputeConfig(), []):
+        pass
 
 
 def test_weights_that_find_no_room_are_no_internal_error(monkeypatch):
