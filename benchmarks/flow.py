@@ -60,11 +60,11 @@ PACKAGES = ("ray", "torch", "pyarrow", "pillow", "simplejpeg")
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """One run of the flow: its notes by step, and when the last rows came to a collector."""
+    """One run of the flow: its notes by step, and when its last file was published."""
 
     images: int
     notes: dict[str, list[Note]]
-    last_row_at: float
+    published_at: float
 
 
 def main() -> None:
@@ -138,13 +138,14 @@ class Bench:
         with output_lease(config.output, "flow") as lease:
             run = prepare(config, time.time(), lease)
             report = execute(run, lambda _: None, noted(steps, notes))
-        if report.status != "done" or report.passes != 1 or report.run.failed or run.last_row_at is None:
+        written = run.timeline.ends("write")
+        if report.status != "done" or report.passes != 1 or report.run.failed or written is None:
             raise RuntimeError(f"{name}: {report.status}, {report.passes} passes, {report.run.failed} failed")
         by_step: dict[str, list[Note]] = {}
         for note in read_notes(notes):
             by_step.setdefault(note.step, []).append(note)
         print(f"{name}: {report.rates()}", flush=True)
-        return Done(images=report.run.listed, notes=by_step, last_row_at=run.last_row_at)
+        return Done(images=report.run.listed, notes=by_step, published_at=written[1])
 
     def dry_run(self, name: str) -> Run:
         """The same job, prepared and not run."""
@@ -218,14 +219,14 @@ def images_within(notes: Sequence[Note], begin: float, end: float) -> float:
 def plumbing(bench: Bench, steps: Steps) -> dict:
     """Images/s of a network that takes no time: with the start of all processes, and without.
 
-    With it, from the moment when the first chunk began to be decoded to the last row at a collector. Without it, no
+    With it, from the moment when the first chunk began to be decoded to the publication of the last file. Without it, no
     more images are counted than were decoded in that time.
     """
     done = bench.run("tiny", steps, 1)
-    whole_s = done.last_row_at - min(note.began for note in done.notes["decode"])
+    whole_s = done.published_at - min(note.began for note in done.notes["decode"])
     begin, _ = without_start(done.notes["compute"])
-    steady_s = done.last_row_at - begin
-    images = min(images_within(done.notes[step], begin, done.last_row_at) for step in ("decode", "compute"))
+    steady_s = done.published_at - begin
+    images = min(images_within(done.notes[step], begin, done.published_at) for step in ("decode", "compute"))
     return {
         "images_per_s_with_start": round(done.images / whole_s, 1),
         "images_per_s": round(images / steady_s, 1),
