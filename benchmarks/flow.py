@@ -219,8 +219,8 @@ def images_within(notes: Sequence[Note], begin: float, end: float) -> float:
 def plumbing(bench: Bench, steps: Steps) -> dict:
     """Images/s of a network that takes no time: with the start of all processes, and without.
 
-    With it, from the moment when the first chunk began to be decoded to the publication of the last file. Without it, no
-    more images are counted than were decoded in that time.
+    With it, from the moment when the first chunk began to be decoded to the publication of the last file. Without it,
+    no more images are counted than were decoded in that time.
     """
     done = bench.run("tiny", steps, 1)
     whole_s = done.published_at - min(note.began for note in done.notes["decode"])
