@@ -32,6 +32,7 @@ from pipeline.errors import (
 from pipeline.estimate import estimate_run
 from pipeline.layout import new_run_id
 from pipeline.lease import Lease, LeaseTiming
+from pipeline.left import failed_again
 from pipeline.prepare import Run, describe_plan, prepare
 from pipeline.report import Report
 from pipeline.run import execute
@@ -90,8 +91,8 @@ def run_config(config: JobConfig, started_at: float, upkeep: Upkeep | None = Non
         with closing(ProgressDisplay()) as display:
             report = execute(run, display)
         more: dict[str, Any] = {}
-        retried = run.plan.summary.retried_records
-        errors = verdicts(report, config.max_failed_fraction, is_bound=run.bound is not None, retried=retried)
+        again = failed_again(run)
+        errors = verdicts(report, config.max_failed_fraction, is_bound=run.bound is not None, failed_again=again)
         if upkeep is not None and (report.status == "done" or run.bound):
             more, later = _kept(upkeep, run)
             errors += later
@@ -211,19 +212,19 @@ def _stop_main_thread() -> None:
 
 
 def verdicts(
-    report: Report, max_failed_fraction: float, *, is_bound: bool = False, retried: int = 0
+    report: Report, max_failed_fraction: float, *, is_bound: bool = False, failed_again: int = 0
 ) -> list[PipelineError]:
     """What is wrong with a run that ended, worst first; empty if all is well.
 
     Args:
         is_bound: it did all that it was asked for, which was not everything: its failures are looked at as well.
-        retried: records that had failed before. That they fail again was told then, and is no share of this run.
+        failed_again: records that had failed before and were tried again in vain: told then, and no share of this run.
     """
     if report.problems:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
         return [AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")]
     found: list[PipelineError] = []
-    listed, failed = max(0, report.run.listed - retried), max(0, report.run.failed - retried)
+    listed, failed = report.run.listed - failed_again, report.run.failed - failed_again
     # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
     if (report.status == "done" or is_bound) and listed and failed / listed > max_failed_fraction:
         found.append(

@@ -59,6 +59,23 @@ def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
         yield wave
 
 
+def failed_again(run: Run) -> int:
+    """Records that had failed before, were tried again by this run, and failed once more for such a reason.
+
+    Rewrites tell, in which a record that changed and failed may count for one of them; never more than were tried.
+    """
+    codes = run.config.output.retry_failed
+    owns = [file.footer.own for file in run.published.values() if file.run_id == run.run_id]
+    failed = sum(
+        count
+        for own in owns
+        if own is not None
+        for code, count in own.failed_by_code.items()
+        if codes is not None and (not codes or code in codes)
+    )
+    return min(failed, run.plan.summary.retried_records)
+
+
 def refresh(run: Run) -> None:
     """Brings `run.published` up to what is visible in the output now."""
     known = [*run.published.values(), *_receipted(run)]

@@ -288,11 +288,13 @@ def test_a_run_that_did_not_end_is_incomplete(status):
     assert str(error).startswith(f"{status}; ")
 
 
-def test_records_that_had_failed_before_are_no_share_of_what_failed_now():
+def test_records_that_failed_again_are_no_share_of_what_failed_now():
     again = report(listed=5, ok=0, failed=5)
-    assert verdicts(again, 0.1, retried=5) == []
-    assert [error.exit_code for error in verdicts(again, 0.1, retried=4)] == [6]
-    assert verdicts(report(listed=30, ok=24, failed=6), 0.1, retried=5) == []
+    assert verdicts(again, 0.1, failed_again=5) == []
+    assert [error.exit_code for error in verdicts(again, 0.1, failed_again=4)] == [6]
+    assert verdicts(report(listed=30, ok=24, failed=6), 0.1, failed_again=5) == []
+    # What was tried again with success takes nothing away from what failed for the first time.
+    assert [error.exit_code for error in verdicts(report(listed=30, ok=25, failed=5), 0.1, failed_again=0)] == [6]
 
 
 def test_what_the_upkeep_fails_with_stands_beside_what_it_found():

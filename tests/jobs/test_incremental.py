@@ -36,14 +36,14 @@ def files(output):
 
 @pytest.fixture
 def night(run_here, tmp_path, tiny_weights):
-    """Runs the job over `in` with some more flags; the run must be whole."""
+    """Runs the job over `in` with some more flags; the run must be whole, unless it is to end otherwise."""
 
-    def run(*flags):
+    def run(*flags, code=0):
         result = run_here(
             *("--input", tmp_path / "in", "--weights", tiny_weights, "--output", tmp_path / "out"),
             *("--rows-per-file", "4", "--max-failed-fraction", "1", *flags),
         )
-        assert result.code == 0, result.stderr
+        assert result.code == code, result.stderr
         return result.summary
 
     return run
@@ -111,8 +111,13 @@ def test_failed_records_are_tried_again_when_that_is_asked_for(tmp_path, draw, n
     assert night()["failed_by_code"] == {"decode.unsupported": 1}
     before = files(output)
     assert "nothing to do" in night("--retry-failed", "source.unreadable")["message"]
-    summary = night("--retry-failed", "decode.unsupported")
+    # It fails again, as was told the first time: no share of this run, however small that is.
+    summary = night("--retry-failed", "decode.unsupported", "--max-failed-fraction", "0.1")
     assert (summary["listed"], summary["failed"], summary["retried_records"], summary["rows_in_output"]) == (1, 1, 1, 9)
     written = files(output)
     assert [name[0] for name in before if written[name] != before[name]] == ["t"]
     assert [name for name, status, _ in rows(output) if status == "failed"] == ["t.tar#t1.png"]
+    # A first failure beside it is one.
+    (folder / "6.png").write_bytes(b"no image")
+    summary = night("--retry-failed", "decode.unsupported", "--max-failed-fraction", "0.1", code=6)
+    assert (summary["listed"], summary["failed"], summary["retried_records"]) == (2, 2, 1)
