@@ -50,8 +50,9 @@ class ExportConfig:
     sidecars_to: str | None = None
 
     def made_of(self, name: str, published: Published) -> str:
-        """What an export is made of."""
-        parts = [published.footer.run_id, list(self.roots), self.sidecars_to if name in BESIDE else None]
+        """What an export is made of: the rows' contents, which a run decided on; for a CSV each column of them."""
+        rows = published.info.etag if name == "csv" else published.footer.run_id
+        parts = [rows, list(self.roots), self.sidecars_to if name in BESIDE else None]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
