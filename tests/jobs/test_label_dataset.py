@@ -212,6 +212,8 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     # Monday: all is new, and more than a night is given.
     bucket.add_digits("mon", [*range(10)] * 4)
     bucket.add_tar("mon.tar", range(10))
+    planned = night("monday", "--max-images", "30", "--dry-run")
+    assert (planned["images"], planned["postponed_images"], planned["postponed_shards"]) == (30, 10, 1)
     summary = night("monday", "--max-images", "30", code=9)
     assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (30, 30)
     assert summary["dataset"]["drift"] == {"labels": None, "scores": None}
