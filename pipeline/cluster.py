@@ -48,10 +48,16 @@ NO_ROOM = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What the joined cluster has."""
+    """What the joined cluster has.
+
+    Attributes:
+        num_cpus, num_gpus: of all nodes together.
+        idle_nodes: ids of the nodes without processors, where others have some: heads that are to do nothing else.
+    """
 
     num_cpus: float
     num_gpus: float
+    idle_nodes: tuple[str, ...]
 
 
 @contextmanager
@@ -86,14 +92,16 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
         signal.signal(signal.SIGTERM, on_terminate)
     try:
         # A local Ray is this machine with this very environment: there is nothing to ask.
+        nodes = [node for node in ray.nodes() if node["Alive"]]
         if address is not None or submitted:
-            asks = _check_nodes([node for node in ray.nodes() if node["Alive"]], list(local_paths))
+            asks = _check_nodes(nodes, list(local_paths))
             if not config.allow_no_token:
                 _check_not_open(asks, submitted)
         resources = ray.cluster_resources()
         yield Cluster(
             num_cpus=resources.get("CPU", 0.0),
             num_gpus=resources.get("GPU", 0.0),
+            idle_nodes=tuple(node["NodeID"] for node in nodes if not node["Resources"].get("CPU")),
         )
     finally:
         ray.shutdown()

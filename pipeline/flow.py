@@ -167,7 +167,7 @@ def _run(
         # Without a bound, tasks that ask for no CPU would each get a worker process of their own.
         dataset.write_datasink(
             sink,
-            ray_remote_args={"num_cpus": 0, "max_retries": _TASK_RETRIES},
+            ray_remote_args={**processors.nothing, "max_retries": _TASK_RETRIES},
             concurrency=2 * processors.num_collectors,
         )
     finally:

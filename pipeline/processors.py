@@ -1,6 +1,8 @@
 """How the cluster's processors are divided among the steps: a pure function, said aloud before the work starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import ConfigError
 
@@ -22,6 +24,7 @@ class Processors:
         read_cpus, decode_cpus: for each task.
         num_collectors: they ask for nothing.
         num_cpus: that were divided.
+        idle_nodes: ids of Ray's nodes that have no processors, such as a head, and are to have no work.
     """
 
     device: str
@@ -32,6 +35,14 @@ class Processors:
     decode_cpus: float
     num_collectors: int
     num_cpus: float
+    idle_nodes: tuple[str, ...] = ()
+
+    @property
+    def nothing(self) -> dict[str, Any]:
+        """Ray's options for what asks for no processor: it may be on any node but the idle ones."""
+        if not self.idle_nodes:
+            return {"num_cpus": 0}
+        return {"num_cpus": 0, "label_selector": {"ray.io/node-id": f"!in({','.join(self.idle_nodes)})"}}
 
     def describe(self) -> str:
         """One line for the log."""
@@ -45,17 +56,26 @@ class Processors:
         )
 
 
-def divide_processors(num_cpus: float, num_gpus: float, device: str, num_actors: tuple[int, int] | None) -> Processors:
+def divide_processors(
+    num_cpus: float,
+    num_gpus: float,
+    device: str,
+    num_actors: tuple[int, int] | None,
+    idle_nodes: Sequence[str] = (),
+) -> Processors:
     """Divides what a cluster has so that every step can always run at least one task.
 
     Args:
         num_cpus, num_gpus: of the whole cluster.
         device: `auto`, `cpu` or `cuda`.
         num_actors: (fewest, most), or None for one actor a CPU (CPU) or a GPU (GPU).
+        idle_nodes: ids of nodes that are to have no work.
 
     Raises:
         ConfigError: the cluster is too small for what is asked for.
     """
+    if num_cpus <= 0:
+        raise ConfigError("Ray has no CPUs: none of its nodes is for work yet; start one, or wait until one is up")
     if device == "auto":
         device = "cuda" if num_gpus >= 1 else "cpu"
     if device == "cuda" and num_gpus < 1:
@@ -84,4 +104,5 @@ def divide_processors(num_cpus: float, num_gpus: float, device: str, num_actors:
         decode_cpus=round(decode, 4),
         num_collectors=max(1, min(8, round(num_cpus / 8) + 1)),
         num_cpus=num_cpus,
+        idle_nodes=tuple(idle_nodes),
     )

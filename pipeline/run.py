@@ -117,7 +117,9 @@ def _join(run: Run, until_closed: ExitStack) -> Processors:
         until_closed.callback(delete, marker, output.store)
         paths.append(local_path(marker))
     cluster = until_closed.enter_context(joined_cluster(config.compute, paths))
-    processors = divide_processors(cluster.num_cpus, cluster.num_gpus, config.compute.device, config.compute.num_actors)
+    processors = divide_processors(
+        cluster.num_cpus, cluster.num_gpus, config.compute.device, config.compute.num_actors, cluster.idle_nodes
+    )
     logger.info("processors.divided cpus=%g gpus=%g: %s", cluster.num_cpus, cluster.num_gpus, processors.describe())
     return processors
 
@@ -142,7 +144,7 @@ def _run_passes(
     # Before the sample's thread: it silences warnings now and then, which would undo this.
     ignore_advice()
     _sample_headers(run)
-    collectors = Collectors(sink_config(run), processors.num_collectors)
+    collectors = Collectors(sink_config(run), processors)
     dropped: list[Dropped] = []
     try:
         while run.passes < config.compute.max_passes and next(missing(run), None) is not None:

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.chunk import Chunk
 from pipeline.cluster import object_store_use
 from pipeline.collect import Collector, CollectorState, SinkConfig
+from pipeline.processors import Processors
 from pipeline.whereabouts import Board, Holding, Note, describe, own_note
 
 logger = logging.getLogger(__name__)
@@ -96,12 +97,16 @@ class CollectorActor:
 class Collectors:
     """The collector actors of one run, seen from the driver."""
 
-    def __init__(self, config: SinkConfig, num_collectors: int) -> None:
+    def __init__(self, config: SinkConfig, processors: Processors) -> None:
         # No CPU is reserved: they mostly wait, and on a small machine every CPU counts. A collector that dies comes
         # back empty; the slices it held are run again in the next pass.
         actor: Any = ray.remote(
-            num_cpus=0, max_restarts=_MAX_RESTARTS, max_task_retries=_TASK_RETRIES, concurrency_groups={"answers": 1}
+            **processors.nothing,
+            max_restarts=_MAX_RESTARTS,
+            max_task_retries=_TASK_RETRIES,
+            concurrency_groups={"answers": 1},
         )(CollectorActor)
+        num_collectors = processors.num_collectors
         self._start = lambda: actor.remote(config)
         self.actors: list[Any] = [self._start() for _ in range(num_collectors)]
         self._answers = [_Answer("", CollectorState())] * num_collectors

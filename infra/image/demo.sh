@@ -8,14 +8,17 @@ shift 3
 rm -rf "$output"
 install -d -o 10001 -g 10001 "$output"
 output=$(realpath "$output")
+read -ra more <<< "${RUN_FLAGS:-}"
 run=("$@" run --rm --read-only --tmpfs "/tmp:rw,exec,mode=1777" --shm-size 3g --network host --cgroups disabled
-  --volume "$shards:/shards:ro" --volume "$output:/output" ${RUN_FLAGS:-})
+  --volume "$shards:/shards:ro" --volume "$output:/output" "${more[@]}")
 job=(python jobs/classify.py --input /shards --weights weights/digits)
 
 echo '$ the check of the image, which is its default command'
 "${run[@]}" "$image"
 
 echo '$ who, and what is not there'
+# What is in it is for the shell in the container.
+# shellcheck disable=SC2016
 "${run[@]}" "$image" sh -euc '
   id
   touch /tmp/mine

@@ -2,17 +2,20 @@
 
     python -m tests.chaos.three_nodes
 
-The head has no processors: it takes none of the steps. One node has processors and no GPU: it decodes. One has a GPU
-and too few processors to decode beside its actor: it has the network. Ray is told of the GPU and there is none, so the
-network computes on that node's processor. What decodes is killed with all its processes when a part of the rows is
-published; another such node comes some seconds later, as it would from an autoscaler. Until then it is given no more
-than a part of the work, so that it is always lost in the middle.
+The head has no processors: it takes none of the steps, writing included. One node has processors and no GPU: it
+decodes. One has a GPU and too few processors to decode beside its actor: it has the network. Ray is told of the GPU and
+there is none, so the network computes on that node's processor. What decodes is killed with all its processes when a
+part of the rows is published; another such node comes some seconds later, as it would from an autoscaler. Until then it
+is given no more than a part of the work, so that it is always lost in the middle.
+
+The cluster asks nobody for a token and is not on the loopback: a job that is not told to put up with that is refused.
 """
 
 import contextlib
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -49,6 +52,7 @@ NUM_TARS, IMAGES_PER_TAR, ROWS_PER_FILE = 6, 16, 8
 # Chunks that are decoded before the node is lost: of several tasks that have two each, one is done with them.
 FIRST_CHUNKS = 6
 WAIT_S = 120.0
+REFUSED_S = 60.0
 # The head notices in seconds that a node is gone: nobody listens where it was.
 QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "4"}
 DECODING = ("--num-cpus=2",)
@@ -126,12 +130,13 @@ def main() -> int:
 
 
 def is_as_it_should_be(told: Mapping[str, Any]) -> bool:
-    """True if no row was lost, a node was in the middle of its work, and each did what it is for."""
+    """True if no row was lost, a node was in the middle of its work, each did what it is for, and no door is open."""
     done = told["done"]
     is_placed = set(done["compute"]) == {"gpu"} and set(done["decode"]) == {"decode", "decode again"}
-    is_head_idle = not any("head" in done[step] for step in ("read", "decode", "compute"))
+    is_head_idle = not any("head" in images for images in done.values())
     is_in_the_middle = told["lost"] == "decode" and 0 < told["lost_at_rows"] < told["rows"]
-    return is_placed and is_head_idle and is_in_the_middle and told["is_exact"] and told["audit"] == 0
+    is_refused = told["refused"]["exit_code"] == 2 and "asks for no token" in told["refused"]["error"]
+    return all((is_placed, is_head_idle, is_in_the_middle, told["is_exact"], told["audit"] == 0, is_refused))
 
 
 def play(folder: Path) -> dict[str, Any]:
@@ -146,6 +151,8 @@ def play(folder: Path) -> dict[str, Any]:
         nodes.add("decode", *DECODING)
         nodes.add("gpu", *ON_GPU)
         print("nodes: head (no processors), decode (2 CPUs), gpu (1 CPU and 1 GPU)", flush=True)
+        refused = refusal(folder, cluster.address)
+        print(f"a job that is not told of an open cluster: exit {refused['exit_code']}, {refused['error']}", flush=True)
         config = JobConfig(
             task=Classify(top_k=1),
             input=InputConfig(uris=(str(folder / "in"),)),
@@ -185,8 +192,18 @@ def play(folder: Path) -> dict[str, Any]:
     print(f"audit: {said.getvalue().strip().splitlines()[-1]}", flush=True)
     return {
         "done": done, "lost": nodes.lost, "lost_at_rows": nodes.lost_at_rows, "rows": len(expected),
-        "status": report.status, "is_exact": is_exact, "audit": code,
+        "status": report.status, "is_exact": is_exact, "audit": code, "refused": refused,
     }  # fmt: skip
+
+
+def refusal(folder: Path, address: str) -> dict[str, Any]:
+    """How a job ends that shows its token to the cluster, which asks for none."""
+    command = [sys.executable, str(ROOT / "jobs" / "classify.py"), "--ray-address", address]
+    for flag, name in (("--input", "in"), ("--weights", "weights"), ("--output", "refused")):
+        command += [flag, str(folder / name)]
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=REFUSED_S)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def write_inputs(folder: Path) -> None:

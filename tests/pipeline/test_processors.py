@@ -40,6 +40,17 @@ def test_a_range_is_cut_to_what_fits():
     assert divide_processors(2, 0, "cpu", (1, 99)).num_actors == (1, 2)
 
 
+def test_a_head_alone_that_is_to_do_nothing_is_refused():
+    with pytest.raises(ConfigError, match="Ray has no CPUs"):
+        divide_processors(0, 0, "auto", None)
+
+
+def test_what_asks_for_no_processor_keeps_away_from_idle_nodes():
+    assert divide_processors(2, 0, "auto", None).nothing == {"num_cpus": 0}
+    head_idles = divide_processors(2, 0, "auto", None, ["a1", "b2"])
+    assert head_idles.nothing == {"num_cpus": 0, "label_selector": {"ray.io/node-id": "!in(a1,b2)"}}
+
+
 def test_cuda_without_a_gpu_is_refused():
     with pytest.raises(ConfigError, match="no GPU"):
         divide_processors(8, 0, "cuda", None)

@@ -231,6 +231,15 @@ def test_an_input_that_came_after_the_run_has_no_row(made, audited, tmp_path):
     assert f"file://{tmp_path}/more/new.png has no row" in out
 
 
+def test_a_name_gives_a_terminal_no_orders(made, audited, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "\x1b[2J\x9b31mnew.png").write_bytes(drawn(50))
+    code, out, err = audited(made.output, inputs=(made.inputs, tmp_path / "more"))
+    assert code == 7
+    assert r"more/\x1b[2J\x9b31mnew.png has no row" in out
+    assert all(c.isprintable() or c == "\n" for c in out + err)
+
+
 def test_rows_of_an_input_that_is_gone_are_told_apart(made, audited, tmp_path):
     gone = made.inputs / "loose" / "cat" / "03.png"
     shutil.move(gone, tmp_path / "away.png")

@@ -1,0 +1,47 @@
+"""A run on nodes of different kinds, one of which is lost: what `make cluster-demo` shows, in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.chaos.three_nodes import IMAGES_PER_TAR, NUM_TARS, ROOT
+
+pytestmark = pytest.mark.drill
+
+ROWS = NUM_TARS * IMAGES_PER_TAR
+
+
+@pytest.fixture(scope="module")
+def told():
+    command = [sys.executable, "-m", "tests.chaos.three_nodes"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.stdout, done.stderr
+    print(done.stdout, done.stderr[-3000:], f"exit {done.returncode}", sep="\n")
+    return json.loads(done.stdout.splitlines()[-1]) | {"exit": done.returncode}
+
+
+def test_every_node_does_what_it_is_for_and_the_head_nothing(told):
+    done = told["done"]
+    assert {step: sum(images.values()) for step, images in done.items()} == {
+        step: ROWS for step in ("read", "decode", "compute", "write")
+    }
+    assert done["compute"] == {"gpu": ROWS}
+    # Before the node is lost and after it: what it had begun, or had handed to nobody yet, is decoded again.
+    assert set(done["decode"]) == {"decode", "decode again"}
+    assert not any({"head", "unknown"} & set(images) for images in done.values())
+
+
+def test_no_row_is_lost_with_a_node_in_the_middle_of_its_work(told):
+    assert (told["lost"], told["status"], told["rows"]) == ("decode", "done", ROWS)
+    assert 0 < told["lost_at_rows"] < ROWS
+    assert told["is_exact"]
+    assert told["audit"] == 0
+    assert told["exit"] == 0
+
+
+def test_a_cluster_that_asks_for_no_token_is_refused_after_it_was_joined(told):
+    assert told["refused"]["exit_code"] == 2
+    assert "asks for no token" in told["refused"]["error"]
+    assert "--allow-no-token" in told["refused"]["error"]
