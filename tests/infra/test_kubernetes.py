@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.monitoring.rule_object import rule_object
+from infra.monitoring.kubernetes_objects import objects as monitoring_objects
 from jobs import label_dataset, run_rayjob
 from jobs.flags import EXIT_CODES
 from pipeline.processors import divide_processors
@@ -393,10 +393,28 @@ def test_the_cluster_that_stays_and_the_schedule_of_kuberays_are_the_pattern(eve
     assert not [each for each in everything if each["kind"] in ("CronJob", "Role", "RoleBinding")]
 
 
-def test_the_alerts_of_the_operator_are_those_of_prometheus():
-    made = (MANIFESTS / "components" / "monitoring" / "rules.yaml").read_text()
-    assert made == rule_object((MONITORING / "alerts.yml").read_text())
-    assert yaml.safe_load(made)["spec"] == yaml.safe_load((MONITORING / "alerts.yml").read_text())
+def test_alerts_and_dashboard_are_those_of_prometheus_and_grafana(everything):
+    for name, text in monitoring_objects().items():
+        assert (MANIFESTS / "components" / "monitoring" / name).read_text() == text, name
+    assert the("PrometheusRule", everything)["spec"] == yaml.safe_load((MONITORING / "alerts.yml").read_text())
+    dashboard = the("ConfigMap", everything, "pvtv2-dashboard")
+    assert dashboard["data"] == {"pvtv2-batch.json": (MONITORING / "dashboard.json").read_text()}
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_prometheus_reaches_what_it_is_told_to_scrape_and_keeps_what_is_asked_for(everything):
+    spec = the("PodMonitor", everything)["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    allowed = the("NetworkPolicy", everything, "prometheus")["spec"]
+    assert allowed["podSelector"] == spec["selector"]
+    (port,) = allowed["ingress"][0]["ports"]
+    for group in groups_of(cluster_of(everything)):
+        assert spec["selector"]["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
+        (named,) = [each for each in container_of(group)["ports"] if each["name"] == endpoint["port"]]
+        assert named["containerPort"] == port["port"] == int(group["rayStartParams"]["metrics-export-port"])
+    scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"][0]
+    kept = [rule["regex"] for rule in scraped["metric_relabel_configs"]]
+    assert [rule["regex"] for rule in endpoint["metricRelabelings"]] == kept
 
 
 def test_prometheus_asks_the_port_that_rays_pods_open_and_keeps_the_same_series(everything):
