@@ -86,7 +86,7 @@ def test_every_object_of_the_components_is_one_that_a_cluster_takes(everything):
 def test_what_is_to_be_filled_in_is_filled_in_by_the_example():
     things = rendered(MANIFESTS / "example")
     assert [(each["kind"], found) for each in things if (found := complaints(each))] == []
-    assert "bucket/" not in re.sub(r"my-bucket/", "", yaml.safe_dump(the("ConfigMap", things)))
+    assert "bucket/" not in re.sub(r"my-bucket/", "", yaml.safe_dump(the("ConfigMap", things, "pvtv2-label")))
     assert "eks.amazonaws.com/role-arn" in the("ServiceAccount", things, "pvtv2-ray")["metadata"]["annotations"]
     images = re.findall(r"image: (\S+)", yaml.safe_dump_all(things))
     assert set(images) == {"registry.example.com/pvtv2-batch:0.1.0-cuda"}
