@@ -2,8 +2,8 @@
 
     python -m infra.monitoring.kubernetes_objects      # after a change of alerts.yml or dashboard.json
 
-It writes `rules.yaml` and `dashboard.yaml` of the component `monitoring`: kustomize reads no file outside its folder, and
-puts none into an object. A test compares them with what they are made of.
+It writes `rules.yaml` and `dashboard.yaml` of the component `monitoring`: kustomize reads no file outside its folder,
+and puts none into an object. A test compares them with what they are made of.
 """
 
 import textwrap
