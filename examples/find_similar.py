@@ -9,8 +9,13 @@ take an index (DuckDB's `vss`, FAISS).
 
 import argparse
 import sys
+from pathlib import Path
 
 import duckdb
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
+
+from jobs.printable import printable
 
 _FEATURES = """
     CREATE TEMP TABLE features AS
@@ -79,12 +84,12 @@ def main() -> None:
         database = open_features(flags.features)
         if flags.image_id is not None:
             for image_id, similarity in neighbours(database, flags.image_id, flags.neighbours):
-                print(f"{similarity:.4f}  {image_id}")
+                print(f"{similarity:.4f}  {printable(image_id)}")
         else:
             for one, other, similarity in duplicates(database, flags.duplicates):
-                print(f"{similarity:.4f}  {one}  {other}")
+                print(f"{similarity:.4f}  {printable(one)}  {printable(other)}")
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
+from jobs.printable import printable
 from model.weights import LoadedModel, load_checkpoint
 from pipeline.decode import FailedImage, decode_image
 from pipeline.sizes import SizePolicy
@@ -30,7 +31,7 @@ def read_tree(folder: Path) -> Iterator[tuple[Path, str, Pixels]]:
     for path in sorted(path for path in folder.glob("*/*") if path.is_file()):
         decoded = decode_image(path.read_bytes(), SizePolicy())
         if isinstance(decoded, FailedImage):
-            print(f"{path} is left out: {decoded.failure.message}", file=sys.stderr)
+            print(printable(f"{path} is left out: {decoded.failure.message}"), file=sys.stderr)
         else:
             yield path, path.parent.name, decoded.pixels
 

@@ -1,6 +1,7 @@
 """Text from outside, such as names of images, as it may be shown on a terminal or written as one line of a log."""
 
 import logging
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -11,8 +12,12 @@ def printable(text: str) -> str:
 
 
 class OneLine(logging.Formatter):
-    """Each event is one line, but for a traceback behind it."""
+    """Each event is one line, but for a traceback behind it, whose lines are marked as such."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """The line."""
         return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback, each line behind a bar: what an error says may look like the next event."""
+        return "\n".join(f"| {printable(line)}" for line in super().formatException(ei).split("\n"))

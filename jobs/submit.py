@@ -32,7 +32,7 @@ from jobs.flags import NO_TOKEN_HELP, Parser
 from jobs.printable import printable
 from jobs.ray_jobs import NoAnswerError, RayJobs
 from pipeline.errors import ConfigError, IncompleteError, PipelineError, StoppedError
-from pipeline.open_cluster import REMEDY, check_sends_token, is_loopback
+from pipeline.open_cluster import REMEDY, check_sends_token, is_loopback, sends_token
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
     """The cluster whose dashboard has this address.
 
     Raises:
-        ConfigError: it is on another machine, and anybody may submit jobs to it.
+        ConfigError: anybody may submit jobs to it, and it is on another machine; or seems not to be, as at the end of a
+            tunnel, but a token is there to be shown to it.
         NoAnswerError: it does not answer.
     """
     try:
@@ -104,7 +105,8 @@ def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
     if host and not allow_no_token:
         check_sends_token(address, host)
     cluster = RayJobs(address, patience_s)
-    if not allow_no_token and not is_loopback(host) and cluster.answers_anybody():
+    is_to_ask = not is_loopback(host) or sends_token()
+    if not allow_no_token and is_to_ask and cluster.answers_anybody():
         raise ConfigError(f"{address} tells its jobs to who shows no token, and takes jobs from whoever does: {REMEDY}")
     return cluster
 

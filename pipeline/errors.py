@@ -10,6 +10,7 @@
     +-- IncompleteError      exit 9   ended before everything was published
     |   +-- StoppedError              by a signal
     |   +-- LeaseLostError            because the output is no longer this run's
+    |   +-- CollectorsGoneError       because nobody is there to write rows
     +-- LeaseHeldError       exit 10  nothing was done: another run holds the output
 
 A model that cannot be loaded is `model.errors.CheckpointError` (exit 4).
@@ -69,6 +70,10 @@ class IncompleteError(PipelineError):
 
 class StoppedError(IncompleteError):
     """A signal asked the run to end."""
+
+
+class CollectorsGoneError(IncompleteError):
+    """Nobody is there to write rows, such as where a cluster has lost its workers."""
 
 
 class LeaseLostError(IncompleteError):

@@ -13,7 +13,7 @@ from pipeline.cluster import NO_ROOM, joined_cluster, put_object
 from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS, InferConfig
 from pipeline.draw import drawn
 from pipeline.emptying import empty_files, empty_late_files
-from pipeline.errors import OutputError
+from pipeline.errors import CollectorsGoneError, OutputError
 from pipeline.flow import Dropped, FlowConfig, ignore_advice, run_pass
 from pipeline.headers import planned_work
 from pipeline.identity import claim_identity
@@ -150,7 +150,11 @@ def _run_passes(
         while run.passes < config.compute.max_passes and next(missing(run), None) is not None:
             run.passes += 1
             last_pass = run.passes == config.compute.max_passes
-            collectors.start_pass(run.passes)
+            try:
+                collectors.start_pass(run.passes)
+            except CollectorsGoneError as error:
+                stopper.stop(Ending("failed", str(error)))
+                raise
             logger.info("pass.started number=%d last=%s", run.passes, last_pass)
             flow = FlowConfig(
                 read=read_config(run, last_pass=last_pass),

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.chunk import Chunk
 from pipeline.cluster import object_store_use
 from pipeline.collect import Collector, CollectorState, SinkConfig
+from pipeline.errors import CollectorsGoneError
 from pipeline.processors import Processors
 from pipeline.whereabouts import Board, Holding, Note, describe, own_note
 
@@ -115,7 +116,11 @@ class Collectors:
         self._are_new = True
 
     def start_pass(self, pass_number: int) -> None:
-        """Makes every collector forget unfinished slices and take chunks of this pass only; replaces the dead."""
+        """Makes every collector forget unfinished slices and take chunks of this pass only; replaces the dead.
+
+        Raises:
+            CollectorsGoneError: one does not answer, such as one that no node is there for.
+        """
         if self._are_new:
             # They learn of their first pass by its first chunk. Nobody waits here while their processes start.
             self._are_new = False
@@ -123,11 +128,17 @@ class Collectors:
         started = [actor.start_pass.remote(pass_number) for actor in self.actors]
         for index, reference in enumerate(started):
             try:
-                ray.get(reference, timeout=_START_TIMEOUT_S)
-            except ray.exceptions.RayActorError as error:
-                logger.warning("collector.replaced index=%d error=%s", index, type(error).__name__)
-                self.actors[index] = self._start()
-                ray.get(self.actors[index].start_pass.remote(pass_number), timeout=_START_TIMEOUT_S)
+                try:
+                    ray.get(reference, timeout=_START_TIMEOUT_S)
+                except ray.exceptions.RayActorError as error:
+                    logger.warning("collector.replaced index=%d error=%s", index, type(error).__name__)
+                    self.actors[index] = self._start()
+                    ray.get(self.actors[index].start_pass.remote(pass_number), timeout=_START_TIMEOUT_S)
+            except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
+                raise CollectorsGoneError(
+                    f"collector {index} did not answer within {_START_TIMEOUT_S:.0f} s of the start of pass "
+                    f"{pass_number}: are nodes with processors up (ray status), does the store answer?"
+                ) from error
 
     def poll(self, timeout_s: float) -> list[CollectorState]:
         """The state of every collector, with the receipts that were not seen before; the last known of silent ones."""

@@ -138,7 +138,13 @@ def make_huggingface(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -
 
 
 def image_path(row: Mapping[str, Any]) -> str | None:
-    """What fsspec opens an image by: a path or URI, in a tar `tar://member::tar`; None if nothing leads to it."""
+    """What fsspec opens an image by: a path or URI, in a tar `tar://member::tar`; None if nothing leads to it.
+
+    Nothing does where a name has the `::` in it by which fsspec goes from one file to the next: whoever names a member
+    `x::/another.tar::y` would choose what is opened.
+    """
+    if any("::" in (row[name] or "") for name in ("shard", "key", "image_id")):
+        return None
     if row["shard"].startswith(FILES_SCHEME):
         return _plain(row["image_id"])
     if is_parquet(row["shard"]) or row["key"] is None or row["key"] != member_name(row):

@@ -35,6 +35,8 @@ def check_aws(words: list[str]) -> dict[str, Any]:
     members = {xform_name(name, "-"): name for name in shape.members}
     parameters: dict[str, Any] = {}
     for flag, value in zip(flags[::2], flags[1::2], strict=True):
+        if flag in _OF_THE_TOOL:
+            continue
         if flag.removeprefix("--") not in members:
             # Spellings of the tool's own for one rule of a security group.
             if operation == "authorize-security-group-ingress" and flag in _RULE_FLAGS:
@@ -46,6 +48,8 @@ def check_aws(words: list[str]) -> dict[str, Any]:
     return parameters
 
 
+# What is printed of the answer, and how.
+_OF_THE_TOOL = ("--query", "--output")
 _RULE_FLAGS = ("--protocol", "--port", "--cidr", "--source-group")
 
 

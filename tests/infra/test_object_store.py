@@ -77,9 +77,12 @@ def test_rows_plans_and_corrections_cannot_be_deleted():
                 )
 
 
-def filled(tmp_path):
-    """The documents with names filled in, by the page's own script."""
+def filled(tmp_path, *exchanged):
+    """The documents with names filled in, by the page's own script, or one in which something was exchanged."""
     script = re.search(r"^```sh\n(mkdir .*?)^```", PAGE, re.MULTILINE | re.DOTALL)[1]
+    for old, new in exchanged:
+        assert old in script
+        script = script.replace(old, new)
     (tmp_path / "infra").symlink_to(ROOT / "infra")
     subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=60)
     return {path.name: path.read_text() for path in (tmp_path / "build" / "policies").iterdir()}
@@ -92,6 +95,18 @@ def test_the_pages_script_fills_in_every_name(tmp_path):
         json.loads(text)
         assert not re.search(r"[A-Z]+-(BUCKET|PREFIX)", text), name
     assert "arn:aws:s3:::my-labels/labels/data/*" in documents["writer.json"]
+
+
+def test_a_whole_bucket_is_filled_in_as_the_page_says(tmp_path):
+    of_input, of_output = re.search(r"there is none: `(.*?)`, and of the\noutput `(.*?)`", PAGE).groups()
+    exchanged = [("s|INPUT-PREFIX|photos|g", of_input), ("s|OUTPUT-PREFIX|labels|g", of_output)]
+    documents = filled(tmp_path, *exchanged)
+    assert not re.search(r"[A-Z]+-PREFIX", "".join(documents.values()))
+    assert "arn:aws:s3:::my-photos/*" in documents["reader.json"]
+    assert "arn:aws:s3:::my-labels/data/*" in documents["writer.json"]
+    rules = json.loads(documents["lifecycle.json"])
+    assert {rule["Filter"]["Prefix"] for rule in rules["Rules"]} == {"calibration/", ".preflight-", "_lease.json", ""}
+    assert [key for key in KEPT if days_of(rules, key) is not None] == []
 
 
 # Lifecycle.

@@ -218,19 +218,25 @@ def test_a_cluster_that_never_answered_is_a_wrong_config(run, monkeypatch):
 
 
 ELSEWHERE = "http://192.0.2.7:8265"  # kept for documentation: nobody has it
+TUNNEL = "http://127.0.0.1:8265"
 
 
 @pytest.mark.parametrize(
-    ("mode", "is_open", "flags", "expected"),
+    ("address", "mode", "is_open", "flags", "expected"),
     [
-        ("disabled", None, (), "no token is shown to it"),
-        ("token", True, (), "tells its jobs to who shows no token"),
-        ("token", False, (), None),
-        ("disabled", None, ("--allow-no-token",), None),
+        (ELSEWHERE, "disabled", None, (), "no token is shown to it"),
+        (ELSEWHERE, "token", True, (), "tells its jobs to who shows no token"),
+        (ELSEWHERE, "token", False, (), None),
+        (ELSEWHERE, "disabled", None, ("--allow-no-token",), None),
+        # Through a tunnel the cluster looks like this machine's; who has a token to show expects to be asked for it.
+        (TUNNEL, "token", True, (), "tells its jobs to who shows no token"),
+        (TUNNEL, "token", False, (), None),
+        (TUNNEL, "token", None, ("--allow-no-token",), None),
+        (TUNNEL, "disabled", None, (), None),
     ],
 )
 def test_nothing_is_submitted_to_a_cluster_elsewhere_that_is_open(
-    run, cluster, monkeypatch, mode, is_open, flags, expected
+    run, cluster, monkeypatch, address, mode, is_open, flags, expected
 ):
     """`is_open` is None where it must not even be asked."""
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
@@ -238,7 +244,7 @@ def test_nothing_is_submitted_to_a_cluster_elsewhere_that_is_open(
     if is_open is not None:
         cluster.answers_anybody = lambda: is_open
     cluster.ends = lambda at: cluster.jobs.update({at: job(JobStatus.SUCCEEDED)})
-    code, summary = run("--address", ELSEWHERE, *flags)
+    code, summary = run("--address", address, *flags)
     assert (code, len(cluster.submitted)) == ((0, 1) if expected is None else (2, 0))
     if expected is not None:
         assert expected in summary["error"] and "--allow-no-token" in summary["error"]

@@ -31,7 +31,10 @@ def test_an_event_is_one_line_whatever_it_names_and_a_traceback_keeps_its_own():
         raise ValueError(HOSTILE)
     except ValueError:
         logger.exception("job.broke")
-    assert "\nTraceback (most recent call last):\n" in stream.getvalue()
+    first, *more = stream.getvalue().splitlines()[1:]
+    assert (first, more[0]) == ("ERROR job.broke", "| Traceback (most recent call last):")
+    assert all(line.startswith("| ") and line.isprintable() for line in more)
+    assert r"ValueError: a\x1b[2J" in more[-2] and more[-1].startswith("| WARNING all is well")
 
 
 @pytest.mark.usefixtures("signal_handlers")

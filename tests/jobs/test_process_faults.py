@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import flow, sink, watch
 from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.errors import CollectorsGoneError
 from pipeline.lease import Lease
 from pipeline.prepare import prepare
 from pipeline.run import execute
@@ -116,6 +117,15 @@ def test_an_image_that_crashes_the_network_is_one_failed_row_whoever_else_dies(r
     failed = [row for row in rows if row[1] != "ok"]
     assert failed == [("021.png", "failed", "infer.crashed", None)]
     assert all(label is not None for *_, code, label in rows if code is None)
+
+
+def test_a_run_for_whose_rows_nobody_is_there_ends_with_a_report(run, monkeypatch):
+    def start_pass(collectors, number):
+        raise CollectorsGoneError("collector 0 did not answer")
+
+    monkeypatch.setattr(sink.Collectors, "start_pass", start_pass)
+    report, rows = run(2)
+    assert (report.status, report.reason, rows) == ("failed", "collector 0 did not answer", [])
 
 
 def test_a_run_in_which_every_step_hangs_ends_and_says_what_each_of_them_holds(run, photos, monkeypatch, tmp_path):

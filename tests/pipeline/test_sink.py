@@ -1,11 +1,16 @@
 """The collector actor, without an actor's process; see `test_collect.py` for what it gathers and publishes."""
 
+from types import SimpleNamespace
+
 import pytest
+import ray
 
 from model.config import VARIANTS
+from pipeline import sink
+from pipeline.errors import CollectorsGoneError
 from pipeline.publish import SinkConfig
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
-from pipeline.sink import CollectorActor
+from pipeline.sink import CollectorActor, Collectors
 from pipeline.storage import StoreConfig
 from pipeline.uris import canonical_uri
 from pipeline.whereabouts import Holding, Note, own_note
@@ -61,3 +66,21 @@ def test_what_was_told_before_the_first_chunk_came_is_remembered(actor, answered
     actor.hear(Note("another", 1, told))
     take(actor, answered_chunk(0, 2, pass_number=1))
     assert [note.holding.shard for note in actor.notes()] == [told.shard]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_pass_for_which_nobody_is_there_to_write_rows_is_not_begun(monkeypatch, replaced):
+    """Where a cluster has lost all nodes with processors, no collector comes back."""
+    asked = []
+
+    def get(reference, timeout):
+        asked.append(reference)
+        raise ray.exceptions.RayActorError if replaced and len(asked) == 1 else ray.exceptions.GetTimeoutError
+
+    monkeypatch.setattr(sink.ray, "get", get)
+    pending = SimpleNamespace(start_pass=SimpleNamespace(remote=lambda number: f"pass {number}"))
+    collectors = Collectors.__new__(Collectors)
+    collectors.actors, collectors._are_new, collectors._start = [pending], False, lambda: pending
+    with pytest.raises(CollectorsGoneError, match=r"collector 0 did not answer within 60 s .* pass 2: are nodes"):
+        collectors.start_pass(2)
+    assert asked == ["pass 2"] * (2 if replaced else 1)

@@ -7,6 +7,7 @@ import tarfile
 import warnings
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 from PIL import Image
@@ -69,6 +70,22 @@ def test_the_csv_has_every_row_and_column(export, world, tmp_path):
     assert [(entry["label"], entry["decision"]) for entry in rows] == [
         ("cat", "accepted"), ("dog", "review"), ("teapot", "accepted"), ("dog", "accepted"), ("", "failed"),
     ]  # fmt: skip
+
+
+def test_a_name_that_would_choose_what_is_opened_has_no_path(export, images, world, tmp_path):
+    """fsspec goes from one file to the next at each `::`, and takes the first for what is in the second."""
+    shard = f"{images}/other.tar"
+    world.publish("c" * 16, [row(shard, 0, "cat", key="x.png::/tmp/secret.tar::y.png")], shard=shard)
+    odd = [
+        row("files:d", number, "cat", key=key, image_id=f"{images}/{key}")
+        for number, key in enumerate(["zip://a.png::b.png", "plain:name.png"])
+    ]
+    world.publish("d" * 16, odd, shard="files:d")
+    export("huggingface")
+    images_of = pq.read_table(tmp_path / "out/dataset/huggingface.parquet").column("image").to_pylist()
+    assert {entry["path"].removeprefix("tar://").replace(f"{tmp_path}/in", "IN") for entry in images_of} == {
+        "IN/loose/0.png", "a/0.x.png::IN/t.tar", "a/1.x.png::IN/t.tar", "IN/plain:name.png",
+    }  # fmt: skip
 
 
 def test_the_coco_file_is_read_by_pycocotools(export, tmp_path, capsys):
