@@ -19,7 +19,9 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _ANSWER_S = 30.0
 _RETRY_S = 2.0
-_MAY_PASS = {408, 429}
+_MAY_PASS = frozenset({408, 429})
+# While a control plane is exchanged it may not know who asks, nor what they may.
+_MAY_PASS_LATER = _MAY_PASS | {401, 403}
 
 
 class NoAnswerError(Exception):
@@ -50,12 +52,22 @@ class RayJobObjects:
         """The object of this name; None if there is none."""
         return self._patiently("GET", f"{self._url}/{name}", none_at=404)
 
+    def find_again(self, name: str) -> dict[str, Any] | None:
+        """The same of one that was found or created before: that it may not be seen now passes."""
+        return self._patiently("GET", f"{self._url}/{name}", none_at=404, may_pass=_MAY_PASS_LATER)
+
     def create(self, rayjob: dict[str, Any]) -> bool:
         """Creates an object; False if there is one of its name, such as our own whose answer was lost."""
         return self._patiently("POST", f"{self._url}?fieldValidation=Strict", rayjob, none_at=409) is not None
 
     def _patiently(
-        self, method: str, url: str, body: dict[str, Any] | None = None, *, none_at: int
+        self,
+        method: str,
+        url: str,
+        body: dict[str, Any] | None = None,
+        *,
+        none_at: int,
+        may_pass: frozenset[int] = _MAY_PASS,
     ) -> dict[str, Any] | None:
         deadline = time.monotonic() + self._patience_s
         while True:
@@ -66,7 +78,7 @@ class RayJobObjects:
                     said = _sentence(error)
                 if error.code == none_at:
                     return None
-                if error.code < 500 and error.code not in _MAY_PASS:
+                if error.code < 500 and error.code not in may_pass:
                     raise ConfigError(f"Kubernetes refuses {method} {url}: {said}") from error
             except (OSError, ValueError) as error:
                 said = str(error)

@@ -5,7 +5,7 @@
 The pattern is a RayJob that is suspended: the operator makes nothing of it, and kustomize, `kubectl diff` and the API
 server treat it as any other. The copy has the name of its tick, so a start that is repeated finds the one before: one
 that runs is followed, one that is done is left alone, one that failed is created again as the next attempt. The last
-line of stdout is a summary as JSON, with the job's own in it.
+line of stdout is a summary as JSON, with the job's own in it if it failed; of a success KubeRay is told no more.
 """
 
 import argparse
@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 EXIT_CODES = """exit codes:
   0   the job succeeded, now or before, or ended with one of --good-exit-codes
-  2   bad configuration, or no answer from Kubernetes
-  9   the job was stopped, lost its cluster or ran out of time, or goes on without this command; the same
-      command continues
+  2   bad configuration, or a right that the service account lacks
+  9   the job was stopped, lost its cluster or ran out of time, or goes on without this command; or Kubernetes
+      gave no answer. The same command continues
   else the job's own"""
 PATTERN_LABEL = "pvtv2-batch/pattern"
 """Says of which pattern a RayJob is a copy."""
@@ -66,7 +66,7 @@ def run_rayjob(arguments: Sequence[str]) -> dict[str, Any]:
     try:
         name = begin(rayjobs, flags.pattern, flags.name, owner, flags.max_attempts)
     except NoAnswerError as error:
-        raise ConfigError(str(error)) from error
+        raise IncompleteError(f"{error}; the same command continues") from error
     except KeyboardInterrupt:
         raise StoppedError("told to end while the RayJob was looked for; the next start finds it") from None
     try:
@@ -113,7 +113,7 @@ def follow(rayjobs: RayJobObjects, name: str, poll_s: float, good: Sequence[int]
     """The summary of the RayJob once it has ended."""
     told = ""
     while True:
-        rayjob = rayjobs.find(name)
+        rayjob = rayjobs.find_again(name)
         if rayjob is None:
             return _left(name, "it was deleted; the same command continues")
         end = end_of(rayjob)
@@ -157,14 +157,18 @@ def end_of(rayjob: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def copy_of(pattern: dict[str, Any], name: str, owner: dict[str, Any] | None) -> dict[str, Any]:
-    """A RayJob as the pattern has it, under another name and not suspended."""
+    """A RayJob as the pattern has it, under another name and not suspended.
+
+    Of its annotations those that the operator reads go with it, and not what `kubectl apply` noted.
+    """
     metadata = pattern["metadata"]
+    annotations = {name: it for name, it in metadata.get("annotations", {}).items() if name.startswith("ray.io/")}
     labels = {**metadata.get("labels", {}), PATTERN_LABEL: metadata["name"]}
     owners = {} if owner is None else {"ownerReferences": [owner]}
     return {
         "apiVersion": pattern["apiVersion"],
         "kind": pattern["kind"],
-        "metadata": {"name": name, "labels": labels, **owners},
+        "metadata": {"name": name, "labels": labels, "annotations": annotations, **owners},
         "spec": {**pattern["spec"], "suspend": False},
     }
 

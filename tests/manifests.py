@@ -1,8 +1,8 @@
 """Manifests as a cluster would read them: rendered by kubectl, and what is wrong with each object.
 
 Kinds of Kubernetes are read against its own schemas, with unknown fields refused; those of KubeRay against its CRDs,
-with their rules, and against what its controller refuses besides; those of Prometheus' operator against the fields that
-are used here.
+with their rules, against what its controller refuses besides, and against some rules of our own for what it takes and
+does not do; those of Prometheus' operator against the fields that are used here.
 """
 
 import gzip
@@ -84,7 +84,8 @@ def complaints(thing: dict[str, Any]) -> list[str]:
     """What is wrong with an object; skips where a kind's schema is not at hand."""
     group = thing["apiVersion"].partition("/")[0]
     if group == "ray.io":
-        return [*_crd_complaints(thing), *controller_complaints(thing)]
+        # The controller sees what the API server takes.
+        return _crd_complaints(thing) or [*controller_complaints(thing), *own_complaints(thing)]
     if group == "monitoring.coreos.com":
         return _schema_complaints(thing["spec"], _MONITORING[thing["kind"]])
     try:
@@ -122,12 +123,12 @@ def _job_complaints(job: dict[str, Any]) -> Iterator[str]:
         yield "neither rayClusterSpec nor clusterSelector"
     if selects and job.get("backoffLimit", 0):
         yield "each retry takes a new cluster, which a clusterSelector does not give"
-    if job.get("submissionMode") not in (None, "K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"):
-        yield f"no such submissionMode: {job['submissionMode']}"
-    if job.get("submissionMode") != "K8sJobMode" and ("submitterPodTemplate" in job or "submitterConfig" in job):
-        yield "there is a submitter in K8sJobMode alone"
+    if job.get("submissionMode") == "InteractiveMode" and job.get("backoffLimit", 0):
+        yield "what is submitted by hand is not tried again"
     if job.get("activeDeadlineSeconds", 1) <= 0 or job.get("backoffLimit", 0) < 0:
         yield "activeDeadlineSeconds or backoffLimit is negative"
+    if job.get("ttlSecondsAfterFinished", 0) < 0:
+        yield "ttlSecondsAfterFinished is negative"
     if job.get("deletionStrategy"):
         yield "deletionStrategy needs a feature gate"
 
@@ -155,10 +156,29 @@ def _cluster_complaints(cluster: dict[str, Any]) -> Iterator[str]:
             policies = {group["template"]["spec"].get("restartPolicy", "Never") for group in (head, *workers)}
             if policies != {"Never"}:
                 yield "autoscaler v2 wants restartPolicy Never or none"
-        if any(not group["minReplicas"] <= group.get("replicas", 0) <= group["maxReplicas"] for group in workers):
-            yield "replicas are not between minReplicas and maxReplicas"
-    elif "autoscalerOptions" in cluster:
-        yield "autoscalerOptions without enableInTreeAutoscaling"
+            variables = head["template"]["spec"]["containers"][0].get("env", [])
+            if "RAY_enable_autoscaler_v2" in [each["name"] for each in variables]:
+                yield "the autoscaler's version is told twice"
+
+
+def own_complaints(thing: dict[str, Any]) -> list[str]:
+    """What the controller takes, and what then does nothing, or something else than it says."""
+    spec = thing["spec"]
+    job = spec if thing["kind"] == "RayJob" else spec.get("jobTemplate")
+    found = []
+    if job is not None:
+        mode = job.get("submissionMode", "K8sJobMode")
+        if mode not in ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"):
+            found.append(f"no such submissionMode: {mode}")
+        if mode != "K8sJobMode" and ("submitterPodTemplate" in job or "submitterConfig" in job):
+            found.append("there is a submitter in K8sJobMode alone")
+    cluster = spec if job is None else job.get("rayClusterSpec", {})
+    workers = cluster.get("workerGroupSpecs", [])
+    if any(not group["minReplicas"] <= group.get("replicas", 0) <= group["maxReplicas"] for group in workers):
+        found.append("replicas are not between minReplicas and maxReplicas")
+    if "autoscalerOptions" in cluster and not cluster.get("enableInTreeAutoscaling"):
+        found.append("autoscalerOptions without enableInTreeAutoscaling")
+    return found
 
 
 def _crd_complaints(thing: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from infra.monitoring.kubernetes_objects import objects as monitoring_objects
-from jobs import label_dataset, run_rayjob
+from jobs import kubernetes_api, label_dataset, run_rayjob
 from jobs.flags import EXIT_CODES
 from pipeline.processors import divide_processors
 from tests.manifests import (
@@ -19,6 +19,7 @@ from tests.manifests import (
     complaints,
     container_complaints,
     controller_complaints,
+    own_complaints,
     pod_specs,
     rendered,
     restricted_complaints,
@@ -116,13 +117,19 @@ def test_what_is_to_be_filled_in_is_filled_in_by_the_example():
     ],
 )
 def test_a_mistake_in_a_manifest_is_noticed(everything, gpu, kind, path, value):
-    thing = copy.deepcopy(next(each for each in (*everything, *gpu) if each["kind"] == kind))
-    place, keys = thing, [int(key) if key.isdigit() else key for key in path.split(".")]
+    thing = next(each for each in (*everything, *gpu) if each["kind"] == kind)
     assert complaints(thing) == []
+    assert complaints(changed(thing, path, value))
+
+
+def changed(thing, path, value):
+    """The object with something else in one place."""
+    copied = copy.deepcopy(thing)
+    place, keys = copied, [int(key) if key.isdigit() else key for key in path.split(".")]
     for key in keys[:-1]:
         place = place[key]
     place[keys[-1]] = value
-    assert complaints(thing)
+    return copied
 
 
 @pytest.mark.parametrize(
@@ -132,26 +139,36 @@ def test_a_mistake_in_a_manifest_is_noticed(everything, gpu, kind, path, value):
         ("metadata.name", "Label"),
         ("spec.shutdownAfterJobFinishes", False),
         ("spec.clusterSelector", {"ray.io/cluster": "pvtv2"}),
-        ("spec.submissionMode", "HttpMode"),
-        ("spec.submitterConfig", {"backoffLimit": 1}),
         ("spec.activeDeadlineSeconds", 0),
+        ("spec.ttlSecondsAfterFinished", -1),
         ("spec.deletionStrategy", {"deletionRules": []}),
         ("spec.rayClusterSpec.rayVersion", "2.51.0"),
-        ("spec.rayClusterSpec.enableInTreeAutoscaling", False),
         ("spec.rayClusterSpec.headGroupSpec.resources", {"CPU": "1"}),
         ("spec.rayClusterSpec.headGroupSpec.template.spec.restartPolicy", "Always"),
-        ("spec.rayClusterSpec.workerGroupSpecs.0.replicas", 0),
+        (
+            "spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.env",
+            [{"name": "RAY_enable_autoscaler_v2", "value": "1"}],
+        ),
         ("spec.rayClusterSpec.workerGroupSpecs.0.groupName", "gpu"),
     ],
 )
 def test_what_the_controller_alone_refuses_is_noticed(gpu, path, value):
-    rayjob = copy.deepcopy(the("RayJob", gpu))
-    place, keys = rayjob, [int(key) if key.isdigit() else key for key in path.split(".")]
-    assert controller_complaints(rayjob) == []
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    assert controller_complaints(rayjob)
+    assert controller_complaints(the("RayJob", gpu)) == []
+    assert controller_complaints(changed(the("RayJob", gpu), path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.submissionMode", "HttpMode"),
+        ("spec.submitterConfig", {"backoffLimit": 1}),
+        ("spec.rayClusterSpec.enableInTreeAutoscaling", False),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.replicas", 0),
+    ],
+)
+def test_what_would_be_taken_and_do_nothing_is_noticed(gpu, path, value):
+    assert own_complaints(the("RayJob", gpu)) == []
+    assert own_complaints(changed(the("RayJob", gpu), path, value))
 
 
 def test_a_retry_of_kuberays_goes_with_no_cluster_that_is_selected(gpu):
@@ -231,6 +248,8 @@ def test_a_night_ends_before_the_next_and_a_missed_one_is_made_up_for(objects):
     assert 100 < cron["startingDeadlineSeconds"] < 24 * 3600
     assert job["preRunningDeadlineSeconds"] < job["activeDeadlineSeconds"] < 24 * 3600
     assert job["shutdownAfterJobFinishes"] and job["ttlSecondsAfterFinished"] > 0
+    # The deadline is one attempt's: the page says what bounds a night.
+    assert "--max-hours" in PAGE and f"{job['activeDeadlineSeconds'] // 3600} hours" in PAGE
 
 
 def test_every_pod_is_restricted_and_writes_to_its_own_volumes_alone(objects, everything):
@@ -243,9 +262,10 @@ def test_every_pod_is_restricted_and_writes_to_its_own_volumes_alone(objects, ev
     for _, pod in pods:
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
         (container,) = pod["spec"]["containers"]
-        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+        # The API's token is for the container that KubeRay adds.
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes - {"api"}
         assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
-        assert all(list(volume) == ["name", "emptyDir"] or "emptyDir" in volume for volume in pod["spec"]["volumes"])
+        assert all("emptyDir" in volume for volume in pod["spec"]["volumes"] if volume["name"] != "api")
 
 
 @pytest.mark.parametrize(
@@ -292,11 +312,42 @@ def test_the_head_works_on_nothing_and_each_worker_is_looked_at(objects):
         for probe in probes:
             asked = container_of(group)[probe]["httpGet"]
             assert asked == {"path": f"/api/{path}_healthz", "port": port}
-    # Who asks Kubernetes: the autoscaler, and nothing that opens an image.
-    assert [group["template"]["spec"]["automountServiceAccountToken"] for group in (head, *workers)] == [
-        True,
-        *[False] * len(workers),
+
+
+def test_of_rays_containers_the_autoscaler_alone_has_a_token_of_kubernetes(objects):
+    """Jobs come to the head and tasks to all: whoever overran a decoder could send one."""
+    cluster = cluster_of(objects)
+    head, *workers = groups_of(cluster)
+    assert not any(group["template"]["spec"]["automountServiceAccountToken"] for group in (head, *workers))
+    of_api = [each for each in head["template"]["spec"]["volumes"] if each["name"] == "api"]
+    sources = of_api[0]["projected"]["sources"]
+    assert [next(iter(source)) for source in sources] == ["serviceAccountToken", "configMap", "downwardAPI"]
+    (mount,) = [each for each in cluster["autoscalerOptions"]["volumeMounts"] if each["name"] == "api"]
+    assert mount["mountPath"] == str(kubernetes_api.SERVICE_ACCOUNT)
+    everywhere = [
+        each["name"]
+        for group in (head, *workers)
+        for each in container_of(group)["volumeMounts"]
+        if each["name"] == "api"
     ]
+    assert everywhere == []
+
+
+def test_a_head_that_is_lost_ends_the_run_and_kuberay_finds_the_head_that_there_is(objects):
+    rayjob = the("RayJob", objects)
+    assert rayjob["metadata"]["annotations"]["ray.io/disable-provisioned-head-restart"] == "true"
+    copied = run_rayjob.copy_of(rayjob, "x", None)
+    assert copied["metadata"]["annotations"] == rayjob["metadata"]["annotations"]
+    for group in groups_of(cluster_of(objects)):
+        # The operator's own value is what its services select by.
+        assert "app.kubernetes.io/name" not in group["template"]["metadata"]["labels"]
+
+
+def test_the_device_is_told_and_not_found(objects):
+    rayjob, settings = the("RayJob", objects), the("ConfigMap", objects)["data"]
+    has_gpus = any(resources(group)[1] for group in groups_of(cluster_of(objects)))
+    assert settings["PVTV2_DEVICE"] == ("cuda" if has_gpus else "cpu")
+    assert "--device $PVTV2_DEVICE " in rayjob["spec"]["entrypoint"]
 
 
 def resources(group):
@@ -383,6 +434,35 @@ def test_rays_ports_are_open_to_ray_and_its_operator_alone(objects):
     for group in groups_of(cluster_of(objects)):
         assert ray["podSelector"]["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
     assert not [name for name, spec in policies.items() if name not in ("ray", "nobody-comes-in") and "ingress" in spec]
+
+
+def test_what_goes_out_are_names_tls_and_ray_itself(objects):
+    policies = {each["metadata"]["name"]: each["spec"] for each in objects if each["kind"] == "NetworkPolicy"}
+    assert set(policies) == {"nobody-comes-in", "ray", "what-goes-out"}
+    out = policies["what-goes-out"]
+    assert (out["podSelector"], out["policyTypes"]) == ({}, ["Egress"])
+    anywhere, to_ray = out["egress"]
+    assert set(anywhere) == {"ports"}
+    assert {(each["protocol"], each["port"]) for each in anywhere["ports"]} == {
+        ("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 6443),
+    }  # fmt: skip
+    assert to_ray == {"to": [{"podSelector": policies["ray"]["podSelector"]}]}
+
+
+def test_with_a_cluster_that_stays_pods_of_one_label_may_submit(everything):
+    policy = the("NetworkPolicy", everything, "clients")
+    assert policy["metadata"]["namespace"] == "pvtv2"
+    cluster = the("RayCluster", everything)["metadata"]["name"]
+    assert policy["spec"] == {
+        "podSelector": {"matchLabels": {"ray.io/cluster": cluster, "ray.io/node-type": "head"}},
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {
+                "from": [{"podSelector": {"matchLabels": {"pvtv2-batch/client": "true"}}}],
+                "ports": [{"protocol": "TCP", "port": 8265}],
+            }
+        ],
+    }
 
 
 def test_the_cluster_that_stays_and_the_schedule_of_kuberays_are_the_pattern(everything):

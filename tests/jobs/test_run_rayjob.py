@@ -32,11 +32,21 @@ def api(tmp_path, monkeypatch):
         yield api
 
 
+# What the operator reads, and what `kubectl apply` notes.
+ANNOTATIONS = {"ray.io/x": "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+
+
 def pattern(**spec):
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": {"name": "pvtv2-label", "uid": "1", "resourceVersion": "7", "labels": {"a": "b"}},
+        "metadata": {
+            "name": "pvtv2-label",
+            "uid": "1",
+            "resourceVersion": "7",
+            "labels": {"a": "b"},
+            "annotations": ANNOTATIONS,
+        },
         "spec": {"suspend": True, "entrypoint": "python x.py", **spec},
         "status": {"jobDeploymentStatus": "Suspended"},
     }
@@ -46,7 +56,8 @@ def status(deployment, job="", reason="", message=""):
     return {"jobDeploymentStatus": deployment, "jobStatus": job, "reason": reason, "message": message}
 
 
-DONE = status("Complete", "SUCCEEDED", message='{"exit_code": 0, "status": "done"}')
+# All that Ray tells KubeRay of a job that went well; of one that failed there are the last lines of its log.
+DONE = status("Complete", "SUCCEEDED", message="Job finished successfully.")
 
 
 def ends(api, *statuses):
@@ -75,12 +86,13 @@ def test_the_pattern_is_copied_under_the_ticks_name_and_followed_to_its_end(api,
     ends(api, status("Initializing"), status("Running", "RUNNING"), DONE)
     code, last = run(capsys, "--owner-uid", "u-1")
     assert (code, last["status"], last["rayjob"]) == (0, "done", NAME)
-    assert last["summary"] == {"exit_code": 0, "status": "done"}
+    assert last["summary"] is None
     made = api.rayjobs[NAME]
     assert made["spec"] == {"suspend": False, "entrypoint": "python x.py"}
     assert made["metadata"] == {
         "name": NAME,
         "labels": {"a": "b", PATTERN_LABEL: "pvtv2-label"},
+        "annotations": {"ray.io/x": "true"},
         "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": "u-1"}],
     }
 
@@ -207,10 +219,24 @@ def test_an_api_that_stays_away_is_no_end_of_the_job(api, capsys):
     code, last = run(capsys, "--patience-s", "0.1")
     assert (code, last["status"]) == (9, "left")
     assert NAME in api.rayjobs
-    # Before there is a job, it is the address that is wrong, or the cluster.
+    # Before there is a job, too: the next pod asks again.
     code, last = run(capsys, "--patience-s", "0.1")
-    assert code == 2
-    assert "etcd" in last["error"]
+    assert code == 9
+    assert "etcd" in last["error"] and "the same command continues" in last["error"]
+
+
+def test_a_refusal_ends_nobodys_following_if_it_passes(api, capsys):
+    """While a control plane is exchanged it may not know for a moment who asks."""
+    ends(api, status("Running", "RUNNING"), DONE)
+    faults = [(401, {"message": "Unauthorized"}), (403, {"message": "rayjobs is forbidden"})]
+    api.instead = lambda method, name: faults.pop() if NAME in api.rayjobs and faults else None
+    assert run(capsys)[0] == 0
+    assert faults == []
+    del api.rayjobs[NAME]
+    ends(api, status("Running", "RUNNING"))
+    api.instead = lambda method, name: (403, {"message": "rayjobs is forbidden"}) if NAME in api.rayjobs else None
+    code, last = run(capsys, "--patience-s", "0.1")
+    assert (code, last["status"]) == (9, "left")
 
 
 def test_what_is_set_up_wrongly_is_said_at_once(api, capsys, monkeypatch):
@@ -234,8 +260,9 @@ def test_another_authoritys_certificate_is_not_trusted(api, capsys, tmp_path, mo
     with running_api(_folder(tmp_path / "other")) as (_, port):
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
         code, last = run(capsys, "--patience-s", "0")
-    assert code == 2
+    assert code == 9
     assert "certificate" in last["error"]
+    assert "first" not in str(api.asked)
 
 
 def test_told_to_end_it_leaves_the_rayjob_to_itself(api, capsys, monkeypatch):
