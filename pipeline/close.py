@@ -10,7 +10,8 @@ from pipeline.build_report import build_report
 from pipeline.layout import REPORT_FILE, RUNS, TIMELINE_FILE
 from pipeline.left import add_receipts, missing, refresh
 from pipeline.output import write_index
-from pipeline.prepare import Run, describe_changes
+from pipeline.prepare import Run, describe_changes, sink_config
+from pipeline.publish import receipt_read_back
 from pipeline.report import Report
 from pipeline.shard_files import by_shard, chain_of
 from pipeline.stopper import Ending
@@ -27,6 +28,7 @@ def close(run: Run, last_error: str | None) -> Report:
     """
     output, store = run.config.output.uri, run.config.output.store
     refresh(run)
+    _take_unheard(run)
     problems = find_problems(run)
     if problems and last_error:
         problems.append(f"the last pass dropped work: {last_error}")
@@ -36,6 +38,15 @@ def close(run: Run, last_error: str | None) -> Report:
     _write_report(run, report)
     _write_page(run, report)
     return report
+
+
+def _take_unheard(run: Run) -> None:
+    """Reads back what this run published and nobody told of: a collector that dies takes its last second with it."""
+    heard = {receipt.file for receipt in run.receipts}
+    for file in run.published.values():
+        if file.run_id == run.run_id and not file.emptied and file.file not in heard:
+            logger.info("receipt.read_back file=%s", file.file)
+            run.take([receipt_read_back(file, sink_config(run))])
 
 
 def close_early(run: Run, ending: Ending) -> Report:

@@ -13,6 +13,9 @@ from pipeline.chunk import Chunk
 from pipeline.measured import Span, counts_of, seconds_of, spans_of, this_process
 from pipeline.picture import Picture, picture_of
 
+BUSY_STEPS = ("read", "decode", "compute", "rows")
+"""Before the write: whose seconds say which shards were slow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -64,7 +67,7 @@ def receipt_of(
     picture = picture_of(
         pa.concat_tables([chunk.rows for chunk in chunks]),
         compute_s=seconds.get("compute", 0.0),
-        busy_s=write_s + sum(seconds.get(step, 0.0) for step in ("read", "decode", "compute", "rows")),
+        busy_s=write_s + sum(seconds.get(step, 0.0) for step in BUSY_STEPS),
         peak_gflops=max((chunk.measured["peak_gflops"] for chunk in chunks), default=0.0),
     )
     return Receipt(name, etag, footer, put_s, bytes_out, picture, work)

@@ -13,7 +13,8 @@ from pipeline.chunk import set_columns
 from pipeline.errors import LeaseLostError, OutputError
 from pipeline.layout import DATA
 from pipeline.output import list_files, published_files
-from pipeline.publish import SinkConfig, empty_file, publish_new, publish_rewrite
+from pipeline.picture import Picture
+from pipeline.publish import SinkConfig, empty_file, publish_new, publish_rewrite, receipt_read_back
 from pipeline.schema import CLASSIFY_COLUMNS, output_schema
 from pipeline.scratch import on_disk
 from pipeline.storage import StoreConfig, head, open_reader, put
@@ -70,6 +71,27 @@ def test_a_large_slice_is_made_on_the_disk_and_holds_the_same_rows(config, answe
     assert len(made) == 1
     assert table(config).equals(chunk.rows.select(config.schema.names))
     assert only_file(config).footer == receipt.footer
+
+
+def test_a_receipt_that_nobody_heard_of_is_read_back_from_the_file(config, answered_chunk):
+    chunk = answered_chunk(0, 5, slice_rows=5, failed=(2,))
+    told = publish_new([chunk], chunk.header, config)
+    read = receipt_read_back(only_file(config), config)
+    assert (read.file, read.etag, read.footer, read.bytes_out) == (told.file, told.etag, told.footer, told.bytes_out)
+    assert (read.put_s, read.work) == (0.0, ())
+    # The chunk's are made up; what a file's rows cost is reckoned from their sizes.
+    bands = [replace(band, macs=band.images * count_macs(NETWORK, 30, 40)) for band in told.picture.bands]
+    assert sum(band.images for band in bands) == 4
+    same = {"peak_gflops": 0.0, "shards": {}, "bands": bands}
+    assert replace(read.picture, shards={}) == replace(told.picture, **same)
+    assert [images for _, images in read.picture.shards.values()] == [5]
+
+
+def test_of_a_rewrite_that_nobody_heard_of_the_sums_alone_are_read_back(config, publish_four, answered_chunk):
+    chunk = rewrite_of(publish_four, answered_chunk, [1])
+    told = publish_rewrite([chunk], chunk.header, config)
+    read = receipt_read_back(only_file(config), config)
+    assert (read.footer, read.bytes_out, read.picture) == (told.footer, told.bytes_out, Picture())
 
 
 def test_rows_of_maps_lie_in_row_groups_that_a_reader_can_hold(config, answered_chunk, monkeypatch):
