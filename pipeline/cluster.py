@@ -92,19 +92,36 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
         signal.signal(signal.SIGTERM, on_terminate)
     try:
         # A local Ray is this machine with this very environment: there is nothing to ask.
-        nodes = [node for node in ray.nodes() if node["Alive"]]
         if address is not None or submitted:
-            asks = _check_nodes(nodes, list(local_paths))
+            asks = _check_nodes(_living_nodes(), list(local_paths))
             if not config.allow_no_token:
                 _check_not_open(asks, submitted)
-        resources = ray.cluster_resources()
-        yield Cluster(
-            num_cpus=resources.get("CPU", 0.0),
-            num_gpus=resources.get("GPU", 0.0),
-            idle_nodes=tuple(node["NodeID"] for node in nodes if not node["Resources"].get("CPU")),
-        )
+        yield _look()
     finally:
         ray.shutdown()
+
+
+def look_at_cluster() -> Cluster | None:
+    """What the joined cluster has at the moment; None if it does not say."""
+    try:
+        return _look()
+    except ray.exceptions.RayError as error:
+        logger.warning("cluster.unknown error=%s", _first_line(error))
+        return None
+
+
+def _look() -> Cluster:
+    nodes = _living_nodes()
+    resources = [node["Resources"] for node in nodes]
+    return Cluster(
+        num_cpus=sum(each.get("CPU", 0.0) for each in resources),
+        num_gpus=sum(each.get("GPU", 0.0) for each in resources),
+        idle_nodes=tuple(node["NodeID"] for node in nodes if not node["Resources"].get("CPU")),
+    )
+
+
+def _living_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How the cluster's processors are divided among the steps: a pure function, said aloud before the work starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
@@ -11,6 +11,8 @@ from pipeline.errors import ConfigError
 _READ_CPUS = 0.25
 _DECODE_CPUS = {"cpu": 0.5, "cuda": 1.0}
 _ACTOR_CPUS = {"cpu": 0.45, "cuda": 0.2}
+# Shares are rounded to four digits.
+_ROUNDING = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,32 @@ class Processors:
             f"{actors} {self.device} actors of {self.actor_cpus} CPU{gpus} each, "
             f"{self.num_collectors} collectors of 0 CPU"
         )
+
+    def fits(self, num_cpus: float, num_gpus: float) -> bool:
+        """True if a reader, a decoder and all actors have room at once in what a cluster has by now."""
+        most = self.num_actors[1]
+        needed_cpus = self.read_cpus + self.decode_cpus + most * self.actor_cpus
+        return needed_cpus <= num_cpus + _ROUNDING and most * self.actor_gpus <= num_gpus
+
+
+def divide_again(
+    before: Processors, num_cpus: float, num_gpus: float, idle_nodes: Sequence[str] = ()
+) -> Processors | None:
+    """Divides what is left of a cluster, or has come back, among as many of the actors as find room.
+
+    Args:
+        before: how it was divided when the run began.
+
+    Returns:
+        None if not even one actor finds room.
+    """
+    fewest, most = before.num_actors
+    try:
+        found = divide_processors(num_cpus, num_gpus, before.device, (1, most), idle_nodes)
+    except ConfigError:
+        return None
+    room = found.num_actors[1]
+    return replace(found, num_actors=(min(fewest, room), room), num_collectors=before.num_collectors)
 
 
 def divide_processors(

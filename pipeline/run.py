@@ -25,6 +25,7 @@ from pipeline.processors import Processors, divide_processors
 from pipeline.progress import Progress
 from pipeline.read import ReadConfig
 from pipeline.report import Report
+from pipeline.room import Room
 from pipeline.sample import num_offered
 from pipeline.sink import Collectors, SliceDatasink
 from pipeline.steps import NETWORK, Steps
@@ -146,15 +147,20 @@ def _run_passes(
     _sample_headers(run)
     collectors = Collectors(sink_config(run), processors)
     dropped: list[Dropped] = []
+    before, max_passes = processors, config.compute.max_passes
     try:
-        while run.passes < config.compute.max_passes and next(missing(run), None) is not None:
+        while run.passes < max_passes and next(missing(run), None) is not None:
             run.passes += 1
-            last_pass = run.passes == config.compute.max_passes
+            last_pass = run.passes == max_passes
             try:
                 collectors.start_pass(run.passes)
             except CollectorsGoneError as error:
                 stopper.stop(Ending("failed", str(error)))
                 raise
+            room = Room(before, processors)
+            if run.passes > 1 and (processors := room.divided()) != room.now:
+                logger.info("processors.divided again: %s", processors.describe())
+                run.processors, room = processors, Room(before, processors)
             logger.info("pass.started number=%d last=%s", run.passes, last_pass)
             flow = FlowConfig(
                 read=read_config(run, last_pass=last_pass),
@@ -168,12 +174,18 @@ def _run_passes(
                 steps=steps,
                 thumbnails=num_offered(config.thumbnails, _least_chunks(run.plan)),
             )
-            with Watch(run, collectors, on_progress, stopper, stop_if=(hours_over(run),)):
-                dropped = [
-                    block
-                    for wave in waves(missing(run))
-                    for block in run_pass(wave, flow, SliceDatasink(collectors.actors), run.take_operators)
-                ]
+            ends = (hours_over(run), room.is_back)
+            try:
+                with Watch(run, collectors, on_progress, stopper, stop_if=ends, stop_if_quiet=(room.is_gone,)):
+                    dropped = [
+                        block
+                        for wave in waves(missing(run))
+                        for block in run_pass(wave, flow, SliceDatasink(collectors.actors), run.take_operators)
+                    ]
+            except KeyboardInterrupt:
+                # For the cluster's sake and not for the run's: that pass does not count.
+                stopper.reopen()
+                dropped, max_passes = [], max_passes + 1
             _check_fatal(run)
             refresh(run)
     finally:

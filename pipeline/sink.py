@@ -51,6 +51,7 @@ class CollectorActor:
     def start_pass(self, pass_number: int) -> None:
         """Forgets unfinished slices; from now on only chunks of this pass are taken."""
         self._board.clear()
+        self._is_closing = False
         self._learn(pass_number)
 
     def take(self, table: pa.Table, pass_number: int, holding: Holding) -> None:
@@ -91,7 +92,7 @@ class CollectorActor:
 
     @ray.method(concurrency_group="answers")
     def close(self) -> None:
-        """From now on no chunk is taken; a slice that is being published will be."""
+        """Until another pass no chunk is taken; a slice that is being published will be."""
         self._is_closing = True
 
 

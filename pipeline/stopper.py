@@ -23,12 +23,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Ending:
     """Why a run ends before its work is done: what the report says, and a sentence.
 
-    `is_bound` tells an end that the run was asked for when it was started from one that nobody foresaw.
+    `is_bound` tells an end that the run was asked for when it was started from one that nobody foresaw; `is_again` an
+    end of the pass alone, after which the next begins.
     """
 
     status: Status
     reason: str
     is_bound: bool = False
+    is_again: bool = False
 
 
 class Stopper:
@@ -59,6 +61,17 @@ class Stopper:
         # The main thread may be in a system call, which only a real signal interrupts.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
+    def reopen(self) -> None:
+        """After an end of the pass alone: from here on the main thread may be interrupted again.
+
+        Raises:
+            KeyboardInterrupt: a signal came meanwhile, or the run was ended for another reason.
+        """
+        with self._lock:
+            if self.ending is None or not self.ending.is_again:
+                raise KeyboardInterrupt
+            self.ending, self.is_closed = None, False
+
     def close(self) -> None:
         """From here on neither signals nor `stop` interrupt the main thread."""
         self.is_closed = True
@@ -66,6 +79,9 @@ class Stopper:
     def __call__(self, number: int, frame: object) -> None:
         """Called by Python in the main thread when a signal has come."""
         name = signal.Signals(number).name
+        if self.is_closed and self.ending is not None and self.ending.is_again:
+            self.ending = Ending("stopped", f"the run was told to stop ({name})")
+            return
         if self.is_closed:
             logger.warning("run.closing signal=%s: what is left takes a moment, and is not interrupted", name)
             return

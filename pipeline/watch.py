@@ -22,6 +22,8 @@ _POLL_S = 1.0
 _POLL_TIMEOUT_S = 10.0
 # Ray kills a job three seconds after it told it to stop; a slice is published in a fraction of this.
 _FINISH_S = 1.0
+# An actor that is started again takes less, and a node that is replaced mostly more; then other actors go on.
+_QUIET_S = 60.0
 
 
 class NoProgress:
@@ -51,16 +53,19 @@ class Watch:
         on_progress: Callable[[Progress], None],
         stopper: Stopper,
         stop_if: Sequence[Callable[[], Ending | None]] = (),
+        stop_if_quiet: Sequence[Callable[[], Ending | None]] = (),
     ) -> None:
         """Watches nothing yet.
 
         Args:
             stopper: ends the pass.
             stop_if: asked every second; the first to give a reason ends the pass.
+            stop_if_quiet: asked once nothing has come for a while.
         """
         self._run, self._collectors, self._on_progress = run, collectors, on_progress
-        self._stopper, self._stop_if = stopper, stop_if
+        self._stopper, self._stop_if, self._stop_if_quiet = stopper, stop_if, stop_if_quiet
         self._no_progress = NoProgress(run.config.compute.no_progress_timeout_s)
+        self._quiet = NoProgress(min(_QUIET_S, run.config.compute.no_progress_timeout_s / 2))
         self._ended = threading.Event()
         self._polling = threading.Lock()
         self._thread = threading.Thread(target=self._poll_until_ended, name="watch", daemon=True)
@@ -85,8 +90,11 @@ class Watch:
                 self._poll(_POLL_TIMEOUT_S)
             ending = self._why_end()
             if ending is not None and not self._ended.is_set():
-                level = logging.INFO if ending.is_bound else logging.ERROR
-                logger.log(level, "pass.ended status=%s reason=%s", ending.status, ending.reason)
+                if ending.is_again:
+                    logger.warning("pass.given_up reason=%s; what it had not published is begun again", ending.reason)
+                else:
+                    level = logging.INFO if ending.is_bound else logging.ERROR
+                    logger.log(level, "pass.ended status=%s reason=%s", ending.status, ending.reason)
                 self._stopper.stop(ending)
                 return
 
@@ -98,7 +106,12 @@ class Watch:
         if fatal := next((state.fatal for state in counters if state.fatal), None):
             return Ending("failed", fatal)
         arrived = tuple((state.arrived.listed, state.replayed_chunks) for state in counters)
-        quiet_s = self._no_progress.since((arrived, len(self._run.receipts)))
+        marker = (arrived, len(self._run.receipts))
+        if self._quiet.since(marker) is not None:
+            for check in self._stop_if_quiet:
+                if ending := check():
+                    return ending
+        quiet_s = self._no_progress.since(marker)
         if quiet_s is None:
             return None
         where = self._collectors.whereabouts()

@@ -122,6 +122,11 @@ class RayCluster:
         return self._head
 
     @property
+    def others(self) -> tuple[Node, ...]:
+        """The nodes beside the head, in the order of their start."""
+        return tuple(self._others)
+
+    @property
     def num_others(self) -> int:
         """How many nodes are up beside the head."""
         return sum(node.is_up for node in self._others)

@@ -6,11 +6,9 @@ import sys
 
 import pytest
 
-from tests.chaos.three_nodes import IMAGES_PER_TAR, NUM_TARS, ROOT
+from tests.chaos.nodes import NUM_ROWS, ROOT
 
 pytestmark = pytest.mark.drill
-
-ROWS = NUM_TARS * IMAGES_PER_TAR
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +30,8 @@ def test_every_node_does_what_it_is_for_and_the_head_nothing(told):
 
 
 def test_no_row_is_lost_with_a_node_in_the_middle_of_its_work(told):
-    assert (told["lost"], told["status"], told["rows"], told["listed"]) == ("decode", "done", ROWS, ROWS)
-    assert 0 < told["lost_at_rows"] < ROWS
+    assert (told["lost"], told["status"], told["rows"], told["listed"]) == ("decode", "done", NUM_ROWS, NUM_ROWS)
+    assert 0 < told["lost_at_rows"] < NUM_ROWS
     assert told["is_exact"]
     assert told["audit"] == 0
     assert told["exit"] == 0

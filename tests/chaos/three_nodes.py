@@ -17,57 +17,40 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from infra.audit.__main__ import main as audit
-from jobs.cli import output_lease
-from model.config import PVTv2Config
-from model.random_weights import random_weights
-from model.weights import save_checkpoint
 from pipeline.chunk import Chunk
-from pipeline.config import ComputeConfig, InferConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.decode_step import decode_chunk
-from pipeline.prepare import Run, prepare
-from pipeline.read import read_shard
-from pipeline.run import execute, infer_config, read_config
+from pipeline.run import execute
 from pipeline.sizes import SizePolicy
-from pipeline.steps import ActorStep, Steps
-from pipeline.task import Classify
+from pipeline.steps import Steps
+from tests.chaos.nodes import (
+    ROOT,
+    ROWS_PER_FILE,
+    WAIT_S,
+    OnCpu,
+    environment,
+    prepared,
+    rows_of,
+    undisturbed,
+    write_inputs,
+)
 from tests.chaos.ray_cluster import Node, RayCluster, running_cluster
-from tests.jobs.conftest import LABELS, photo
 
-ROOT = Path(__file__).resolve().parents[2]
-NUM_TARS, IMAGES_PER_TAR, ROWS_PER_FILE = 6, 16, 8
 # Chunks that are decoded before the node is lost: of several tasks that have two each, one is done with them.
 FIRST_CHUNKS = 6
-WAIT_S = 120.0
 REFUSED_S = 60.0
-# The head notices in seconds that a node is gone: nobody listens where it was.
-QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "4"}
 DECODING = ("--num-cpus=2",)
 ON_GPU = ("--num-cpus=1", "--num-gpus=1")
-Rows = dict[str, tuple[str, str | None]]
-
-
-@dataclass(frozen=True)
-class OnCpu:
-    """Makes the real step, on a node whose GPU is made up."""
-
-    def __call__(self, weights: memoryview | bytes, config: InferConfig) -> ActorStep:
-        from pipeline.infer import InferStep
-
-        return InferStep(weights, replace(config, device="cpu"))
 
 
 @dataclass(frozen=True)
@@ -144,31 +127,16 @@ def is_as_it_should_be(told: Mapping[str, Any]) -> bool:
 
 def play(folder: Path) -> dict[str, Any]:
     """Who did what, who was lost, and what came of it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
-    os.environ.clear()
-    # The steps of this file are found on every node.
-    os.environ |= {**kept, "RAY_AUTH_MODE": "disabled", "HOME": str(folder), "PYTHONPATH": str(ROOT), **QUICK}
     write_inputs(folder)
-    with running_cluster(dict(os.environ), folder, ["--num-cpus=0"]) as cluster:
+    (folder / "decoding").mkdir()
+    with environment(folder) as env, running_cluster(env, folder, ["--num-cpus=0"]) as cluster:
         nodes = Nodes(cluster)
         nodes.add("decode", *DECODING)
         nodes.add("gpu", *ON_GPU)
         print("nodes: head (no processors), decode (2 CPUs), gpu (1 CPU and 1 GPU)", flush=True)
         refused = refusal(folder, cluster.address)
         print(f"a job that is not told of an open cluster: exit {refused['exit_code']}, {refused['error']}", flush=True)
-        config = JobConfig(
-            task=Classify(top_k=1),
-            input=InputConfig(uris=(str(folder / "in"),)),
-            output=OutputConfig(uri=str(folder / "out"), rows_per_file=ROWS_PER_FILE),
-            weights=str(folder / "weights"),
-            precision="fp32",
-            compute=ComputeConfig(
-                device="cuda", num_actors=(1, 1), ray_address=cluster.address, allow_no_token=True
-            ),
-            run_id="nodes",
-        )  # fmt: skip
-        with output_lease(config.output, "nodes") as lease:
-            run = prepare(config, time.time(), lease)
+        with prepared(folder, cluster.address, num_actors=1) as run:
             expected = undisturbed(run)
             ended = threading.Event()
             watching = threading.Thread(target=nodes.watch, args=(folder, ended))
@@ -207,46 +175,6 @@ def refusal(folder: Path, address: str) -> dict[str, Any]:
     env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=REFUSED_S)
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def write_inputs(folder: Path) -> None:
-    config = PVTv2Config(
-        embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2),
-        sr_ratios=(8, 4, 2, 1), num_classes=10,
-    )  # fmt: skip
-    save_checkpoint(random_weights(config, 0), config, LABELS, folder / "weights")
-    (folder / "in").mkdir()
-    (folder / "decoding").mkdir()
-    for number in range(NUM_TARS):
-        with tarfile.open(folder / "in" / f"{number}.tar", "w") as tar:
-            for index in range(IMAGES_PER_TAR):
-                data = photo(number * IMAGES_PER_TAR + index) if index else b"no image"
-                info = tarfile.TarInfo(f"{index:02d}.png")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-
-
-def undisturbed(run: Run) -> Rows:
-    """Image id -> status and label, by the same steps in this process alone."""
-    step = OnCpu()(run.checkpoint.files.weights, infer_config(run, "cpu"))
-    rows: Rows = {}
-    for shard in run.plan.rows:
-        for chunk in read_shard(shard, read_config(run, last_pass=False)):
-            decoded = Chunk.from_table(decode_chunk(chunk, SizePolicy()).to_table())
-            answers = step.pack(step.submit(step.unpack(decoded))())
-            rows |= _by_id(answers.rows.select(["image_id", "status", "label"]).to_pydict())
-    return rows
-
-
-def rows_of(output: Path) -> Rows | None:
-    """Those that a run has published; None if one is there twice."""
-    columns = pq.read_table(output / "data", columns=["image_id", "status", "label"]).to_pydict()
-    rows = _by_id(columns)
-    return rows if len(rows) == len(columns["image_id"]) else None
-
-
-def _by_id(columns: Mapping[str, list[Any]]) -> Rows:
-    return {name: (status, label) for name, status, label in zip(*columns.values(), strict=True)}
 
 
 if __name__ == "__main__":

@@ -50,6 +50,18 @@ def test_its_lives_are_told_apart(actor):
     assert actor.answer(0).life == actor.answer(5).life != other.answer(0).life
 
 
+def test_a_collector_that_was_closed_takes_nothing_until_the_next_pass(actor, answered_chunk):
+    actor.start_pass(1)
+    actor.close()
+    take(actor, answered_chunk(0, 2, slice_rows=2, pass_number=1))
+    assert published(actor) == []
+    actor.start_pass(2)
+    take(actor, answered_chunk(0, 2, slice_rows=2, pass_number=1))
+    assert published(actor) == []
+    take(actor, answered_chunk(0, 2, slice_rows=2, pass_number=2))
+    assert published(actor) == [0]
+
+
 def test_a_pass_begins_with_an_empty_board_and_a_chunk_that_is_done_is_held_no_more(actor, answered_chunk):
     take(actor, answered_chunk(0, 2, pass_number=1))
     assert actor.notes() == []

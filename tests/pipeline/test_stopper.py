@@ -64,6 +64,36 @@ def test_the_first_reason_remains(stopper):
     assert stopper.ending == STALLED
 
 
+def test_after_the_end_of_a_pass_alone_the_next_may_be_interrupted(stopper):
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            stopper.stop(Ending("stalled", "fewer nodes", is_again=True))
+            time.sleep(1)
+        stopper.reopen()
+        assert (stopper.ending, stopper.is_closed) == (None, False)
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGTERM)
+    assert stopper.ending.reason == "the run was told to stop (SIGTERM)"
+
+
+def test_a_signal_at_the_end_of_a_pass_alone_ends_the_run(stopper):
+    with pytest.raises(KeyboardInterrupt):
+        stopper.stop(Ending("stalled", "fewer nodes", is_again=True))
+        time.sleep(1)
+    send(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        stopper.reopen()
+    assert stopper.ending == Ending("stopped", "the run was told to stop (SIGTERM)")
+
+
+def test_an_end_for_good_is_not_taken_back(stopper):
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        stopper.reopen()
+    assert stopper.is_closed
+
+
 def test_nothing_interrupts_the_close_of_a_run_that_is_done(stopper):
     stopper.close()
     send(signal.SIGTERM)

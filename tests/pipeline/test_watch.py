@@ -111,6 +111,17 @@ def test_a_pass_in_which_nothing_arrives_ends_and_says_who_holds_what(watch, act
     assert "nothing arrived and no file was published for 0 s: decode holds slice 3 of" in ending.reason
 
 
+def test_a_pass_in_which_nothing_arrives_may_be_given_up_before_it_is_ended(watch, caplog):
+    again = Ending("stalled", "2 CPUs are left", is_again=True)
+    answers = [None, again]
+    watcher, _, endings, _, _ = watch(timeout_s=60.0, stop_if_quiet=(lambda: answers.pop(0),))
+    watcher._quiet = NoProgress(0.1)
+    with watcher:
+        assert wait_for(endings) == [again]
+    assert answers == []
+    assert "pass.given_up reason=2 CPUs are left; what it had not published is begun again" in caplog.text
+
+
 def test_a_chunk_that_arrives_is_progress_and_so_is_one_that_arrives_again(watch, actor, answered_chunk):
     watcher, _, _, _, _ = watch(timeout_s=1e-9)
 
