@@ -1,5 +1,6 @@
 """The Ray cluster: started or joined, looked over before the work begins, and left again."""
 
+import gc
 import importlib.metadata
 import logging
 import os
@@ -7,7 +8,8 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ _NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "simplejpeg", "obstore
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _PROBE_TIMEOUT_S = 120.0
 _CONNECT_TIMEOUT_S = 5.0
+_LOOK_EVERY_S = 0.5
 _OBJECT_STORE = "object_store_memory"
 _SLOW_START = "timed out during startup"
 _LOCAL_OBJECT_STORE_BYTES = 2 * 2**30
@@ -108,6 +111,26 @@ def look_at_cluster() -> Cluster | None:
     except ray.exceptions.RayError as error:
         logger.warning("cluster.unknown error=%s", _first_line(error))
         return None
+
+
+def wait_until_free(fits: Callable[[float, float], bool], timeout_s: float) -> bool:
+    """Waits for what a pass that was given up had: Ray Data lets go of its actors, and the last reference ends them.
+
+    Args:
+        fits: asked with the CPUs and GPUs that nobody has.
+
+    Returns:
+        False if the time is over.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        gc.collect()
+        free = ray.available_resources()
+        if fits(free.get("CPU", 0.0), free.get("GPU", 0.0)):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _look() -> Cluster:

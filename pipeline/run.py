@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from pipeline.bounds import hours_over
 from pipeline.build_report import build_report
 from pipeline.close import close, close_early
-from pipeline.cluster import NO_ROOM, joined_cluster, put_object
+from pipeline.cluster import NO_ROOM, joined_cluster, put_object, wait_until_free
 from pipeline.config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS, InferConfig
 from pipeline.draw import drawn
 from pipeline.emptying import empty_files, empty_late_files
@@ -37,6 +37,8 @@ from pipeline.watch import Watch
 
 logger = logging.getLogger(__name__)
 
+# Actors that are told to end finish what they are at.
+_FREE_S = 30.0
 _SAMPLED_FROM_BYTES = 16 * 2**20
 _SAMPLED_SHARDS = 8
 _SAMPLED_IMAGES = 64
@@ -185,7 +187,11 @@ def _run_passes(
             except KeyboardInterrupt:
                 # For the cluster's sake and not for the run's: that pass does not count.
                 stopper.reopen()
-                dropped, max_passes = [], max_passes + 1
+                dropped, max_passes, is_given_up = [], max_passes + 1, True
+            else:
+                is_given_up = False
+            if is_given_up and not wait_until_free(room.divided().fits, _FREE_S):
+                logger.warning("actors.linger: those of the last pass have not ended, and the next may wait for them")
             _check_fatal(run)
             refresh(run)
     finally:

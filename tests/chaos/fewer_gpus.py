@@ -8,6 +8,7 @@ used. It ends with a line of JSON.
 """
 
 import json
+import logging
 import sys
 import tempfile
 import threading
@@ -71,6 +72,7 @@ def main() -> int:
     watch._QUIET_S, room._LOOK_EVERY_S = QUIET_S, 1.0
     # A chunk a block, of which there are more than one actor may have in its queue.
     flow.TARGET_BLOCK_BYTES = 1
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with tempfile.TemporaryDirectory(prefix="gpus-", ignore_cleanup_errors=True) as scratch:
         told = play(Path(scratch))
     print(json.dumps(told))
@@ -87,6 +89,7 @@ def play(folder: Path) -> dict[str, Any]:
         with prepared(folder, cluster.address, num_actors=2) as run:
             expected = undisturbed(run)
             actors: list[int] = []
+            logging.getLogger("pipeline.watch").addHandler(Release(begun))
             ended = threading.Event()
             striking = threading.Thread(target=strike, args=(run, cluster, begun, actors, ended))
             striking.start()
@@ -102,6 +105,18 @@ def play(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class Release(logging.Handler):
+    """Lets the held actors go once the run has seen that the node is back, and gives up the pass for it."""
+
+    def __init__(self, begun: Path) -> None:
+        super().__init__()
+        self._begun = begun
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "there again" in record.getMessage():
+            (self._begun / "back").touch()
+
+
 def strike(run: Run, cluster: RayCluster, begun: Path, actors: list[int], ended: threading.Event) -> None:
     """Kills a node once both actors have a chunk, and adds one once a single actor is held up."""
     while not ended.wait(0.2):
@@ -112,8 +127,6 @@ def strike(run: Run, cluster: RayCluster, begun: Path, actors: list[int], ended:
             (begun / "lost").touch()
         if actors == [2, 1] and list(begun.glob(f"{run.passes}-*")) and cluster.num_others == 1:
             cluster.add(*WITH_GPU)
-        if actors == [2, 1, 2]:
-            (begun / "back").touch()
 
 
 if __name__ == "__main__":

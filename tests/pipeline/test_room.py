@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from pipeline.cluster import Cluster
+from pipeline.cluster import Cluster, wait_until_free
 from pipeline.processors import divide_again, divide_processors
 from pipeline.room import Room
 
@@ -98,3 +98,13 @@ def test_a_cluster_that_does_not_answer_changes_nothing(monkeypatch, caplog):
     assert room.is_gone() is room.is_back() is None
     assert room.divided() == room.now
     assert "cluster.unknown error=System error: gone" in caplog.text
+
+
+def test_what_a_pass_that_was_given_up_had_is_waited_for(monkeypatch):
+    free = [{"CPU": 0.2}, {"CPU": 1.1, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}]
+    monkeypatch.setattr("pipeline.cluster._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(ray, "available_resources", lambda: free.pop(0) if len(free) > 1 else free[0])
+    one = divide_again(GPUS, 2, 1)
+    assert wait_until_free(one.fits, timeout_s=10.0)
+    assert len(free) == 1
+    assert not wait_until_free(GPUS.fits, timeout_s=0.02)
