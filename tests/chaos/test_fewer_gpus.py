@@ -19,5 +19,6 @@ def test_a_run_goes_on_with_the_gpus_that_are_left_and_takes_those_that_come_bac
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "status": "done", "actors": [2, 1, 2], "listed": NUM_ROWS, "rows": NUM_ROWS, "is_exact": True,
     }  # fmt: skip
-    assert "1 GPUs are left, too few for 2 cuda actors" in done.stderr
+    # In a pass that was given up for it, or in the one after a pass in which Ray let go of the lost actor's work.
+    assert "divided again" in done.stderr and "1 cuda actors of" in done.stderr
     assert "2 GPUs are there again, enough for 2 cuda actors" in done.stderr

@@ -61,7 +61,7 @@ class HeldUp:
 
     def __call__(self, chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
         deadline = time.monotonic() + WAIT_S
-        (self.folder / uuid.uuid4().hex).touch()
+        (self.folder / f"{os.getpid()}-{uuid.uuid4().hex}").touch()
         while len(list(self.folder.iterdir())) > FIRST_CHUNKS and not (self.folder / "lost").exists():
             assert time.monotonic() < deadline, "the node was never lost"
             time.sleep(0.05)
@@ -100,7 +100,7 @@ class Nodes:
                 print(f"decode again: up after {time.monotonic() - lost_at:.0f} s", flush=True)
 
     def who(self, process: str) -> str:
-        """The node of a process of the report, which calls it `<machine>/<pid>`."""
+        """The node of a process, which the report calls `<machine>/<pid>`."""
         return self._names_by_pid.get(int(process.rpartition("/")[2]), "unknown")
 
 
@@ -150,8 +150,18 @@ def play(folder: Path) -> dict[str, Any]:
     done: dict[str, Counter[str]] = {}
     for entry in report.to_dict()["processes"]:
         done.setdefault(entry["step"], Counter())[nodes.who(entry["process"])] += entry["images"]
+    # The report lacks what a collector on the lost node had not told yet; each decoder has said when it began a chunk.
+    done["decode"] = Counter(
+        nodes.who(path.name.partition("-")[0]) for path in (folder / "decoding").iterdir() if path.name != "lost"
+    )
     for step, images in done.items():
-        print(f"{step}: " + ", ".join(f"{count} images on {name}" for name, count in images.items()))
+        print(
+            f"{step}: "
+            + ", ".join(
+                f"{count} {'chunks begun' if step == 'decode' else 'images'} on {name}"
+                for name, count in images.items()
+            )
+        )
     print(
         f"lost: {nodes.lost}, with all its processes, when {nodes.lost_at_rows} of {len(expected)} rows were published"
     )
