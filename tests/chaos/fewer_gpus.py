@@ -1,13 +1,12 @@
 """A run that loses one of two GPUs for good, goes on with one, and takes both again once another has come.
 
-    python -m tests.chaos.fewer_gpus
+    python -m tests.chaos.fewer_gpus [FILE]
 
 Ray is told of the GPUs and there are none. The node is killed while both actors have begun a chunk, so that the run
 cannot end without that chunk being given to somebody else. After that nothing is done until the node is replaced and
-used. It ends with a line of JSON.
+used. What came of it is JSON, for a file that may be named.
 """
 
-import json
 import logging
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from pipeline.decode_step import decode_chunk
 from pipeline.prepare import Run
 from pipeline.run import execute
 from pipeline.steps import ActorStep, Steps
-from tests.chaos.nodes import WAIT_S, OnCpu, environment, prepared, rows_of, undisturbed, write_inputs
+from tests.chaos.nodes import WAIT_S, OnCpu, environment, prepared, rows_of, tell, undisturbed, write_inputs
 from tests.chaos.ray_cluster import RayCluster, running_cluster
 
 QUIET_S = 3.0
@@ -75,7 +74,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with tempfile.TemporaryDirectory(prefix="gpus-", ignore_cleanup_errors=True) as scratch:
         told = play(Path(scratch))
-    print(json.dumps(told))
+    tell(told)
     return 0 if told["is_exact"] else 1
 
 

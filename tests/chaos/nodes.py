@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import json
 import os
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -75,6 +78,25 @@ def write_inputs(folder: Path) -> None:
                 info = tarfile.TarInfo(f"{index:02d}.png")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+
+
+def tell(told: Mapping[str, Any]) -> None:
+    """Writes what came of a run as JSON into the file that the command line names, else prints it.
+
+    Ray prints what its workers say at any time, also behind a last line.
+    """
+    if sys.argv[1:]:
+        Path(sys.argv[1]).write_text(json.dumps(told))
+    else:
+        print(json.dumps(told))
+
+
+def told_by(module: str, file: Path, timeout_s: float) -> tuple[dict[str, Any], "subprocess.CompletedProcess[str]"]:
+    """What a module that calls `tell` tells in a process of its own, and that process."""
+    command = [sys.executable, "-m", module, str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
+    assert file.exists(), done.stdout + done.stderr
+    return json.loads(file.read_text()), done
 
 
 @contextlib.contextmanager

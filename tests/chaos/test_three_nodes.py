@@ -1,23 +1,18 @@
 """A run on nodes of different kinds, one of which is lost: what `make cluster-demo` shows, in a process of its own."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from tests.chaos.nodes import NUM_ROWS, ROOT
+from tests.chaos.nodes import NUM_ROWS, told_by
 
 pytestmark = pytest.mark.drill
 
 
 @pytest.fixture(scope="module")
-def told():
-    command = [sys.executable, "-m", "tests.chaos.three_nodes"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert done.stdout, done.stderr
+def told(tmp_path_factory):
+    file = tmp_path_factory.mktemp("nodes") / "told.json"
+    found, done = told_by("tests.chaos.three_nodes", file, timeout_s=400)
     print(done.stdout, done.stderr[-3000:], f"exit {done.returncode}", sep="\n")
-    return json.loads(done.stdout.splitlines()[-1]) | {"exit": done.returncode}
+    return found | {"exit": done.returncode}
 
 
 def test_every_node_does_what_it_is_for_and_the_head_nothing(told):

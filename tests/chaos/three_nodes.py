@@ -1,6 +1,6 @@
 """A run on nodes of different kinds, one of which is lost in the middle and replaced; told in words.
 
-    python -m tests.chaos.three_nodes
+    python -m tests.chaos.three_nodes [FILE]
 
 The head has no processors: it takes none of the steps, writing included. One node has processors and no GPU: it
 decodes. One has a GPU and too few processors to decode beside its actor: it has the network. Ray is told of the GPU and
@@ -41,6 +41,7 @@ from tests.chaos.nodes import (
     environment,
     prepared,
     rows_of,
+    tell,
     undisturbed,
     write_inputs,
 )
@@ -105,10 +106,10 @@ class Nodes:
 
 
 def main() -> int:
-    """Runs it, tells it, and ends with a line of JSON; 0 if all is as it should be."""
+    """Runs it, tells it, and what came of it as JSON; 0 if all is as it should be."""
     with tempfile.TemporaryDirectory(prefix="nodes-", ignore_cleanup_errors=True) as scratch:
         told = play(Path(scratch))
-    print(json.dumps(told))
+    tell(told)
     return 0 if is_as_it_should_be(told) else 1
 
 
