@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # Actors that are told to end finish what they are at.
 _FREE_S = 30.0
+# Passes in a row that are given up before they publish anything: nodes come and go too fast.
+_MOST_FRUITLESS = 10
 _SAMPLED_FROM_BYTES = 16 * 2**20
 _SAMPLED_SHARDS = 8
 _SAMPLED_IMAGES = 64
@@ -149,7 +151,7 @@ def _run_passes(
     _sample_headers(run)
     collectors = Collectors(sink_config(run), processors)
     dropped: list[Dropped] = []
-    before, max_passes = processors, config.compute.max_passes
+    before, max_passes, num_fruitless = processors, config.compute.max_passes, 0
     try:
         while run.passes < max_passes and next(missing(run), None) is not None:
             run.passes += 1
@@ -176,7 +178,7 @@ def _run_passes(
                 steps=steps,
                 thumbnails=num_offered(config.thumbnails, _least_chunks(run.plan)),
             )
-            ends = (hours_over(run), room.is_back)
+            ends, num_published = (hours_over(run), room.is_back), len(run.receipts)
             try:
                 with Watch(run, collectors, on_progress, stopper, stop_if=ends, stop_if_quiet=(room.is_gone,)):
                     dropped = [
@@ -190,6 +192,10 @@ def _run_passes(
                 dropped, max_passes, is_given_up = [], max_passes + 1, True
             else:
                 is_given_up = False
+            num_fruitless = 0 if len(run.receipts) > num_published else num_fruitless + is_given_up
+            if num_fruitless == _MOST_FRUITLESS:
+                why = f"the cluster changed {num_fruitless} times in a row before anything was published"
+                stopper.stop(Ending("stalled", why))
             if is_given_up and not wait_until_free(room.divided().fits, _FREE_S):
                 logger.warning("actors.linger: those of the last pass have not ended, and the next may wait for them")
             _check_fatal(run)

@@ -14,6 +14,7 @@ from pipeline.errors import CollectorsGoneError
 from pipeline.lease import Lease
 from pipeline.prepare import prepare
 from pipeline.run import execute
+from pipeline.stopper import Ending
 from pipeline.task import Classify
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
@@ -132,6 +133,24 @@ def test_a_run_for_whose_rows_nobody_is_there_ends_with_a_report(run, monkeypatc
     monkeypatch.setattr(sink.Collectors, "start_pass", start_pass)
     report, rows = run(2)
     assert (report.status, report.reason, rows) == ("failed", "collector 0 did not answer", [])
+
+
+def test_a_cluster_that_changes_before_anything_is_published_is_not_followed_for_ever(run, monkeypatch):
+    passes = []
+
+    def run_pass(*arguments):
+        passes.append(len(passes))
+        time.sleep(60)
+
+    again = Ending("stalled", "2 CPUs are there again", is_again=True)
+    monkeypatch.setattr("pipeline.run.run_pass", run_pass)
+    monkeypatch.setattr("pipeline.run.Room.is_back", lambda room: again)
+    monkeypatch.setattr("pipeline.run._MOST_FRUITLESS", 4)
+    monkeypatch.setattr(watch, "_POLL_S", 0.1)
+    # More of them than a run has passes: a pass that is given up for the cluster's sake is none of these.
+    report, rows = run(2, max_passes=2)
+    assert (report.status, rows, len(passes)) == ("stalled", [], 4)
+    assert report.reason == "the cluster changed 4 times in a row before anything was published"
 
 
 def test_a_run_in_which_every_step_hangs_ends_and_says_what_each_of_them_holds(run, photos, monkeypatch, tmp_path):
