@@ -125,9 +125,12 @@ def wait_until_free(fits: Callable[[float, float], bool], timeout_s: float) -> b
     deadline = time.monotonic() + timeout_s
     while True:
         gc.collect()
-        free = ray.available_resources()
-        if fits(free.get("CPU", 0.0), free.get("GPU", 0.0)):
-            return True
+        try:
+            free = ray.available_resources()
+            if fits(free.get("CPU", 0.0), free.get("GPU", 0.0)):
+                return True
+        except ray.exceptions.RayError as error:
+            logger.warning("cluster.unknown error=%s", _first_line(error))
         if time.monotonic() > deadline:
             return False
         time.sleep(_LOOK_EVERY_S)

@@ -108,3 +108,18 @@ def test_what_a_pass_that_was_given_up_had_is_waited_for(monkeypatch):
     assert wait_until_free(one.fits, timeout_s=10.0)
     assert len(free) == 1
     assert not wait_until_free(GPUS.fits, timeout_s=0.02)
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again_what_is_free(monkeypatch, caplog):
+    answers = [ray.exceptions.RaySystemError("gone"), {"CPU": 4.0}]
+
+    def available_resources():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("pipeline.cluster._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(ray, "available_resources", available_resources)
+    assert wait_until_free(CPUS.fits, timeout_s=10.0)
+    assert "cluster.unknown error=System error: gone" in caplog.text
