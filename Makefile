@@ -22,7 +22,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## make .venv with all that demo and test need (TORCH=cuda for a CUDA build of torch)
 
 # The CPU build of torch comes from the configured package index if that has one, else by uv, which knows where it is.
-$(STAMP): pyproject.toml constraints.txt $(wildcard model/kernels/cpu/*)
+$(STAMP): pyproject.toml constraints.txt $(wildcard model/cpu/c/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "python 3.11 is needed (PYTHON=python3.11 make ...), this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if [ "$(TORCH)" = cpu ]; then \
@@ -54,7 +54,7 @@ chaos: setup  ## kill processes and break requests, seed by seed, and compare (S
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 soak: setup  ## many more made-up nights and reports than `make test` has (EXAMPLES=1000)
-	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/pipeline/test_nights.py tests/pipeline/test_page.py
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/pipeline/run/test_nights.py tests/pipeline/page/test_page.py
 
 # AUDIT: further flags, see docs/audit.md. A URI with a space in it takes the command itself.
 audit: setup  ## count an output again: INPUT="URI ..." OUTPUT=URI [AUDIT="--strict ..."]

@@ -15,7 +15,7 @@ import duckdb
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
-from jobs.printable import printable
+from jobs.cli.printable import printable
 
 _FEATURES = """
     CREATE TEMP TABLE features AS

@@ -10,11 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
-from model.config import VARIANTS
+from model.checkpoints.load import save_checkpoint
+from model.checkpoints.random_weights import random_weights
 from model.errors import LabelsError
-from model.labels import read_labels
-from model.random_weights import random_weights
-from model.weights import save_checkpoint
+from model.network.config import VARIANTS
+from model.network.labels import read_labels
 
 
 def main() -> None:

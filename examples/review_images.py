@@ -5,17 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from pipeline.decode import FailedImage, decode_image
-from pipeline.names import NameFilter
-from pipeline.plan import Member
-from pipeline.shards.files import read_files
-from pipeline.shards.parquet import read_parquet
-from pipeline.shards.record import Record, ShardEnd
-from pipeline.shards.tar import read_tar
-from pipeline.sizes import SizePolicy
-from pipeline.storage import StoreConfig, head, open_reader
-from pipeline.store_errors import ChangedError, StoreError
-from pipeline.thumbnail import thumbnail
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.decode.decode_image import FailedImage, decode_image
+from pipeline.decode.thumbnail import thumbnail
+from pipeline.inputs.loose_files import read_files
+from pipeline.inputs.names import NameFilter
+from pipeline.inputs.parquet import read_parquet
+from pipeline.inputs.record import Record, ShardEnd
+from pipeline.inputs.tar import read_tar
+from pipeline.plan.planned_shard import Member
+from pipeline.store.errors import ChangedError, StoreError
+from pipeline.store.storage import StoreConfig, head, open_reader
 
 SIDE_PX = 256
 

@@ -23,14 +23,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
 from examples.review_images import ShardRules, pictures
+from pipeline.dataset.dataset_file import labels_uri
 from pipeline.dataset.labels import DECISIONS, LABEL_SCHEMA
-from pipeline.dataset.published import labels_uri
 from pipeline.errors import PipelineError
-from pipeline.identity import stored_setting
-from pipeline.names import NameFilter
-from pipeline.storage import StoreConfig, head, open_reader
-from pipeline.store_errors import StoreError
-from pipeline.uris import canonical_uri, join_uri, shown
+from pipeline.inputs.names import NameFilter
+from pipeline.settings.identity import stored_setting
+from pipeline.store.errors import StoreError
+from pipeline.store.storage import StoreConfig, head, open_reader
+from pipeline.store.uris import canonical_uri, join_uri, shown
 
 HERE = Path(__file__).resolve().parent
 _ORDERS = {"score": ("score", "image_id"), "label": ("label", "score", "image_id")}
@@ -100,7 +100,7 @@ def render(
     """
     # Text and attributes are escaped, and so is what the script reads (`tojson`): whatever an image is called.
     environment = Environment(
-        loader=FileSystemLoader([HERE, HERE.parent / "pipeline" / "templates"]),
+        loader=FileSystemLoader([HERE, HERE.parent / "pipeline" / "page" / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from examples.digits import BANDS, LABELS, Indexes, Pixels, draw_size, load_digits, render, split
 from examples.training import Example, fit, fresh_weights
-from model.config import PVTv2Config
+from model.checkpoints.load import load_checkpoint, save_checkpoint
+from model.network.config import PVTv2Config
+from model.network.pvt_v2 import PVTv2
 from model.packed import run_packed
-from model.pvt_v2 import PVTv2
-from model.weights import load_checkpoint, save_checkpoint
 
 CONFIG = PVTv2Config(
     embed_dims=(24, 48, 96, 128),

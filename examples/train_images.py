@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from examples.predict_images import Pixels, read_tree
 from examples.training import Example, fit, fresh_weights
-from model.config import VARIANTS
-from model.pvt_v2 import PVTv2
-from model.weights import load_checkpoint, save_checkpoint
+from model.checkpoints.load import load_checkpoint, save_checkpoint
+from model.network.config import VARIANTS
+from model.network.pvt_v2 import PVTv2
 
 IMAGES_PER_STEP = 32
 RATE = 1e-3

@@ -13,9 +13,9 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import run_command, run_job
-from jobs.flags import make_parser
-from pipeline.task import Classify
+from jobs.cli.command import run_command, run_job
+from jobs.cli.flags import make_parser
+from pipeline.chunks.task import Classify
 
 
 def classify(arguments: Sequence[str]) -> dict[str, Any]:

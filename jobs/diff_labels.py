@@ -16,17 +16,17 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import configure_logging, run_command
-from jobs.flags import Parser, add_output_store_flags, output_store
-from jobs.printable import printable
+from jobs.cli.command import configure_logging, run_command
+from jobs.cli.flags import Parser, add_output_store_flags, output_store
+from jobs.cli.printable import printable
 from pipeline.dataset.compare import DIFFERENCE_SCHEMA, compare, differences
 from pipeline.dataset.database import open_database
-from pipeline.dataset.published import to_parquet
+from pipeline.dataset.dataset_file import to_parquet
 from pipeline.errors import OutputError
-from pipeline.predictions import open_predictions
-from pipeline.storage import put
-from pipeline.store_errors import StoreError
-from pipeline.uris import canonical_uri, join_uri, shown
+from pipeline.evaluation.predictions import open_predictions
+from pipeline.store.errors import StoreError
+from pipeline.store.storage import put
+from pipeline.store.uris import canonical_uri, join_uri, shown
 
 DIFF_FILE, ROWS_FILE = "diff.json", "diff.parquet"
 _PRINTED = (

@@ -21,16 +21,16 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import configure_logging, run_command, run_config, run_told
-from jobs.flags import job_config, make_parser, output_store
+from jobs.cli.command import configure_logging, run_command, run_config, run_told
+from jobs.cli.flags import job_config, make_parser, output_store
+from pipeline.chunks.task import Classify
 from pipeline.errors import ConfigError, InputError, OutputError
-from pipeline.evaluation import COLUMNS, Tally, describe, tally
-from pipeline.predictions import Predictions, open_predictions
-from pipeline.storage import StoreConfig, put
-from pipeline.store_errors import StoreError
-from pipeline.task import Classify
-from pipeline.truth import understand
-from pipeline.uris import canonical_uri, join_uri, shown
+from pipeline.evaluation.evaluation import COLUMNS, Tally, describe, tally
+from pipeline.evaluation.predictions import Predictions, open_predictions
+from pipeline.evaluation.true_labels import understand
+from pipeline.store.errors import StoreError
+from pipeline.store.storage import StoreConfig, put
+from pipeline.store.uris import canonical_uri, join_uri, shown
 
 POLICIES = ("native", "imagenet")
 EVALUATION_FILE, CLASSES_FILE, CONFUSION_FILE = "evaluation.json", "classes.csv", "confusion.csv"

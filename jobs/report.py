@@ -17,15 +17,15 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import configure_logging, run_command
-from jobs.flags import Parser, add_output_store_flags, output_store
+from jobs.cli.command import configure_logging, run_command
+from jobs.cli.flags import Parser, add_output_store_flags, output_store
 from pipeline.errors import OutputError
-from pipeline.layout import PAGE_FILE, RUNS
-from pipeline.page import render_page
-from pipeline.run_files import read_reports, read_timeline, run_ids
-from pipeline.storage import put
-from pipeline.store_errors import StoreError
-from pipeline.uris import canonical_uri, join_uri, shown
+from pipeline.output.layout import PAGE_FILE, RUNS
+from pipeline.output.past_runs import read_reports, read_timeline, run_ids
+from pipeline.page.page import render_page
+from pipeline.store.errors import StoreError
+from pipeline.store.storage import put
+from pipeline.store.uris import canonical_uri, join_uri, shown
 
 _HTML_HELP = "where the page goes, a path or URI; default: report.html in the run's folder, or in runs/ for several"
 

@@ -20,9 +20,9 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli import configure_logging, run_command
-from jobs.flags import Parser
-from jobs.kubernetes_api import NoAnswerError, RayJobObjects
+from jobs.cli.command import configure_logging, run_command
+from jobs.cli.flags import Parser
+from jobs.remote.kubernetes_api import NoAnswerError, RayJobObjects
 from jobs.submit import exit_code_of, last_line_of_job
 from pipeline.errors import ConfigError, IncompleteError, StoppedError
 

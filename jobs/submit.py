@@ -27,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ray.job_submission import JobDetails, JobStatus
 
-from jobs.cli import configure_logging, run_command
-from jobs.flags import NO_TOKEN_HELP, Parser
-from jobs.printable import printable
-from jobs.ray_jobs import NoAnswerError, RayJobs
+from jobs.cli.command import configure_logging, run_command
+from jobs.cli.flags import NO_TOKEN_HELP, Parser
+from jobs.cli.printable import printable
+from jobs.remote.ray_jobs import NoAnswerError, RayJobs
+from pipeline.cluster.tokens import REMEDY, check_sends_token, is_loopback, sends_token
 from pipeline.errors import ConfigError, IncompleteError, PipelineError, StoppedError
-from pipeline.open_cluster import REMEDY, check_sends_token, is_loopback, sends_token
 
 logger = logging.getLogger(__name__)
 

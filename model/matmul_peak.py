@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from model.device_errors import is_out_of_memory
+from model.gpu.device_errors import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from model.layout import group_by_size
-from model.pvt_v2 import PVTv2
-from model.ragged import RaggedPVTv2
-from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD, RGB
+from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD, RGB
+from model.cpu.forward import RaggedPVTv2
+from model.cpu.layout import group_by_size
+from model.network.pvt_v2 import PVTv2
 
 if TYPE_CHECKING:
-    from model.engine import DeviceSeconds, Engine, PackOutputs
+    from model.gpu.engine import DeviceSeconds, Engine, PackOutputs
 
 Output = Literal["logits", "embedding", "maps"]
 
@@ -130,7 +130,7 @@ def _engine(model: PVTv2, mean: RGB, std: RGB) -> "Engine | None":
     state = (*_state(model), mean, std)
     known = _ENGINES.get(model)
     if known is None or known[0] != state:
-        from model.engine_trial import engine_for  # nothing else needs it, nor triton
+        from model.gpu.trial import engine_for  # nothing else needs it, nor triton
 
         known = None
         _ENGINES.pop(model, None)  # before the next one takes its memory

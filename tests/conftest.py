@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.stopper import SIGNALS
-from pipeline.store_clients import forget_clients
-from tests.s3_server import S3Server, running_s3
+from pipeline.run.stopper import SIGNALS
+from pipeline.store.clients import forget_clients
+from tests.support.s3_server import S3Server, running_s3
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.named_tests import missing_tests, named_tests
+from tests.support.named_tests import missing_tests, named_tests
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "threat-model.md").read_text()
 

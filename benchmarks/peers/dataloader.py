@@ -18,10 +18,10 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from model.checkpoints.load import load_checkpoint
 from model.packed import run_packed
-from model.weights import load_checkpoint
-from pipeline.allocator import tune_allocator
-from pipeline.batch import Budget, plan_packs
+from pipeline.infer.allocator import tune_allocator
+from pipeline.infer.packs import Budget, plan_packs
 
 BUDGET = Budget(tokens=2**14, pairs=2**24)  # as of an infer actor
 # Images that wait for one another: about as many as one chunk of our job holds.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PvtV2ForImageClassification
 
-from pipeline.allocator import tune_allocator
+from pipeline.infer.allocator import tune_allocator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])

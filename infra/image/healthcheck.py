@@ -10,11 +10,11 @@ import sys
 import torch
 
 from jobs import classify  # noqa: F401 - an image in which the job cannot even be imported is no good
-from model.config import PVTv2Config
-from model.kernels.library import is_compiled
+from model.checkpoints.random_weights import random_weights
+from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
+from model.cpu.compiled import is_compiled
+from model.network.config import PVTv2Config
 from model.packed import normalised, run_packed
-from model.random_weights import random_weights
-from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 
 TOLERANCE = 1e-3  # of answers around 1: far above rounding, on GPUs too, and far below what a wrong kernel does
 SIZES = ((64, 48), (40, 90))

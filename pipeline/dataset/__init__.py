@@ -1,1 +1,1 @@
-"""A labelled data set kept beside a classification's rows: sorted, corrected, compared and exported."""
+"""The labelled data set beside the rows: policy, corrections, changes, drift and exports."""

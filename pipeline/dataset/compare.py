@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.dataset.database import Database
 from pipeline.dataset.drift import find_drift
-from pipeline.predictions import Predictions
+from pipeline.evaluation.predictions import Predictions
 
 DIFFERENCE_SCHEMA = pa.schema(
     [

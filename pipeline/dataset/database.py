@@ -1,7 +1,7 @@
 """A database on the local disk for one update: tables larger than memory, joined and sorted.
 
 DuckDB, since a full join of two labelled data sets does not fit into memory and sorting is its trade. Rows come and go
-as Arrow batches through `pipeline.storage`; it opens no file of the user's and loads no extension.
+as Arrow batches through `pipeline.store.storage`; it opens no file of the user's and loads no extension.
 """
 
 import logging

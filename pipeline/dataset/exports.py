@@ -17,13 +17,13 @@ from itertools import islice
 
 import pyarrow as pa
 
-from pipeline.dataset.export_beside import BESIDE, Sidecar
-from pipeline.dataset.export_files import FILES
-from pipeline.dataset.published import DATASET, Published, published_rows
+from pipeline.dataset.dataset_file import DATASET, Published, published_rows
+from pipeline.dataset.file_exports import FILES
+from pipeline.dataset.sidecar_exports import BESIDE, Sidecar
 from pipeline.errors import ConfigError, OutputError
-from pipeline.storage import StoreConfig, head, put, read
-from pipeline.store_errors import ChangedError, ExistsError, NotFoundError, StoreError
-from pipeline.uris import is_inside, join_uri, name_of, shown
+from pipeline.store.errors import ChangedError, ExistsError, NotFoundError, StoreError
+from pipeline.store.storage import StoreConfig, head, put, read
+from pipeline.store.uris import is_inside, join_uri, name_of, shown
 
 logger = logging.getLogger(__name__)
 

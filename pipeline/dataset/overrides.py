@@ -9,10 +9,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.names import is_parquet
-from pipeline.storage import ObjectInfo, StoreConfig, list_objects, read
-from pipeline.store_errors import StoreError
-from pipeline.uris import join_uri, name_of, shown
+from pipeline.inputs.names import is_parquet
+from pipeline.store.errors import StoreError
+from pipeline.store.storage import ObjectInfo, StoreConfig, list_objects, read
+from pipeline.store.uris import join_uri, name_of, shown
 
 # Where corrections are looked for in an output, unless other places are given.
 PLACES = ("overrides.csv", "overrides.parquet", "overrides")

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 import yaml
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.storage import StoreConfig, read
-from pipeline.store_errors import StoreError
-from pipeline.uris import shown
+from pipeline.store.errors import StoreError
+from pipeline.store.storage import StoreConfig, read
+from pipeline.store.uris import shown
 
 # In a file of classes: what becomes of those that it does not name.
 OTHERS = "*"

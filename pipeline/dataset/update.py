@@ -16,8 +16,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.chunks.columns import BASE_COLUMNS, CLASSIFY_COLUMNS
 from pipeline.dataset.changes import CHANGE_SCHEMA, Changes, change_rows, find_changes
 from pipeline.dataset.database import Database, open_database
+from pipeline.dataset.dataset_file import (
+    DatasetFooter,
+    Published,
+    dataset_version,
+    find_published,
+    publish,
+    published_rows,
+    to_parquet,
+)
 from pipeline.dataset.drift import MAX_DRIFT, Drift
 from pipeline.dataset.labels import (
     LABEL_SCHEMA,
@@ -30,23 +40,13 @@ from pipeline.dataset.labels import (
 )
 from pipeline.dataset.overrides import OVERRIDE_SCHEMA, find_overrides, read_overrides
 from pipeline.dataset.policy import Policy
-from pipeline.dataset.published import (
-    DatasetFooter,
-    Published,
-    dataset_version,
-    find_published,
-    publish,
-    published_rows,
-    to_parquet,
-)
 from pipeline.errors import ConfigError, OutputError
-from pipeline.layout import DATA, RUNS
-from pipeline.output import PublishedFile
-from pipeline.schema import BASE_COLUMNS, CLASSIFY_COLUMNS
-from pipeline.shard_files import by_shard, chain_of
-from pipeline.storage import StoreConfig, put, read
-from pipeline.store_errors import ExistsError
-from pipeline.uris import join_uri
+from pipeline.output.layout import DATA, RUNS
+from pipeline.output.published import PublishedFile
+from pipeline.output.slice_chain import by_shard, chain_of
+from pipeline.store.errors import ExistsError
+from pipeline.store.storage import StoreConfig, put, read
+from pipeline.store.uris import join_uri
 
 logger = logging.getLogger(__name__)
 

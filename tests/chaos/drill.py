@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from tests import fault_proxy
 from tests.chaos.comparing import Compared, compare
 from tests.chaos.drivers import Driver, Ended
 from tests.chaos.ground import Ground, Output
 from tests.chaos.ray_cluster import NUM_OTHERS
 from tests.chaos.strikes import Armed, Inject, Kill, Strike, Victim, arm
 from tests.chaos.world import State
-from tests.fault_proxy import FaultProxy
-from tests.waiting import eventually
+from tests.support import fault_proxy
+from tests.support.fault_proxy import FaultProxy
+from tests.support.waiting import eventually
 
 # Commands after the disturbed ones, until one ends with 0.
 _MAX_CALM_ATTEMPTS = 4

@@ -22,11 +22,11 @@ import boto3  # noqa: F401, imported for the drivers
 import ray.data  # noqa: F401, imported for the drivers
 
 from jobs.classify import classify
-from jobs.cli import run_command
-from pipeline import run
-from pipeline.cluster import Cluster, joined_cluster
-from pipeline.config import ComputeConfig
-from pipeline.store_config import StoreConfig
+from jobs.cli.command import run_command
+from pipeline.cluster.cluster import Cluster, joined_cluster
+from pipeline.run import run
+from pipeline.settings.job_config import ComputeConfig
+from pipeline.store.config import StoreConfig
 
 # How long a request may hang: the drills wait for that, again and again.
 TIMEOUT_S = 4.0

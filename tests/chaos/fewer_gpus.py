@@ -19,13 +19,15 @@ from typing import Any
 
 import ray
 
-from pipeline import flow, room, watch
-from pipeline.chunk import Chunk
-from pipeline.config import InferConfig
-from pipeline.decode_step import decode_chunk
-from pipeline.prepare import Run
-from pipeline.run import execute
-from pipeline.steps import ActorStep, Steps
+from pipeline.chunks.chunk import Chunk
+from pipeline.cluster import capacity as room
+from pipeline.decode.decode_chunk import decode_chunk
+from pipeline.flow import run_pass as flow
+from pipeline.flow.steps import ActorStep, Steps
+from pipeline.run import watch
+from pipeline.run.prepare import Run
+from pipeline.run.run import execute
+from pipeline.settings.job_config import InferConfig
 from tests.chaos.nodes import WAIT_S, OnCpu, environment, prepared, rows_of, tell, undisturbed, write_inputs
 from tests.chaos.ray_cluster import RayCluster, running_cluster
 
@@ -88,7 +90,7 @@ def play(folder: Path) -> dict[str, Any]:
         with prepared(folder, cluster.address, num_actors=2) as run:
             expected = undisturbed(run)
             actors: list[int] = []
-            logging.getLogger("pipeline.watch").addHandler(Release(begun))
+            logging.getLogger("pipeline.run.watch").addHandler(Release(begun))
             ended = threading.Event()
             striking = threading.Thread(target=strike, args=(run, cluster, begun, actors, ended))
             striking.start()

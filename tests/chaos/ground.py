@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.config import PVTv2Config
-from model.random_weights import random_weights
-from model.weights import save_checkpoint
-from pipeline.layout import SliceName
+from model.checkpoints.load import save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.network.config import PVTv2Config
+from pipeline.output.layout import SliceName
 from tests.chaos.comparing import write_reference
 from tests.chaos.drivers import Drivers, running_drivers
 from tests.chaos.ray_cluster import RayCluster, running_cluster
 from tests.chaos.world import NAMES, VERSIONS, State, num_records, upload
-from tests.fault_proxy import FaultProxy
 from tests.jobs.conftest import LABELS
-from tests.s3_server import S3Server, running_s3
+from tests.support.fault_proxy import FaultProxy
+from tests.support.s3_server import S3Server, running_s3
 
 _OUTPUT_NAME = re.compile(
     r"_lease\.json|_job\.json|_index\.parquet|runs/[^/]+/(plan\.parquet|timeline\.parquet|report\.(json|html))"

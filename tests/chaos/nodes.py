@@ -15,19 +15,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.cli import output_lease
-from model.config import PVTv2Config
-from model.random_weights import random_weights
-from model.weights import save_checkpoint
-from pipeline.chunk import Chunk
-from pipeline.config import ComputeConfig, InferConfig, InputConfig, JobConfig, OutputConfig
-from pipeline.decode_step import decode_chunk
-from pipeline.prepare import Run, prepare
-from pipeline.read import read_shard
-from pipeline.run import infer_config, read_config
-from pipeline.sizes import SizePolicy
-from pipeline.steps import ActorStep
-from pipeline.task import Classify
+from jobs.cli.command import output_lease
+from model.checkpoints.load import save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.network.config import PVTv2Config
+from pipeline.chunks.chunk import Chunk
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.task import Classify
+from pipeline.decode.decode_chunk import decode_chunk
+from pipeline.flow.steps import ActorStep
+from pipeline.read.read_shard import read_shard
+from pipeline.run.prepare import Run, prepare
+from pipeline.run.run import infer_config, read_config
+from pipeline.settings.job_config import ComputeConfig, InferConfig, InputConfig, JobConfig, OutputConfig
 from tests.jobs.conftest import LABELS, photo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ class OnCpu:
     """Makes the real step, on a node whose GPU is made up."""
 
     def __call__(self, weights: memoryview | bytes, config: InferConfig) -> ActorStep:
-        from pipeline.infer import InferStep
+        from pipeline.infer.infer_step import InferStep
 
         return InferStep(weights, replace(config, device="cpu"))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.fault_proxy import Cut, Fault, FaultProxy, Hang, Lose, Refuse, Reset, Rule, Slow
+from tests.support.fault_proxy import Cut, Fault, FaultProxy, Hang, Lose, Refuse, Reset, Rule, Slow
 
 Victim = Literal["driver", "infer", "collector", "read", "decode", "node"]
 

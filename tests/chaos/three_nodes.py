@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from infra.audit.__main__ import main as audit
-from pipeline.chunk import Chunk
-from pipeline.decode_step import decode_chunk
-from pipeline.run import execute
-from pipeline.sizes import SizePolicy
-from pipeline.steps import Steps
+from pipeline.chunks.chunk import Chunk
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.decode.decode_chunk import decode_chunk
+from pipeline.flow.steps import Steps
+from pipeline.run.run import execute
 from tests.chaos.nodes import (
     ROOT,
     ROWS_PER_FILE,

@@ -12,8 +12,8 @@ from PIL import Image
 
 from examples import review_labels
 from examples.review_images import SIDE_PX, ShardRules, pictures
-from pipeline.names import NameFilter
-from tests.examples.review_rows import (
+from pipeline.inputs.names import NameFilter
+from tests.support.review_rows import (
     HOSTILE,
     STORE,
     encoded,

@@ -7,8 +7,8 @@ import pytest
 
 from examples.review_images import SIDE_PX
 from pipeline.dataset.overrides import find_overrides, read_overrides
-from pipeline.storage import StoreConfig
-from tests.examples.review_rows import HOSTILE, make_output, make_page, sheet_of
+from pipeline.store.storage import StoreConfig
+from tests.support.review_rows import HOSTILE, make_output, make_page, sheet_of
 
 TYPED = "owl, \"barn\" 'white'"
 

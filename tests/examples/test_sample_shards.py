@@ -10,8 +10,8 @@ from PIL import Image
 from examples import sample_shards
 from examples.digits import load_digits, split
 from examples.sample_shards import write_shards
-from pipeline.decode import DecodedImage, decode_image
-from pipeline.sizes import SizePolicy
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.decode.decode_image import DecodedImage, decode_image
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from examples import predict_images, train_images
-from model.config import VARIANTS
+from model.checkpoints.load import load_checkpoint, save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.network.config import VARIANTS
 from model.packed import run_packed
-from model.random_weights import random_weights
-from model.weights import load_checkpoint, save_checkpoint
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 ORIENTATION = 274  # in EXIF

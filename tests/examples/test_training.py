@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from examples.training import fit
-from model.config import PVTv2Config
+from model.checkpoints.random_weights import random_weights
+from model.network.config import PVTv2Config
 from model.packed import run_packed
-from model.random_weights import random_weights
 
 
 def tiny(linear):

@@ -8,8 +8,8 @@ import torch
 
 from examples.digits import BANDS, LABELS, draw_size, load_digits, render, split
 from examples.train_digits import CONFIG
+from model.checkpoints.load import load_checkpoint
 from model.packed import run_packed
-from model.weights import load_checkpoint
 
 # What the weights must hold; weights/digits/README.md says what was measured over more images.
 LEAST_SHARE_RIGHT = 0.97

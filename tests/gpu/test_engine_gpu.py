@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from model.config import VARIANTS
-from model.engine import Engine
+from model.checkpoints.random_weights import random_weights
+from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
+from model.gpu.engine import Engine
+from model.network.config import VARIANTS
 from model.packed import run_packed, submit_packed
-from model.random_weights import random_weights
-from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,7 +28,7 @@ def network(variant, dtype=torch.float32):
 
 
 def engine_of(model, **flags):
-    from model.kernels import gpu
+    from model.gpu import kernels as gpu
 
     return Engine(model, gpu, mean=IMAGENET_MEAN, std=IMAGENET_STD, **flags)
 
@@ -164,7 +164,7 @@ def test_run_packed_uses_the_engine_and_gives_what_the_cpu_gives():
 
 
 def test_without_kernels_packs_run_group_by_group(monkeypatch, caplog):
-    import model.kernels
+    import model.cpu
 
     monkeypatch.setattr(model.kernels, "gpu", object())
     images = drawn(SIZES)

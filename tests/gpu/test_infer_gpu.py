@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model.config import VARIANTS
+from model.checkpoints.random_weights import random_weights
+from model.network.config import VARIANTS
 from model.packed import run_packed
-from model.random_weights import random_weights
 
 pytestmark = [
     pytest.mark.gpu,

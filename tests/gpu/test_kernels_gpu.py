@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.model.kernels.ragged_checks import CHECKS
+from tests.support.ragged_checks import CHECKS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -14,6 +14,6 @@ pytestmark = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("check", CHECKS)
 def test_each_map_gives_what_it_gives_alone(check, dtype):
-    from model.kernels import gpu
+    from model.gpu import kernels as gpu
 
     CHECKS[check](gpu, "cuda", dtype)

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from infra.monitoring.kubernetes_objects import objects as monitoring_objects
-from jobs import kubernetes_api, label_dataset, run_rayjob
-from jobs.flags import EXIT_CODES
-from pipeline.processors import divide_processors
-from tests.manifests import (
+from jobs import label_dataset, run_rayjob
+from jobs.cli.flags import EXIT_CODES
+from jobs.remote import kubernetes_api
+from pipeline.cluster.processors import divide_processors
+from tests.support.manifests import (
     MANIFESTS,
     ROOT,
     combined,
@@ -24,7 +25,7 @@ from tests.manifests import (
     rendered,
     restricted_complaints,
 )
-from tests.prometheus import MONITORING
+from tests.support.prometheus import MONITORING
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 OVERLAYS = ("cpu-small", "gpu", "spot")

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from pipeline.metrics import NAMES
-from tests.prometheus import MONITORING, program
+from pipeline.account.metrics import NAMES
+from tests.support.prometheus import MONITORING, program
 
 
 @pytest.fixture

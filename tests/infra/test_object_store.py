@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.aws_commands import check_aws
+from tests.support.aws_commands import check_aws
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "object-store.md").read_text()

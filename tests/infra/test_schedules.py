@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from jobs import label_dataset, submit
-from jobs.flags import EXIT_CODES
+from jobs.cli.flags import EXIT_CODES
 from pipeline.errors import ConfigError
-from tests.named_tests import missing_tests, named_tests
+from tests.support.named_tests import missing_tests, named_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE = ROOT / "infra" / "schedule"

@@ -18,7 +18,7 @@ from ray.scripts.scripts import cli
 
 from jobs import label_dataset, submit
 from pipeline.errors import ConfigError
-from tests.infra.aws_commands import NoSuchCommandError, check_aws
+from tests.support.aws_commands import NoSuchCommandError, check_aws
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = (ROOT / "infra" / "vm" / "cluster.yaml").read_text()

@@ -20,19 +20,19 @@ import pytest
 from PIL import Image
 
 from jobs.classify import classify
-from jobs.cli import run_command
+from jobs.cli.command import run_command
 from jobs.evaluate import evaluate
 from jobs.extract_features import extract_features
 from jobs.label_dataset import label_dataset
-from model.config import PVTv2Config
-from model.random_weights import random_weights
-from model.weights import save_checkpoint
-from pipeline import cluster
-from pipeline.cluster import Cluster
-from pipeline.config import ComputeConfig
-from pipeline.storage import StoreConfig, put
-from pipeline.store_clients import forget_clients
-from tests.ray_settings import RAY_SETTINGS
+from model.checkpoints.load import save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.network.config import PVTv2Config
+from pipeline.cluster import cluster
+from pipeline.cluster.cluster import Cluster
+from pipeline.settings.job_config import ComputeConfig
+from pipeline.store.clients import forget_clients
+from pipeline.store.storage import StoreConfig, put
+from tests.support.ray_settings import RAY_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = tuple(f"class {i}" for i in range(10))
@@ -164,7 +164,7 @@ def on_warm_ray(warm_ray: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     def already_joined(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterator[Cluster]:
         yield warm_ray
 
-    monkeypatch.setattr("pipeline.run.joined_cluster", already_joined)
+    monkeypatch.setattr("pipeline.run.run.joined_cluster", already_joined)
     yield
 
 

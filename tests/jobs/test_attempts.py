@@ -10,8 +10,8 @@ import pytest
 from ray.job_submission import JobStatus
 
 from jobs import submit as module
-from jobs.cli import run_command
-from jobs.ray_jobs import NoAnswerError
+from jobs.cli.command import run_command
+from jobs.remote.ray_jobs import NoAnswerError
 from jobs.submit import exit_code_of, last_line_of_job, submit
 
 COMMAND = ("--", "python", "jobs/classify.py", "--input", "a b")

@@ -6,13 +6,13 @@ import time
 import duckdb
 import pytest
 
-from jobs.cli import output_lease
-from pipeline.config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
-from pipeline.prepare import prepare
-from pipeline.run import execute
-from pipeline.steps import NETWORK, Steps
-from pipeline.task import Classify
-from tests.slow_steps import SlowDecoding
+from jobs.cli.command import output_lease
+from pipeline.chunks.task import Classify
+from pipeline.flow.steps import NETWORK, Steps
+from pipeline.run.prepare import prepare
+from pipeline.run.run import execute
+from pipeline.settings.job_config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
+from tests.support.slow_steps import SlowDecoding
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::ray"),

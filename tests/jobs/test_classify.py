@@ -19,17 +19,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from jobs.cli import output_lease
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
-from pipeline.decode_step import decode_chunk
-from pipeline.names import has_image_ending
-from pipeline.prepare import prepare
-from pipeline.run import execute
-from pipeline.sample import rank
-from pipeline.steps import Steps
-from pipeline.task import Classify
+from jobs.cli.command import output_lease
+from pipeline.chunks.sample import rank
+from pipeline.chunks.task import Classify
+from pipeline.decode.decode_chunk import decode_chunk
+from pipeline.flow.steps import Steps
+from pipeline.inputs.names import has_image_ending
+from pipeline.run.prepare import prepare
+from pipeline.run.run import execute
+from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from tests.jobs.conftest import ONE_ACTOR
-from tests.waiting_step import WaitingNetwork
+from tests.support.waiting_step import WaitingNetwork
 
 # Ray, in this process for some of these tests, warns of its own settings and leaves sockets to its own end.
 pytestmark = [

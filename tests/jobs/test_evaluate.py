@@ -8,8 +8,8 @@ import pytest
 
 from jobs.evaluate import evaluate
 from jobs.extract_features import extract_features
-from pipeline.storage import StoreConfig, put
-from pipeline.uris import join_uri
+from pipeline.store.storage import StoreConfig, put
+from pipeline.store.uris import join_uri
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [

@@ -17,11 +17,11 @@ import torch
 from examples.feature_dataset import FeatureDataset
 from examples.find_similar import duplicates, neighbours, open_features
 from jobs.extract_features import extract_features
+from model.checkpoints.load import load_checkpoint, save_checkpoint
+from model.network.pvt_v2 import PVTv2
 from model.packed import run_packed
-from model.pvt_v2 import PVTv2
-from model.weights import load_checkpoint, save_checkpoint
-from pipeline.decode import decode_image
-from pipeline.sizes import SizePolicy
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.decode.decode_image import decode_image
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [

@@ -18,12 +18,12 @@ from safetensors.numpy import load_file, save_file
 
 from examples.digits import load_digits, render, split
 from jobs import label_dataset as job
-from jobs.cli import run_command
+from jobs.cli.command import run_command
 from jobs.diff_labels import diff_labels
 from jobs.label_dataset import label_dataset
 from pipeline.errors import TRANSIENT_CODES
-from pipeline.lease_record import find_lease
-from pipeline.storage import StoreConfig, list_objects, put, read
+from pipeline.lease.record import find_lease
+from pipeline.store.storage import StoreConfig, list_objects, put, read
 from tests.jobs.conftest import ONE_ACTOR, ROOT
 
 pytestmark = [

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from jobs import cli
 from jobs.classify import classify
-from jobs.cli import run_command
-from pipeline.lease import Lease
-from pipeline.lease_record import find_lease
-from pipeline.uris import canonical_uri
-from tests.leases import CONFIG, LIVE, foreign, record, write
+from jobs.cli import command as cli
+from jobs.cli.command import run_command
+from pipeline.lease.lease import Lease
+from pipeline.lease.record import find_lease
+from pipeline.store.uris import canonical_uri
+from tests.support.leases import CONFIG, LIVE, foreign, record, write
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_the_lease_is_held_while_the_run_works_and_given_back_after_it(run, outp
         seen.append(record(output))
         raise cli.PipelineError("enough")
 
-    monkeypatch.setattr("jobs.cli.execute", work)
+    monkeypatch.setattr("jobs.cli.command.execute", work)
     assert run("--run-id", "mine")[0] == 1
     assert [(lease.state, lease.run_id) for lease in seen] == [("held", "mine")]
     assert (record(output).state, record(output).run_id) == ("released", "mine")
@@ -101,8 +101,8 @@ def test_a_run_whose_lease_is_taken_ends_with_exit_9_and_says_who_has_it(run, ou
         write(output, foreign())
         time.sleep(30)
 
-    monkeypatch.setattr("jobs.cli.output_lease", make)
-    monkeypatch.setattr("jobs.cli.execute", work)
+    monkeypatch.setattr("jobs.cli.command.output_lease", make)
+    monkeypatch.setattr("jobs.cli.command.execute", work)
     started = time.monotonic()
     code, summary = run()
     assert code == 9
@@ -116,7 +116,7 @@ def test_a_run_that_lost_its_lease_writes_neither_index_nor_report(run, output, 
         write(output, foreign())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.run._join", interrupted)
+    monkeypatch.setattr("pipeline.run.run._join", interrupted)
     code, summary = run()
     assert code == 9
     assert "went to run their-run" in summary["error"]

@@ -7,19 +7,19 @@ import time
 import pytest
 import ray
 
-from jobs.cli import output_lease
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
-from pipeline.prepare import prepare
-from pipeline.run import execute
-from pipeline.steps import NETWORK, Steps
-from pipeline.storage import StoreConfig
-from pipeline.task import Classify
-from tests.fault_proxy import FaultProxy, Refuse
+from jobs.cli.command import output_lease
+from pipeline.chunks.task import Classify
+from pipeline.flow.steps import NETWORK, Steps
+from pipeline.run.prepare import prepare
+from pipeline.run.run import execute
+from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.store.storage import StoreConfig
 from tests.jobs.conftest import joined_ray
-from tests.prometheus import MONITORING, Prometheus, running_prometheus
-from tests.ray_settings import RAY_SETTINGS
-from tests.slow_steps import SlowDecoding
-from tests.waiting import eventually
+from tests.support.fault_proxy import FaultProxy, Refuse
+from tests.support.prometheus import MONITORING, Prometheus, running_prometheus
+from tests.support.ray_settings import RAY_SETTINGS
+from tests.support.slow_steps import SlowDecoding
+from tests.support.waiting import eventually
 
 NUM_TARS, IMAGES_PER_TAR = 6, 16
 BROKEN = 3  # in each tar

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import ray
 
-from model.config import PVTv2Config
-from model.random_weights import random_weights
-from model.weights import save_checkpoint
-from pipeline.cluster import Cluster
-from pipeline.config import ComputeConfig
+from model.checkpoints.load import save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.network.config import PVTv2Config
+from pipeline.cluster.cluster import Cluster
+from pipeline.settings.job_config import ComputeConfig
 from tests.chaos.ray_cluster import running_cluster
 from tests.jobs.conftest import LABELS, Result, joined_ray
-from tests.ray_settings import RAY_SETTINGS
+from tests.support.ray_settings import RAY_SETTINGS
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [

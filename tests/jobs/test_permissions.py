@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import run_command
+from jobs.cli.command import run_command
 from jobs.label_dataset import label_dataset
-from pipeline.storage import StoreConfig, delete, put, read
-from pipeline.store_clients import forget_clients
-from pipeline.store_errors import DeniedError
-from tests.fault_proxy import FaultProxy, Refuse
+from pipeline.store.clients import forget_clients
+from pipeline.store.errors import DeniedError
+from pipeline.store.storage import StoreConfig, delete, put, read
 from tests.infra.test_object_store import filled
 from tests.jobs.conftest import ROOT, photo
-from tests.s3_server import running_s3, secret_of
+from tests.support.fault_proxy import FaultProxy, Refuse
+from tests.support.s3_server import running_s3, secret_of
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [

@@ -8,14 +8,16 @@ import time
 import duckdb
 import pytest
 
-from pipeline import flow, sink, watch
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.chunks.task import Classify
 from pipeline.errors import CollectorsGoneError
-from pipeline.lease import Lease
-from pipeline.prepare import prepare
-from pipeline.run import execute
-from pipeline.stopper import Ending
-from pipeline.task import Classify
+from pipeline.flow import collectors as sink
+from pipeline.flow import run_pass as flow
+from pipeline.lease.lease import Lease
+from pipeline.run import watch
+from pipeline.run.prepare import prepare
+from pipeline.run.run import execute
+from pipeline.run.stopper import Ending
+from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -30,7 +32,7 @@ KILLER_SIDE = 47
 MISBEHAVIOUR = f"""
 import os, signal, sys
 
-if any("pipeline.infer_isolated" in argument for argument in sys.orig_argv):
+if any("pipeline.infer.isolated" in argument for argument in sys.orig_argv):
     import model.packed
 
     real = model.packed.submit_packed
@@ -143,9 +145,9 @@ def test_a_cluster_that_changes_before_anything_is_published_is_not_followed_for
         time.sleep(60)
 
     again = Ending("stalled", "2 CPUs are there again", is_again=True)
-    monkeypatch.setattr("pipeline.run.run_pass", run_pass)
-    monkeypatch.setattr("pipeline.run.Room.is_back", lambda room: again)
-    monkeypatch.setattr("pipeline.run._MOST_FRUITLESS", 4)
+    monkeypatch.setattr("pipeline.run.run.run_pass", run_pass)
+    monkeypatch.setattr("pipeline.run.run.Room.is_back", lambda room: again)
+    monkeypatch.setattr("pipeline.run.run._MOST_FRUITLESS", 4)
     monkeypatch.setattr(watch, "_POLL_S", 0.1)
     # More of them than a run has passes: a pass that is given up for the cluster's sake is none of these.
     report, rows = run(2, max_passes=2)

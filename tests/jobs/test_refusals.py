@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.classify import classify
-from jobs.cli import run_command
+from jobs.cli.command import run_command
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_bucket_that_is_not_there_exits_3(refuse, tiny_weights, tmp_path, s3_e
 
 
 def test_wrong_credentials_exit_3_and_are_not_repeated(refuse, tiny_weights, tmp_path, s3_env, monkeypatch):
-    from pipeline.store_clients import forget_clients
+    from pipeline.store.clients import forget_clients
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-value")
     forget_clients()

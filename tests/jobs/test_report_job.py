@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import run_command
+from jobs.cli.command import run_command
 from jobs.report import report
-from pipeline.storage import StoreConfig, put, read
-from pipeline.uris import join_uri
-from tests.pipeline.page_reports import full_report, minimal_report, timeline_rows
+from pipeline.store.storage import StoreConfig, put, read
+from pipeline.store.uris import join_uri
+from tests.support.page_reports import full_report, minimal_report, timeline_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "20251126T172350Z-aaaa", "20261126T172350Z-ff3b"

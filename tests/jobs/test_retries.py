@@ -7,13 +7,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pipeline import flow
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
-from pipeline.lease import Lease
-from pipeline.prepare import prepare
-from pipeline.run import execute
-from pipeline.sample import rank
-from pipeline.task import Classify
+from pipeline.chunks.sample import rank
+from pipeline.chunks.task import Classify
+from pipeline.flow import run_pass as flow
+from pipeline.lease.lease import Lease
+from pipeline.run.prepare import prepare
+from pipeline.run.run import execute
+from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -113,7 +113,7 @@ def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row
     real_decode = flow._decode
 
     def decode_or_die(batch, step, sizes, careful, thumbnails, tell):
-        from pipeline.chunk import Chunk
+        from pipeline.chunks.chunk import Chunk
 
         if not careful and 42 in Chunk.from_table(batch).rows.column("row").to_pylist():
             os._exit(1)

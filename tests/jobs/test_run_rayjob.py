@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs import kubernetes_api, run_rayjob
-from jobs.cli import run_command
+from jobs import run_rayjob
+from jobs.cli.command import run_command
+from jobs.remote import kubernetes_api
 from jobs.run_rayjob import PATTERN_LABEL, end_of
-from tests.kubernetes_api import running_api
-from tests.manifests import MANIFESTS, complaints, rendered
+from tests.support.kubernetes_api import running_api
+from tests.support.manifests import MANIFESTS, complaints, rendered
 
 NAME = "pvtv2-label-29734650"
 FAILED_WITH_6 = (

@@ -5,8 +5,8 @@ import io
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage import StoreConfig, list_objects, read
-from tests.fault_proxy import Cut, FaultProxy, Lose, Refuse
+from pipeline.store.storage import StoreConfig, list_objects, read
+from tests.support.fault_proxy import Cut, FaultProxy, Lose, Refuse
 
 pytestmark = [
     pytest.mark.drill,

@@ -16,13 +16,13 @@ import duckdb
 import pytest
 from ray._raylet import AuthenticationTokenLoader, Config
 
-from jobs.cli import run_command
+from jobs.cli.command import run_command
 from jobs.run_rayjob import end_of
 from jobs.submit import submit as submit_and_follow
 from tests.jobs.conftest import ONE_ACTOR
-from tests.ray_head import BIN, running_head
-from tests.ray_settings import RAY_SETTINGS
-from tests.waiting import eventually
+from tests.support.ray_head import BIN, running_head
+from tests.support.ray_settings import RAY_SETTINGS
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 # What those who start jobs here have in their environments, beside the cluster's token.
@@ -277,8 +277,8 @@ def test_a_node_that_does_not_fit_is_named(head, token_env, name, replacement, e
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pipeline import cluster
-from pipeline.config import ComputeConfig
+from pipeline.cluster import cluster
+from pipeline.settings.job_config import ComputeConfig
 from pipeline.errors import ConfigError
 real, replacement = cluster.{name}, {replacement!r}
 if isinstance(replacement, dict):
@@ -302,8 +302,8 @@ def test_a_path_that_a_node_does_not_see_is_named(head, token_env):
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pipeline import cluster
-from pipeline.config import ComputeConfig
+from pipeline.cluster import cluster
+from pipeline.settings.job_config import ComputeConfig
 from pipeline.errors import ConfigError
 try:
     with cluster.joined_cluster(ComputeConfig(ray_address={head.address!r}), [Path('/no/such/folder')]):

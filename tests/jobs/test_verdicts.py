@@ -4,16 +4,16 @@ import time
 
 import pytest
 
-from benchmarks.stand_ins import SleepingNetwork
-from jobs.cli import output_lease
-from pipeline.config import ComputeConfig, InputConfig, JobConfig, OutputConfig
-from pipeline.prepare import prepare
-from pipeline.run import execute
-from pipeline.steps import Steps
-from pipeline.storage import StoreConfig
-from pipeline.task import Classify
-from tests.fault_proxy import FaultProxy, Late
-from tests.slow_steps import SlowDecoding
+from benchmarks.job.stand_ins import SleepingNetwork
+from jobs.cli.command import output_lease
+from pipeline.chunks.task import Classify
+from pipeline.flow.steps import Steps
+from pipeline.run.prepare import prepare
+from pipeline.run.run import execute
+from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.store.storage import StoreConfig
+from tests.support.fault_proxy import FaultProxy, Late
+from tests.support.slow_steps import SlowDecoding
 
 NUM_TARS, IMAGES_PER_TAR = 12, 12
 

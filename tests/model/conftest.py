@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import VARIANTS, PVTv2Config
+from model.network.config import VARIANTS, PVTv2Config
 
 SMALL_DIMS = (8, 16, 40, 64)
 WIDER_DIMS = (16, 32, 80, 128)

@@ -15,10 +15,10 @@ import random
 import pytest
 import torch
 
-from model.config import VARIANTS
+from model.checkpoints.random_weights import random_weights
+from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
+from model.network.config import VARIANTS
 from model.packed import normalised, run_packed
-from model.random_weights import random_weights
-from model.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 
 WITHIN = 1e-5
 NUM_IMAGES = 14

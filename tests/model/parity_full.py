@@ -10,10 +10,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from model.config import VARIANTS
-from model.random_weights import random_weights
-from model.weights import load_checkpoint, save_checkpoint
-from tests.model.renaming import as_original, as_timm, use_source_epsilons
+from model.checkpoints.load import load_checkpoint, save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.network.config import VARIANTS
+from tests.support.renaming import as_original, as_timm, use_source_epsilons
 
 SIZES = [(224, 224), (229, 333), (500, 375), (32, 640)]
 SOURCES = {"transformers": None, "timm": as_timm, "original": as_original}

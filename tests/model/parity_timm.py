@@ -13,8 +13,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from model.config import VARIANTS
-from model.weights import load_checkpoint
+from model.checkpoints.load import load_checkpoint
+from model.network.config import VARIANTS
 
 SIZES = [(224, 224), (229, 333), (500, 375), (32, 640)]
 TOLERANCE = 1e-5

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import VARIANTS
+from model.checkpoints.random_weights import random_weights
+from model.network.config import VARIANTS
 from model.packed import run_packed
-from model.random_weights import random_weights
 
 SIZES = [(64, 48), (33, 70), (64, 48), (48, 64), (33, 70), (64, 48)]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

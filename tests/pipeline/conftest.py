@@ -16,16 +16,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from model.config import VARIANTS
-from pipeline.chunk import Chunk, Header
-from pipeline.config import InputConfig
-from pipeline.measured import MEASURES
-from pipeline.read import ReadConfig
-from pipeline.schema import CLASSIFY_COLUMNS, record_schema
-from pipeline.sizes import SizePolicy
-from pipeline.storage import StoreConfig
-from pipeline.task import Classify
-from pipeline.uris import canonical_uri
+from model.network.config import VARIANTS
+from pipeline.chunks.chunk import Chunk, Header
+from pipeline.chunks.columns import CLASSIFY_COLUMNS, record_schema
+from pipeline.chunks.measures import MEASURES
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.task import Classify
+from pipeline.read.read_shard import ReadConfig
+from pipeline.settings.job_config import InputConfig
+from pipeline.store.storage import StoreConfig
+from pipeline.store.uris import canonical_uri
 
 
 @pytest.fixture

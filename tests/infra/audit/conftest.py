@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from model.config import PVTv2Config
-from model.random_weights import random_weights
-from model.weights import save_checkpoint
-from tests.ray_settings import RAY_SETTINGS
+from model.checkpoints.load import save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.network.config import PVTv2Config
+from tests.support.ray_settings import RAY_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 240

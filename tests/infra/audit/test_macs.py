@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from infra.audit.macs import reckon_macs
-from model.config import VARIANTS
-from model.cost import count_macs
+from model.network.config import VARIANTS
+from model.network.cost import count_macs
 
 SIZES = [(32, 32), (224, 224), (33, 65), (31, 29), (97, 640), (1000, 37), (2048, 2048), (511, 1)]
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from infra.audit.names import IMAGE_ENDINGS, Selection
-from pipeline import names
+from pipeline.inputs import names
 
 FOLDERS = ("", "a/", "./", ".git/", "__MACOSX/", "_a/", "a..b/", "../")
 LAST = (

@@ -7,9 +7,9 @@ import tarfile
 import pytest
 
 from infra.audit.tars import tar_images
-from pipeline.names import NameFilter
-from pipeline.shards.record import Record
-from pipeline.shards.tar import read_tar
+from pipeline.inputs.names import NameFilter
+from pipeline.inputs.record import Record
+from pipeline.inputs.tar import read_tar
 
 TAKES = NameFilter().takes_image
 MEMBERS = (

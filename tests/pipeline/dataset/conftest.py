@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
+from pipeline.dataset.dataset_file import labels_uri
 from pipeline.dataset.overrides import PLACES
-from pipeline.dataset.published import labels_uri
 from pipeline.dataset.update import DatasetConfig, Update, update_dataset
-from pipeline.layout import DATA, RUNS
-from pipeline.output import PublishedFile
-from pipeline.schema import CLASSIFY_COLUMNS, output_schema
-from pipeline.storage import StoreConfig, put, read
-from pipeline.uris import canonical_uri, join_uri
+from pipeline.output.layout import DATA, RUNS
+from pipeline.output.published import PublishedFile
+from pipeline.store.storage import StoreConfig, put, read
+from pipeline.store.uris import canonical_uri, join_uri
 
 MODEL_LABELS = ("cat", "dog", "teapot")
 STORE = StoreConfig()

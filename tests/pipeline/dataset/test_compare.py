@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.diff_labels import diff_labels
-from pipeline.layout import JOB_FILE
-from pipeline.storage import put, read
-from pipeline.uris import canonical_uri, join_uri
+from pipeline.output.layout import JOB_FILE
+from pipeline.store.storage import put, read
+from pipeline.store.uris import canonical_uri, join_uri
 from tests.pipeline.dataset.conftest import STORE, World, row
 
 

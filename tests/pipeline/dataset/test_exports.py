@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 
 from pipeline.dataset.exports import ExportConfig, Exporter
 from pipeline.errors import ConfigError, OutputError
-from pipeline.storage import StoreConfig
-from pipeline.uris import canonical_uri
+from pipeline.store.storage import StoreConfig
+from pipeline.store.uris import canonical_uri
 from tests.pipeline.dataset.conftest import STORE, row
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

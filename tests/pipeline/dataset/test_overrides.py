@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.dataset.overrides import find_overrides, read_overrides
 from pipeline.errors import InputError
-from pipeline.storage import StoreConfig
+from pipeline.store.storage import StoreConfig
 
 STORE = StoreConfig()
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.dataset.policy import Policy, read_class_scores, read_classes
 from pipeline.errors import ConfigError, InputError
-from pipeline.storage import StoreConfig
+from pipeline.store.storage import StoreConfig
 
 STORE = StoreConfig()
 MODEL_LABELS = ("Shirt", "T-shirt", "Dress", "no", "007")

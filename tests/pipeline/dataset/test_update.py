@@ -5,12 +5,12 @@ import tempfile
 
 import pytest
 
+from pipeline.dataset.dataset_file import find_published, labels_uri
 from pipeline.dataset.policy import Policy
-from pipeline.dataset.published import find_published, labels_uri
 from pipeline.dataset.update import DatasetConfig, shards_half_read, update_dataset
 from pipeline.errors import ConfigError, InputError, OutputError
-from pipeline.storage import put
-from pipeline.store_errors import ChangedError, NotFoundError
+from pipeline.store.errors import ChangedError, NotFoundError
+from pipeline.store.storage import put
 from tests.pipeline.dataset.conftest import STORE, row, without
 
 TAR = "s3://in/t.tar"

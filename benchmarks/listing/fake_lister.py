@@ -1,0 +1,118 @@
+"""A store that is made up while it is listed: ten million keys in no memory, the same every time.
+
+pages = FakePages([*image_folders(10_000_000, 1_000), tar_folder(1_000_000)])
+for info in pages.list_objects("s3://fake", StoreConfig()): ...
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.store.external_sort import Entry
+from pipeline.store.pages import Page
+from pipeline.store.parallel_listing import LISTING_THREADS, list_keys
+from pipeline.store.placeholders import UNADDRESSABLE
+from pipeline.store.storage import ObjectInfo, StoreConfig
+from pipeline.store.uris import split_uri
+
+PAGE_KEYS = 1000
+# A prime, so that its multiples visit every object of a folder whose number of objects it does not divide.
+STEP = 1_000_003
+# One object a second from here on.
+MODIFIED_S = 1_700_000_000.0
+ETAG_FACTOR = 0x9E3779B97F4A7C15F39CC0605CEDC835
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """`num_objects` objects `<prefix><number, nine digits><ending>` of about `mean_bytes` each."""
+
+    prefix: str
+    num_objects: int
+    ending: str
+    mean_bytes: int
+
+
+def image_folders(num_images: int, num_folders: int) -> list[Folder]:
+    """Images, evenly over folders, as classes or days are."""
+    counts = [num_images // num_folders + (index < num_images % num_folders) for index in range(num_folders)]
+    return [Folder(f"images/{index:06d}/", count, ".jpg", 110_000) for index, count in enumerate(counts)]
+
+
+def tar_folder(num_tars: int) -> Folder:
+    """Tars in one folder, as a WebDataset has them."""
+    return Folder("tars/", num_tars, ".tar", 500_000_000)
+
+
+class FakePages:
+    """A `PageSource` of these folders, none of which lies in another.
+
+    Args:
+        is_shuffled: a folder's keys come in no order, as in a store that keeps none.
+        page_s: how long each page takes.
+        threads: folders that `list_objects` lists at a time.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Folder],
+        *,
+        is_shuffled: bool = False,
+        page_s: float = 0.0,
+        threads: int = LISTING_THREADS,
+    ) -> None:
+        self.in_order = not is_shuffled
+        self._page_s, self._threads = page_s, threads
+        self._folders = sorted(folders, key=lambda folder: folder.prefix)
+        self._prefixes = [folder.prefix for folder in self._folders]
+
+    def list_objects(
+        self, uri: str, config: StoreConfig, *, on_skipped: Callable[[str], None] | None = None
+    ) -> Iterator[ObjectInfo]:
+        """As `pipeline.store.storage.list_objects`; any bucket holds the same."""
+        scheme, bucket, prefix = split_uri(uri)
+        found = list_keys(self, prefix and prefix + "/", uri=uri, deadline_s=config.deadline_s, threads=self._threads)
+        for key, size, etag, modified_s in found:
+            assert size != UNADDRESSABLE
+            yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag, modified_s)
+
+    def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
+        """See `pipeline.store.pages.PageSource`; a token is where the next page begins."""
+        if self._page_s:
+            time.sleep(self._page_s)
+        first = bisect_left(self._prefixes, prefix)
+        end = bisect_left(self._prefixes, prefix + chr(0x10FFFF))
+        if delimited and self._prefixes[first:end] != [prefix]:
+            return self._level(len(prefix), first if token is None else int(token), end)
+        index, number = (first, 0) if token is None else map(int, token.split(":"))
+        entries: list[Entry] = []
+        while index < end and len(entries) < PAGE_KEYS:
+            until = min(number + PAGE_KEYS - len(entries), self._folders[index].num_objects)
+            entries += self._entries(index, number, until)
+            index, number = (index, until) if until < self._folders[index].num_objects else (index + 1, 0)
+        return Page(entries, f"{index}:{number}" if index < end else None)
+
+    def _entries(self, index: int, start: int, stop: int) -> list[Entry]:
+        folder = self._folders[index]
+        numbers: Iterable[int] = range(start, stop)
+        if not self.in_order:
+            numbers = (number * STEP % folder.num_objects for number in numbers)
+        prefix, ending, spread = folder.prefix, folder.ending, folder.mean_bytes // 2
+        return [
+            (
+                f"{prefix}{number:09d}{ending}",
+                spread + number * STEP % (2 * spread),
+                f'"{(number + index + 1) * ETAG_FACTOR % 2**128:032x}"',
+                MODIFIED_S + number,
+            )
+            for number in numbers
+        ]
+
+    def _level(self, start: int, index: int, end: int) -> Page:
+        folders: list[str] = []
+        while index < end and len(folders) < PAGE_KEYS:
+            prefix = self._prefixes[index]
+            folders.append(prefix[: prefix.index("/", start) + 1])
+            index = bisect_left(self._prefixes, folders[-1] + chr(0x10FFFF))
+        return Page([], str(index) if index < end else None, folders)

@@ -1,0 +1,267 @@
+"""The network alone, on one CPU thread: packs of mixed sizes against transformers and timm, as ratios.
+
+    python -m benchmarks.network.cpu --variant b0 --sizes sizes.csv --out benchmarks/results/model-b0.json
+
+All contenders run in one process, in turn, with the same weights on the same images; quoted are medians over the
+rounds, and ratios round by round. Each case runs in a process of its own, once with glibc's allocator tuned for all
+contenders and once as it comes, for all. A peer runs twice: image by image, as its library makes it, and at its best:
+batches of images of one size, each run in the way that a first look found fastest for a batch of that many. timm is
+left out where it is not installed (`make bench-env` installs it).
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.network.batches import Size, batch_sizes, commonest, equal_batches, fastest, setting_for
+from benchmarks.network.networks import Peer, Precision, Setting, normalised, peers, settings
+from benchmarks.tools.machine import command, machine, versions
+from benchmarks.tools.photos import read_sizes
+from model.checkpoints.random_weights import random_weights
+from model.cpu.compiled import is_compiled
+from model.network.config import VARIANTS
+from model.network.cost import count_macs
+from model.network.pvt_v2 import PVTv2
+from model.packed import run_packed
+from pipeline.infer.allocator import tune_allocator
+from pipeline.infer.packs import Budget, plan_packs
+
+BUDGET = Budget(tokens=2**14, pairs=2**24)  # of a pack of an infer actor on a CPU
+ALLOCATORS = ("tuned", "default")
+OURS = "ours, packed"
+PACKAGES = ("torch", "torchvision", "transformers", "timm", "numpy")
+MIN_ROUNDS = 2
+# A first look at a setting lasts about as long, or one batch that takes longer.
+LOOK_S = 0.1
+
+Run = Callable[[], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Images, and how long they may take.
+
+    Attributes:
+        sizes: (height, width) of each, in pixels.
+        case_s: no round begins that would end later than this, save the first two.
+    """
+
+    name: str
+    variant: str
+    sizes: list[Size]
+    is_tuned: bool
+    precisions: tuple[Precision, ...]
+    rounds: int
+    case_s: float
+
+
+def sizes_of_cases(variant: str, photo_sizes: list[Size], images: int, seed: int) -> dict[str, list[Size]]:
+    """(height, width) of the images of each case; none of them is one that anything was tuned on.
+
+    Args:
+        photo_sizes: (width, height) as they occur.
+        images: of 224x224 for B0. Larger images and networks get fewer, so that each case takes about as long.
+    """
+    rng = np.random.default_rng(seed)
+    share = count_macs(VARIANTS["b0"], 224, 224) / count_macs(VARIANTS[variant], 224, 224)
+
+    def count(times: float, least: int) -> int:
+        return max(least, math.ceil(images * times * share))
+
+    return {
+        "224x224": [(224, 224)] * count(1, 4),
+        "500x375": [(375, 500)] * count(0.5, 2),
+        "mixed native sizes": [size[::-1] for size in spread(photo_sizes, count(1, 5))],
+        "thumbnails of 64-160 px": [(int(h), int(w)) for h, w in rng.integers(64, 161, (count(4, 16), 2))],
+    }
+
+
+def spread(photo_sizes: list[Size], number: int) -> list[Size]:
+    """So many of the sizes, as large and as common as all of them: the middle one of each of as many equal parts."""
+    ordered = sorted(photo_sizes, key=lambda size: (size[0] * size[1], size))
+    return [ordered[(2 * part + 1) * len(ordered) // (2 * number)] for part in range(number)]
+
+
+def measure(case: Case) -> list[dict[str, Any]]:
+    """In a process of its own: one row for each contender."""
+    torch.set_num_threads(1)
+    if case.is_tuned:
+        tune_allocator()
+    started = time.perf_counter()
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in case.sizes]
+    network = random_weights(VARIANTS[case.variant], 0)
+    runs: dict[tuple[Precision, str], tuple[Run, str]] = {}
+    for precision in case.precisions:
+        runs[precision, OURS] = (_packed(network, precision, images), precision)
+    for name, peer in peers(network, case.variant).items():
+        for precision in case.precisions:
+            seconds = {
+                (number, setting): _look(peer, setting, _batch(images, number))
+                for number in batch_sizes(case.sizes)
+                for setting in settings(precision)
+            }
+            one_by_one = fastest({key: taken for key, taken in seconds.items() if _is_plain(*key)})
+            runs[precision, f"{name}, batch 1"] = _in_batches(peer, images, *one_by_one)
+            runs[precision, f"{name}, at its best"] = _in_batches(peer, images, *fastest(seconds))
+    expected = _one_by_one(network, images)
+    logits = {key: run() for key, (run, _) in runs.items()}  # a warm-up too
+    taken_s: dict[tuple[Precision, str], list[float]] = {key: [] for key in runs}
+    round_s = 0.0
+    for number in range(case.rounds):
+        before = time.perf_counter()
+        if number >= MIN_ROUNDS and before - started + round_s > case.case_s:
+            break
+        for key, (run, _) in runs.items():
+            began = time.perf_counter()
+            run()
+            taken_s[key].append(time.perf_counter() - began)
+        round_s = time.perf_counter() - before
+    return [
+        {
+            "case": case.name,
+            "allocator": "tuned" if case.is_tuned else "default",
+            "precision": precision,
+            "contender": name,
+            "images": len(images),
+            "setting": runs[precision, name][1],
+            "ms_per_image": round(1000 * statistics.median(taken) / len(images), 2),
+            "ours_times_as_fast": times_as_fast(taken_s[precision, OURS], taken),
+            "largest_difference": float((logits[precision, name] - expected).abs().max()),
+            "labels_that_differ": int((logits[precision, name].argmax(1) != expected.argmax(1)).sum()),
+            "logits_std": round(float(expected.std()), 3),
+            "seconds": [round(each, 4) for each in taken],
+        }
+        for (precision, name), taken in taken_s.items()
+    ]
+
+
+def times_as_fast(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How many times their seconds ours are: the median over the rounds."""
+    return round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3)
+
+
+def _packed(network: PVTv2, precision: Precision, images: list[Tensor]) -> Run:
+    """Our network as an infer actor runs it; a chunk's images may stand in any order."""
+    if precision == "bf16":
+        network = random_weights(network.config, 0).to(torch.bfloat16)
+
+    def run() -> Tensor:
+        logits = torch.empty(len(images), network.config.num_classes)
+        for pack in plan_packs([(image.shape[0], image.shape[1]) for image in images], BUDGET):
+            logits[pack] = run_packed(network, [images[i] for i in pack]).logits
+        return logits
+
+    return run
+
+
+def _in_batches(peer: Peer, images: list[Tensor], most: int, chosen: dict[int, Setting]) -> tuple[Run, str]:
+    """A peer's run over all images in batches of one size, and in words how it runs them."""
+    batches = equal_batches([(image.shape[0], image.shape[1]) for image in images], most)
+    used = sorted({len(batch) for batch in batches})
+
+    def run() -> Tensor:
+        parts = [peer([images[i] for i in batch], setting_for(len(batch), chosen)) for batch in batches]
+        logits = torch.empty(len(images), parts[0].shape[1])
+        for batch, part in zip(batches, parts, strict=True):
+            logits[batch] = part
+        return logits
+
+    return run, "; ".join(f"{number} to a batch: {setting_for(number, chosen)}" for number in used)
+
+
+def _is_plain(number: int, setting: Setting) -> bool:
+    return number == 1 and not setting.channels_last
+
+
+def _batch(images: list[Tensor], number: int) -> list[Tensor]:
+    """So many images of the commonest size."""
+    size, _ = commonest([(image.shape[0], image.shape[1]) for image in images])
+    return [image for image in images if image.shape[:2] == size][:number]
+
+
+def _look(peer: Peer, setting: Setting, batch: list[Tensor]) -> float:
+    """Seconds for each image of a batch; the first time counts only where it was long."""
+    began = time.perf_counter()
+    peer(batch, setting)
+    taken = time.perf_counter() - began
+    if taken < LOOK_S:
+        times = max(1, int(LOOK_S / taken))
+        began = time.perf_counter()
+        for _ in range(times):
+            peer(batch, setting)
+        taken = (time.perf_counter() - began) / times
+    return taken / len(batch)
+
+
+@torch.inference_mode()
+def _one_by_one(network: PVTv2, images: list[Tensor]) -> Tensor:
+    """Logits of the plain network, which the others are compared with."""
+    return torch.cat([network(normalised(image[None]).permute(0, 3, 1, 2)) for image in images])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--variant", choices=VARIANTS, default="b0")
+    parser.add_argument("--sizes", type=Path, help="CSV with width,height,count; default: a few common sizes")
+    parser.add_argument("--images", type=int, default=8, help="of 224x224 for B0; the other cases follow")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case-s", type=float, default=55.0, help="a case begins no third round that would end later")
+    parser.add_argument("--allocators", nargs="+", choices=ALLOCATORS, default=ALLOCATORS)
+    parser.add_argument("--precisions", nargs="+", choices=get_args(Precision), default=get_args(Precision))
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the cases whose name holds this")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    flags = parser.parse_args()
+    started = time.perf_counter()
+    by_case = sizes_of_cases(flags.variant, read_sizes(flags.sizes), flags.images, flags.seed)
+    results: list[dict[str, Any]] = []
+    for allocator in flags.allocators:
+        for name, sizes in by_case.items():
+            if flags.only not in name:
+                continue
+            case = Case(
+                name=name,
+                variant=flags.variant,
+                sizes=sizes,
+                is_tuned=allocator == "tuned",
+                precisions=tuple(flags.precisions),
+                rounds=flags.rounds,
+                case_s=flags.case_s,
+            )
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                rows = process.submit(measure, case).result()
+            for row in rows:
+                print({key: value for key, value in row.items() if key != "seconds"}, flush=True)
+            results += rows
+    found = versions(PACKAGES)
+    report = {
+        "benchmark": "model",
+        "variant": flags.variant,
+        "threads": 1,
+        "compiled_kernels": is_compiled(),
+        "left_out": [] if "timm" in found else ["timm: not installed"],
+        "results": results,
+        "versions": found,
+        "machine": machine(),
+        "command": command("benchmarks.network.cpu", sys.argv[1:]),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    flags.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""The flags that every job has, and what they mean to the pipeline."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn, get_args
+
+from model.network.config import VARIANTS
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.task import Task
+from pipeline.errors import ConfigError
+from pipeline.inputs.names import NameFilter
+from pipeline.settings.job_config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.settings.precision import Precision
+from pipeline.store.iso_time import unix_s
+from pipeline.store.storage import StoreConfig
+
+EXIT_CODES = """exit codes:
+  0 done                          5 output: belongs to another job, or cannot be written
+  1 internal error                6 too many failed records (--max-failed-fraction)
+  2 bad configuration             7 accounts do not close
+  3 input missing or empty        8 new images are not like those before (label_dataset)
+  4 model or weights              9 incomplete: stopped, stalled, no room, bounded; the same command continues
+                                 10 another run holds the output (--wait-for-lease-s)"""
+_DEFAULT = "default: %(default)s"
+_INCLUDE_HELP = (
+    "images to take; default: names with an image ending. A glob that ends in .tar, .tgz, .tar.gz or .parquet chooses "
+    "shards instead. Repeatable"
+)
+_WEIGHTS_HELP = (
+    "checkpoint of transformers, timm or the original repository: a folder, a .safetensors, .pth or .bin file, or a "
+    "model on the Hub"
+)
+_PREPROCESS_HELP = (
+    "native: each image at its own size; imagenet: as published, the shorter side at 248 px and a centre crop of 224; "
+    "default: %(default)s"
+)
+_PRECISION_HELP = (
+    "of the network's numbers; auto: the output's, or for a new one bf16 where the machine is quick at it, else fp32; "
+    "default: %(default)s"
+)
+_SMALL_HELP = "images with a side under 32 px; default: %(default)s"
+_LEASE_HELP = "seconds to wait for another run on this output to end; default: %(default)g"
+_DEADLINE_HELP = (
+    "seconds for which a request to a store that does not answer, or is busy, is repeated; default: %(default)g"
+)
+_NO_PROGRESS_HELP = "end with exit 9 if nothing arrives or is published for so many seconds; default: %(default)g"
+_SINCE_HELP = "a date, or date and time: objects last modified before it that are not begun are left to other runs"
+_MAX_IMAGES_HELP = "plan N images at most, and end with exit 9 if more are left: the next run goes on"
+_MAX_HOURS_HELP = "end with exit 9 after so many hours, with what is whole by then; the next run goes on"
+_CALIBRATE_HELP = (
+    "with --dry-run: where no earlier run tells the pace, try the job for a minute, and keep nothing of it"
+)
+_THUMBNAILS_HELP = "images of which the report shows thumbnails, a sample; default: none"
+_NOTIFY_HELP = "webhook that is told the end of the run; default: PVTV2_NOTIFY_URL, else none"
+NO_TOKEN_HELP = "use a Ray cluster on other machines though it asks for no token: whoever reaches it can run code there"
+_PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors turned into ours: the last line and the exit code are the same for all of them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what is wrong with the arguments."""
+        raise ConfigError(f"{message}; see --help")
+
+
+def make_parser(
+    description: str, *, required: bool = True, policies: Sequence[str] = ("native", "imagenet")
+) -> argparse.ArgumentParser:
+    """A parser with the flags that every job has; defaults are those of the config dataclasses.
+
+    Args:
+        required: a command without inputs, weights and output has nothing to do.
+        policies: choices of `--preprocess`.
+    """
+    parser = Parser(
+        description=description,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_input_flags(parser.add_argument_group("input"), required)
+    _add_output_flags(parser.add_argument_group("output"), required)
+    _add_model_flags(parser.add_argument_group("model"), required, policies)
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default=ComputeConfig.device)
+    run.add_argument("--num-actors", type=_actors, metavar="N|MIN,MAX", help="infer actors; default: one a CPU or GPU")
+    run.add_argument("--ray-address", metavar="ADDR", help="cluster to join; default: RAY_ADDRESS, else a local Ray")
+    run.add_argument("--allow-no-token", action="store_true", help=NO_TOKEN_HELP)
+    timeout_s = ComputeConfig.no_progress_timeout_s
+    run.add_argument("--no-progress-timeout-s", type=float, default=timeout_s, metavar="N", help=_NO_PROGRESS_HELP)
+    run.add_argument("--max-images", type=int, metavar="N", help=_MAX_IMAGES_HELP)
+    run.add_argument("--max-hours", type=float, metavar="H", help=_MAX_HOURS_HELP)
+    run.add_argument("--price-per-hour", type=float, metavar="P", help=_PRICE_HELP)
+    run.add_argument("--thumbnails", type=int, default=JobConfig.thumbnails, metavar="N", help=_THUMBNAILS_HELP)
+    run.add_argument("--max-failed-fraction", type=float, default=0.1, metavar="F", help="default: %(default)s")
+    run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
+    run.add_argument("--notify-url", metavar="URL", help=_NOTIFY_HELP)
+    run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
+    run.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
+    run.add_argument("--calibrate", action="store_true", help=_CALIBRATE_HELP)
+    run.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
+    return parser
+
+
+def _add_input_flags(group: Any, required: bool) -> None:
+    add = group.add_argument
+    add("--input", action="append", required=required, metavar="URI", help="path, s3://, gs:// or az://; repeatable")
+    add("--include", action="append", default=[], metavar="GLOB", help=_INCLUDE_HELP)
+    add("--exclude", action="append", default=[], metavar="GLOB", help="images and shards to leave out; repeatable")
+    add("--input-format", choices=("auto", "tar", "parquet", "files"), default=InputConfig.format)
+    add("--image-column", metavar="NAME", help="Parquet: column with the encoded images; default: found by itself")
+    add("--keep-columns", type=_names, default=(), metavar="A,B", help="source columns carried along, as text")
+    add("--since", type=_time, metavar="TIME", help=_SINCE_HELP)
+    add("--limit", type=int, metavar="N", help="take N records at most; a limited output is one of its own")
+    add("--input-profile", metavar="NAME", help="AWS profile for the inputs and the weights")
+    add("--input-endpoint-url", metavar="URL", help="S3 endpoint for the inputs and the weights")
+    add("--input-anonymous", action="store_true", help="read a public bucket without credentials")
+
+
+def _add_output_flags(group: Any, required: bool) -> None:
+    add = group.add_argument
+    add("--output", required=required, metavar="URI", help="folder for the rows: path, s3://, gs:// or az://")
+    add("--rows-per-file", type=int, default=OutputConfig.rows_per_file, metavar="N", help=_DEFAULT)
+    add("--max-file-mib", type=int, default=OutputConfig.max_file_mib, metavar="N", help=_DEFAULT)
+    add("--prune", action="store_true", help="take out the rows of images that are gone from the inputs")
+    add("--retry-failed", nargs="*", metavar="CODE", help="try failed records again, of these error codes or of all")
+    add("--wait-for-lease-s", type=float, default=OutputConfig.wait_for_lease_s, metavar="N", help=_LEASE_HELP)
+    add("--output-profile", metavar="NAME", help="AWS profile for the output")
+    add("--output-endpoint-url", metavar="URL", help="S3 endpoint for the output")
+
+
+def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> None:
+    add = group.add_argument
+    add("--weights", required=required, metavar="PATH|URI|hf://ORG/NAME", help=_WEIGHTS_HELP)
+    add("--variant", choices=tuple(VARIANTS), help="which PVTv2; default: what the checkpoint says")
+    add("--precision", choices=get_args(Precision), default=JobConfig.precision, help=_PRECISION_HELP)
+    add("--preprocess", choices=policies, default=SizePolicy.preprocess, help=_PREPROCESS_HELP)
+    add("--max-image-pixels", type=int, default=SizePolicy.max_image_pixels, metavar="N", help=_DEFAULT)
+    add("--large-images", choices=("downscale", "reject"), default=SizePolicy.large_images, help=_DEFAULT)
+    add("--small-images", choices=("upscale", "reject"), default=SizePolicy.small_images, help=_SMALL_HELP)
+
+
+def add_output_store_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that reads outputs and runs nothing: where they lie, and how much is said."""
+    add = parser.add_argument
+    add("--output-profile", metavar="NAME", help="AWS profile for outputs")
+    add("--output-endpoint-url", metavar="URL", help="S3 endpoint for outputs")
+    add("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
+    add("--log-level", choices=("debug", "info", "warning"), default="info")
+
+
+def input_config(flags: argparse.Namespace) -> InputConfig:
+    """The input flags, checked."""
+    return InputConfig(
+        uris=tuple(flags.input),
+        names=NameFilter(include=tuple(flags.include), exclude=tuple(flags.exclude)),
+        format=flags.input_format,
+        image_column=flags.image_column,
+        keep_columns=flags.keep_columns,
+        limit=flags.limit,
+        store=StoreConfig(
+            profile=flags.input_profile,
+            endpoint_url=flags.input_endpoint_url,
+            anonymous=flags.input_anonymous,
+            deadline_s=flags.store_deadline_s,
+        ),
+    )
+
+
+def output_config(flags: argparse.Namespace) -> OutputConfig:
+    """The output flags, checked."""
+    return OutputConfig(
+        uri=flags.output,
+        rows_per_file=flags.rows_per_file,
+        max_file_mib=flags.max_file_mib,
+        wait_for_lease_s=flags.wait_for_lease_s,
+        prune=flags.prune,
+        retry_failed=None if flags.retry_failed is None else frozenset(flags.retry_failed),
+        store=output_store(flags),
+    )
+
+
+def output_store(flags: argparse.Namespace) -> StoreConfig:
+    """The flags of the output's store, checked."""
+    return StoreConfig(
+        profile=flags.output_profile, endpoint_url=flags.output_endpoint_url, deadline_s=flags.store_deadline_s
+    )
+
+
+def compute_config(flags: argparse.Namespace) -> ComputeConfig:
+    """The flags that say where the work is done, checked."""
+    return ComputeConfig(
+        device=flags.device,
+        num_actors=flags.num_actors,
+        ray_address=flags.ray_address,
+        allow_no_token=flags.allow_no_token,
+        no_progress_timeout_s=flags.no_progress_timeout_s,
+        price_per_hour=flags.price_per_hour,
+    )
+
+
+def bounds_config(flags: argparse.Namespace) -> BoundsConfig:
+    """The flags that leave work to later runs, checked."""
+    return BoundsConfig(since_s=flags.since, max_images=flags.max_images, max_hours=flags.max_hours)
+
+
+def size_policy(flags: argparse.Namespace) -> SizePolicy:
+    """The flags for images that are too large or too small, checked."""
+    try:
+        return SizePolicy(
+            preprocess=flags.preprocess,
+            max_image_pixels=flags.max_image_pixels,
+            large_images=flags.large_images,
+            small_images=flags.small_images,
+        )
+    except ValueError as error:
+        raise ConfigError(f"--max-image-pixels: {error}") from error
+
+
+def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
+    """All flags, checked."""
+    return JobConfig(
+        task=task,
+        input=input_config(flags),
+        output=output_config(flags),
+        weights=flags.weights,
+        variant=flags.variant,
+        precision=flags.precision,
+        sizes=size_policy(flags),
+        compute=compute_config(flags),
+        bounds=bounds_config(flags),
+        max_failed_fraction=flags.max_failed_fraction,
+        run_id=flags.run_id,
+        dry_run=flags.dry_run,
+        calibrate=flags.calibrate,
+        thumbnails=flags.thumbnails,
+    )
+
+
+def _actors(text: str) -> tuple[int, int]:
+    try:
+        parts = [int(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2):
+        raise argparse.ArgumentTypeError("must be N or MIN,MAX")
+    return parts[0], parts[-1]
+
+
+def _time(text: str) -> float:
+    try:
+        return unix_s(text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"must be a date or a time such as 2026-11-27, 2026-11-27T18:30Z or 2026-11-27T18:30+01:00, not {text!r}"
+        ) from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

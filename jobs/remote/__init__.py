@@ -1,0 +1,1 @@
+"""Commands that run elsewhere: jobs of a Ray cluster and RayJobs of Kubernetes."""

@@ -1,0 +1,1 @@
+"""Checkpoints of every published format: found, read, and loaded strictly."""

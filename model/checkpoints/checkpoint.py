@@ -1,0 +1,174 @@
+"""What a checkpoint is, told from its files: the network, and whether its tensors are all there.
+
+safetensors are looked into without torch; only weights that torch pickled load it.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import safetensors
+
+from model.checkpoints.matching import TensorInfo, Tensors, check_match, find_variant, with_settings
+from model.checkpoints.rename import Naming, SourceFormat, find_naming, upstream_names
+from model.checkpoints.timm_config import read_timm_config
+from model.checkpoints.transformers_config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RGB,
+    Description,
+    json_object,
+    read_config,
+    read_preprocessing,
+)
+from model.errors import CheckpointError
+from model.network.config import VARIANTS, PVTv2Config, structure, variant_of
+from model.network.labels import NUM_IMAGENET_CLASSES, imagenet_labels
+
+_BLOCK_EPS = 1e-6  # of all three sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What is known of a checkpoint whose tensors are those of its network.
+
+    Attributes:
+        labels: one per class; ImageNet's where a thousand classes have no names of their own, None where others have
+            none.
+        mean, std: RGB, of pixels in [0, 1], for `run_packed`.
+        digest: SHA-256 of the weights file's bytes, in hex.
+        naming: whose names the checkpoint uses.
+        base: what the checkpoint puts before the names of the backbone's tensors.
+    """
+
+    config: PVTv2Config
+    labels: tuple[str, ...] | None
+    mean: RGB
+    std: RGB
+    digest: str
+    naming: Naming
+    base: str
+
+    @property
+    def source_format(self) -> SourceFormat:
+        """Whose names the checkpoint uses: those of `transformers`, `timm`, or the authors' `original`."""
+        return self.naming.source_format
+
+
+def inspect_checkpoint(
+    weights: bytes, config_json: str | None = None, preprocessor_json: str | None = None, variant: str | None = None
+) -> CheckpointInfo:
+    """What the contents of a checkpoint's files are.
+
+    Args:
+        weights: of a safetensors file, or of one that torch pickled.
+        config_json, preprocessor_json: the files beside it, as text.
+        variant: a key of `VARIANTS`, for weights without a `config.json`; found from their shapes where not given.
+
+    Raises:
+        CheckpointError: a file is broken, or does not hold the tensors of the network it should.
+    """
+    if variant is not None and variant not in VARIANTS:
+        raise CheckpointError(f"There is no variant {variant!r}: choose one of {', '.join(VARIANTS)}.")
+    tensors = _tensor_infos(weights)
+    naming, base = _naming(tensors)
+    described = _describe(config_json) if config_json is not None else None
+    config = _config(tensors, naming, base, described, variant)
+    check_match(config, tensors, naming.table, base)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if preprocessor_json is not None:
+        mean, std = read_preprocessing(preprocessor_json)
+    elif described is not None:
+        mean, std = described.mean or mean, described.std or std
+    labels = described.labels if described and config.num_classes else None
+    if labels is None and config.num_classes == NUM_IMAGENET_CLASSES:
+        labels = imagenet_labels()
+    return CheckpointInfo(
+        config=config,
+        labels=labels,
+        mean=mean,
+        std=std,
+        digest=hashlib.sha256(weights).hexdigest(),
+        naming=naming,
+        base=base,
+    )
+
+
+def is_pickled(weights: bytes) -> bool:
+    """True for what torch saved, as a zip archive or as the bare pickle of its early versions."""
+    return weights.startswith(b"PK\x03\x04") or (weights[:1] == b"\x80" and weights[8:9] != b"{")
+
+
+def _tensor_infos(weights: bytes) -> Tensors:
+    if weights.startswith(b"version https://git-lfs"):
+        raise CheckpointError("The weights are a Git LFS pointer: fetch the file itself with `git lfs pull`.")
+    if is_pickled(weights):
+        from model.checkpoints.pickled import read_pickled  # it needs torch
+
+        state = read_pickled(weights)
+        return {name: TensorInfo(tuple(value.shape), value.is_floating_point()) for name, value in state.items()}
+    try:
+        found = safetensors.deserialize(weights)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(
+            f"The weights are no whole safetensors file ({error}): they are of another format, or were cut short."
+        ) from error
+    return {name: TensorInfo(tuple(entry["shape"]), entry["dtype"].startswith(("F", "BF"))) for name, entry in found}
+
+
+def _naming(tensors: Tensors) -> tuple[Naming, str]:
+    found = find_naming(tensors)
+    if found is None:
+        first = ", ".join(sorted(tensors)[:3]) or "none"
+        raise CheckpointError(
+            f"The tensors are not those of a PVTv2 of transformers, timm or the original (the first are: {first})."
+        )
+    return found
+
+
+def _describe(config_json: str) -> Description:
+    raw = json_object(config_json, "config.json")
+    return read_timm_config(raw) if "architecture" in raw and "model_type" not in raw else read_config(raw)
+
+
+def _config(
+    tensors: Tensors, naming: Naming, base: str, described: Description | None, variant: str | None
+) -> PVTv2Config:
+    """The configuration that `config.json`, `variant` or the tensors themselves call for, in this order.
+
+    The epsilons are those of the network whose names the tensors have; a configuration of transformers tells its own.
+    """
+    num_classes = _num_classes(tensors, naming, base, described.num_classes if described else None)
+    if described is not None:
+        if variant is not None and structure(described.config) != structure(VARIANTS[variant]):
+            other = variant_of(described.config) or "another network"
+            raise CheckpointError(
+                f"config.json describes {other}, not {variant}: leave the variant out, or correct it."
+            )
+        config = replace(described.config, num_classes=num_classes)
+        if naming.source_format == "transformers":
+            return config
+        return replace(config, block_eps=_BLOCK_EPS, embed_eps=naming.embed_eps)
+    (query_bias,) = upstream_names("stages.0.blocks.0.attention.q.bias", naming.table, base)
+    like = replace(
+        VARIANTS["b0"],
+        num_classes=num_classes,
+        qkv_bias=query_bias in tensors,
+        block_eps=_BLOCK_EPS,
+        embed_eps=naming.embed_eps,
+    )
+    closest, num_wrong = find_variant(like, tensors, naming.table, base)
+    if variant is not None and variant != closest and num_wrong == 0:
+        raise CheckpointError(
+            f"The tensors are those of {closest}, not {variant}: leave the variant out, or correct it."
+        )
+    return with_settings(VARIANTS[variant or closest], like)
+
+
+def _num_classes(tensors: Tensors, naming: Naming, base: str, described: int | None) -> int:
+    """Rows of the head; 0 for a backbone without one. A classifier whose head was lost is no backbone."""
+    (name,) = upstream_names("head.weight", naming.table, base)
+    head = tensors.get(name)
+    if head is None:
+        # transformers writes `num_labels` for its backbones too; their names have no base.
+        return 0 if naming.source_format == "transformers" and not base else described or 0
+    return described or (head.shape[0] if len(head.shape) == 2 else 1)

@@ -1,0 +1,90 @@
+"""Checkpoints: from files or bytes to a network that is ready to run, strictly, and back to files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from model.checkpoints.checkpoint import CheckpointInfo, inspect_checkpoint, is_pickled
+from model.checkpoints.pickled import read_pickled
+from model.checkpoints.rename import TRANSFORMERS, TRANSFORMERS_BASE, upstream_names
+from model.checkpoints.sources import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, read_files
+from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD, write_config, write_preprocessing
+from model.errors import CheckpointError
+from model.network.config import PVTv2Config
+from model.network.pvt_v2 import PVTv2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(CheckpointInfo):
+    """A network with its weights, and what came with them.
+
+    Attributes:
+        model: on the CPU, float32.
+    """
+
+    model: PVTv2
+
+
+def load_checkpoint(source: str | Path, variant: str | None = None) -> LoadedModel:
+    """The model of a checkpoint of transformers, timm or the authors' repository.
+
+    Args:
+        source: a folder, or a `.safetensors`, `.pth` or `.bin` file, as a local path or an `s3://` URI (boto3's
+            credentials); or `hf://org/name[@revision]`. A `config.json` and a `preprocessor_config.json` beside it are
+            used.
+        variant: a key of `VARIANTS`, for weights without a `config.json`; found from their shapes where not given.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or does not hold the tensors of the network it should.
+    """
+    files = read_files(source)
+    try:
+        return parse_checkpoint(files.weights, files.config_json, files.preprocessor_json, variant)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def parse_checkpoint(
+    weights: bytes | bytearray | memoryview,
+    config_json: str | None = None,
+    preprocessor_json: str | None = None,
+    variant: str | None = None,
+) -> LoadedModel:
+    """The model in the contents of a checkpoint's files. See `load_checkpoint`."""
+    weights = bytes(weights)
+    info = inspect_checkpoint(weights, config_json, preprocessor_json, variant)
+    tensors = read_pickled(weights) if is_pickled(weights) else safetensors.torch.load(weights)
+    # Memory for the parameters but no values: drawing them first would take longer than loading.
+    with torch.device("meta"):
+        model = PVTv2(info.config)
+    model = model.to_empty(device="cpu")
+    for name, parameter in model.named_parameters():
+        parts = [tensors[upstream] for upstream in upstream_names(name, info.naming.table, info.base)]
+        parameter.copy_(parts[0] if len(parts) == 1 else torch.cat(parts))
+    return LoadedModel(model=model, **vars(info))
+
+
+def save_checkpoint(model: PVTv2, config: PVTv2Config, labels: tuple[str, ...] | None, folder: str | Path) -> None:
+    """Writes a folder that transformers and `load_checkpoint` read; the same model gives the same bytes.
+
+    Raises:
+        ValueError: transformers cannot express the network, or the labels are not one per class.
+    """
+    texts = {
+        CONFIG_FILE: write_config(config, labels),
+        PREPROCESSOR_FILE: write_preprocessing(IMAGENET_MEAN, IMAGENET_STD),
+    }
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.state_dict().items():
+        names = upstream_names(name, TRANSFORMERS, TRANSFORMERS_BASE)
+        parts = parameter.cpu().chunk(len(names))
+        tensors |= {upstream: part.contiguous() for upstream, part in zip(names, parts, strict=True)}
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        (path / file).write_text(text, "utf-8")
+    # transformers refuses a file that does not say which framework it is for.
+    (path / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))

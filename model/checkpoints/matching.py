@@ -1,0 +1,116 @@
+"""Holds the tensors of a checkpoint against the parameters of a network: all of them, in their shapes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from model.checkpoints.rename import RenameTable, upstream_names
+from model.errors import CheckpointError
+from model.network.config import VARIANTS, PVTv2Config, variant_of
+from model.network.shapes import Shape, parameter_shapes
+
+NUM_NAMED = 3  # tensors that an error names, of each kind
+
+
+class TensorInfo(NamedTuple):
+    """What a checkpoint says of one tensor."""
+
+    shape: Shape
+    is_float: bool
+
+
+Tensors = Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """How the tensors of a checkpoint differ from those of a network, in the checkpoint's names."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+    not_float: list[str]
+
+    def count(self) -> int:
+        """How many tensors are wrong."""
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen) + len(self.not_float)
+
+    def describe(self) -> str:
+        """One line that counts each kind of difference and names the first few."""
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": self.misshapen,
+            "of no floating-point type": self.not_float,
+        }
+        return "; ".join(
+            f"{len(names)} {kind} ({', '.join(names[:NUM_NAMED])}{', ...' if len(names) > NUM_NAMED else ''})"
+            for kind, names in kinds.items()
+            if names
+        )
+
+
+def compare(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> Differences:
+    """How the tensors differ from what the network of `config` needs."""
+    shapes: dict[str, Shape] = {}
+    for name, (length, *sides) in parameter_shapes(config).items():
+        names = upstream_names(name, table, base)
+        shapes |= dict.fromkeys(names, (length // len(names), *sides))
+    shared = [name for name in shapes if name in tensors]
+    return Differences(
+        missing=[name for name in shapes if name not in tensors],
+        unexpected=sorted(tensors.keys() - shapes.keys()),
+        misshapen=[
+            f"{name} is {_sides(tensors[name].shape)}, not {_sides(shapes[name])}"
+            for name in shared
+            if tensors[name].shape != shapes[name]
+        ],
+        not_float=[name for name in shared if not tensors[name].is_float],
+    )
+
+
+def check_match(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> None:
+    """Returns if the tensors are those of the network.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, misshapen, or of whole numbers.
+    """
+    differences = compare(config, tensors, table, base)
+    if differences.count():
+        network = variant_of(config) or "the network in config.json"
+        raise CheckpointError(
+            f"The tensors are not those of {network}: {differences.describe()}. "
+            "Give the weights and the configuration of one and the same model."
+        )
+
+
+def find_variant(like: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> tuple[str, int]:
+    """The published variant that the tensors fit best, and the number of tensors that do not fit it.
+
+    Args:
+        like: its classes, biases and epsilons are taken for every variant.
+        tensors: of the checkpoint.
+        table: of the checkpoint's source.
+        base: fills the table's `{base}`.
+    """
+    counts = {}
+    for name, variant in VARIANTS.items():
+        candidate = with_settings(variant, like)
+        counts[name] = compare(candidate, tensors, table, base).count()
+    closest = min(counts, key=lambda name: counts[name])
+    return closest, counts[closest]
+
+
+def with_settings(variant: PVTv2Config, like: PVTv2Config) -> PVTv2Config:
+    """The variant with the classes, biases and epsilons of another configuration."""
+    return replace(
+        variant,
+        num_classes=like.num_classes,
+        qkv_bias=like.qkv_bias,
+        block_eps=like.block_eps,
+        embed_eps=like.embed_eps,
+    )
+
+
+def _sides(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "a single number"

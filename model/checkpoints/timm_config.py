@@ -1,0 +1,37 @@
+"""The `config.json` that timm writes beside its weights."""
+
+from dataclasses import replace
+from typing import Any
+
+from model.checkpoints.transformers_config import Description, rgb
+from model.errors import CheckpointError
+from model.network.config import VARIANTS
+
+_ARCHITECTURES = {f"pvt_v2_{name.removesuffix('near').replace('-', '_')}": name for name in VARIANTS}
+
+
+def read_timm_config(raw: dict[str, Any]) -> Description:
+    """What the JSON object says.
+
+    Raises:
+        CheckpointError: it describes another network.
+    """
+    architecture = raw["architecture"]
+    variant = _ARCHITECTURES.get(architecture)
+    if variant is None:
+        raise CheckpointError(
+            f"config.json describes timm's architecture {architecture!r}; PVTv2 are {', '.join(_ARCHITECTURES)}."
+        )
+    details = raw.get("pretrained_cfg")
+    details = details if isinstance(details, dict) else {}
+    num_classes = raw.get("num_classes", details.get("num_classes"))
+    labels = raw.get("label_names") or details.get("label_names")
+    if labels is not None and (not isinstance(labels, list) or len(labels) != num_classes):
+        raise CheckpointError(f"config.json names other than its {num_classes} classes: correct its label_names.")
+    return Description(
+        config=replace(VARIANTS[variant], num_classes=0),
+        num_classes=num_classes if isinstance(num_classes, int) else None,
+        labels=None if labels is None else tuple(map(str, labels)),
+        mean=rgb(details["mean"], "mean") if "mean" in details else None,
+        std=rgb(details["std"], "std") if "std" in details else None,
+    )

@@ -1,0 +1,184 @@
+"""The two JSON files beside transformers' weights: `config.json` and `preprocessor_config.json`."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import CheckpointError, LabelsError
+from model.network.config import KERNELS, NUM_STAGES, STRIDES, PVTv2Config
+from model.network.labels import labels_by_number
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+RGB = tuple[float, float, float]
+
+# Ours and theirs, with what transformers takes where the file does not say.
+_TUPLES = {
+    "embed_dims": ("hidden_sizes", (32, 64, 160, 256)),
+    "depths": ("depths", (2, 2, 2, 2)),
+    "num_heads": ("num_attention_heads", (1, 2, 5, 8)),
+    "mlp_ratios": ("mlp_ratios", (8, 8, 4, 4)),
+    "sr_ratios": ("sr_ratios", (8, 4, 2, 1)),
+}
+# What this network cannot vary.
+_FIXED = {
+    "num_channels": 3,
+    "num_encoder_blocks": NUM_STAGES,
+    "patch_sizes": list(KERNELS),
+    "strides": list(STRIDES),
+    "hidden_act": "gelu",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a `config.json` says.
+
+    Attributes:
+        config: the network; its `num_classes` is 0 and means nothing.
+        num_classes: None where the file does not say.
+        labels: None where the file has no names, or just numbered ones.
+        mean, std: RGB, of pixels in [0, 1]; None where the file does not say.
+    """
+
+    config: PVTv2Config
+    num_classes: int | None
+    labels: tuple[str, ...] | None
+    mean: RGB | None = None
+    std: RGB | None = None
+
+
+def read_config(raw: dict[str, Any]) -> Description:
+    """What the JSON object of a `config.json` says.
+
+    Raises:
+        CheckpointError: it describes another network, or one that this package cannot build.
+    """
+    if raw.get("model_type") != "pvt_v2":
+        raise CheckpointError(
+            f"config.json describes a model of type {raw.get('model_type')!r}, not 'pvt_v2': give a PVTv2 checkpoint."
+        )
+    for key, value in _FIXED.items():
+        if raw.get(key, value) != value:
+            raise CheckpointError(f"config.json has {key} {raw[key]!r}; only {value!r} can be loaded.")
+    eps = raw.get("layer_norm_eps", 1e-6)
+    if not isinstance(eps, int | float):
+        raise CheckpointError(f"config.json has layer_norm_eps {eps!r}, which is no number.")
+    try:
+        config = PVTv2Config(
+            **{ours: _whole_numbers(raw.get(theirs, default)) for ours, (theirs, default) in _TUPLES.items()},
+            linear=bool(raw.get("linear_attention", False)),
+            num_classes=0,
+            qkv_bias=bool(raw.get("qkv_bias", True)),
+            block_eps=eps,
+            embed_eps=eps,
+        )
+        labels = _labels(raw.get("id2label"))
+    except LabelsError as error:
+        raise CheckpointError(str(error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"config.json describes no PVTv2 that can be built: {error}") from error
+    num_labels = raw.get("num_labels")
+    num_classes = len(labels) if labels is not None else num_labels if isinstance(num_labels, int) else None
+    are_numbered = labels is not None and labels == _numbered_labels(len(labels))
+    return Description(config=config, num_classes=num_classes, labels=None if are_numbered else labels or None)
+
+
+def write_config(config: PVTv2Config, labels: tuple[str, ...] | None) -> str:
+    """The text of a `config.json` from which transformers builds the same network.
+
+    Raises:
+        ValueError: transformers cannot express the network, or the labels are not one per class.
+    """
+    if config.block_eps != config.embed_eps:
+        raise ValueError("transformers knows one epsilon for all norms, so block_eps and embed_eps must be equal.")
+    if labels is not None and len(labels) != config.num_classes:
+        raise ValueError(f"There are {len(labels)} labels for {config.num_classes} classes.")
+    id2label = dict(enumerate(labels or _numbered_labels(config.num_classes)))
+    raw = {
+        "architectures": ["PvtV2ForImageClassification"],
+        "model_type": "pvt_v2",
+        **{theirs: getattr(config, ours) for ours, (theirs, _) in _TUPLES.items()},
+        **_FIXED,
+        "linear_attention": config.linear,
+        "qkv_bias": config.qkv_bias,
+        "layer_norm_eps": config.block_eps,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "drop_path_rate": 0.0,
+        "id2label": id2label,
+        "label2id": {label: number for number, label in id2label.items()},
+    }
+    return json.dumps(raw, indent=2) + "\n"
+
+
+def read_preprocessing(text: str) -> tuple[RGB, RGB]:
+    """Mean and standard deviation, of pixels in [0, 1], that the text of a `preprocessor_config.json` asks for.
+
+    Raises:
+        CheckpointError: it is no JSON, or asks for pixels that are scaled in another way.
+    """
+    raw = json_object(text, "preprocessor_config.json")
+    factor = raw.get("rescale_factor", 1 / 255) if raw.get("do_rescale", True) else 1
+    if not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-6:
+        raise CheckpointError(f"preprocessor_config.json scales pixels by {factor!r}; only 1/255 can be loaded.")
+    if not raw.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean = rgb(raw.get("image_mean") or IMAGENET_MEAN, "image_mean")
+    std = rgb(raw.get("image_std") or IMAGENET_STD, "image_std")
+    if min(std) <= 0:
+        raise CheckpointError(f"preprocessor_config.json has image_std {list(std)}; each must be above 0.")
+    return mean, std
+
+
+def write_preprocessing(mean: RGB, std: RGB) -> str:
+    """The text of a `preprocessor_config.json` that keeps images at their size and normalises them so."""
+    raw = {"do_resize": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    return json.dumps({**raw, "image_mean": mean, "image_std": std}, indent=2) + "\n"
+
+
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """The JSON object in a text.
+
+    Raises:
+        CheckpointError: it holds none; `name` is what to call it.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{name} is not JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{name} must hold a JSON object, not {type(raw).__name__}.")
+    return raw
+
+
+def _whole_numbers(raw: object) -> tuple[int, ...]:
+    """As a tuple of ints; 8.0 counts as whole. What is no list of numbers is refused by the configuration."""
+    if not isinstance(raw, list | tuple):
+        return (0,)
+    return tuple(int(n) if isinstance(n, float) and n.is_integer() else n for n in raw)
+
+
+def _labels(id2label: object) -> tuple[str, ...] | None:
+    if id2label is None:
+        return None
+    if not isinstance(id2label, dict):
+        raise LabelsError("config.json: id2label must be an object from class numbers to labels.")
+    return labels_by_number(id2label, "config.json: id2label") if id2label else ()
+
+
+def _numbered_labels(num_classes: int) -> tuple[str, ...]:
+    """The names that transformers gives to classes that have none."""
+    return tuple(f"LABEL_{number}" for number in range(num_classes))
+
+
+def rgb(raw: object, name: str) -> RGB:
+    """Three numbers.
+
+    Raises:
+        CheckpointError: they are something else.
+    """
+    if isinstance(raw, list | tuple) and len(raw) == 3 and all(isinstance(n, int | float) for n in raw):
+        return float(raw[0]), float(raw[1]), float(raw[2])
+    raise CheckpointError(f"The configuration has {name} {raw!r}; it must be three numbers.")

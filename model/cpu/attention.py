@@ -1,0 +1,93 @@
+"""Attention of each image's tokens to its own few keys: compiled where that was built, else torch's own."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from model.cpu.compiled import LANES, compiled, tiled
+from model.cpu.layout import Layout
+
+_TILE = 32  # tokens, keys and channels of a head that are at work together where the processor multiplies tiles
+_QUERIES = 8  # that the compiled code has at work together
+# Values of an image's keys in one head, up to which the compiled code takes them in half precision; for more, torch's
+# products of blocks are faster.
+_MAX_HALVES = 8192
+
+
+def attention(q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, keys: Layout, num_heads: int) -> Tensor:
+    """What each token gathers, TC; rows without meaning are zero.
+
+    Args:
+        q_TC: the queries; all heads' channels, one head after the other.
+        kv_MC2: the keys' channels, then the values'.
+        tokens: of the queries.
+        keys: of keys and values; the same groups of images.
+    """
+    library, depth = tiled(q_TC.dtype, q_TC.device), q_TC.shape[1] // num_heads
+    if library is not None and depth % _TILE == 0:
+        return _tiled(library, q_TC, kv_MC2, tokens, keys, num_heads)
+    library = compiled(q_TC)
+    most = max(group.height * group.width for group in keys.groups)
+    if library is None or depth % LANES or (q_TC.dtype != torch.float32 and most * depth > _MAX_HALVES):
+        return _plain(q_TC, kv_MC2, tokens, keys, num_heads)
+    return _compiled(library, q_TC, kv_MC2, tokens, keys, num_heads)
+
+
+def _plain(q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, keys: Layout, num_heads: int) -> Tensor:
+    y_TC = torch.empty_like(q_TC)
+    y_TC[tokens.num_tokens :] = 0
+    for group, of_group in zip(tokens.groups, keys.groups, strict=True):
+        heads = (group.count, -1, num_heads, q_TC.shape[1] // num_heads)
+        q_BAND = q_TC[group.start : group.stop].view(heads).transpose(1, 2)
+        k_MC, v_MC = kv_MC2[of_group.start : of_group.stop].chunk(2, dim=1)
+        k_BAMD, v_BAMD = (
+            part_MC.unflatten(0, (group.count, -1)).unflatten(-1, heads[2:]).transpose(1, 2) for part_MC in (k_MC, v_MC)
+        )
+        y_BAND = scaled_dot_product_attention(q_BAND, k_BAMD, v_BAMD)
+        y_TC[group.start : group.stop].view(heads).copy_(y_BAND.transpose(1, 2))
+    return y_TC
+
+
+def _compiled(
+    library: ctypes.CDLL, q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, keys: Layout, num_heads: int
+) -> Tensor:
+    q_TC, kv_MC2 = q_TC.contiguous(), kv_MC2.contiguous()
+    channels, depth = q_TC.shape[1], q_TC.shape[1] // num_heads
+    counts = _counts(tokens, keys)
+    most = _most_keys(keys, LANES)
+    space = torch.empty((2 * depth + _QUERIES) * most + 2 * _QUERIES * depth)
+    y_TC = torch.empty_like(q_TC)
+    y_TC[tokens.num_tokens :] = 0
+    pointers = (tensor.data_ptr() for tensor in (q_TC, kv_MC2, y_TC, space))
+    is_half = int(q_TC.dtype == torch.bfloat16)
+    library.pvtv2_attention_1(*pointers, channels, num_heads, len(counts), counts.data_ptr(), is_half)
+    return y_TC
+
+
+def _tiled(library: ctypes.CDLL, q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, keys: Layout, num_heads: int) -> Tensor:
+    q_TC, kv_MC2 = q_TC.contiguous(), kv_MC2.contiguous()
+    channels, depth = q_TC.shape[1], q_TC.shape[1] // num_heads
+    counts = _counts(tokens, keys)
+    space = torch.empty((4 * depth + 6 * _TILE) * _most_keys(keys, _TILE), dtype=torch.uint8)
+    y_TC = torch.empty_like(q_TC)
+    y_TC[tokens.num_tokens :] = 0
+    pointers = (tensor.data_ptr() for tensor in (q_TC, kv_MC2, y_TC, space))
+    library.pvtv2_tiled_attention_1(*pointers, channels, num_heads, len(counts), counts.data_ptr())
+    return y_TC
+
+
+def _counts(tokens: Layout, keys: Layout) -> Tensor:
+    """Tokens and keys of each image, B2."""
+    areas = [
+        (group.height * group.width, of_group.height * of_group.width)
+        for group, of_group in zip(tokens.groups, keys.groups, strict=True)
+        for _ in range(group.count)
+    ]
+    return torch.tensor(areas, dtype=torch.int64)
+
+
+def _most_keys(keys: Layout, step: int) -> int:
+    """Of one image, up to a multiple of a number."""
+    return -(-max(group.height * group.width for group in keys.groups) // step) * step

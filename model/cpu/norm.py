@@ -1,0 +1,30 @@
+"""The norm over the channels of each token: compiled where that was built, else torch's own."""
+
+import torch
+from torch import Tensor, nn
+
+from model.cpu.compiled import compiled
+
+
+class LayerNorm:
+    """A layer norm with the weights of a module; sums are taken in float32.
+
+    Attributes:
+        weights: the scale and the bias, float32.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        """Takes the weights as they are now."""
+        self._norm, self._eps = norm, norm.eps
+        self.weights = norm.weight.float().contiguous(), norm.bias.float().contiguous()
+
+    def __call__(self, x_TC: Tensor) -> Tensor:
+        """TC, of the same dtype."""
+        library = compiled(x_TC)
+        if library is None:
+            return self._norm(x_TC)
+        x_TC = x_TC.contiguous()
+        y_TC = torch.empty_like(x_TC)
+        pointers = (tensor.data_ptr() for tensor in (x_TC, *self.weights, y_TC))
+        library.pvtv2_layer_norm_1(*pointers, *x_TC.shape, self._eps, int(x_TC.dtype == torch.bfloat16))
+        return y_TC

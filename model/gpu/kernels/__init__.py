@@ -1,0 +1,11 @@
+"""The operations on ragged maps as Triton kernels. Importing this needs triton, which CUDA builds of torch bring."""
+
+from model.gpu.kernels.attention import attention
+from model.gpu.kernels.dwconv import dwconv_gelu
+from model.gpu.kernels.mean import mean
+from model.gpu.kernels.norm import add_norm, norm
+from model.gpu.kernels.patches import patches
+from model.gpu.kernels.pixels import pixel_patches
+from model.gpu.kernels.pool import pooled
+
+__all__ = ["add_norm", "attention", "dwconv_gelu", "mean", "norm", "patches", "pixel_patches", "pooled"]

@@ -1,0 +1,102 @@
+"""Brings packs to where graphs read them: the bytes of one pack travel while the pack before it runs.
+
+A pack goes through one of two slots: page-locked memory on the host, which the copying engine of a GPU reads by itself,
+and as much on the device. From there the stream that runs packs copies it to the one place that all graphs read, which
+takes the device some microseconds. Events keep each memory from being written before it was read.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.gpu.tables import Capacity, Sizes, Tables, table_length, view_tables, write_tables
+from model.network.config import PVTv2Config
+
+_ALIGN_BYTES = 256
+
+
+class Copy(NamedTuple):
+    """Events around a pack's copy to the device, which keep time."""
+
+    begun: torch.cuda.Event
+    done: torch.cuda.Event
+
+
+class _Slot:
+    """Memory on both sides, and how far it got: `sent` from the host, `taken` on the device."""
+
+    def __init__(self, num_bytes: int, device: torch.device) -> None:
+        self.host = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+        self.device = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+        # An event that was never recorded holds nobody up.
+        self.sent, self.taken = torch.cuda.Event(), torch.cuda.Event()
+
+
+class Upload:
+    """Tables and pixels of one pack at a fixed place on the device, and the way there."""
+
+    def __init__(self, config: PVTv2Config, largest: Capacity, device: torch.device) -> None:
+        """Takes memory for packs up to the largest capacity."""
+        self._config = config
+        num_bytes = _table_bytes(largest) + 3 * largest.pixels
+        self._static = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+        self._slots = [_Slot(num_bytes, device) for _ in range(2)]
+        self._turn = 0
+        self._copies = torch.cuda.Stream(device)
+        # This memory may have been another stream's, whose work on it is still queued.
+        torch.cuda.synchronize(device)
+
+    def views(self, capacity: Capacity) -> tuple[Tensor, Tables]:
+        """Pixels X3 and tables, where graphs of this capacity read them."""
+        start = _table_bytes(capacity)
+        pixels_X3 = self._static[start : start + 3 * capacity.pixels].view(-1, 3)
+        flat = self._static[: 4 * table_length(capacity)].view(torch.int32)
+        return pixels_X3, view_tables(flat, capacity)
+
+    def send(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity, stream: torch.cuda.Stream) -> Copy:
+        """Queues the copies of a pack; what is queued on the stream after this sees it in place.
+
+        Args:
+            images: HWC, RGB, uint8; those in the host's memory are copied before this returns.
+            sizes: (height, width) of each.
+            capacity: has room for them.
+            stream: the current one, on which all packs run.
+        """
+        slot = self._slots[self._turn]
+        self._turn = 1 - self._turn
+        slot.sent.synchronize()
+        write_tables(self._config, sizes, capacity, slot.host[: 4 * table_length(capacity)].view(torch.int32).numpy())
+        tables_end = end = _table_bytes(capacity)
+        is_on_host = not any(image.is_cuda for image in images)
+        if is_on_host:
+            end = _copy(images, slot.host, end)
+        # New ones for each pack: its time is read when the slot may have been used again.
+        copy = Copy(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        slot.sent = copy.done
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(slot.taken)
+            copy.begun.record(self._copies)
+            slot.device[:end].copy_(slot.host[:end], non_blocking=True)
+            copy.done.record(self._copies)
+        stream.wait_event(slot.sent)
+        self._static[:end].copy_(slot.device[:end])
+        slot.taken.record(stream)
+        if not is_on_host:
+            _copy(images, self._static, tables_end)
+        return copy
+
+
+def _copy(images: Sequence[Tensor], to: Tensor, start: int) -> int:
+    """Copies the pixels one image after the other; returns the byte after the last."""
+    for image_HWC in images:
+        stop = start + image_HWC.numel()
+        to[start:stop].view(image_HWC.shape).copy_(image_HWC)
+        start = stop
+    return start
+
+
+def _table_bytes(capacity: Capacity) -> int:
+    """Of the tables, and up to where pixels start."""
+    return -(-4 * table_length(capacity) // _ALIGN_BYTES) * _ALIGN_BYTES

@@ -1,0 +1,136 @@
+"""What a report shows of rows beyond their sums: sizes, labels, scores, examples of failures, slow shards, a sample.
+
+Each published slice gives one; they are added on the driver, which keeps no rows. Nothing in them grows with the run:
+of labels as many are counted as a network has classes, of failures and shards a few are named.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import nlargest
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.chunks.sample import Sample, samples_of, smallest
+
+SIZE_BANDS_PX = (0, 64, 128, 256, 512, 1024, 2048)
+"""Lower bounds of the bands in which images are counted, by the square root of the pixels that the network saw."""
+
+SCORE_BINS = 20
+_MOST_EXAMPLES = 3
+_MOST_SHARDS = 20
+_MOST_LABELS = 20_000  # that are told apart; the published networks have up to 1,000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Images of one band of sizes; `compute_s` is the network's time, shared out by multiply-accumulates."""
+
+    images: int = 0
+    pixels: int = 0
+    macs: int = 0
+    compute_s: float = 0.0
+
+    def __add__(self, other: "Band") -> "Band":
+        return Band(
+            images=self.images + other.images,
+            pixels=self.pixels + other.pixels,
+            macs=self.macs + other.macs,
+            compute_s=self.compute_s + other.compute_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """The picture of some rows.
+
+    Attributes:
+        bands: by `SIZE_BANDS_PX`.
+        labels: rows by label; None for a class without a name.
+        scores: rows by score, `SCORE_BINS` bins from 0 to 1; empty where the job gives none.
+        examples: by error code the first failed records, as (image_id, error_message).
+        shards: of the slowest shards the busy seconds, and the images.
+        peak_gflops: the most that an actor's device reached in a matrix product.
+        samples: images with thumbnails, in the order of their draw; empty unless they are asked for.
+    """
+
+    bands: Sequence[Band] = (Band(),) * len(SIZE_BANDS_PX)
+    labels: Mapping[str | None, int] = field(default_factory=dict)
+    scores: Sequence[int] = ()
+    examples: Mapping[str, Sequence[tuple[str, str | None]]] = field(default_factory=dict)
+    shards: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    peak_gflops: float = 0.0
+    samples: Sequence[Sample] = ()
+
+    def __add__(self, other: "Picture") -> "Picture":
+        labels = Counter(self.labels)
+        labels.update(other.labels)
+        codes = [*self.examples, *(code for code in other.examples if code not in self.examples)]
+        shards = dict(self.shards)
+        for shard, (seconds, images) in other.shards.items():
+            so_far = shards.get(shard, (0.0, 0))
+            shards[shard] = (so_far[0] + seconds, so_far[1] + images)
+        return Picture(
+            bands=tuple(a + b for a, b in zip(self.bands, other.bands, strict=True)),
+            labels=dict(labels.most_common(_MOST_LABELS)),
+            scores=_add(self.scores, other.scores),
+            examples={
+                code: (*self.examples.get(code, ()), *other.examples.get(code, ()))[:_MOST_EXAMPLES] for code in codes
+            },
+            shards=dict(nlargest(_MOST_SHARDS, shards.items(), key=lambda item: item[1][0])),
+            peak_gflops=max(self.peak_gflops, other.peak_gflops),
+            samples=smallest((*self.samples, *other.samples)),
+        )
+
+
+def picture_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: float) -> Picture:
+    """The picture of the rows of one slice.
+
+    Args:
+        rows: the output's columns, and `macs`; thumbnails where they are asked for.
+        compute_s: the network's seconds for them.
+        busy_s: of all steps.
+    """
+    ok = rows.filter(pc.equal(rows.column("status"), "ok"))
+    failed = rows.filter(pc.equal(rows.column("status"), "failed"))
+    examples: dict[str, list[tuple[str, str | None]]] = {}
+    for row in failed.select(["error_code", "image_id", "error_message"]).to_pylist():
+        of_code = examples.setdefault(row["error_code"], [])
+        if len(of_code) < _MOST_EXAMPLES:
+            of_code.append((row["image_id"], row["error_message"]))
+    labels: dict[str | None, int] = {}
+    scores: list[int] = []
+    if "label" in rows.schema.names:
+        labels = {entry["values"]: entry["counts"] for entry in ok.column("label").value_counts().to_pylist()}
+        found = ok.column("score").to_numpy()
+        scores = np.histogram(found[np.isfinite(found)], SCORE_BINS, (0.0, 1.0))[0].tolist()
+    shard = rows.column("shard")[0].as_py() if rows.num_rows else None
+    return Picture(
+        bands=_bands(ok, compute_s),
+        labels=labels,
+        scores=scores,
+        examples=examples,
+        shards={} if shard is None else {shard: (busy_s, rows.num_rows)},
+        peak_gflops=peak_gflops,
+        samples=samples_of(ok),
+    )
+
+
+def _bands(ok: pa.Table, compute_s: float) -> list[Band]:
+    width, height, macs = (ok.column(name).to_numpy().astype(np.int64) for name in ("net_width", "net_height", "macs"))
+    pixels = width * height
+    places = np.searchsorted(SIZE_BANDS_PX, np.sqrt(pixels), side="right") - 1
+    images, sums, works = (
+        np.bincount(places, weights, minlength=len(SIZE_BANDS_PX)) for weights in (None, pixels, macs)
+    )
+    total = max(1.0, float(works.sum()))
+    return [
+        Band(images=int(n), pixels=int(area), macs=int(work), compute_s=float(compute_s * work / total))
+        for n, area, work in zip(images, sums, works, strict=True)
+    ]
+
+
+def _add(a: Sequence[int], b: Sequence[int]) -> Sequence[int]:
+    return [x + y for x, y in zip(a, b, strict=True)] if a and b else a or b

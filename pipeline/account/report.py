@@ -1,0 +1,224 @@
+"""`report.json`: the account of one run, and of the whole output."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Picture
+from pipeline.account.ray_operators import Operators
+from pipeline.account.totals import Totals
+from pipeline.account.verdict import Verdict
+from pipeline.account.work import Work, utilisation
+
+Status = Literal["done", "stopped", "stalled", "failed"]
+
+_MOST_LABELS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Where the time of a run went.
+
+    Attributes:
+        wall: from the start of the program to the report.
+        model_load: reading and checking the weights on the driver.
+        first_row: from the start of the program to the first row that reached a collector; None if none did.
+        steady: between the moments when a tenth and nine tenths of the network's work had been done.
+        listing: listing the inputs, and planning.
+        drain: from the end of the network's work to the report.
+        steps: busy seconds of each step, summed over all processes, for the slices this run published.
+    """
+
+    wall: float
+    model_load: float
+    first_row: float | None
+    steady: float | None
+    listing: float = 0.0
+    drain: float | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The account of one run.
+
+    Attributes:
+        run: what this run's slices hold.
+        output: what the whole output holds.
+        ignored: names in the inputs that were passed over when they were listed.
+        left_out: what the run's bounds left for later runs, by what it is.
+        problems: what keeps the accounts from closing; empty when they close.
+        reason: why the run ended before its work was done; None if it did not.
+        steady: what was done in the steady part; None if there was none.
+        num_actors: infer actors that worked.
+        price_per_hour: of one of them, in whatever money; None if nobody said.
+        actors: how many of which kind.
+        passes: how many passes were needed.
+        operators: what Ray says of its own.
+    """
+
+    run_id: str
+    status: Status
+    identity: Mapping[str, Any]
+    run: Totals
+    output: Totals
+    ignored: int
+    problems: tuple[str, ...]
+    seconds: Seconds
+    actors: Mapping[str, Any]
+    versions: Mapping[str, str]
+    passes: int
+    replayed_chunks: int
+    reason: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    started_at: float = 0.0
+    steady: Work | None = None
+    num_actors: int = 0
+    price_per_hour: float | None = None
+    picture: Picture = field(default_factory=Picture)
+    processes: Sequence[Mapping[str, Any]] = ()
+    verdict: Verdict | None = None
+    operators: Operators = field(default_factory=Operators)
+
+    def rates(self) -> dict[str, float]:
+        """Images, megapixels and giga-MACs a second over the run's wall time, and images a second while steady."""
+        steady = self.steady.rates()["images_per_s"] if self.steady else 0.0
+        return {**self._work(self.seconds.wall).rates(), "steady_images_per_s": steady}
+
+    def model_work(self) -> Work | None:
+        """The run's work, over the time that it took the network on all actors side by side; None if there was none."""
+        compute_s = self.run.seconds.get("compute", 0.0)
+        return self._work(compute_s / self.num_actors) if compute_s > 0 and self.num_actors else None
+
+    def _work(self, seconds: float) -> Work:
+        return Work(seconds=seconds, images=self.run.listed, pixels=self.run.pixels, macs=self.run.macs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as `report.json` holds it."""
+        model = self.model_work()
+        return {
+            "run_id": self.run_id,
+            "started_at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="seconds"),
+            "status": self.status,
+            "reason": self.reason,
+            "run": _totals(self.run, self.ignored),
+            "output": _totals(self.output, self.ignored),
+            "left_out": dict(self.left_out),
+            "problems": list(self.problems),
+            "seconds": {
+                "wall": round(self.seconds.wall, 3),
+                "model_load": round(self.seconds.model_load, 3),
+                "listing": round(self.seconds.listing, 3),
+                "first_row": _rounded(self.seconds.first_row),
+                "steady": _rounded(self.seconds.steady),
+                "drain": _rounded(self.seconds.drain),
+                "steps": {step: round(value, 3) for step, value in self.seconds.steps.items()},
+            },
+            "rates": {
+                **self.rates(),
+                "steady": None if self.steady is None else self.steady.rates(),
+                "model": None if model is None else model.rates(),
+            },
+            "work": self._counts(),
+            "efficiency": self._efficiency(),
+            "cost": self._cost(),
+            "verdict": None if self.verdict is None else asdict(self.verdict),
+            **_drawn(self.picture, self.run.failed_by_code),
+            "processes": list(self.processes),
+            "ray": _ray(self.operators),
+            "actors": dict(self.actors),
+            "passes": self.passes,
+            "replayed_chunks": self.replayed_chunks,
+            "versions": dict(self.versions),
+            "identity": dict(self.identity),
+        }
+
+    def to_json(self) -> bytes:
+        """The report as a JSON file."""
+        return json.dumps(self.to_dict(), indent=1).encode()
+
+    def _counts(self) -> dict[str, Any]:
+        counts = dict(self.run.counts)
+        room = counts.pop("pack_room", 0)
+        fill = round(counts.get("tokens", 0) / room, 4) if room else None
+        return {**counts, "pack_fill": fill, "replayed_chunks": self.replayed_chunks}
+
+    def _efficiency(self) -> dict[str, float] | None:
+        model = self.model_work()
+        peak = self.picture.peak_gflops
+        used = None if model is None else utilisation(model, self.num_actors, peak)
+        return None if used is None else {"peak_gflops": peak, "mfu": round(used, 4)}
+
+    def _cost(self) -> dict[str, Any] | None:
+        """Hours of actors that the run held, and what they cost; None where none was held."""
+        if not self.num_actors:
+            return None
+        hours = self.num_actors * self.seconds.wall / 3600
+        millions = self.run.listed / 1e6
+        price = self.price_per_hour
+        return {
+            "actor_hours": round(hours, 4),
+            "gpu_hours": round(hours, 4) if self.actors.get("device") == "cuda" else 0.0,
+            "price_per_hour": price,
+            "per_million_images": round(hours * price / millions, 4) if price is not None and millions else None,
+        }
+
+
+def _ray(operators: Operators) -> dict[str, Any]:
+    """Ray's own figures."""
+    found = asdict(operators)
+    for operator in found["operators"]:
+        for name in [name for name in operator if name.endswith("_s")]:
+            operator[name] = round(operator[name], 3)
+    return found
+
+
+def _drawn(picture: Picture, failed_by_code: Mapping[str, int]) -> dict[str, Any]:
+    """What a page draws of the rows that this run made."""
+    tops = [*SIZE_BANDS_PX[1:], None]
+    bands = zip(SIZE_BANDS_PX, tops, picture.bands, strict=True)
+    named = sorted(picture.labels.items(), key=lambda item: (-item[1], str(item[0])))
+    labels = [{"label": label, "images": images} for label, images in named[:_MOST_LABELS]]
+    if others := sum(images for _, images in named[_MOST_LABELS:]):
+        labels.append({"label": None, "images": others})
+    found: dict[str, Any] = {
+        "sizes": [
+            {"from_px": low, "to_px": high, **asdict(replace(band, compute_s=round(band.compute_s, 3)))}
+            for low, high, band in bands
+        ],
+        "failures": [
+            {
+                "code": code,
+                "images": images,
+                "examples": [
+                    {"image_id": image_id, "error_message": message}
+                    for image_id, message in picture.examples.get(code, ())
+                ],
+            }
+            for code, images in sorted(failed_by_code.items(), key=lambda item: (-item[1], item[0]))
+        ],
+        "shards": [
+            {"shard": shard, "images": images, "seconds": round(seconds, 3)}
+            for shard, (seconds, images) in sorted(picture.shards.items(), key=lambda item: -item[1][0])
+        ],
+    }
+    if labels:
+        found["labels"] = labels
+    if picture.scores:
+        edges = [round(index / SCORE_BINS, 4) for index in range(SCORE_BINS + 1)]
+        found["scores"] = {"edges": edges, "images": list(picture.scores)}
+    if picture.samples:
+        found["samples"] = [sample.to_dict() for sample in picture.samples]
+    return found
+
+
+def _totals(totals: Totals, ignored_names: int) -> dict[str, Any]:
+    values = asdict(totals)
+    del values["seconds"], values["counts"]
+    return {**values, "ignored": totals.ignored + ignored_names}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

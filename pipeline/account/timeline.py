@@ -1,0 +1,127 @@
+"""When which process did how much of what: the run's work in spans of time, of a bounded number.
+
+Work is spread evenly over the time that it took. Where a run goes on for longer than the spans reach, two become one.
+"""
+
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.chunks.measures import Span, machine_of, process_name
+
+NUM_SPANS = 512
+FIRST_WIDTH_S = 0.25
+MOST_PROCESSES = 512
+_WORK = ("busy_s", "images", "pixels", "macs")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("begins_at", pa.timestamp("ms", tz="UTC")),
+        pa.field("width_s", pa.float64()),
+        pa.field("step", pa.string()),
+        pa.field("process", pa.string()),
+        *(pa.field(name, pa.float64()) for name in _WORK),
+    ]
+)
+
+
+class Timeline:
+    """What was done in each span of time, by step and process."""
+
+    def __init__(self, started_at: float) -> None:
+        """Has nothing yet.
+
+        Args:
+            started_at: `time.time()` at which the first span begins.
+        """
+        self.started_at, self.width_s = started_at, FIRST_WIDTH_S
+        self._work: dict[tuple[str, float], np.ndarray] = {}
+
+    def add(self, span: Span, images: int, pixels: int, macs: int) -> None:
+        """Adds the work of one process; what lies before the start counts for the first span."""
+        end = max(0.0, span.ended - self.started_at)
+        begin = max(0.0, end - span.seconds)
+        while end >= NUM_SPANS * self.width_s:
+            self._widen()
+        table = self._work.setdefault(self._key(span), np.zeros((NUM_SPANS, len(_WORK))))
+        first, last = int(begin / self.width_s), int(end / self.width_s)
+        edges = np.arange(first, last + 2) * self.width_s
+        covered = np.minimum(end, edges[1:]) - np.maximum(begin, edges[:-1])
+        total = covered.sum()
+        shares = covered / total if total > 0 else np.eye(1, len(covered))[0]
+        table[first : last + 1] += np.outer(shares, (span.seconds, images, pixels, macs))
+
+    def between(self, step: str, share: float, to_share: float) -> tuple[float, float] | None:
+        """The seconds from the start at which two shares of a step's work had been done; None if there was no work.
+
+        Work is counted in multiply-accumulates, or in images where there are none.
+        """
+        tables = [table for (of_step, _), table in self._work.items() if of_step == step]
+        if not tables:
+            return None
+        work = np.sum(tables, axis=0)
+        done = work[:, 3] if work[:, 3].sum() > 0 else work[:, 1]
+        if done.sum() <= 0:
+            return None
+        edges = np.arange(NUM_SPANS + 1) * self.width_s
+        reached = np.concatenate([[0.0], np.cumsum(done) / done.sum()])
+        begin, end = (float(np.interp(part, reached, edges)) for part in (share, to_share))
+        return begin, end
+
+    def within(self, step: str, begin: float, end: float) -> dict[str, float]:
+        """`busy_s`, `images`, `pixels` and `macs` of a step between two moments, in seconds from the start."""
+        edges = np.arange(NUM_SPANS + 1) * self.width_s
+        covered = np.clip(np.minimum(end, edges[1:]) - np.maximum(begin, edges[:-1]), 0, None) / self.width_s
+        tables = [table for (of_step, _), table in self._work.items() if of_step == step]
+        sums = sum(((table * covered[:, None]).sum(axis=0) for table in tables), np.zeros(len(_WORK)))
+        return dict(zip(_WORK, sums.tolist(), strict=True))
+
+    def ends(self, step: str) -> tuple[float, float] | None:
+        """Seconds from the start to the first and the last work of a step, to within a span; None if there was none."""
+        at = [np.flatnonzero(table[:, 0]) for (of_step, _), table in self._work.items() if of_step == step]
+        places = np.concatenate(at) if at else np.array([])
+        return None if not len(places) else (places.min() * self.width_s, (places.max() + 1) * self.width_s)
+
+    def rows(self) -> Iterator[dict]:
+        """What was done, in order of time, as rows of `SCHEMA`."""
+        for index in range(NUM_SPANS):
+            at = datetime.fromtimestamp(self.started_at + index * self.width_s, UTC)
+            for (step, process), table in sorted(self._work.items()):
+                if table[index].any():
+                    work = dict(zip(_WORK, table[index].tolist(), strict=True))
+                    yield {
+                        "begins_at": at,
+                        "width_s": self.width_s,
+                        "step": step,
+                        "process": process_name(process),
+                        **work,
+                    }
+
+    def processes(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Busy seconds and images by step and process."""
+        return {
+            (step, process_name(process)): (float(table[:, 0].sum()), float(table[:, 1].sum()))
+            for (step, process), table in sorted(self._work.items())
+        }
+
+    def to_parquet(self) -> bytes:
+        """All rows as a Parquet file."""
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(list(self.rows()), schema=SCHEMA), buffer, compression="zstd")
+        return buffer.getvalue()
+
+    def _key(self, span: Span) -> tuple[str, float]:
+        """The step and the process, or its machine where there are many processes already."""
+        key = span.step, span.process
+        is_kept = key in self._work or len(self._work) < MOST_PROCESSES
+        return key if is_kept else (span.step, machine_of(span.process))
+
+    def _widen(self) -> None:
+        self.width_s *= 2
+        for key, table in self._work.items():
+            halved = table.reshape(NUM_SPANS // 2, 2, -1).sum(axis=1)
+            self._work[key] = np.concatenate([halved, np.zeros_like(halved)])

@@ -1,0 +1,119 @@
+"""What a job asks of the network for each image, labels or features, and what follows from it for rows and identity."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from model.network.config import NUM_STAGES, PVTv2Config, stage_sides
+from pipeline.chunks.columns import CLASSIFY_COLUMNS, embedding_field, stage_field
+from pipeline.chunks.size_policy import NetSize
+from pipeline.errors import ConfigError
+from pipeline.store.uris import canonical_uri
+
+FeatureDtype = Literal["float16", "float32"]
+
+# Predicted bytes of a row without its texts, its job's columns left out.
+_ROW_BYTES = 256
+_ITEM_BYTES = {"float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify:
+    """The best classes, each with its softmax.
+
+    Attributes:
+        labels: URI of a label file; None takes the checkpoint's names.
+        top_k: how many classes `topk_ids` and `topk_scores` hold.
+    """
+
+    labels: str | None = None
+    top_k: int = 5
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ConfigError(f"--top-k must be at least 1, not {self.top_k}")
+        if self.labels is not None:
+            object.__setattr__(self, "labels", canonical_uri(self.labels))
+
+    def columns(self, network: PVTv2Config) -> pa.Schema:
+        """The job's own columns."""
+        return CLASSIFY_COLUMNS
+
+    def network(self, config: PVTv2Config) -> PVTv2Config:
+        """What is run of a checkpoint's network: all of it."""
+        return config
+
+    def row_bytes(self, network: PVTv2Config, size: NetSize | None) -> int:
+        """Predicted size of one output row without its texts."""
+        return _ROW_BYTES + 12 * self.top_k
+
+    def identity(self, labels: Sequence[str] | None) -> dict[str, Any]:
+        """What makes an output of this task one thing, besides the network and what it sees.
+
+        Args:
+            labels: the classes' names that the rows are given.
+        """
+        digest = None if labels is None else hashlib.sha256("\n".join(labels).encode()).hexdigest()
+        return {
+            "job": "classify",
+            "labels": None if labels is None else list(labels),
+            "labels_sha256": digest,
+            "top_k": self.top_k,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractFeatures:
+    """The mean of the last map, and maps of the stages that are asked for.
+
+    Attributes:
+        dtype: of all features.
+        l2_normalize: the embedding has length 1; maps stay as they are.
+        stages: which maps, from 1 to 4, in rising order.
+    """
+
+    dtype: FeatureDtype = "float16"
+    l2_normalize: bool = False
+    stages: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(FeatureDtype):
+            raise ConfigError(f"--feature-dtype must be float16 or float32, not {self.dtype!r}")
+        if not set(self.stages) <= set(range(1, NUM_STAGES + 1)):
+            raise ConfigError(f"--stages must be some of 1,2,3,4, not {','.join(map(str, self.stages))}")
+        object.__setattr__(self, "stages", tuple(sorted(set(self.stages))))
+
+    def columns(self, network: PVTv2Config) -> pa.Schema:
+        """The job's own columns: `embedding`, then a column for each stage that is asked for."""
+        dtype = pa.from_numpy_dtype(self.dtype)
+        stages = [stage_field(stage, dtype) for stage in self.stages]
+        return pa.schema([embedding_field(network.embed_dims[-1], dtype), *stages])
+
+    def network(self, config: PVTv2Config) -> PVTv2Config:
+        """What is run of a checkpoint's network: all but its head."""
+        return replace(config, num_classes=0)
+
+    def row_bytes(self, network: PVTv2Config, size: NetSize | None) -> int:
+        """Predicted size of one output row without its texts; `size` is None where the image's header tells none."""
+        values = network.embed_dims[-1]
+        if size is not None:
+            sides = stage_sides(size.height, size.width)
+            values += sum(
+                network.embed_dims[stage - 1] * sides[stage - 1][0] * sides[stage - 1][1] for stage in self.stages
+            )
+        return _ROW_BYTES + _ITEM_BYTES[self.dtype] * values
+
+    def identity(self, labels: Sequence[str] | None) -> dict[str, Any]:
+        """What makes an output of this task one thing, besides the network and what it sees."""
+        return {
+            "job": "extract_features",
+            "stages": list(self.stages),
+            "feature_dtype": self.dtype,
+            "l2_normalize": self.l2_normalize,
+        }
+
+
+Task = Classify | ExtractFeatures

@@ -1,0 +1,1 @@
+"""The Ray cluster: joining it, checking its nodes and dividing its processors."""

@@ -1,0 +1,141 @@
+"""Keeps the data set of a run's output: the update and the exports, while the run has its lease."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.dataset.dataset_file import find_published, labels_uri
+from pipeline.dataset.drift import Drift
+from pipeline.dataset.exports import ExportConfig, Exporter
+from pipeline.dataset.overrides import find_overrides, read_overrides
+from pipeline.dataset.update import DatasetConfig, Update, describe_drift, update_dataset
+from pipeline.errors import DriftError, LeaseLostError, OutputError, PipelineError, StoppedError
+from pipeline.run.prepare import Run
+from pipeline.run.stopper import own_stopper
+from pipeline.store.errors import StoreError
+from pipeline.store.uris import shown
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a run did to the data set of its output.
+
+    Attributes:
+        uri: of the data set.
+        written: URIs of the exports that were written.
+        failure: why some were not; the data set itself is published.
+        is_bounded: the run left work for the next one.
+    """
+
+    uri: str
+    update: Update
+    written: tuple[str, ...] = ()
+    failure: PipelineError | None = None
+    is_bounded: bool = False
+
+    @property
+    def is_changed(self) -> bool:
+        """False if everything was as it should be."""
+        return self.update.changes is not None or bool(self.written)
+
+    def summary(self) -> dict[str, Any]:
+        """The headline, for the last line of stdout."""
+        changes, corrections = self.update.changes, self.update.corrections
+        found: dict[str, Any] = {"labels": shown(self.uri), **self.update.published.footer.counts}
+        if changes is not None:
+            found |= {**changes.counts, "drift": describe_drift(changes.drift)}
+        if corrections is not None:
+            found |= {"overrides": corrections.rows, "overrides_unused": corrections.unused}
+        return {**found, "exports": [shown(uri) for uri in self.written]}
+
+    def errors(self) -> list[PipelineError]:
+        """What the run should be told as, worst first; empty if all is well.
+
+        Work that is done in parts drifts by itself, as folders follow one another: that is logged, and no error.
+        """
+        found = [] if self.failure is None else [self.failure]
+        over = {} if self.update.changes is None else self.update.changes.over
+        if not over:
+            return found
+        told = "; ".join(_told(name, drift) for name, drift in over.items())
+        if self.is_bounded:
+            logger.warning("dataset.drifted in a part of the work: %s", told)
+            return found
+        drifted = DriftError(
+            f"new images are not like those before: {told}. The data set is published; look at a sample of what this "
+            "run added, at what feeds the bucket, and at --max-drift"
+        )
+        return [drifted, *found]
+
+
+def check_dataset(run: Run, config: DatasetConfig) -> None:
+    """Everything of a data set that can be wrong before the work: policy, corrections, and what lies in its place.
+
+    Raises:
+        PipelineError: with a sentence that says what to do.
+    """
+    output, store = run.config.output.uri, run.config.output.store
+    try:
+        config.policy.check(_class_names(run))
+        for _ in read_overrides(find_overrides(output, store, config.overrides), store):
+            pass
+        find_published(output, store)
+    except StoreError as error:
+        raise OutputError(f"the data set of {shown(output)} cannot be read: {error}") from error
+
+
+def keep_dataset(run: Run, config: DatasetConfig, exports: ExportConfig) -> Kept:
+    """Brings the data set and its exports up to date with what the run's output holds now.
+
+    Raises:
+        PipelineError: the data set is as it was; with a sentence that says what to do.
+    """
+    output, store = run.config.output.uri, run.config.output.store
+
+    def check_right() -> None:
+        run.lease.check()
+        run.lease.fence.check()
+
+    # The run's own stopper has done its work.
+    with own_stopper() as stopper:
+        try:
+            files = list(run.published.values())
+            update = update_dataset(output, store, files, _class_names(run), config, run.run_id, check_right)
+            kept = Kept(uri=labels_uri(output), update=update, is_bounded=run.bound is not None)
+            return _with_exports(kept, run, exports, check_right)
+        except (Exception, KeyboardInterrupt) as error:
+            # In the middle of a query it comes as the database's own error.
+            if stopper.is_closed:
+                run.lease.check()
+                raise StoppedError(
+                    "stopped while the data set was updated; what is published is whole, the same command continues"
+                ) from None
+            if isinstance(error, StoreError):
+                raise OutputError(f"the data set of {shown(output)} cannot be written: {error}") from error
+            raise
+
+
+def _with_exports(kept: Kept, run: Run, exports: ExportConfig, check_right: Callable[[], None]) -> Kept:
+    output, store = run.config.output.uri, run.config.output.store
+    try:
+        written = Exporter(kept.update.published, output, store, exports, check_right).write()
+    except LeaseLostError:
+        raise
+    except PipelineError as error:
+        return replace(kept, failure=error)
+    except StoreError as error:
+        return replace(kept, failure=OutputError(f"exports to {shown(output)} cannot be written: {error}"))
+    return replace(kept, written=tuple(written))
+
+
+def _class_names(run: Run) -> tuple[str, ...]:
+    """A name for each class of the network: its number, where it has no name."""
+    return run.checkpoint.labels or tuple(str(number) for number in range(run.checkpoint.network.num_classes))
+
+
+def _told(name: str, drift: Drift) -> str:
+    moved = ", ".join(f"{label} {100 * then:.0f} % -> {100 * now:.0f} %" for label, then, now in drift.moved)
+    return f"{name} have a stability index of {drift.psi:.2f}, over {drift.limit:.2f} ({moved})"

@@ -1,0 +1,87 @@
+"""The decode step: a chunk of encoded images -> a chunk of pixels; what cannot be decoded becomes a failed record."""
+
+import functools
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.chunks.chunk import Chunk, set_columns
+from pipeline.chunks.columns import BASE_COLUMNS, PAYLOAD_COLUMNS
+from pipeline.decode.decode_image import FailedImage, SizePolicy, decode_image
+from pipeline.decode.isolated import IsolatedDecoder
+from pipeline.settings.job_config import CHUNK_MAX_BYTES
+
+_PLACES = tuple(PAYLOAD_COLUMNS.names)
+_CHANGED = ("status", "error_code", "error_message", "width", "height", "net_width", "net_height", "scale")
+
+
+def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
+    """The chunk with pixels in place of encoded bytes: RGB uint8, HWC, one image after the other, no padding.
+
+    Args:
+        sizes: what is done with images that are too small or too large.
+        careful: decode in a child process; slower, but a crash is one failed record.
+    """
+    started = time.perf_counter()
+    rows = chunk.rows
+    columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in (*_CHANGED, *_PLACES)}
+    encoded = memoryview(chunk.payload)
+    pixels = _Pixels()
+    offsets, lengths = (columns[name] for name in _PLACES)
+    for index in range(rows.num_rows):
+        start, length = offsets[index], lengths[index]
+        offsets[index], lengths[index] = pixels.num_bytes, 0
+        if columns["status"][index] != "ok":
+            continue
+        data = bytes(encoded[start : start + length])
+        image = _isolated().decode(data, sizes) if careful else decode_image(data, sizes, pixels.room)
+        columns["width"][index], columns["height"][index] = image.width, image.height
+        if isinstance(image, FailedImage):
+            columns["status"][index] = "failed"
+            columns["error_code"][index] = str(image.failure.code)
+            columns["error_message"][index] = image.failure.message
+            continue
+        columns["net_height"][index], columns["net_width"][index] = image.pixels.shape[:2]
+        columns["scale"][index] = image.scale
+        lengths[index] = image.pixels.nbytes
+        pixels.append(image.pixels)
+    arrays = {name: pa.array(columns[name], BASE_COLUMNS.field(name).type) for name in _CHANGED}
+    arrays |= {name: pa.array(columns[name], pa.int64()) for name in _PLACES}
+    return chunk.after("decode", started, set_columns(rows, arrays), pixels.joined())
+
+
+class _Pixels:
+    """Images in one buffer, one after the other; those that were decoded into its room are there already."""
+
+    def __init__(self) -> None:
+        # More than most chunks need; what is never written to is never given memory by the system.
+        self._buffer = np.empty(CHUNK_MAX_BYTES, np.uint8)
+        self.num_bytes = 0
+
+    @property
+    def room(self) -> np.ndarray:
+        """What is behind the last image."""
+        return self._buffer[self.num_bytes :]
+
+    def append(self, image: np.ndarray) -> None:
+        """Takes the next image, from its own memory or from the room's beginning."""
+        needed = self.num_bytes + image.nbytes
+        if not np.may_share_memory(self._buffer, image):
+            if needed > self._buffer.size:
+                grown = np.empty(max(needed, 2 * self._buffer.size), np.uint8)
+                grown[: self.num_bytes] = self._buffer[: self.num_bytes]
+                self._buffer = grown
+            self._buffer[self.num_bytes : needed] = image.reshape(-1)
+        self.num_bytes = needed
+
+    def joined(self) -> pa.Buffer:
+        """All of them."""
+        return pa.py_buffer(self._buffer[: self.num_bytes])
+
+
+@functools.cache
+def _isolated() -> IsolatedDecoder:
+    """This worker's child; it ends with the worker, when its input does."""
+    return IsolatedDecoder()

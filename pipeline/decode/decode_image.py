@@ -1,0 +1,244 @@
+"""The decode step's arithmetic: encoded bytes -> RGB pixels at the size that the network sees, or why not.
+
+What an image is, is told by its first bytes and never by its name. ICC profiles are
+ignored: values are taken for sRGB. Of an animation or a document of many pages, the first is taken.
+"""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+from PIL.ImageFile import ImageFile
+
+from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
+from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
+from pipeline.decode.to_rgb import to_rgb
+from pipeline.errors import ErrorCode, Failure
+from pipeline.inputs.record import error_text
+
+# Pillow refuses above twice this, in the places that know a size before this file does: frames, tiles, icons.
+Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2
+# A decode task is given one core.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+# A Pillow that was built with another library rounds in other ways, and decodes every JPEG itself.
+_HAS_SAME_JPEG_LIBRARY = features.check_feature("libjpeg_turbo")
+
+_Opener = Callable[[IO[bytes]], ImageFile]
+# How each format begins, and what opens it. The plugins' own classes and not `Image.open`, which tries plugins for
+# every format there is, checks the size before anyone can see it, and hides why a plugin failed.
+_FORMATS: tuple[tuple[str, re.Pattern[bytes], _Opener], ...] = (
+    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),  # an MPO is a JPEG with others behind it
+    ("PNG", re.compile(rb"\x89PNG"), PngImagePlugin.PngImageFile),
+    ("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    ("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    ("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]|II\0\*|MM\*\0"), TiffImagePlugin.TiffImageFile),
+    ("AVIF", re.compile(rb"....ftyp(?:avi[fs]|m[is]f1.{0,64}avi[fs])", re.DOTALL), AvifImagePlugin.AvifImageFile),
+    ("JPEG 2000", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), Jpeg2KImagePlugin.Jpeg2KImageFile),
+    ("PNM", re.compile(rb"P(?:[1-6f]|0CMYK|yP|yRGBA|yCMYK)[ \t-\r]"), PpmImagePlugin.PpmImageFile),
+    ("ICO", re.compile(rb"\0\0\x01\0"), IcoImagePlugin.IcoImageFile),
+)
+_TIFF_COMPRESSION = 259
+_TIFF_SPANS = ((273, 279), (324, 325))  # offsets and lengths of strips, and of tiles
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedImage:
+    """One image as the network sees it.
+
+    Attributes:
+        pixels: (net_height, net_width, 3) uint8 RGB in [0, 255], contiguous; not to be written to.
+        width, height: native size, EXIF orientation applied.
+        net_width, net_height: size of `pixels`.
+        scale: factor between the two; 1.0 unless the size policy resized.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    width: int
+    height: int
+    net_width: int
+    net_height: int
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedImage:
+    """Why there are no pixels; `width` and `height` (native, EXIF orientation applied) where the header told them."""
+
+    failure: Failure
+    width: int | None = None
+    height: int | None = None
+
+
+def probe_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) from the header alone, before EXIF orientation; None if none can be read. It never raises."""
+    if (header := read_header(data)) is not None:
+        return header.width, header.height
+    image_format, opener = _sniff(data)
+    if opener is None:
+        return None
+    if image_format == "ICO":  # Pillow would decode it; its directory has one byte a side, 0 for 256
+        entries = range(6, min(6 + 16 * data[4], len(data) - 1), 16) if len(data) > 4 else ()
+        return max(((data[at] or 256, data[at + 1] or 256) for at in entries), key=math.prod, default=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return opener(io.BytesIO(data)).size
+        except Exception:  # no size is predicted; the decode step says what is wrong
+            return None
+
+
+def decode_image(
+    data: bytes, policy: SizePolicy, into: npt.NDArray[np.uint8] | None = None
+) -> DecodedImage | FailedImage:
+    """The image's pixels, or why there are none; whatever the bytes are, it neither raises nor warns.
+
+    The whole image is decoded, converted to RGB (`pipeline.decode.to_rgb`), resized where the policy says so (bicubic,
+    antialiased), and turned as EXIF says.
+
+    Args:
+        into: one-dimensional; an image that can be decoded straight into memory becomes its head, if it has room.
+    """
+    if not data:
+        return FailedImage(failure=Failure(ErrorCode.DECODE_EMPTY, "the image has no bytes"))
+    header = read_header(data) if _HAS_SAME_JPEG_LIBRARY else None
+    if header is not None and header.is_bare and (quick := _past_pillow(data, header, 1, policy, into)) is not None:
+        return quick
+    image_format, opener = _sniff(data)
+    if opener is None:
+        message = f"begins as no image that is decoded: {data[:12]!r}"
+        return FailedImage(failure=Failure(ErrorCode.DECODE_UNSUPPORTED, message))
+    native = (0, 0)
+    # Not thread-safe, as everything that silences warnings; a decode task is a process with one thread.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = opener(io.BytesIO(data))
+            if header is not None and not header.is_bare:
+                quick = _past_pillow(data, header, _orientation(image), policy, into)
+                if quick is not None:
+                    return quick
+            native = _turned(image.size, _orientation(image) if "exif" in image.info else 1)
+            size = net_size(*native, policy)
+            if isinstance(size, NetSize):
+                _check_whole(image, data)
+                rgb = to_rgb(image)
+                # Once more, now that the file is read to its end: the EXIF of a PNG may stand behind its pixels.
+                orientation = _orientation(image)
+                native = _turned(rgb.size, orientation)
+                size = net_size(*native, policy)
+            if isinstance(size, NetSize):
+                return _decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size)
+            failure = size
+        except (Image.DecompressionBombError, MemoryError) as error:
+            failure = Failure(ErrorCode.IMAGE_TOO_LARGE, f"{image_format}: {error_text(error)}")
+        except Exception as error:  # Pillow throws whatever hostile bytes lead it to; it becomes a failed row
+            failure = Failure(ErrorCode.DECODE_CORRUPT, f"{image_format}: {error_text(error)}")
+    known = min(native) > 0 and max(native) < 2**31  # a column holds no more
+    return FailedImage(failure=failure, width=native[0] if known else None, height=native[1] if known else None)
+
+
+def _past_pillow(
+    data: bytes, header: JpegHeader, orientation: int, policy: SizePolicy, into: npt.NDArray[np.uint8] | None
+) -> DecodedImage | None:
+    """A JPEG decoded by libjpeg-turbo itself; None where Pillow, or the policy, has something to say."""
+    native = _turned((header.width, header.height), orientation)
+    size = net_size(*native, policy)
+    if not isinstance(size, NetSize):
+        return None
+    is_straight = orientation == 1 and native == (size.width, size.height)
+    pixels = decode_jpeg(data, header, into if is_straight else None)
+    if pixels is None:
+        return None
+    if not is_straight:
+        pixels = np.asarray(_resize_and_turn(Image.fromarray(pixels), size, orientation))
+    return _decoded(pixels, native, size)
+
+
+def _decoded(pixels: npt.NDArray[np.uint8], native: tuple[int, int], size: NetSize) -> DecodedImage:
+    return DecodedImage(
+        pixels=pixels,
+        width=native[0],
+        height=native[1],
+        net_width=size.width,
+        net_height=size.height,
+        scale=size.scale,
+    )
+
+
+def _sniff(data: bytes) -> tuple[str, _Opener | None]:
+    for image_format, magic, opener in _FORMATS:
+        if magic.match(data):
+            return image_format, opener
+    return "", None
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return size[::-1] if orientation >= 5 else size
+
+
+def _orientation(image: ImageFile) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read, for the pixels are fine all the same."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 1  # Pillow turns a TIFF itself, and gives its size as turned from the start
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as below: a parser of hostile bytes
+        return 1
+    return value if isinstance(value, int) and value in _TRANSPOSE else 1
+
+
+def _check_whole(image: ImageFile, data: bytes) -> None:
+    """Raises OSError for a cut file that its codec takes for whole, leaving the rest of the image grey or black."""
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):  # cut between two tiles: only the end marker tells
+        whole = data.rfind(b"\xff\xd9") > data.find(b"\xff\x4f\xff\x51")
+    elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_COMPRESSION, 1) != 1:
+        spans = (zip(image.tag_v2.get(at, ()), image.tag_v2.get(n, ()), strict=False) for at, n in _TIFF_SPANS)
+        whole = all(offset + num_bytes <= len(data) for span in spans for offset, num_bytes in span)
+    else:
+        return
+    if not whole:
+        raise OSError("image file is truncated")
+
+
+def _resize_and_turn(rgb: Image.Image, size: NetSize, orientation: int) -> Image.Image:
+    """What the network sees of the image, upright; turned when it has the fewest pixels."""
+    before_turn = _turned(size.resized, orientation)
+    if rgb.size != before_turn:
+        rgb = rgb.resize(before_turn, Image.Resampling.BICUBIC)
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    if size.cropped_from is None:
+        return rgb
+    left, top = (round((whole - part) / 2) for whole, part in zip(rgb.size, (size.width, size.height), strict=True))
+    return rgb.crop((left, top, left + size.width, top + size.height))

@@ -1,0 +1,37 @@
+"""Decoding in a child process that may die."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.decode.decode_image import DecodedImage, FailedImage, SizePolicy, decode_image
+from pipeline.errors import ErrorCode, Failure
+from pipeline.workers.isolation import Crash, IsolatedService
+from pipeline.workers.time_limits import DECODE_IMAGE_S
+
+
+class IsolatedDecoder:
+    """Decodes one image at a time, elsewhere."""
+
+    def __init__(self, timeout_s: float = DECODE_IMAGE_S) -> None:
+        self._timeout_s = timeout_s
+        self._service = IsolatedService(__name__)
+
+    def decode(self, data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
+        """What `decode_image` gives; an image that kills its process or takes too long is `decode.crashed`.
+
+        Raises:
+            RuntimeError: no child process could be started.
+        """
+        answer = self._service.ask((data, policy), self._timeout_s)
+        if isinstance(answer, Crash):
+            return FailedImage(failure=Failure(ErrorCode.DECODE_CRASHED, f"decoding {answer.how}"))
+        return answer
+
+    def close(self) -> None:
+        """Ends the child."""
+        self._service.close()
+
+
+def start_service(_: object) -> Callable[[Any], Any]:
+    """In the child: the function that answers requests."""
+    return lambda request: decode_image(*request)

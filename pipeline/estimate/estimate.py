@@ -1,0 +1,63 @@
+"""What a planned run will take: work by the headers of a sample of its images, time by the pace of a run like it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.account.progress import Progress
+from pipeline.estimate.calibrate import calibrate
+from pipeline.estimate.pace import Pace, last_pace
+from pipeline.plan.sampling import drawn
+from pipeline.read.header_sample import planned_work
+from pipeline.run.prepare import Run
+
+logger = logging.getLogger(__name__)
+
+NUM_SHARDS = 24
+NUM_IMAGES = 600  # in all shards that are drawn
+
+
+def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str, Any] | None:
+    """What the planned run will take, for the last line of a dry run; None if there is nothing to read.
+
+    `images`, `mpix` and `gmac` are of the whole plan. `seconds` and `cost` go by the start and the pace of an earlier
+    run, `like_run`; or where there is none, of a calibration, if one is asked for. Else they are None.
+
+    Args:
+        on_progress: told how a calibration goes.
+    """
+    config = run.config
+    work = planned_work(run, drawn(run.plan.rows, NUM_SHARDS), NUM_IMAGES)
+    if work is None:
+        return None
+    gmac = work.macs / 1e9
+    pace, is_calibrated = last_pace(run), False
+    if config.calibrate and pace is not None:
+        logger.info("calibration.not_needed like_run=%s", pace.run_id)
+    elif config.calibrate and not work.images:
+        logger.warning("calibration.no_pace reason=%r", "no image of the sample reaches the network")
+    elif config.calibrate:
+        pace = calibrate(run, work.pixels / work.images, gmac / work.images, on_progress)
+        is_calibrated = pace is not None
+    return {
+        "images_sampled": work.images_sampled,
+        "images": round(work.images),
+        "mpix": round(work.pixels / 1e6, 3),
+        "gmac": round(gmac, 3),
+        **_time_and_cost(gmac, pace, config.compute.price_per_hour),
+        "like_run": None if pace is None or is_calibrated else pace.run_id,
+        "calibrated": is_calibrated,
+        "calibration_seconds": round(pace.steady_s, 1) if pace is not None and is_calibrated else None,
+    }
+
+
+def _time_and_cost(gmac: float, pace: Pace | None, price_per_hour: float | None) -> dict[str, float | None]:
+    """What so many giga-MACs take at a pace, and what the actors of that time cost."""
+    if pace is None:
+        return {"seconds": None, "cost": None}
+    seconds = pace.seconds(gmac)
+    hours = seconds / 3600 * pace.num_actors
+    return {
+        "seconds": round(seconds, 1),
+        "cost": None if price_per_hour is None else round(price_per_hour * hours, 4),
+    }

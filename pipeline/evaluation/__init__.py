@@ -1,0 +1,1 @@
+"""How good labels are: predictions read back and compared with true labels."""

@@ -1,0 +1,1 @@
+"""One pass on Ray Data: read, decode, infer and sink, as one chained expression."""

@@ -1,0 +1,236 @@
+"""The infer step: decoded chunks -> packs -> the network -> small rows. Plain Python around `model/`; no Ray here."""
+
+import logging
+import threading
+import time
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from model.checkpoints.load import parse_checkpoint
+from model.matmul_peak import peak_gflops
+from model.network.cost import count_macs
+from model.packed import PackedOutput, submit_packed
+from pipeline.chunks.chunk import Chunk, set_columns
+from pipeline.chunks.columns import PAYLOAD_COLUMNS
+from pipeline.chunks.measures import this_process
+from pipeline.chunks.task import Classify
+from pipeline.errors import ErrorCode
+from pipeline.infer.allocator import Trimmer, tune_allocator
+from pipeline.infer.output_columns import Answers, ClassAnswers, FeatureAnswers
+from pipeline.infer.packs import Budget, num_tokens, plan_packs
+from pipeline.settings.job_config import InferConfig
+
+logger = logging.getLogger(__name__)
+
+# On a CPU a pack should stay near its cache; on a GPU it should keep thousands of cores busy.
+BUDGETS = {"cpu": Budget(tokens=2**14, pairs=2**24), "cuda": Budget(tokens=2**18, pairs=2**28)}
+# On a GPU the next chunk's packs are queued behind those that run, and it never waits for the host.
+_AHEAD = {"cpu": 0, "cuda": 1}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CATCHING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """A chunk, and its readable images by their rows: HWC uint8, views on its memory; and the seconds this took."""
+
+    chunk: Chunk
+    by_row: dict[int, torch.Tensor]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Work:
+    """A chunk on its way through the network.
+
+    Attributes:
+        pending: packs that were submitted, as the rows of their images and what gives their output.
+        refused: rows of images that do not fit into the device's memory.
+        measured: what was measured so far.
+    """
+
+    images: _Images
+    answers: Answers
+    pending: deque[tuple[list[int], Callable[[], PackedOutput]]] = field(default_factory=deque)
+    refused: set[int] = field(default_factory=set)
+    measured: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+class InferStep:
+    """A loaded network and what it needs to turn one chunk of pixels into rows (`pipeline.flow.steps.ActorStep`)."""
+
+    def __init__(self, weights: memoryview | bytes, config: InferConfig) -> None:
+        if config.device == "cpu":
+            # One process a core, one thread a process: faster than threads that share a core's caches.
+            torch.set_num_threads(1)
+            tune_allocator()
+        else:
+            torch.backends.cudnn.allow_tf32 = False
+        loaded = parse_checkpoint(weights, config.config_json, config.preprocessor_json, config.variant)
+        self._config = config
+        self._network = config.task.network(loaded.config)
+        self._model = loaded.model.to(config.device, _DTYPES[config.precision])
+        self._mean, self._std = loaded.mean, loaded.std
+        self.budget = BUDGETS[config.device]
+        self.ahead = _AHEAD[config.device]
+        self._trimmer = Trimmer()
+        self._peak_gflops = peak_gflops(config.device, _DTYPES[config.precision])
+
+    def infer(self, chunk: Chunk) -> Chunk:
+        """The chunk with answers in place of pixels."""
+        return self.pack(self.submit(self.unpack(chunk))())
+
+    def unpack(self, chunk: Chunk) -> _Images:
+        """The chunk's readable images; may be called in any thread."""
+        started = time.perf_counter()
+        status = chunk.rows.column("status").to_pylist()
+        ok = [index for index, value in enumerate(status) if value == "ok"]
+        by_row = dict(zip(ok, _images(chunk, ok), strict=True))
+        return _Images(chunk, by_row, time.perf_counter() - started)
+
+    def submit(self, unpacked: _Images) -> Callable[[], _Work]:
+        """Runs them; on a GPU this returns while they run."""
+        started = time.perf_counter()
+        work = _Work(unpacked, self._new_answers(unpacked.chunk.rows.num_rows))
+        rows = list(unpacked.by_row)
+        sizes = [(image.shape[0], image.shape[1]) for image in unpacked.by_row.values()]
+        for pack in plan_packs(sizes, self.budget, linear=self._network.linear, even=self._config.device == "cpu"):
+            self._submit([rows[i] for i in pack], work)
+        if not self.ahead:
+            work.measured["compute_s"] += time.perf_counter() - started
+        return lambda: self._wait(work)
+
+    def pack(self, computed: _Work) -> Chunk:
+        """The chunk with its answers as rows; may be called in any thread."""
+        started = time.perf_counter()
+        chunk = computed.images.chunk
+        rows = self._rows(chunk.rows, computed.answers, computed.refused)
+        return chunk.after(
+            "rows",
+            started,
+            rows,
+            unpack_s=computed.images.seconds,
+            peak_gflops=self._peak_gflops,
+            **computed.measured,
+        )
+
+    def _new_answers(self, num_rows: int) -> Answers:
+        task = self._config.task
+        if isinstance(task, Classify):
+            return ClassAnswers(task, self._network, self._config.labels, num_rows)
+        return FeatureAnswers(task, self._network, num_rows)
+
+    def _submit(self, rows: list[int], work: _Work) -> None:
+        """Submits the images of some rows as one pack, or in smaller ones if that runs out of memory."""
+        images = [work.images.by_row[row] for row in rows]
+        try:
+            output = submit_packed(self._model, images, mean=self._mean, std=self._std, outputs=work.answers.outputs)
+            if self.ahead:
+                work.pending.append((rows, output))
+            else:
+                self._take(rows, output(), work)
+            return
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the handler: the exception's frames hold the activations.
+        self._halve(rows, work)
+
+    def _wait(self, work: _Work) -> _Work:
+        """Takes the outputs that are pending."""
+        started = time.perf_counter()
+        while work.pending:
+            rows, output = work.pending.popleft()
+            try:
+                self._take(rows, output(), work)
+                continue
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            del output
+            self._halve(rows, work)
+        self._trimmer.trim_if_due()
+        if self.ahead:
+            work.measured["download_s"] += time.perf_counter() - started
+        work.measured["compute_ended"], work.measured["compute_process"] = time.time(), this_process()
+        return work
+
+    def _take(self, rows: list[int], output: PackedOutput, work: _Work) -> None:
+        """Takes the answers of a pack that ran, and counts it: one that ran out of memory is counted by its halves."""
+        work.answers.take(rows, output)
+        tokens = sum(num_tokens(*work.images.by_row[row].shape[:2]) for row in rows)
+        work.measured["packs"] += 1
+        work.measured["tokens"] += tokens
+        work.measured["pack_room"] += max(tokens, self.budget.tokens)
+        if output.device_s:
+            seconds = output.device_s()
+            work.measured["compute_s"] += seconds.compute
+            work.measured["upload_s"] += seconds.upload
+
+    def _halve(self, rows: list[int], work: _Work) -> None:
+        """Submits the halves of a pack that ran out of memory; the packs of later chunks are planned as small."""
+        if self._config.device == "cuda":
+            torch.cuda.empty_cache()
+        sides = [work.images.by_row[row].shape[:2] for row in rows]
+        if len(rows) == 1:
+            logger.warning("infer.out_of_memory height=%d width=%d", *sides[0])
+            work.refused.add(rows[0])
+            return
+        tokens = sum(num_tokens(*of_image) for of_image in sides)
+        self.budget = self.budget.halved(tokens)
+        logger.warning("pack.halved images=%d tokens=%d budget=%d", len(rows), tokens, self.budget.tokens)
+        half = len(rows) // 2
+        for part in (rows[:half], rows[half:]):
+            self._submit(part, work)
+
+    def _rows(self, rows: pa.Table, answers: Answers, refused: set[int]) -> pa.Table:
+        """The rows with the job's columns; images that did not fit become failed records."""
+        names = ("status", "error_code", "error_message", "net_height", "net_width")
+        columns = rows.select(names).to_pydict()
+        status, codes, messages = (columns[name] for name in names[:3])
+        for index in refused:
+            status[index], codes[index] = "failed", str(ErrorCode.INFER_OUT_OF_MEMORY)
+            messages[index] = "the image alone does not fit into the device's memory; lower --max-image-pixels"
+        good = [value == "ok" for value in status]
+        macs = [
+            count_macs(self._network, height, width) if ok else 0
+            for ok, height, width in zip(good, columns["net_height"], columns["net_width"], strict=True)
+        ]
+        arrays = {
+            "status": pa.array(status, pa.string()),
+            "error_code": pa.array(codes, pa.string()),
+            "error_message": pa.array(messages, pa.string()),
+            **answers.columns(good),
+            "macs": pa.array(macs, pa.int64()),
+        }
+        return set_columns(rows, arrays).drop_columns(PAYLOAD_COLUMNS.names)
+
+
+def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:
+    """The readable images as HWC uint8 tensors: views on the chunk's memory, which is never written to."""
+    pixels = np.frombuffer(chunk.payload, np.uint8)
+    columns = chunk.rows.select(["payload_offset", "net_height", "net_width"]).to_pydict()
+    images = []
+    for index in ok:
+        offset, height, width = (columns[name][index] for name in ("payload_offset", "net_height", "net_width"))
+        view = pixels[offset : offset + height * width * 3].reshape(height, width, 3)
+        images.append(_read_only_tensor(view))
+    return images
+
+
+def _read_only_tensor(view: np.ndarray) -> torch.Tensor:
+    """A tensor over read-only memory. `torch.from_numpy` warns that writing to it would be undefined; nobody does."""
+    # Not thread-safe, and two chunks may be unpacked at a time.
+    with _CATCHING, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(view)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

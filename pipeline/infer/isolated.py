@@ -1,0 +1,105 @@
+"""Inference in a child process that may die, one image at a time; loads no torch here, in its parent."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from model.network.config import PVTv2Config
+from pipeline.chunks.chunk import Chunk, Header, set_columns
+from pipeline.chunks.columns import PAYLOAD_COLUMNS, record_schema
+from pipeline.chunks.measures import NOTHING
+from pipeline.errors import ErrorCode
+from pipeline.settings.job_config import InferConfig
+from pipeline.workers.isolation import Crash, IsolatedService
+from pipeline.workers.time_limits import INFER_IMAGE_S, compute_s
+
+_TRIAL_PX = 64
+
+
+class IsolatedInferStep:
+    """What `InferStep` is, for images one of which may crash the network's process.
+
+    A child has answered a blank image before it is given the first real one: a broken device is no image's fault.
+    """
+
+    def __init__(self, weights: bytes | np.ndarray, config: InferConfig, network: PVTv2Config) -> None:
+        """Starts nothing yet.
+
+        Args:
+            network: of the weights; it says how long an image may take.
+        """
+        self._network, self._device = network, config.device
+        self._service = IsolatedService(__name__, (weights, config))
+
+    def infer(self, chunk: Chunk) -> Chunk:
+        """The chunk with answers in place of pixels; an image that kills its process or never ends is `infer.crashed`.
+
+        Raises:
+            RuntimeError: no child process could be started, or it does not survive rows without pixels.
+        """
+        started = time.perf_counter()
+        answered = [self._answer(part) for part in _parts(chunk)]
+        return chunk.after("compute", started, pa.concat_tables(answered))
+
+    def close(self) -> None:
+        """Ends the child."""
+        self._service.close()
+
+    def _answer(self, part: Chunk) -> pa.Table:
+        timeout_s = INFER_IMAGE_S + compute_s(self._network, part.net_sizes(), self._device)
+        answer = self._service.ask(part.to_table(), timeout_s)
+        if isinstance(answer, Crash):
+            answer = self._service.ask(_failed(part, f"inference {answer.how}").to_table(), INFER_IMAGE_S)
+        if isinstance(answer, Crash):
+            raise RuntimeError(f"rows without pixels were not answered: the child process {answer.how}")
+        return answer
+
+
+def start_service(settings: Any) -> Callable[[pa.Table], pa.Table]:
+    """In the child: the function that answers requests, tried out."""
+    from pipeline.infer.infer_step import InferStep
+
+    step = InferStep(*settings)
+    step.infer(_blank_chunk())
+    return lambda table: step.infer(Chunk.from_table(table)).rows
+
+
+def _parts(chunk: Chunk) -> Iterator[Chunk]:
+    """The chunk's records, each as a chunk of its own with only its own pixels; an empty chunk as it is."""
+    if not chunk.rows.num_rows:
+        yield chunk
+    for index in range(chunk.rows.num_rows):
+        rows = chunk.rows.take([index])
+        offset, length = (rows.column(name)[0].as_py() for name in PAYLOAD_COLUMNS.names)
+        at_start = set_columns(rows, {PAYLOAD_COLUMNS.names[0]: pa.array([0], pa.int64())})
+        yield replace(chunk, rows=at_start, payload=chunk.payload.slice(offset, length))
+
+
+def _failed(part: Chunk, message: str) -> Chunk:
+    """The one record as a failed one, without its pixels."""
+    values = {"status": "failed", "error_code": str(ErrorCode.INFER_CRASHED), "error_message": message}
+    columns = {name: pa.array([value], pa.string()) for name, value in values.items()}
+    return replace(part, rows=set_columns(part.rows, columns), payload=pa.py_buffer(b""))
+
+
+def _blank_chunk() -> Chunk:
+    """One black image."""
+    num_bytes = 3 * _TRIAL_PX**2
+    row = {"image_id": "", "shard": "", "row": 0, "status": "ok", "payload_offset": 0, "payload_length": num_bytes}
+    row |= {"net_height": _TRIAL_PX, "net_width": _TRIAL_PX}
+    header = Header(
+        shard="", name="", hash16="", source_etag=None, slice=0, first_row=0, num_rows=1, slice_first_row=0,
+        slice_rows=None, end=False, ignored=0,
+    )  # fmt: skip
+    return Chunk(
+        header=header,
+        attempt="",
+        pass_number=0,
+        measured=NOTHING,
+        rows=pa.Table.from_pylist([row], schema=pa.schema([*record_schema(()), *PAYLOAD_COLUMNS])),
+        payload=pa.py_buffer(bytes(num_bytes)),
+    )

@@ -1,0 +1,108 @@
+"""What the network's outputs become: columns of a chunk's rows, one row for each image."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn.functional import normalize
+
+from model.network.config import PVTv2Config
+from model.packed import Output, PackedOutput
+from pipeline.chunks.task import Classify, ExtractFeatures
+
+
+class Answers(Protocol):
+    """The answers of one chunk, gathered pack by pack.
+
+    Attributes:
+        outputs: what `submit_packed` is to give.
+    """
+
+    outputs: Sequence[Output]
+
+    def take(self, rows: Sequence[int], output: PackedOutput) -> None:
+        """Takes the outputs of a pack's images, which belong to these rows."""
+
+    def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
+        """The job's columns, null in the rows that are not good; asked once."""
+
+
+class ClassAnswers:
+    """The best classes of each image, with their softmax."""
+
+    outputs: Sequence[Output] = ("logits",)
+
+    def __init__(self, task: Classify, network: PVTv2Config, labels: Sequence[str] | None, num_rows: int) -> None:
+        self._schema, self._labels = task.columns(network), labels
+        self._top_k = min(task.top_k, network.num_classes)
+        self._scores = np.full((num_rows, self._top_k), np.nan, np.float32)
+        self._ids = np.full((num_rows, self._top_k), -1, np.int32)
+
+    def take(self, rows: Sequence[int], output: PackedOutput) -> None:
+        """Takes the logits of a pack's images."""
+        assert output.logits is not None
+        scores_BK, ids_BK = output.logits.float().softmax(-1).topk(self._top_k, dim=-1)
+        self._scores[rows], self._ids[rows] = scores_BK.cpu().numpy(), ids_BK.cpu().numpy()
+
+    def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
+        """`label_id`, `label`, `score`, `topk_ids`, `topk_scores`."""
+        ids, scores, labels = self._ids, self._scores, self._labels
+        values = {
+            "label_id": [int(ids[i, 0]) if ok else None for i, ok in enumerate(good)],
+            "label": [labels[ids[i, 0]] if ok and labels else None for i, ok in enumerate(good)],
+            "score": [float(scores[i, 0]) if ok else None for i, ok in enumerate(good)],
+            "topk_ids": [ids[i].tolist() if ok else None for i, ok in enumerate(good)],
+            "topk_scores": [scores[i].tolist() if ok else None for i, ok in enumerate(good)],
+        }
+        return {field.name: pa.array(values[field.name], field.type) for field in self._schema}
+
+
+class FeatureAnswers:
+    """The embedding of each image, and its maps of the stages that are asked for."""
+
+    def __init__(self, task: ExtractFeatures, network: PVTv2Config, num_rows: int) -> None:
+        self.outputs: Sequence[Output] = ("embedding", "maps") if task.stages else ("embedding",)
+        self._task, self._schema = task, task.columns(network)
+        self._dtype = getattr(torch, task.dtype)
+        self._embeddings = np.zeros((num_rows, network.embed_dims[-1]), task.dtype)
+        self._maps: dict[int, list[np.ndarray | None]] = {stage: [None] * num_rows for stage in task.stages}
+
+    def take(self, rows: Sequence[int], output: PackedOutput) -> None:
+        """Takes the embeddings and maps of a pack's images."""
+        assert output.embedding is not None
+        embedding_NC = normalize(output.embedding, dim=-1) if self._task.l2_normalize else output.embedding
+        self._embeddings[rows] = embedding_NC.to(self._dtype).cpu().numpy()
+        for row, maps in zip(rows, output.maps or (), strict=False):
+            for stage in self._task.stages:
+                # A map is a view that is not laid out as CHW, of memory that all images of its batch share.
+                map_CHW = maps[stage - 1].to(self._dtype).contiguous()
+                self._maps[stage][row] = map_CHW.cpu().numpy()
+
+    def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
+        """`embedding`, then a column for each stage that is asked for."""
+        bad = pa.array([not ok for ok in good], pa.bool_())
+        embedding, *stages = self._schema
+        columns = {
+            embedding.name: pa.FixedSizeListArray.from_arrays(
+                pa.array(self._embeddings.reshape(-1)), type=embedding.type, mask=bad
+            )
+        }
+        for field, stage in zip(stages, self._task.stages, strict=True):
+            maps = [map_CHW if ok else None for map_CHW, ok in zip(self._maps.pop(stage), good, strict=True)]
+            columns[field.name] = _map_column(maps, field.type, bad)
+        return columns
+
+
+def _map_column(maps: Sequence[np.ndarray | None], kind: pa.StructType, bad: pa.Array) -> pa.Array:
+    """A struct of shape and values for each map; its values are laid end to end."""
+    shapes = [(0, 0, 0) if map_CHW is None else map_CHW.shape for map_CHW in maps]
+    offsets = np.concatenate([[0], np.cumsum([np.prod(shape) for shape in shapes], dtype=np.int64)])
+    dtype = kind.field("data").type.value_type.to_pandas_dtype()
+    values = np.concatenate([np.empty(0, dtype), *(map_CHW.reshape(-1) for map_CHW in maps if map_CHW is not None)])
+    shape = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.array(shapes, np.int32).reshape(-1)), type=kind.field("shape").type
+    )
+    data = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values), type=kind.field("data").type)
+    return pa.StructArray.from_arrays([shape, data], fields=list(kind), mask=bad)

@@ -1,0 +1,179 @@
+"""What the inputs hold: every object once, told apart into tar, Parquet and loose image, the rest counted."""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from pipeline.errors import ConfigError, InputError
+from pipeline.inputs.names import is_parquet, is_tar
+from pipeline.settings.job_config import InputConfig
+from pipeline.store.errors import DeniedError, NotFoundError, StoreError
+from pipeline.store.storage import ObjectInfo, list_objects
+from pipeline.store.uris import is_inside, name_of
+
+Lister = Callable[..., Iterator[ObjectInfo]]
+
+# Endings that are counted for the message about an input without images.
+_MAX_ENDINGS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object that takes part.
+
+    Attributes:
+        info: URI, size and ETag.
+        root: the input under which it was found first.
+        name: its path below that input.
+        kind: how it is read.
+        true_label: loose files in a folder below the input: that folder's name, as ImageFolder trees have it.
+    """
+
+    info: ObjectInfo
+    root: str
+    name: str
+    kind: Literal["tar", "parquet", "files"]
+    true_label: str | None
+
+
+class Survey:
+    """All inputs, once each, in the order of their URIs.
+
+    Iterating lists them, without holding them; the counts are complete when the last one has been taken.
+
+    Args:
+        config: what to list, and what of it takes part.
+        output: canonical URI of the output.
+        list_objects: as `pipeline.store.storage` has it.
+
+    Attributes:
+        ignored: listed names that were passed over.
+
+    Raises:
+        ConfigError: the output lies inside an input, so that a run would read its own rows.
+        InputError: while iterating: an input is missing, empty, or holds nothing that takes part.
+    """
+
+    def __init__(self, config: InputConfig, output: str, list_objects: Lister = list_objects) -> None:
+        for root in config.uris:
+            if is_inside(output, root):
+                raise ConfigError(f"the output {output} lies inside the input {root}; choose another --output")
+        self._config = config
+        self._list_objects = list_objects
+        self._skipped: set[str] = set()
+        self._passed_over = 0
+
+    @property
+    def ignored(self) -> int:
+        """Names that take no part, of objects and of what cannot be addressed."""
+        return self._passed_over + len(self._skipped)
+
+    def __iter__(self) -> Iterator[Found]:
+        counts = [_Counts(root) for root in self._config.uris]
+        streams = [self._one_root(index, count) for index, count in enumerate(counts)]
+        merged = heapq.merge(*streams, key=lambda entry: entry[0].uri)
+        yield from self._without_sidecars(self._classified(merged, counts))
+        for count in counts:
+            if not count.taken and count.new == count.listed:
+                raise InputError(_nothing_taken(count, self._config))
+
+    def _one_root(self, index: int, count: "_Counts") -> Iterator[tuple[ObjectInfo, int]]:
+        """What is under one input; names that cannot be read are noted apart."""
+        root = count.root
+        try:
+            for info in self._list_objects(root, self._config.store, on_skipped=self._skipped.add):
+                count.listed += 1
+                yield info, index
+        except NotFoundError as error:
+            raise InputError(f"input {root}: {error}") from error
+        except DeniedError as error:
+            raise InputError(
+                f"input {root} may not be listed: {error}; check the credentials or the profile"
+            ) from error
+        except StoreError as error:
+            raise InputError(f"input {root} cannot be listed: {error}") from error
+        if not count.listed:
+            raise InputError(f"input {root}: nothing is there; check the spelling, the endpoint and the profile")
+
+    def _classified(self, merged: Iterable[tuple[ObjectInfo, int]], counts: Sequence["_Counts"]) -> Iterator[Found]:
+        """What takes part; an object that several inputs name belongs to the first of them."""
+        last_uri = None
+        for info, index in merged:
+            if info.uri == last_uri:
+                continue
+            last_uri = info.uri
+            count = counts[index]
+            count.new += 1
+            found = _classify(info, count.root, self._config)
+            if found is None:
+                self._passed_over += 1
+                count.note_ending(info.uri)
+            else:
+                count.taken += 1
+                yield found
+
+    def _without_sidecars(self, listed: Iterable[Found]) -> Iterator[Found]:
+        """Without the Parquet files that stand beside a tar of the same name, as img2dataset writes them.
+
+        `x.parquet` is listed before `x.tar`, with little in between, and waits until that is past.
+        """
+        waiting: deque[Found] = deque()
+        for found in listed:
+            while waiting and (waiting[0].kind != "parquet" or _tar_of(waiting[0]) < found.info.uri):
+                yield waiting.popleft()
+            if found.kind == "tar":
+                kept = [other for other in waiting if other.kind != "parquet" or _tar_of(other) != found.info.uri]
+                self._passed_over += len(waiting) - len(kept)
+                waiting = deque(kept)
+            if found.kind == "parquet" or waiting:
+                waiting.append(found)
+            else:
+                yield found
+        yield from waiting
+
+
+def _tar_of(parquet: Found) -> str:
+    return parquet.info.uri.removesuffix(".parquet") + ".tar"
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What one input came to."""
+
+    root: str
+    listed: int = 0
+    new: int = 0
+    taken: int = 0
+    endings: Counter[str] = field(default_factory=Counter)
+
+    def note_ending(self, uri: str) -> None:
+        """Counts the ending of a name that takes no part, for the message that says so; of the first thousands."""
+        if self.new < _MAX_ENDINGS:
+            self.endings[PurePosixPath(uri).suffix or "(none)"] += 1
+
+
+def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
+    """How one object is read; None if it is passed over."""
+    name = name_of(info.uri) if info.uri == root else info.uri[len(root) :].lstrip("/")
+    names = config.names
+    # An object that the user names is what the user says it is; below a folder, endings tell.
+    named_as = config.format if info.uri == root else "auto"
+    if config.format in ("auto", "tar") and (is_tar(name) or named_as == "tar"):
+        return Found(info, root, name, "tar", None) if names.takes_shard(name) else None
+    if config.format in ("auto", "parquet") and (is_parquet(name) or named_as == "parquet"):
+        return Found(info, root, name, "parquet", None) if names.takes_shard(name) else None
+    if config.format in ("auto", "files") and names.takes_image(name):
+        folder = name.rpartition("/")[0].rpartition("/")[2]
+        return Found(info, root, name, "files", folder or None)
+    return None
+
+
+def _nothing_taken(count: _Counts, config: InputConfig) -> str:
+    listed = ", ".join(f"{number} x {ending}" for ending, number in count.endings.most_common(5))
+    return (
+        f"input {count.root}: none of its {count.listed} objects is an image or a shard under "
+        f"--input-format {config.format} (endings there: {listed}); see --include and --input-format"
+    )

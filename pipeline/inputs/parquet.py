@@ -1,0 +1,241 @@
+"""Reads a Parquet file of encoded images row by row; memory holds a few rows, and a page of each column.
+
+How large a page is, the writer decided: pyarrow puts 1024 rows of a column of bytes into one.
+"""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import ErrorCode, Failure
+from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd, as_text, error_text
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
+"""Names that an image column is known by, the likeliest first; any case."""
+
+LABEL_COLUMNS = ("label", "cls", "class")
+
+_BATCH_ROWS = 16
+# Unbuffered, Arrow reads a column of a whole row group at once: gigabytes, where all images are in one group.
+_BUFFER_BYTES = 2**23
+
+
+def read_schema(file: BinaryIO) -> pa.Schema:
+    """The columns.
+
+    Raises:
+        ValueError: the file is no Parquet file, or its footer is broken.
+    """
+    return _open(_Guarded(file)).schema_arrow
+
+
+def num_rows(file: BinaryIO) -> int:
+    """How many rows the footer promises.
+
+    Raises:
+        ValueError: the file is no Parquet file, or its footer is broken.
+    """
+    return int(_open(_Guarded(file)).metadata.num_rows)
+
+
+def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
+    """The column with the encoded images: the one asked for, else a Hugging Face image, else bytes of a known name.
+
+    A Hugging Face image is a struct with a field `bytes`. A string column is taken only where it is asked for: some
+    writers store bytes in one.
+
+    Raises:
+        ValueError: there is none, or the one asked for cannot hold images.
+    """
+    types = {field.name: _plain_type(field.type) for field in schema}
+    there_are = "the columns are " + (", ".join(f"{name} ({kind})" for name, kind in types.items()) or "none")
+    if image_column is not None:
+        if image_column not in types:
+            raise ValueError(f"there is no column {image_column!r} for --image-column: {there_are}")
+        if not (_is_file(types[image_column]) or _is_bytes(types[image_column]) or _is_text(types[image_column])):
+            raise ValueError(f"the column {image_column!r} of --image-column does not hold bytes: {there_are}")
+        return image_column
+    files = {name.lower(): name for name, kind in types.items() if _is_file(kind)}
+    plain = {name.lower(): name for name, kind in types.items() if _is_bytes(kind)}
+    found = [files[name] for name in IMAGE_COLUMNS if name in files]
+    # One struct of bytes and path is the image whatever its name; bytes may be anything, so their name must be known.
+    found += files.values() if len(files) == 1 else ()
+    found += [plain[name] for name in IMAGE_COLUMNS if name in plain]
+    if not found:
+        raise ValueError(f"no column is known to hold images; name one with --image-column: {there_are}")
+    return found[0]
+
+
+def check_columns(schema: pa.Schema, image_column: str | None, keep_columns: tuple[str, ...]) -> None:
+    """Returns if the columns that are asked for are there.
+
+    Raises:
+        ValueError: one is not.
+    """
+    find_image_column(schema, image_column)
+    for name in keep_columns:
+        if name not in schema.names:
+            raise ValueError(
+                f"there is no column {name!r} for --keep-columns: the columns are {', '.join(schema.names)}"
+            )
+
+
+def read_parquet(
+    file: BinaryIO, *, image_column: str | None, keep_columns: tuple[str, ...], start_row: int = 0
+) -> Iterator[Record | ShardEnd]:
+    """The rows from `start_row` on, then a `ShardEnd`; a record's key is the row number.
+
+    A row without image bytes is a failed record, and paths are not followed. `label`, `cls` or `class` is the label: a
+    class number stays a number, whatever names the file has for it. Kept columns that the file lacks are None. A file
+    without readable footer or image column is only a record without key, `source.unreadable`; one with a page that
+    cannot be read gives the rows before it and a record without key, `source.truncated`.
+
+    Args:
+        file: seekable; what its methods raise goes through untouched.
+        start_row: row groups wholly before it are not read.
+    """
+    guarded = _Guarded(file)
+    try:
+        parquet = _open(guarded)
+        image = find_image_column(parquet.schema_arrow, image_column)
+    except ValueError as error:
+        if error is guarded.error:
+            raise
+        yield Record(key=None, data=None, failure=Failure(ErrorCode.SOURCE_UNREADABLE, str(error)[:200]))
+        yield ShardEnd()
+        return
+    row = start_row
+    records = _records(parquet, image, keep_columns, start_row)
+    while True:
+        try:
+            record = next(records, None)
+        except Exception as error:  # whatever Arrow raises over a broken page; it becomes a failed record
+            if guarded.error is not None:
+                raise guarded.error from None
+            message = f"the file breaks off before row {row}: {error_text(error)}"[:200]
+            yield Record(key=None, data=None, failure=Failure(ErrorCode.SOURCE_TRUNCATED, message))
+            break
+        if record is None:
+            break
+        yield record
+        row += 1
+    yield ShardEnd()
+
+
+def _records(parquet: pq.ParquetFile, image: str, keep_columns: tuple[str, ...], start_row: int) -> Iterator[Record]:
+    names = parquet.schema_arrow.names
+    label = next((name for name in LABEL_COLUMNS if name in names and name != image), None)
+    columns = list(dict.fromkeys(name for name in (image, label, *keep_columns) if name in names))
+    row = 0
+    # One group after the other: batches then begin at the same rows wherever reading starts.
+    for group in range(parquet.metadata.num_row_groups):
+        group_end = row + parquet.metadata.row_group(group).num_rows
+        if group_end <= start_row:
+            row = group_end
+            continue
+        # One thread: of two broken columns, always the same one is met first.
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+            images, reasons = _images(batch.column(image))
+            labels = batch.column(label).to_pylist() if label else [None] * len(batch)
+            kept = [batch.column(name).to_pylist() if name in names else [None] * len(batch) for name in keep_columns]
+            for at in range(max(start_row - row, 0), len(batch)):
+                yield Record(
+                    key=str(row + at),
+                    data=images[at] if reasons[at] is None else None,
+                    true_label=None if isinstance(labels[at], list | dict) else as_text(labels[at]),
+                    kept=tuple(as_text(values[at]) for values in kept),
+                    failure=reasons[at],
+                )
+            row += len(batch)
+        if row != group_end:
+            raise EOFError(f"row group {group} ends at row {row}, not at {group_end}")
+
+
+def _images(column: pa.Array) -> tuple[list[bytes | None], list[Failure | None]]:
+    """The encoded images, and for each why it is not one."""
+    column = _plain(column)
+    paths = [None] * len(column)
+    if pa.types.is_struct(column.type):
+        if column.type.get_field_index("path") >= 0:
+            paths = _plain(pc.struct_field(column, "path")).to_pylist()
+        column = _plain(pc.struct_field(column, "bytes"))
+    if _is_text(column.type):
+        column = column.cast(pa.large_binary())
+    images = column.to_pylist()
+    return images, [_reason(image, path) for image, path in zip(images, paths, strict=True)]
+
+
+def _reason(image: bytes | None, path: Any) -> Failure | None:
+    if image is None and path is not None:
+        return Failure(ErrorCode.SOURCE_MISSING, "the row has a path but no bytes; paths are not followed")
+    if image is None:
+        return Failure(ErrorCode.SOURCE_MISSING, "the row has no image")
+    if len(image) > MAX_ENCODED_BYTES:
+        message = f"the row has {len(image)} bytes, more than an image may have"
+        return Failure(ErrorCode.IMAGE_TOO_LARGE, message)
+    return None
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """The column without an extension type or a dictionary around it."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_file(kind: pa.DataType) -> bool:
+    at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+    return at >= 0 and _is_bytes(_plain_type(kind.field(at).type))
+
+
+def _open(guarded: "_Guarded") -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(
+            pa.PythonFile(guarded, mode="r"),
+            buffer_size=_BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
+    except Exception as error:  # Arrow has no one error for a broken footer
+        if guarded.error is not None:
+            raise guarded.error from None
+        raise ValueError(f"this is no Parquet file, or a broken one: {error_text(error)}") from None
+
+
+class _Guarded:
+    """The file as Arrow wants it: what it raises is kept, to tell a storage that failed from a page that is broken."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: Exception | None = None
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        try:
+            return self._file.read(size)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def close(self) -> None:
+        """Nothing: the file is the caller's."""

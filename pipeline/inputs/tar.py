@@ -1,0 +1,236 @@
+"""Reads a tar from front to back: images in the tar's order, joined with the labels and captions beside them.
+
+Memory stays bounded whatever the tar holds, and what is yielded depends on its bytes alone. A tar that is cut, at
+whatever byte, gives its whole images and then a failed record; the standard library would end without a word.
+"""
+
+import gzip
+import math
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, BinaryIO, Self, cast
+
+from pipeline.errors import ErrorCode, Failure
+from pipeline.inputs.names import NameFilter
+from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd, error_text
+from pipeline.inputs.tar_sidecars import MAX_SIDECAR_BYTES, Joiner, Member, is_sidecar
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_FETCH_BYTES = 2**20
+_INFLATE_BYTES = 2**18
+# Long names and attributes: blocks of their own before a member, which tarfile reads whole.
+_HEADER_TYPES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_MAX_HEADER_BYTES = 2**20
+# Of all blocks before one member together: tarfile reads the map of a sparse file, and headers of headers, as long as
+# they go on.
+_MAX_HEADERS_BYTES = 4 * 2**20
+# What a header for all later members may say; tarfile keeps whatever else it says, too.
+_LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
+
+
+def read_tar(file: BinaryIO, *, names: NameFilter, keep_columns: tuple[str, ...]) -> Iterator[Record | ShardEnd]:
+    """The images of a tar, gzipped or not, then a `ShardEnd`.
+
+    A record is a regular member whose name the filter takes; its key is that name. Members `.cls`, `.json` and `.txt`
+    are joined to the images beside them (`pipeline.inputs.tar_sidecars`). Everything else but folders is counted as
+    ignored.
+    A tar that breaks off ends in a record without key, `source.truncated`; a file that is no tar is only that record,
+    `source.unreadable`.
+
+    Args:
+        file: the tar from its first byte; only `read` is called, and what that raises goes through untouched.
+        keep_columns: fields of the `.json`, or endings (`cls`, `txt`); `caption` is also looked for in the `.txt`.
+    """
+    source = _Forward(file.read, _FETCH_BYTES)
+    joiner = Joiner(keep_columns)
+    members = _members(source, names)
+    failure = None
+    while True:
+        try:
+            member = next(members, None)
+        except Exception as error:  # whatever broken bytes lead tarfile and gzip to; it becomes a failed record
+            if source.error is not None:
+                raise source.error from None
+            failure = _failure(error, joiner.num_images)
+            break
+        if member is None:
+            break
+        yield from joiner.add(member)
+    yield from joiner.flush()
+    if failure is not None:
+        yield Record(key=None, data=None, failure=failure, ignored=joiner.take_ignored())
+    yield ShardEnd(joiner.take_ignored())
+
+
+def _failure(error: Exception, num_images: int) -> Failure:
+    if isinstance(error, _NoTarError):
+        return Failure(ErrorCode.SOURCE_UNREADABLE, str(error))
+    return Failure(ErrorCode.SOURCE_TRUNCATED, f"the tar breaks off after image {num_images}: {error_text(error)}")
+
+
+def _members(source: "_Forward", names: NameFilter) -> Iterator[Member]:
+    stream = source
+    if source.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
+        # read1: what was inflated before a broken byte comes out before the error does.
+        stream = _Forward(gzip.GzipFile(fileobj=cast(IO[bytes], source), mode="rb").read1, _INFLATE_BYTES)
+    _check_begins_as_tar(stream)
+    archive = _Archive(
+        fileobj=cast(IO[bytes], stream),
+        tarinfo=_Header,
+        encoding="utf-8",
+        errors="surrogateescape",
+        ignore_zeros=True,  # behind the end marker of one tar another may follow
+    )
+    while (header := archive.next()) is not None:
+        archive.members.clear()  # tarfile keeps every header it has seen
+        archive.pax_headers = {name: said for name, said in archive.pax_headers.items() if name in _LASTING}
+        if header.isdir():
+            continue
+        # A name need not be UTF-8, but the column it goes to is.
+        name = header.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        is_image = header.isreg() and names.takes_image(name)
+        if is_image and header.size > MAX_ENCODED_BYTES:
+            message = f"the member has {header.size} bytes, more than an image may have"
+            yield Member(name=name, is_image=True, failure=Failure(ErrorCode.IMAGE_TOO_LARGE, message))
+        elif is_image or (header.isreg() and header.size <= MAX_SIDECAR_BYTES and is_sidecar(name)):
+            content = cast(IO[bytes], archive.extractfile(header))
+            yield Member(name=name, is_image=is_image, data=content.read(header.size))
+        else:
+            yield Member(name=name)
+
+
+def _check_begins_as_tar(stream: "_Forward") -> None:
+    """Raises _NoTarError where not even the first header can be understood; a cut one is left to be found later."""
+    try:
+        block = stream.peek(tarfile.BLOCKSIZE)
+        if len(block) == tarfile.BLOCKSIZE and block.strip(b"\0"):
+            tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (gzip.BadGzipFile, zlib.error, tarfile.HeaderError) as error:
+        raise _NoTarError(f"this is no tar: {error_text(error)}") from None
+    if not block:
+        raise _NoTarError("the file is empty")
+
+
+class _NoTarError(Exception):
+    """The file is no tar from its first byte."""
+
+
+class _Archive(tarfile.TarFile):
+    """A tar that knows whether its end marker was just met."""
+
+    members: list[tarfile.TarInfo]
+    at_end = False
+
+
+class _Header(tarfile.TarInfo):
+    """A header that raises where tarfile would take broken or missing bytes for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        assert isinstance(archive, _Archive)
+        source = cast(_Forward, archive.fileobj)
+        block = source.peek(tarfile.BLOCKSIZE)
+        if block.strip(b"\0"):
+            archive.at_end = False
+            if len(block) < tarfile.BLOCKSIZE:
+                raise EOFError("it ends inside a header")
+        elif len(block) == tarfile.BLOCKSIZE:
+            archive.at_end = True
+        elif not archive.at_end:
+            raise EOFError("it ends without an end-of-archive marker")
+        try:
+            with source.at_most(_MAX_HEADERS_BYTES):
+                return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if archive.at_end:
+                raise  # tarfile's own way to end
+            raise tarfile.ReadError(str(error)) from None
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _HEADER_TYPES and header.size > _MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header with a length of {header.size} bytes")
+        return header
+
+
+class _Forward:
+    """Bytes fetched from front to back, as the file that tarfile and gzip want.
+
+    Attributes:
+        error: what fetching raised; it tells a storage that failed from bytes that are broken.
+    """
+
+    def __init__(self, fetch: Callable[[int], bytes], fetch_bytes: int) -> None:
+        self.error: Exception | None = None
+        self._fetch = fetch
+        self._fetch_bytes = fetch_bytes
+        self._ahead = memoryview(b"")
+        self._position = 0
+        self._end = math.inf
+
+    @contextmanager
+    def at_most(self, size: int) -> Iterator[None]:
+        """A block in which no more bytes than these are read; one inside another ends where that does.
+
+        Raises:
+            tarfile.ReadError: by `read`, which was asked for more.
+        """
+        outer, self._end = self._end, min(self._end, self._position + size)
+        try:
+            yield
+        finally:
+            self._end = outer
+
+    def _fetch_more(self) -> bytes:
+        try:
+            return self._fetch(self._fetch_bytes)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, which stay; fewer at the end."""
+        while len(self._ahead) < size and (more := self._fetch_more()):
+            self._ahead = memoryview(bytes(self._ahead) + more)
+        return bytes(self._ahead[:size])
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; fewer only at the end."""
+        if self._position + size > self._end:
+            raise tarfile.ReadError(f"headers of more than {_MAX_HEADERS_BYTES} bytes before one member")
+        parts = []
+        while size > 0:
+            if not self._ahead:
+                self._ahead = memoryview(self._fetch_more())
+            part, self._ahead = self._ahead[:size], self._ahead[size:]
+            if not part:
+                break
+            parts.append(part)
+            size -= len(part)
+            self._position += len(part)
+        return b"".join(parts)
+
+    def tell(self) -> int:
+        """How many bytes were read."""
+        return self._position
+
+    def seek(self, position: int) -> int:
+        """Reads on to a position; to its end if there is less.
+
+        Raises:
+            tarfile.StreamError: it lies behind.
+        """
+        if position < self._position:
+            raise tarfile.StreamError("a member that begins before the one before it ends")
+        while self._position < position and self.read(min(_FETCH_BYTES, position - self._position)):
+            pass
+        return self._position

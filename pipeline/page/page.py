@@ -1,0 +1,129 @@
+"""`report.html`: one page of a run's report and timeline, or of several runs beside one another.
+
+The page holds all it needs, runs no script and loads nothing. Whatever a report says is text to it: names, labels and
+messages come from the data, and are escaped wherever they stand.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.output.layout import PAGE_FILE
+from pipeline.page import one_run as page_run
+from pipeline.page.many_runs import in_order, runs_sections
+from pipeline.page.parts import Bar, Figure, Section, at, moment, sequence, shortened, text
+from pipeline.page.samples import samples_section
+from pipeline.page.spread import labels_section, scores_section, sizes_section
+from pipeline.page.timeline_charts import timeline_section
+from pipeline.store.storage import StoreConfig, put
+from pipeline.store.uris import join_uri
+
+logger = logging.getLogger(__name__)
+
+Report = Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+_STATUS_CLASSES = {"done": "good", "stopped": "warn", "stalled": "warn", "failed": "bad"}
+
+
+def render_page(reports: Sequence[Report], timelines: Sequence[Rows]) -> str:
+    """The page of one run, or a comparison of several.
+
+    Args:
+        reports: what `report.json` holds, each. What one lacks, or holds in an odd form, is left out.
+        timelines: rows of `timeline.parquet` of each run, in the same order; those of several runs are not shown.
+    """
+    if len(reports) == 1:
+        values = _run_values(reports[0], timelines[0] if timelines else [])
+    else:
+        values = _runs_values(in_order(reports))
+    return _environment().get_template("report.html.j2").render(values)
+
+
+def write_page(folder: str, report: Report, timeline: Rows, store: StoreConfig) -> str | None:
+    """Writes the page of one run into the run's folder; returns its URI, or None if it could not be made.
+
+    Raises nothing: a page that cannot be made or written is a line in the log, and the run is what its report says.
+
+    Args:
+        folder: URI of the run's folder.
+        store: of the output.
+    """
+    uri = join_uri(folder, PAGE_FILE)
+    try:
+        put(uri, render_page([report], [timeline]).encode(), store)
+    except Exception as error:
+        # Of any kind: the report is written by now, and no data is so odd that a run should fail over its picture.
+        logger.warning("page.not_written uri=%s error=%s: %s", uri, type(error).__name__, error)
+        return None
+    return uri
+
+
+def _run_values(report: Report, timeline: Rows) -> dict[str, Any]:
+    name, status = f"Run {text(at(report, 'run_id'))}", text(at(report, "status"))
+    sections = [
+        page_run.verdict(report),
+        page_run.rates(report),
+        timeline_section(timeline),
+        page_run.seconds(report),
+        sizes_section(report),
+        labels_section(report),
+        scores_section(report),
+        samples_section(report),
+        page_run.failures(report),
+        page_run.shards(report),
+        page_run.processes(report),
+        page_run.account(report),
+        page_run.configuration(report),
+        page_run.versions(report),
+    ]
+    reason = at(report, "reason")
+    return {
+        "title": f"{name}, {status}",
+        "kind": "report of a run",
+        "heading": name,
+        "status": status,
+        "status_class": _STATUS_CLASSES.get(status, "other"),
+        "began": moment(at(report, "started_at"), at(report, "run_id")),
+        "reason": None if reason is None else text(reason),
+        "problems": [text(line) for line in sequence(at(report, "problems"))],
+        "headline": page_run.headline(report),
+        "sections": [section for section in sections if section is not None],
+    }
+
+
+def _runs_values(reports: Sequence[Report]) -> dict[str, Any]:
+    heading = f"{len(reports):,} runs" if reports else "No runs"
+    sections: list[Section] = runs_sections(reports)
+    return {
+        "title": f"{heading} compared" if reports else heading,
+        "kind": "runs of one output",
+        "heading": heading,
+        "status": None,
+        "began": None,
+        "reason": None,
+        "problems": [],
+        "headline": [],
+        "sections": sections,
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shortened": shortened, "exact": _exact, "text": text}
+    environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "bar": lambda cell: isinstance(cell, Bar)}
+    return environment
+
+
+def _exact(value: float | None) -> str:
+    """A number as JSON has it; nothing for none."""
+    return "" if value is None else json.dumps(value)

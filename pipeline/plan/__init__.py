@@ -1,0 +1,1 @@
+"""What is left to do: inputs compared with the output, as a plan on disk."""

@@ -1,0 +1,192 @@
+"""Groups of loose files: how new ones are made, and what is to do in one that an earlier plan made."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from pipeline.inputs.listing import Found
+from pipeline.output.layout import hash16, readable_name, version_of
+from pipeline.output.published import OutputRow, PublishedFile
+from pipeline.output.slice_chain import chain_of
+from pipeline.plan.planned_shard import FILES_SCHEME, Member, PlannedShard, Rewrite
+from pipeline.store.uris import is_inside
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found in one group.
+
+    Attributes:
+        is_ours: some of its files lie where this run looks.
+        changed, retried: records to read again, for each reason.
+        removed, pruned: rows whose source is gone, and those of them that are taken out now.
+        extra: output files that say something else about rows that others hold.
+    """
+
+    is_ours: bool = True
+    changed: int = 0
+    retried: int = 0
+    removed: int = 0
+    pruned: int = 0
+    extra: tuple[PublishedFile, ...] = ()
+
+
+class OpenGroup:
+    """A group of an earlier plan while the listing goes past its members."""
+
+    def __init__(self, shard: PlannedShard) -> None:
+        self.shard = shard
+        self.found: dict[int, Found] = {}
+        self.foreign: set[int] = set()
+        self._num_left = len(shard.members)
+
+    def see(self, row: int, found: Found | None, *, foreign: bool) -> None:
+        """Notes what the listing says of one member.
+
+        Args:
+            found: None if it is not listed.
+            foreign: it belongs to another group, so that it has no row here.
+        """
+        if foreign:
+            self.foreign.add(row)
+        elif found is not None:
+            self.found[row] = found
+        self._num_left -= 1
+
+    @property
+    def is_seen(self) -> bool:
+        """True when every member was passed."""
+        return self._num_left == 0
+
+
+def new_group(found: Sequence[Found]) -> PlannedShard:
+    """A group of files that no plan knows yet, in their order; a key that repeats gets `@<row>`."""
+    code = hash16("\n".join(entry.info.uri for entry in found))
+    seen: set[str] = set()
+    members = []
+    for row, entry in enumerate(found):
+        key = f"{entry.name}@{row}" if entry.name in seen else entry.name
+        seen.add(entry.name)
+        members.append(Member(entry.info.uri, key, entry.info.size, entry.info.etag, entry.true_label))
+    return PlannedShard(
+        shard=f"{FILES_SCHEME}{code}",
+        name=readable_name(PurePosixPath(found[0].root).name),
+        hash16=code,
+        format="files",
+        action="new",
+        etag=None,
+        size=sum(member.size for member in members),
+        num_records=len(members),
+        members=tuple(members),
+    )
+
+
+def plan_group(
+    group: OpenGroup,
+    files: Sequence[PublishedFile],
+    roots: Sequence[str],
+    prune: bool,
+    retries: Callable[[str | None], bool],
+    look: Callable[[PublishedFile], Sequence[OutputRow]],
+) -> tuple[PlannedShard | None, Findings]:
+    """What is to do in a group whose members have all been seen; None if nothing is.
+
+    Args:
+        files: its output files.
+        roots: where this run looked; what lies elsewhere is as it was.
+        prune: take out the rows of members that are gone.
+        retries: tells the error codes whose records are tried again.
+        look: output file -> its rows.
+    """
+    shard = group.shard
+    members = [_current(member, group.found.get(row), roots) for row, member in enumerate(shard.members)]
+    chain = chain_of(files)
+    findings = Findings(extra=chain.extra)
+    if not any(is_inside(member.uri, root) for member in members for root in roots):
+        return None, Findings(is_ours=False)
+    gone = {row for row, member in enumerate(members) if member.etag is None}
+    unwanted = group.foreign | (gone if prune else set())
+    rewrites = []
+    for file in chain.files:
+        rewrite = _rewrite(file, members, gone, unwanted, group.foreign, retries, look, findings)
+        if rewrite is not None:
+            rewrites.append(rewrite)
+    if chain.complete and not rewrites:
+        return None, findings
+    published = {row for file in chain.files for row in range(file.first_row, file.last_row + 1)}
+    drop = () if chain.complete else tuple(sorted(unwanted - published))
+    planned = replace(
+        shard,
+        action="rewrite" if chain.complete else "continue",
+        members=tuple(members),
+        size=sum(member.size for member in members if member.etag is not None),
+        known=True,
+        drop=drop,
+        done=chain.done(),
+        rewrites=tuple(rewrites),
+    )
+    return planned, findings
+
+
+def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> PlannedShard | None:
+    """What can be done in a group without reading an image: taking rows out of published slices; None if nothing.
+
+    A group with slices that are not published has them read by whoever plans it, so nothing is done there.
+    """
+    before = {file.file: set(file.pruned) for file in files}
+    drops = [(rewrite, before[rewrite.file].union(rewrite.drop)) for rewrite in planned.rewrites]
+    rewrites = tuple(
+        replace(rewrite, redo=(), drop=tuple(sorted(drop))) for rewrite, drop in drops if drop > before[rewrite.file]
+    )
+    return replace(planned, rewrites=rewrites) if rewrites and planned.action == "rewrite" else None
+
+
+def _current(member: Member, found: Found | None, roots: Sequence[str]) -> Member:
+    """The member as it is now."""
+    if found is not None:
+        is_same = (found.info.size, found.info.etag) == (member.size, member.etag)
+        return member if is_same else replace(member, size=found.info.size, etag=found.info.etag)
+    if any(is_inside(member.uri, root) for root in roots):
+        return replace(member, etag=None)
+    return member
+
+
+def _rewrite(
+    file: PublishedFile,
+    members: Sequence[Member],
+    gone: set[int],
+    unwanted: set[int],
+    foreign: set[int],
+    retries: Callable[[str | None], bool],
+    look: Callable[[PublishedFile], Sequence[OutputRow]],
+    findings: Findings,
+) -> Rewrite | None:
+    """The exchange of rows that one published slice needs; None if it needs none."""
+    rows = range(file.first_row, file.last_row + 1)
+    there = [row for row in rows if row not in file.pruned]
+    is_current = file.source_etag == version_of((members[row].uri, members[row].etag) for row in there)
+    may_retry = file.failed > 0 and any(map(retries, file.footer.totals.failed_by_code))
+    is_back = [row for row in file.pruned if row not in gone and row not in foreign]
+    redo = set(is_back)
+    findings.changed += len(is_back)
+    if not is_current or may_retry:
+        for entry in look(file):
+            etag = members[entry.row].etag
+            if etag is None or entry.row in foreign:
+                continue
+            if entry.source_etag != etag:
+                redo.add(entry.row)
+                findings.changed += 1
+            elif retries(entry.error_code):
+                redo.add(entry.row)
+                findings.retried += 1
+    dropped = {row for row in there if row in unwanted}
+    findings.removed += sum(row in gone for row in there)
+    findings.pruned += sum(row in gone for row in dropped)
+    if not redo and not dropped:
+        return None
+    drop = (set(file.pruned) - redo) | dropped
+    return Rewrite(
+        file.slice, file.file, file.etag, file.first_row, file.last_row, file.end,
+        tuple(sorted(redo)), tuple(sorted(drop)),
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""What a published slice came to: the sums for its footer, and the receipt that goes to the driver."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.account.breakdown import Picture, picture_of
+from pipeline.account.totals import Footer, Totals
+from pipeline.chunks.chunk import Chunk
+from pipeline.chunks.measures import Span, counts_of, seconds_of, spans_of, this_process
+
+BUSY_STEPS = ("read", "decode", "compute", "rows")
+"""Before the write: whose seconds say which shards were slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One published slice, as the collector that published it saw it.
+
+    Attributes:
+        file: name below `data/`.
+        etag: the file's ETag.
+        put_s: seconds of the PUT, which the file itself cannot know.
+        bytes_out: of the file.
+        picture: of the rows that this run made.
+        work: what was done for them, when and in which process, with images, pixels and multiply-accumulates.
+    """
+
+    file: str
+    etag: str
+    footer: Footer
+    put_s: float
+    bytes_out: int = 0
+    picture: Picture = field(default_factory=Picture)
+    work: Sequence[tuple[Span, int, int, int]] = ()
+
+    def bare(self) -> "Receipt":
+        """Without what is added up once and then let go."""
+        return replace(self, picture=Picture(), work=())
+
+
+def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
+    """Counts and work of the rows that some chunks brought, with the chunks' clocks."""
+    measured = [chunk.measured for chunk in chunks]
+    ignored = sum(chunk.header.ignored for chunk in chunks)
+    totals = count_rows(rows, _sum(rows, "macs"), ignored, seconds_of(measured))
+    return replace(totals, counts={**counts_of(measured), "chunks": len(chunks)})
+
+
+def receipt_of(
+    name: str, etag: str, footer: Footer, put_began: float, bytes_out: int, chunks: Sequence[Chunk]
+) -> Receipt:
+    """The receipt of what has just been written."""
+    put_s = time.perf_counter() - put_began
+    own = footer.own or footer.totals
+    work: list[tuple[Span, int, int, int]] = []
+    for chunk in chunks:
+        totals = count_rows(chunk.rows, _sum(chunk.rows, "macs"), 0, {})
+        work += [(span, totals.listed, totals.pixels, totals.macs) for span in spans_of(chunk.measured)]
+    write_s = put_s + own.seconds.get("serialise", 0.0)
+    work.append((Span("write", this_process(), time.time(), write_s), own.listed, own.pixels, own.macs))
+    seconds = own.seconds
+    picture = picture_of(
+        pa.concat_tables([chunk.rows for chunk in chunks]),
+        compute_s=seconds.get("compute", 0.0),
+        busy_s=write_s + sum(seconds.get(step, 0.0) for step in BUSY_STEPS),
+        peak_gflops=max((chunk.measured["peak_gflops"] for chunk in chunks), default=0.0),
+    )
+    return Receipt(name, etag, footer, put_s, bytes_out, picture, work)
+
+
+def num_ok(rows: pa.Table) -> int:
+    """Rows that are not failed records."""
+    return pc.sum(pc.equal(rows.column("status"), "ok")).as_py() or 0
+
+
+def count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, float]) -> Totals:
+    """Counts and work of some rows of the output; they have been one file, or will be."""
+    ok = num_ok(rows)
+    codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
+    sizes = rows.select(["status", "net_width", "net_height"])
+    seen = sizes.filter(pc.equal(sizes.column("status"), "ok"))
+    pixels = pc.sum(pc.multiply(seen.column("net_width").cast(pa.int64()), seen.column("net_height").cast(pa.int64())))
+    return Totals(
+        listed=rows.num_rows,
+        ok=ok,
+        failed=rows.num_rows - ok,
+        failed_by_code=dict(sorted(codes.items())),
+        ignored=ignored,
+        bytes=_sum(rows, "encoded_bytes"),
+        pixels=pixels.as_py() or 0,
+        macs=macs,
+        files=1,
+        seconds=seconds,
+    )
+
+
+def _sum(rows: pa.Table, name: str) -> int:
+    return pc.sum(rows.column(name)).as_py() or 0

@@ -1,0 +1,1 @@
+"""The read step: one planned shard becomes chunks of encoded images."""

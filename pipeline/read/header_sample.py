@@ -1,0 +1,138 @@
+"""What planned images come to, by the headers of a sample of them."""
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from model.network.config import PVTv2Config
+from model.network.cost import count_macs
+from pipeline.chunks.size_policy import NetSize, SizePolicy, net_size
+from pipeline.decode.decode_image import probe_size
+from pipeline.inputs.parquet import num_rows, read_parquet
+from pipeline.inputs.record import Record
+from pipeline.inputs.tar import read_tar
+from pipeline.plan.planned_shard import Member, PlannedShard
+from pipeline.run.prepare import Run
+from pipeline.settings.job_config import InputConfig
+from pipeline.store.errors import StoreError
+from pipeline.store.storage import StoreConfig, open_reader, read, read_range
+
+logger = logging.getLogger(__name__)
+
+_HEADER_BYTES = 64 * 1024  # in which nearly every image says its size
+_TAR_BLOCK = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedWork:
+    """What a whole plan comes to.
+
+    Attributes:
+        images_sampled: images whose headers were read.
+        images: that will reach the network.
+        pixels, macs: of them.
+    """
+
+    images_sampled: int
+    images: float
+    pixels: float
+    macs: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """What the images of one shard whose headers were read come to.
+
+    Attributes:
+        images: how many of them the network will take.
+        weight: how often they go into what is to be done of the shard.
+    """
+
+    images: int
+    pixels: int
+    macs: int
+    weight: float
+
+
+def planned_work(run: Run, shards: Sequence[PlannedShard], num_images: int) -> PlannedWork | None:
+    """What the plan of a run comes to, by so many images of some of its shards; None if these are none.
+
+    Args:
+        shards: drawn from the plan.
+        num_images: whose headers are read, at most.
+    """
+    if not shards:
+        return None
+    config = run.config
+    most = -(-num_images // len(shards))
+    found = [_sample(shard, most, config.input, run.checkpoint.network, config.sizes) for shard in shards]
+    parts = [part for part in found if part is not None]
+    # The other shards of the plan, and drawn ones that cannot be read, are taken to be like these, byte by byte.
+    seen_bytes = sum(shard.size for shard, part in zip(shards, found, strict=True) if part is not None)
+    scale = run.plan.bytes / max(1, seen_bytes)
+    return PlannedWork(
+        images_sampled=sum(part.images for part in parts),
+        images=scale * sum(part.images * part.weight for part in parts),
+        pixels=scale * sum(part.pixels * part.weight for part in parts),
+        macs=scale * sum(part.macs * part.weight for part in parts),
+    )
+
+
+def _sample(
+    shard: PlannedShard, most: int, config: InputConfig, network: PVTv2Config, policy: SizePolicy
+) -> _Sampled | None:
+    """What some images of a shard come to; None if it cannot be read."""
+    try:
+        found, total = _some_records(shard, most, config)
+    except (StoreError, ValueError) as error:
+        logger.warning("estimate.shard_left_out shard=%s error=%s", shard.shard, error)
+        return None
+    done = sum(slice.last_row - slice.first_row + 1 for slice in shard.done)
+    todo = max(0.0, total - done) if shard.num_todo is None else shard.num_todo
+    images = pixels = macs = 0
+    for record in found:
+        size = None if record.data is None else probe_size(record.data)
+        net = None if size is None else net_size(*size, policy)
+        if isinstance(net, NetSize):
+            images += 1
+            pixels += net.width * net.height
+            macs += count_macs(network, net.height, net.width)
+    return _Sampled(images, pixels, macs, todo / max(1, len(found)))
+
+
+def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[list[Record], float]:
+    """Some records of a shard, and how many there are, of a tar by its bytes.
+
+    Raises:
+        StoreError, ValueError: it cannot be read.
+    """
+    if shard.format == "files":
+        present = [member for member in shard.members if member.etag is not None]
+        drawn = random.Random(shard.hash16).sample(present, min(most, len(present)))
+        return [Record(key=member.key, data=_header(member, config.store)) for member in drawn], len(present)
+    with open_reader(shard.shard, config.store, size=shard.size, etag=shard.etag) as file:
+        if shard.format == "parquet":
+            total = num_rows(file)
+            rows = read_parquet(file, image_column=config.image_column, keep_columns=(), start_row=0)
+            return [item for item in islice(rows, most) if isinstance(item, Record)], total
+        members = read_tar(file, names=config.names, keep_columns=())
+        found = [item for item in islice(members, most) if isinstance(item, Record)]
+        is_all = len(found) < most
+        in_tar = sum(_bytes_in_tar(record) for record in found)
+        return found, len(found) if is_all else len(found) * max(1.0, shard.size / in_tar)
+
+
+def _header(member: Member, store: StoreConfig) -> bytes:
+    """As much of a file as says its size, mostly."""
+    data = read_range(member.uri, store, 0, min(_HEADER_BYTES, member.size), member.etag)
+    if probe_size(data) is None and member.size > _HEADER_BYTES:
+        return read(member.uri, store, member.etag)
+    return data
+
+
+def _bytes_in_tar(record: Record) -> int:
+    """What a record takes in a tar: a header and its data in whole blocks, and as much again for a sidecar."""
+    members = [len(record.data or b"")] + ([1] if record.true_label is not None else [])
+    return sum(_TAR_BLOCK + -(-size // _TAR_BLOCK) * _TAR_BLOCK for size in members)

@@ -1,0 +1,275 @@
+"""The read step: one planned shard -> chunks of encoded images, in an order and with bounds that never vary."""
+
+import logging
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from model.network.config import PVTv2Config
+from pipeline.chunks.chunk import Chunk
+from pipeline.chunks.size_policy import NetSize, SizePolicy, net_size
+from pipeline.chunks.task import Task
+from pipeline.decode.decode_image import probe_size
+from pipeline.errors import ErrorCode, Failure, InputError
+from pipeline.inputs.listing import Found
+from pipeline.inputs.loose_files import read_files
+from pipeline.inputs.parquet import check_columns, num_rows, read_parquet, read_schema
+from pipeline.inputs.record import Record, ShardEnd
+from pipeline.inputs.tar import read_tar
+from pipeline.plan.planned_shard import PlannedShard
+from pipeline.plan.sampling import drawn
+from pipeline.read.cut import CutConfig, Placed, cut_rewrites, cut_slices
+from pipeline.settings.job_config import InputConfig
+from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, StoreError
+from pipeline.store.storage import open_reader, read_range
+from pipeline.store.uris import is_local
+
+logger = logging.getLogger(__name__)
+
+# Of a plan, and of each shard, to find out whether anything may be read.
+_ASKED_SHARDS = 8
+_ASKED_OBJECTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig:
+    """What the read step needs besides the plan row.
+
+    Attributes:
+        input: globs, columns and the store.
+        rows_per_file, max_file_bytes: where slices end.
+        task, network: what the job gives for each image; it decides the size of its rows.
+        sizes: what becomes of small and large images; it decides their decoded size.
+        pass_number: which pass of the run this is.
+        last_pass: sources that cannot be read become failed rows; before the last pass they are left for the next.
+    """
+
+    input: InputConfig
+    rows_per_file: int
+    max_file_bytes: int
+    task: Task
+    network: PVTv2Config
+    sizes: SizePolicy
+    pass_number: int
+    last_pass: bool
+
+
+def read_shard(shard: PlannedShard, config: ReadConfig) -> Iterator[Chunk]:
+    """The chunks of all slices of a shard that are not done, then those of its rewrites.
+
+    A store that fails in another way than "gone" or "changed" ends the iteration early (but in the last pass): the
+    slices that are not whole stay unpublished, and the next pass reads them again.
+    """
+    cut = CutConfig(
+        rows_per_file=config.rows_per_file,
+        max_file_bytes=config.max_file_bytes,
+        attempt=secrets.token_hex(4),
+        pass_number=config.pass_number,
+        keep_columns=config.input.keep_columns,
+    )
+    try:
+        if shard.action != "rewrite":
+            yield from cut_slices(_missing_records(shard, config), shard, cut)
+        if shard.rewrites:
+            yield from cut_rewrites(_redone_records(shard, config), shard, cut)
+    except StoreError as error:
+        logger.warning("shard.postponed shard=%s pass=%d error=%s", shard.shard, config.pass_number, error)
+
+
+def _missing_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed | ShardEnd]:
+    """The records outside the done slices, each with its row; ends with a `ShardEnd`."""
+    done_rows = [range(done.first_row, done.last_row + 1) for done in shard.done]
+    if shard.format == "files":
+        wanted = [row for row in range(len(shard.members)) if not any(row in rows for rows in done_rows)]
+        yield from _member_records(shard, wanted, config)
+        return
+    # Done slices at the head are skipped by the reader where it can, later ones as they come.
+    start = 0
+    for rows in done_rows:
+        if rows.start <= start:
+            start = max(start, rows.stop)
+    row = start if shard.format == "parquet" else 0
+    try:
+        for item in _object_records(shard, config, start):
+            if isinstance(item, ShardEnd):
+                yield item
+                return
+            if shard.num_records is not None and row >= shard.num_records:
+                yield ShardEnd(0)
+                return
+            if not any(row in rows for rows in done_rows):
+                yield _place(row, item, config)
+            row += 1
+    except NotFoundError:
+        failure = Failure(ErrorCode.SOURCE_MISSING, "the object was listed but is gone")
+    except ChangedError:
+        failure = Failure(ErrorCode.SOURCE_CHANGED, "the object changed after it was listed")
+    except StoreError as error:
+        if not config.last_pass:
+            raise
+        failure = Failure(ErrorCode.SOURCE_UNREADABLE, f"the object could not be read ({type(error).__name__})")
+    for lost, key in _lost_records(shard, row, done_rows):
+        yield _place(lost, Record(key=key, data=None, failure=failure), config)
+    yield ShardEnd(0)
+
+
+def _redone_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed | ShardEnd]:
+    """The records that are read again, each with its row; ends with a `ShardEnd`.
+
+    What a tar or Parquet object does not give any more is left out: its rows stay as they are.
+    """
+    wanted = [row for rewrite in shard.rewrites for row in rewrite.redo]
+    if shard.format == "files":
+        yield from _member_records(shard, wanted, config)
+        return
+    if wanted:
+        row = wanted[0] if shard.format == "parquet" else 0
+        for item in _object_records(shard, config, row):
+            if isinstance(item, ShardEnd) or row > wanted[-1]:
+                break
+            if row in wanted:
+                yield _place(row, item, config)
+            row += 1
+    yield ShardEnd(0)
+
+
+def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig) -> Iterator[Placed | ShardEnd]:
+    """The records of some members of a group; those without a row are not fetched."""
+    drop = set(shard.drop)
+    fetched = read_files(
+        [shard.members[row] for row in rows if row not in drop], config.input.store, give_up_failed=config.last_pass
+    )
+    for row in rows:
+        if row in drop:
+            member = shard.members[row]
+            record = Record(key=member.key, data=None, true_label=member.true_label)
+            yield _place(row, record, config, dropped=True)
+        else:
+            yield _place(row, next(fetched), config)
+    yield ShardEnd(0)
+
+
+def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iterator[Record | ShardEnd]:
+    """The records of a tar or Parquet object (Parquet: from row `start` on), then a `ShardEnd`."""
+    with open_reader(shard.shard, config.input.store, size=shard.size, etag=shard.etag) as file:
+        if shard.format == "tar":
+            yield from read_tar(file, names=config.input.names, keep_columns=config.input.keep_columns)
+        else:
+            yield from read_parquet(
+                file,
+                image_column=config.input.image_column,
+                keep_columns=config.input.keep_columns,
+                start_row=start,
+            )
+
+
+def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> list[tuple[int, str | None]]:
+    """(row, key) of the records from `row` on that are lost with their source.
+
+    Those that are known to be there, before a done slice or by the plan's count, are lost each by itself. Where none
+    is, one without key stands for the rest: a shard whose every known record is done would not be read again.
+    """
+    num_known = shard.num_records
+    if num_known is None:
+        num_known = max((rows.stop for rows in done_rows), default=0)
+    missing = [at for at in range(row, num_known) if not any(at in rows for rows in done_rows)]
+    if missing or shard.num_records is not None:
+        return [(at, str(at) if shard.format == "parquet" else f"@{at}") for at in missing]
+    return [(max(row, num_known), None)]
+
+
+def _place(row: int, record: Record, config: ReadConfig, *, dropped: bool = False) -> Placed:
+    """The record with its sizes. A chunk carries it encoded, then decoded: the larger of the two is what counts."""
+    num_bytes, net = 0, None
+    if record.data is not None and record.failure is None:
+        size = probe_size(record.data)
+        allowed = None if size is None else net_size(*size, config.sizes)
+        net = allowed if isinstance(allowed, NetSize) else None
+        num_bytes = max(len(record.data), 0 if net is None else 3 * net.width * net.height)
+    texts = (record.key, record.true_label, *record.kept)
+    output_bytes = config.task.row_bytes(config.network, net) + sum(len(text) for text in texts if text is not None)
+    return Placed(row, record, num_bytes, output_bytes, dropped)
+
+
+def count_records(found: Found, at_most: int, config: InputConfig) -> int:
+    """Records in a tar or Parquet object, or `at_most` if there are more; reads no more of it than that takes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open_reader(found.info.uri, config.store, size=found.info.size, etag=found.info.etag) as file:
+            if found.kind == "parquet":
+                return min(num_rows(file), at_most)
+            records = read_tar(file, names=config.names, keep_columns=())
+            return sum(1 for _ in islice((item for item in records if isinstance(item, Record)), at_most))
+    except (NotFoundError, ChangedError, ValueError):
+        return 1  # the one row that says so
+    except StoreError as error:
+        raise InputError(f"input {found.info.uri} cannot be read: {error}") from error
+
+
+def check_input(found: Found, config: InputConfig) -> bool:
+    """Looks into a Parquet object, so that a wrong column name stops the job before any work.
+
+    Returns:
+        True if it has what it needs; False if it is broken, which stops nothing: it becomes a failed row.
+
+    Raises:
+        InputError: it has no column with images, or lacks a column to keep; or the store does not let it be read.
+    """
+    uri = found.info.uri
+    try:
+        with open_reader(uri, config.store, size=found.info.size, etag=found.info.etag) as file:
+            schema = read_schema(file)
+    except (NotFoundError, ChangedError, ValueError) as error:
+        logger.warning("shard.broken shard=%s error=%s", uri, error)
+        return False
+    except StoreError as error:
+        raise InputError(f"input {uri} cannot be read: {error}") from error
+    try:
+        check_columns(schema, config.image_column, config.keep_columns)
+    except ValueError as error:
+        raise InputError(f"input {uri}: {error}") from error
+    return True
+
+
+def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> None:
+    """Asks for a byte of some objects of a plan, so that a permission that is lacking stops the job before any work.
+
+    Where one may be read, those that may not become failed rows.
+
+    Args:
+        shards: can be iterated twice; only the first is looked at if it can be read.
+
+    Raises:
+        InputError: none of them may be read.
+    """
+    if all(is_local(uri) for uri in config.uris):
+        return
+    refusal = _refusal(islice(shards, 1), config) and _refusal(drawn(shards, _ASKED_SHARDS), config)
+    if refusal is not None:
+        raise InputError(f"the input may be listed, but not read: {refusal}; check the credentials or the profile")
+
+
+def _refusal(shards: Iterable[PlannedShard], config: InputConfig) -> DeniedError | None:
+    """The first refusal, if none of some objects of these shards may be read."""
+    store = replace(config.store, deadline_s=0.0)
+    first: DeniedError | None = None
+    for shard in shards:
+        objects: list[tuple[str, str | None]] = [(it.uri, it.etag) for it in shard.members if it.etag and it.size]
+        objects = objects or [(shard.shard, shard.etag)]
+        for uri, etag in objects[:: -(-len(objects) // _ASKED_OBJECTS)]:
+            if is_local(uri) or etag is None:
+                return None
+            try:
+                read_range(uri, store, 0, 1, etag)
+                return None
+            except DeniedError as error:
+                if not error.is_permission:
+                    return None
+                first = first or error
+            except StoreError:
+                return None  # the read step has the patience and the words for it
+    return first

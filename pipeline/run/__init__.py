@@ -1,0 +1,1 @@
+"""The order of a run: prepare, pass after pass, close, report."""

@@ -1,0 +1,52 @@
+"""Emptying: output files whose rows are those of a source that changed or is gone are exchanged for empty ones.
+
+The name stays taken, so that a writer that comes late cannot create it again. Only a slice of the very version that the
+empty file awaits may fill it.
+"""
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.errors import OutputError
+from pipeline.output.published import PublishedFile
+from pipeline.output.slice_chain import by_shard, chain_of
+from pipeline.plan.planner import Emptying
+from pipeline.publish.publish import empty_file
+from pipeline.run.prepare import Run, sink_config
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 16
+
+
+def empty_files(run: Run, emptyings: Iterable[Emptying]) -> None:
+    """Empties some files of the output, and notes what they are now.
+
+    Raises:
+        OutputError: one of them was changed by somebody else since it was listed.
+    """
+    todo = list(emptyings)
+    config = sink_config(run)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="empty") as pool:
+        receipts = list(pool.map(lambda entry: empty_file(entry.file, entry.awaits, config), todo))
+    for entry, receipt in zip(todo, receipts, strict=True):
+        if receipt is None:
+            raise OutputError(f"{entry.file.file} changed while this run wanted to empty it; start the command again")
+        run.published[receipt.file] = PublishedFile.of(receipt.file, receipt.etag, receipt.footer)
+    if todo:
+        logger.info("files.emptied files=%d", len(todo))
+
+
+def empty_late_files(run: Run) -> None:
+    """Empties what a run that was overtaken wrote beside this run's slices while this one was under way."""
+    files = by_shard(run.published.values())
+    late: list[Emptying] = []
+    for shard in run.plan.rows:
+        there = [file for file in files.get(shard.hash16, []) if not file.emptied]
+        current = [file for file in there if shard.etag is None or file.source_etag == shard.etag]
+        chain = chain_of(current)
+        if chain.complete:
+            names = {file.file for file in chain.files}
+            late += [Emptying(file, shard.etag) for file in there if file.file not in names]
+    empty_files(run, late)

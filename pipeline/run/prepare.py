@@ -1,0 +1,311 @@
+"""What a run sets out to do: everything that can be wrong is found here, before any work.
+
+Nothing is written but the lease, and that only when weights, inputs and identity were found right. The output is listed
+after that: from then on nobody else changes it.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, BinaryIO
+
+from model.checkpoints.hub import is_hub
+from pipeline.account.breakdown import Picture
+from pipeline.account.ray_operators import Operators
+from pipeline.account.timeline import Timeline
+from pipeline.account.totals import Totals
+from pipeline.chunks.columns import output_schema
+from pipeline.cluster.processors import Processors
+from pipeline.errors import OutputError
+from pipeline.inputs.listing import Found, Survey
+from pipeline.lease.lease import Lease
+from pipeline.output.layout import PLAN_FILE, RUNS, new_run_id
+from pipeline.output.published import PublishedFile, published_files, read_output_rows
+from pipeline.plan.plan_file import OwnGroups, PlanFile, planned_objects, read_plan
+from pipeline.plan.planned_shard import PlannedShard
+from pipeline.plan.planner import Planner, PlanOptions, PlanSummary
+from pipeline.publish.collector import CollectorState
+from pipeline.publish.publish import SinkConfig
+from pipeline.publish.receipt import Receipt
+from pipeline.read.read_shard import check_input, check_permission, count_records
+from pipeline.settings.checkpoint import Checkpoint, fetch_checkpoint
+from pipeline.settings.identity import check_identity, identity_digest, job_identity, stored_setting
+from pipeline.settings.job_config import JobConfig
+from pipeline.settings.precision import choose_precision
+from pipeline.store.errors import NotFoundError, StoreError
+from pipeline.store.preflight import preflight
+from pipeline.store.storage import ObjectInfo, StoreConfig, list_objects, open_reader
+from pipeline.store.uris import join_uri, name_of, shown
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The plan of one run: its rows on disk, and what they come to.
+
+    Attributes:
+        num_todo: records to read as far as they are known, and `uncounted` shards that hide theirs.
+        shards: how many there are, by format and by action.
+        ignored: listed names that were passed over.
+    """
+
+    rows: PlanFile
+    summary: PlanSummary
+    num_todo: int = 0
+    uncounted: int = 0
+    bytes: int = 0
+    by_format: Counter[str] = field(default_factory=Counter)
+    by_action: Counter[str] = field(default_factory=Counter)
+    ignored: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to read and nothing to empty."""
+        return not self.by_format and not self.summary.emptied
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run has found out so far: the facts that the report is made of.
+
+    Attributes:
+        published: the output's files by name, those of earlier runs included.
+        counters: last state of each collector, receipts apart.
+        planned_macs: what the planned images will take of the network, by a sample; None as long as there is none.
+        bound: of a run that ended since it was asked to do no more, what bounded it and what is left; else None.
+        did: what this run's receipts come to.
+    """
+
+    config: JobConfig
+    run_id: str
+    started_at: float
+    checkpoint: Checkpoint
+    identity: dict[str, Any]
+    plan: Plan
+    published: dict[str, PublishedFile]
+    lease: Lease
+    receipts: list[Receipt] = field(default_factory=list)
+    counters: list[CollectorState] = field(default_factory=list)
+    processors: Processors | None = None
+    passes: int = 0
+    first_row_at: float | None = None
+    listing_s: float = 0.0
+    planned_macs: float | None = None
+    bound: str | None = None
+    did: Totals = field(default_factory=Totals)
+    operators: Operators = field(default_factory=Operators)
+    picture: Picture = field(default_factory=Picture)
+    timeline: Timeline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timeline = Timeline(self.started_at)
+
+    def take(self, receipts: Iterable[Receipt]) -> None:
+        """Takes the receipts of slices that this run published; what they tell beyond the footers is added up."""
+        for receipt in receipts:
+            self.did += receipt.footer.own or receipt.footer.totals
+            self.did += Totals(seconds={"put": receipt.put_s}, counts={"bytes_out": receipt.bytes_out})
+            self.picture += receipt.picture
+            for span, images, pixels, macs in receipt.work:
+                self.timeline.add(span, images, pixels, macs)
+            self.receipts.append(receipt.bare())
+
+    def take_operators(self, operators: Operators) -> None:
+        """Takes what Ray says of its operators in a part of the run."""
+        self.operators += operators
+
+
+def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:
+    """Everything that can go wrong before any work: weights, inputs, output, plan.
+
+    Args:
+        started_at: `time.time()` of the start of the program.
+        lease: taken here, unless it is a dry run.
+
+    Raises:
+        PipelineError, model.errors.CheckpointError: with a sentence that says what to do.
+    """
+    output, store = config.output.uri, config.output.store
+    # `org/name@commit` of the weights that the output was made with so far.
+    pinned = stored_setting(output, store, "weights_revision") if is_hub(config.weights) else None
+    stored = stored_setting(output, store, "precision") if config.precision == "auto" else None
+    precision, reason = choose_precision(config.precision, stored, config.compute.device)
+    logger.info("precision.chosen precision=%s reason=%r", precision, reason)
+    checkpoint = fetch_checkpoint(config, pinned)
+    output_schema(config.task.columns(checkpoint.network), config.input.keep_columns)
+    identity = job_identity(config, checkpoint, precision)
+    return prepare_with(config, started_at, lease, checkpoint, identity)
+
+
+def prepare_with(
+    config: JobConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
+) -> Run:
+    """The same for a checkpoint that was read already."""
+    listing_began = time.monotonic()
+    survey = Survey(config.input, config.output.uri)
+    listed = _checked(survey, config)
+    output, store = config.output.uri, config.output.store
+    try:
+        _stored_digest(output, store, identity)
+        # An input that is missing or empty is found with the first object.
+        first = list(islice(listed, 1))
+        if not config.dry_run:
+            # The lease rests on the conditions that this tries.
+            preflight(output, store)
+            lease.take(config.output.wait_for_lease_s)
+        # Again: whoever had the lease until now may have been the first to write.
+        digest = _stored_digest(output, store, identity)
+        published = published_files(output, store, identity=digest)
+        if digest is None and published:
+            raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
+        plan = _make_plan(config, chain(first, listed), published)
+        plan.ignored = survey.ignored
+        # Later, one object that may not be read must not keep the others, and what is kept of them, waiting.
+        if not published:
+            check_permission(plan.rows, config.input)
+    except StoreError as error:
+        raise OutputError(f"output {output} cannot be read: {error}") from error
+    return Run(
+        config=config,
+        run_id=config.run_id or new_run_id(started_at),
+        started_at=started_at,
+        checkpoint=checkpoint,
+        identity=identity,
+        plan=plan,
+        published={file.file: file for file in published},
+        lease=lease,
+        listing_s=time.monotonic() - listing_began,
+    )
+
+
+def _stored_digest(output: str, store: StoreConfig, identity: dict[str, Any]) -> str | None:
+    """Digest of the identity, which is that of the output; None if the output has none yet."""
+    try:
+        check_identity(output, store, identity)
+    except NotFoundError:
+        return None
+    return identity_digest(identity)
+
+
+def _make_plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:
+    output, store = config.output.uri, config.output.store
+    earlier = _earlier_plans(output, store)
+    planner = Planner(
+        found,
+        published,
+        OwnGroups(_opened(earlier, store)).by_plan(),
+        config.input,
+        PlanOptions(
+            rows_per_file=config.output.rows_per_file,
+            prune=config.output.prune,
+            retry_codes=config.output.retry_failed,
+            since_s=config.bounds.since_s,
+            max_images=config.bounds.max_images,
+        ),
+        lambda found, at_most: count_records(found, at_most, config.input),
+        lambda file: read_output_rows(file, output, store),
+    )
+    if config.input.limit is not None:
+        planner.allot(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
+    if config.bounds.since_s is not None:
+        planner.recall(planned_objects(_opened(earlier, store)))
+    return counted_plan(planner.shards(), planner.summary)
+
+
+def counted_plan(shards: Iterable[PlannedShard], summary: PlanSummary) -> Plan:
+    """The shards on disk, and what they come to.
+
+    Args:
+        summary: what there is to say of them besides; complete when the last has been taken.
+    """
+    plan = Plan(rows=PlanFile(()), summary=summary)
+    plan.rows = PlanFile(_counted(shards, plan))
+    return plan
+
+
+def _checked(survey: Survey, config: JobConfig) -> Iterator[Found]:
+    """The survey; the first Parquet object that can be read is looked into as it comes by."""
+    is_checked = False
+    for found in survey:
+        if found.kind == "parquet" and not is_checked:
+            is_checked = check_input(found, config.input)
+        yield found
+
+
+def _counted(shards: Iterable[PlannedShard], plan: Plan) -> Iterator[PlannedShard]:
+    """The shards, counted as they pass."""
+    for shard in shards:
+        plan.by_format[shard.format] += 1
+        plan.by_action[shard.action] += 1
+        plan.bytes += shard.size
+        plan.num_todo += shard.num_todo or 0
+        plan.uncounted += shard.num_todo is None
+        yield shard
+
+
+def _earlier_plans(output: str, store: StoreConfig) -> list[ObjectInfo]:
+    """Every plan over this output, the oldest first."""
+    plans = [info for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == PLAN_FILE]
+    return sorted(plans, key=lambda info: info.uri)
+
+
+def _opened(plans: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[BinaryIO]:
+    """Each of these plans, until the next is asked for."""
+    for info in plans:
+        with open_reader(info.uri, store, size=info.size, etag=info.etag) as file:
+            yield file
+
+
+def describe_plan(run: Run) -> dict[str, Any]:
+    """What a run would do, in numbers."""
+    plan, summary = run.plan, run.plan.summary
+    return {
+        "dry_run": True,
+        "output": shown(run.config.output.uri),
+        "shards": plan.by_format.total(),
+        "shards_by_format": dict(plan.by_format),
+        "shards_by_action": dict(plan.by_action),
+        "images": plan.num_todo,
+        "shards_not_counted": plan.uncounted,
+        "bytes": plan.bytes,
+        **describe_changes(summary),
+        "ignored": plan.ignored,
+    }
+
+
+def describe_changes(summary: PlanSummary) -> dict[str, int]:
+    """What the planner found different from the last time, for the last line of stdout."""
+    return {
+        "complete_shards": summary.complete_shards,
+        "changed_shards": summary.changed_shards,
+        "retried_records": summary.retried_records,
+        "removed_records": summary.removed_records,
+        "pruned_records": summary.pruned_records,
+        **describe_left_out(summary),
+    }
+
+
+def describe_left_out(summary: PlanSummary) -> dict[str, int]:
+    """What the run's bounds left for later ones."""
+    return {
+        "older_objects": summary.older_objects,
+        "postponed_images": summary.postponed_images,
+        "postponed_shards": summary.postponed_shards,
+    }
+
+
+def sink_config(run: Run) -> SinkConfig:
+    """Where and as what this run publishes."""
+    return SinkConfig(
+        output=run.config.output.uri,
+        store=run.config.output.store,
+        schema=output_schema(run.config.task.columns(run.checkpoint.network), run.config.input.keep_columns),
+        identity=identity_digest(run.identity),
+        run_id=run.run_id,
+        network=run.checkpoint.network,
+        may_write=run.lease.fence.check,
+    )

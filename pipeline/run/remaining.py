@@ -1,0 +1,94 @@
+"""What a run has left to do: its plan against what is published by now."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+
+from pipeline.output.published import PublishedFile, published_files
+from pipeline.output.slice_chain import by_shard, chain_of
+from pipeline.plan.planned_shard import PlannedShard, to_table
+from pipeline.run.prepare import Run
+from pipeline.settings.identity import identity_digest
+
+# Shards, and loose files in them, that one execution of the flow takes; a longer plan is run in several, so that what
+# Ray keeps of its tasks does not grow with the input.
+_WAVE_SHARDS = 100_000
+_WAVE_MEMBERS = 4_000_000
+# The same for the tables that a wave consists of.
+_PART_SHARDS = 1024
+_PART_MEMBERS = 65_536
+
+
+def missing(run: Run) -> Iterator[PlannedShard]:
+    """The planned shards of which something is still to do, each with the slices that it has now."""
+    files = by_shard(run.published.values())
+    for shard in run.plan.rows:
+        there = [file for file in files.get(shard.hash16, []) if shard.etag is None or file.source_etag == shard.etag]
+        chain = chain_of(there)
+        rewrites = tuple(
+            rewrite
+            for rewrite in shard.rewrites
+            if rewrite.file in run.published and run.published[rewrite.file].etag == rewrite.file_etag
+        )
+        if chain.complete and rewrites:
+            yield replace(shard, action="rewrite", done=chain.done(), rewrites=rewrites)
+        elif not chain.complete:
+            yield replace(shard, done=chain.done(), rewrites=rewrites)
+
+
+def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
+    """The shards as tables of the plan, as much at a time as Ray's driver and object store bear well."""
+    wave: list[pa.Table] = []
+    part: list[PlannedShard] = []
+    num_shards = num_members = 0
+    for shard in shards:
+        part.append(shard)
+        num_shards += 1
+        num_members += len(shard.members)
+        is_full = num_shards >= _WAVE_SHARDS or num_members >= _WAVE_MEMBERS
+        if is_full or len(part) >= _PART_SHARDS or sum(len(planned.members) for planned in part) >= _PART_MEMBERS:
+            wave.append(to_table(part))
+            part = []
+        if is_full:
+            yield wave
+            wave, num_shards, num_members = [], 0, 0
+    if part:
+        wave.append(to_table(part))
+    if wave:
+        yield wave
+
+
+def failed_again(run: Run) -> int:
+    """Records that had failed before, were tried again by this run, and failed once more for such a reason.
+
+    Rewrites tell, in which a record that changed and failed may count for one of them; never more than were tried.
+    """
+    codes = run.config.output.retry_failed
+    owns = [file.footer.own for file in run.published.values() if file.run_id == run.run_id]
+    failed = sum(
+        count
+        for own in owns
+        if own is not None
+        for code, count in own.failed_by_code.items()
+        if codes is not None and (not codes or code in codes)
+    )
+    return min(failed, run.plan.summary.retried_records)
+
+
+def refresh(run: Run) -> None:
+    """Brings `run.published` up to what is visible in the output now."""
+    known = [*run.published.values(), *_receipted(run)]
+    files = published_files(
+        run.config.output.uri, run.config.output.store, identity=identity_digest(run.identity), known=known
+    )
+    run.published = {file.file: file for file in files}
+
+
+def add_receipts(run: Run) -> None:
+    """Brings `run.published` up to what the collectors told, without a look at the output."""
+    run.published |= {file.file: file for file in _receipted(run)}
+
+
+def _receipted(run: Run) -> list[PublishedFile]:
+    return [PublishedFile.of(receipt.file, receipt.etag, receipt.footer) for receipt in run.receipts]

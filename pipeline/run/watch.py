@@ -1,0 +1,137 @@
+"""Watches a pass from the driver: rows, failures and published files, as the collectors tell of them.
+
+It also ends a pass that should not go on: nothing arrives any more, or somebody else has a reason.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+from pipeline.account.progress import Progress, share_done
+from pipeline.account.totals import Totals
+from pipeline.flow.collectors import Collectors
+from pipeline.run.prepare import Run
+from pipeline.run.stopper import Ending, Stopper
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_POLL_TIMEOUT_S = 10.0
+# Ray kills a job three seconds after it told it to stop; a slice is published in a fraction of this.
+_FINISH_S = 1.0
+# An actor that is started again takes less, and a node that is replaced mostly more; then other actors go on.
+_QUIET_S = 60.0
+
+
+class NoProgress:
+    """Notices that nothing changes: progress is a chunk that arrives at a collector, or a file that is published."""
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_s, self._clock = timeout_s, clock
+        self._marker: Hashable = None
+        self._changed_at = clock()
+
+    def since(self, marker: Hashable) -> float | None:
+        """Seconds for which the marker has not changed, if they are too many; else None."""
+        now = self._clock()
+        if marker != self._marker:
+            self._marker, self._changed_at = marker, now
+        quiet_s = now - self._changed_at
+        return quiet_s if quiet_s >= self._timeout_s else None
+
+
+class Watch:
+    """Polls the collectors on a thread of its own while a pass runs, and once more at its end."""
+
+    def __init__(
+        self,
+        run: Run,
+        collectors: Collectors,
+        on_progress: Callable[[Progress], None],
+        stopper: Stopper,
+        stop_if: Sequence[Callable[[], Ending | None]] = (),
+        stop_if_quiet: Sequence[Callable[[], Ending | None]] = (),
+    ) -> None:
+        """Watches nothing yet.
+
+        Args:
+            stopper: ends the pass.
+            stop_if: asked every second; the first to give a reason ends the pass.
+            stop_if_quiet: asked once nothing has come for a while.
+        """
+        self._run, self._collectors, self._on_progress = run, collectors, on_progress
+        self._stopper, self._stop_if, self._stop_if_quiet = stopper, stop_if, stop_if_quiet
+        self._no_progress = NoProgress(run.config.compute.no_progress_timeout_s)
+        self._quiet = NoProgress(min(_QUIET_S, run.config.compute.no_progress_timeout_s / 2))
+        self._ended = threading.Event()
+        self._polling = threading.Lock()
+        self._thread = threading.Thread(target=self._poll_until_ended, name="watch", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if kind is None:
+            self._thread.join()
+        else:
+            self._collectors.finish(_FINISH_S)
+        if self._polling.acquire(timeout=_FINISH_S):
+            self._poll(_FINISH_S if kind else _POLL_TIMEOUT_S)
+
+    def _poll_until_ended(self) -> None:
+        while not self._ended.wait(_POLL_S):
+            with self._polling:
+                self._poll(_POLL_TIMEOUT_S)
+            ending = self._why_end()
+            if ending is not None and not self._ended.is_set():
+                if ending.is_again:
+                    logger.warning("pass.given_up reason=%s; what it had not published is begun again", ending.reason)
+                else:
+                    level = logging.INFO if ending.is_bound else logging.ERROR
+                    logger.log(level, "pass.ended status=%s reason=%s", ending.status, ending.reason)
+                self._stopper.stop(ending)
+                return
+
+    def _why_end(self) -> Ending | None:
+        for check in self._stop_if:
+            if ending := check():
+                return ending
+        counters = self._run.counters
+        if fatal := next((state.fatal for state in counters if state.fatal), None):
+            return Ending("failed", fatal)
+        arrived = tuple((state.arrived.listed, state.replayed_chunks) for state in counters)
+        marker = (arrived, len(self._run.receipts))
+        if self._quiet.since(marker) is not None:
+            for check in self._stop_if_quiet:
+                if ending := check():
+                    return ending
+        quiet_s = self._no_progress.since(marker)
+        if quiet_s is None:
+            return None
+        where = self._collectors.whereabouts()
+        return Ending("stalled", f"nothing arrived and no file was published for {quiet_s:.0f} s: {where}")
+
+    def _poll(self, timeout_s: float) -> None:
+        run = self._run
+        states = self._collectors.poll(timeout_s)
+        run.counters = [replace(state, receipts=()) for state in states]
+        run.take(receipt for state in states for receipt in state.receipts)
+        first = [state.first_row_at for state in states if state.first_row_at is not None]
+        run.first_row_at = min([*first, run.first_row_at or float("inf")]) if first else run.first_row_at
+        arrived = sum((state.arrived for state in states), Totals())
+        self._on_progress(
+            Progress(
+                arrived=arrived,
+                published=run.did,
+                replayed_chunks=sum(state.replayed_chunks for state in states),
+                total=None if run.plan.uncounted else run.plan.num_todo,
+                share=share_done(arrived, run.plan.bytes, run.planned_macs),
+                first_row_at=run.first_row_at,
+            )
+        )

@@ -1,0 +1,100 @@
+"""A seekable file over one object, whose bytes come in blocks by a function that fetches a range."""
+
+import io
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from pipeline.store.errors import StoreError
+from pipeline.store.meter import waiting
+
+BLOCK_BYTES = 8 * 2**20
+"""What one request fetches."""
+
+# (start, length) -> exactly these bytes.
+Fetch = Callable[[int, int], memoryview]
+
+
+class BlockReader(io.RawIOBase):
+    """Reads of one object in blocks; while reading on, the next block is fetched behind the current one.
+
+    Args:
+        size: of the object, in bytes.
+        fetch: the bytes from a start on, as many as the length says, or what a read raises.
+        fetch_ahead: the same by a single attempt, for the block behind the current one; None reads nothing ahead.
+    """
+
+    def __init__(self, size: int, fetch: Fetch, fetch_ahead: Fetch | None = None):
+        self._size, self._fetch, self._fetch_ahead = size, fetch, fetch_ahead
+        self._position = 0
+        self._index, self._block = -1, memoryview(b"")
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: tuple[int, Future[memoryview]] | None = None
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The position of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The new position, which may lie behind the end."""
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if position < 0:
+            raise ValueError(f"seek to {position}")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: Any) -> int:
+        """How many bytes were read into the buffer; 0 at the end."""
+        part = self._next_part(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
+    def readall(self) -> bytes:
+        """The bytes from here to the end."""
+        return b"".join(iter(lambda: self._next_part(BLOCK_BYTES), b""))
+
+    def _next_part(self, max_bytes: int) -> memoryview:
+        if self._position >= self._size:
+            return memoryview(b"")
+        index, offset = divmod(self._position, BLOCK_BYTES)
+        if index != self._index:
+            self._turn_to(index)
+        part = self._block[offset : offset + max_bytes]
+        self._position += len(part)
+        return part
+
+    def _turn_to(self, index: int) -> None:
+        reads_on = index == self._index + 1
+        with waiting():
+            self._block, self._index = self._take(index), index
+        if self._fetch_ahead and reads_on and (index + 1) * BLOCK_BYTES < self._size:
+            self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+            self._ahead = index + 1, self._pool.submit(self._fetch_ahead, *self._range(index + 1))
+
+    def _take(self, index: int) -> memoryview:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == index:
+            # Reading ahead tries once; if that failed, this asks again, with patience, and has the error if it lasts.
+            with suppress(StoreError):
+                return ahead[1].result()
+        return self._fetch(*self._range(index))
+
+    def _range(self, index: int) -> tuple[int, int]:
+        start = index * BLOCK_BYTES
+        return start, min(BLOCK_BYTES, self._size - start)
+
+    def close(self) -> None:
+        """Waits for a block that is being fetched, and lets go of what was read."""
+        if not self.closed and self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._ahead, self._block = None, memoryview(b"")
+        super().close()

@@ -1,0 +1,141 @@
+"""Sorts the entries of a listing in bounded memory: what does not fit goes to a temporary file, compressed."""
+
+import heapq
+import marshal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline.store.errors import StoreError
+
+# Key, size in bytes, ETag, and when it was last modified, in Unix seconds; a plain tuple, since marshal knows no other.
+Entry = tuple[str, int, str, float]
+
+# The file begins in memory, and moves to the disk at this size: some 400,000 entries.
+_MEMORY_BYTES = 16 * 2**20
+# Sorted at once, and read back at once. Both are held as Python objects, of some 300 bytes an entry.
+_SORTED_ENTRIES = 8192
+_BLOCK_ENTRIES = 1024
+# Runs merged at once; each holds a block.
+_FAN_IN = 64
+
+
+class _Block(NamedTuple):
+    offset: int
+    packed_bytes: int
+    raw_bytes: int
+
+
+class Spool:
+    """A temporary file without a name, which several sorters share, in several threads; close it."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115
+        self._lock = threading.Lock()
+        self._end = 0
+
+    def write(self, entries: list[Entry]) -> _Block:
+        """Appends the entries; where they are.
+
+        Raises:
+            StoreError: the temporary folder is full, or the spool is closed.
+        """
+        raw = marshal.dumps(entries)
+        packed = pa.compress(raw, codec="zstd", asbytes=True)
+        with self._lock, _told():
+            block = _Block(self._end, len(packed), len(raw))
+            self._file.seek(block.offset)
+            self._file.write(packed)
+            self._end += len(packed)
+        return block
+
+    def read(self, block: _Block) -> list[Entry]:
+        """The entries that `write` put there."""
+        with self._lock, _told():
+            self._file.seek(block.offset)
+            packed = self._file.read(block.packed_bytes)
+        return marshal.loads(pa.decompress(packed, block.raw_bytes, codec="zstd", asbytes=True))
+
+    def close(self) -> None:
+        """Frees the file."""
+        with self._lock:
+            self._file.close()
+
+
+class Sorter:
+    """Takes entries in any order and gives them in the order of their keys' code points, each key once.
+
+    Entries that come in order cost no sorting, whatever their number.
+
+    Attributes:
+        num_entries: how many were added.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.num_entries = 0
+        self._spool = spool
+        self._buffer: list[Entry] = []
+        self._runs: list[list[_Block]] = []
+        self._last_key = ""
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Takes some more."""
+        rest = iter(entries)
+        while more := list(islice(rest, _SORTED_ENTRIES - len(self._buffer))):
+            self._buffer += more
+            self.num_entries += len(more)
+            if len(self._buffer) >= _SORTED_ENTRIES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Moves what was added to the spool, so that this sorter holds next to no memory until it is read."""
+        if not self._buffer:
+            return
+        self._buffer.sort()
+        if not self._runs or self._buffer[0][0] < self._last_key:
+            self._runs.append([])
+        self._runs[-1] += self._write(self._buffer)
+        self._last_key = self._buffer[-1][0]
+        self._buffer = []
+
+    def __iter__(self) -> Iterator[Entry]:
+        self.flush()
+        runs = self._runs
+        while len(runs) > _FAN_IN:
+            groups = [runs[start : start + _FAN_IN] for start in range(0, len(runs), _FAN_IN)]
+            runs = [list(self._write(self._merged(group))) for group in groups]
+        last_key = None
+        for entry in self._merged(runs):
+            if entry[0] != last_key:
+                yield entry
+            last_key = entry[0]
+
+    def _write(self, entries: Iterable[Entry]) -> Iterator[_Block]:
+        block: list[Entry] = []
+        for entry in entries:
+            block.append(entry)
+            if len(block) == _BLOCK_ENTRIES:
+                yield self._spool.write(block)
+                block = []
+        if block:
+            yield self._spool.write(block)
+
+    def _merged(self, runs: Sequence[Sequence[_Block]]) -> Iterator[Entry]:
+        return heapq.merge(*map(self._read, runs)) if len(runs) > 1 else self._read(runs[0] if runs else ())
+
+    def _read(self, run: Iterable[_Block]) -> Iterator[Entry]:
+        for block in run:
+            yield from self._spool.read(block)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise StoreError(f"a listing's temporary file in {tempfile.gettempdir()}: {error}") from None

@@ -1,0 +1,188 @@
+"""A child process that may die: so the last pass turns an image that crashes its process into one failed row.
+
+The child answers one request at a time; a new one takes its place when it dies. A request is to blame only if a second
+child, fresh and proven to work, dies of it too: the first may have been killed for the sake of another process.
+"""
+
+import ctypes
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.workers.time_limits import given_up_after
+
+START_TIMEOUT_S = 300.0
+_ATTEMPTS = 2
+# A child that was not killed with its parent ends itself so much later than its parent would have ended it.
+_ORPHAN_GRACE_S = 30.0
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_LENGTH_BYTES = 8
+_PR_SET_PDEATHSIG = 1
+_STDERR = 2
+_READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """What a request came to that nobody survived; `how` is a predicate: "ended its process with status -11"."""
+
+    how: str
+    is_late: bool
+
+
+class IsolatedService:
+    """A child process that runs a module's service, started when it is first needed."""
+
+    def __init__(self, module: str, settings: object = None) -> None:
+        """Starts nothing yet.
+
+        Args:
+            module: importable; its `start_service(settings)` returns a function from request to answer.
+            settings: handed to that function, as are the requests, by pickle.
+        """
+        self._module, self._settings = module, settings
+        self._child: _Child | None = None
+
+    def ask(self, request: object, timeout_s: float) -> Any:
+        """The service's answer; a `Crash` if two children died of the request, or one took too long.
+
+        Raises:
+            RuntimeError: no child could be started.
+        """
+        if self._child is not None and self._child.process.poll() is not None:
+            self.close()  # it died between two requests, which is no fault of this one
+        for _ in range(_ATTEMPTS):
+            child = self._child = self._child or self._start()
+            answer = child.ask((request, timeout_s), timeout_s)
+            if isinstance(answer, Crash) or child.was_late:
+                self.close()
+            if not isinstance(answer, Crash) or answer.is_late:
+                break
+        return answer
+
+    def close(self) -> None:
+        """Ends the child."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _start(self) -> "_Child":
+        for _ in range(_ATTEMPTS):
+            child = _Child(self._module)
+            answer = child.ask(self._settings, START_TIMEOUT_S)
+            if answer == _READY:
+                return child
+            child.close()
+        raise RuntimeError(f"the child process of {self._module} did not start: it {answer.how}")
+
+
+class _Child:
+    """The process, and its two pipes. It answers on a pipe of its own: any library may print to stdout, at any time."""
+
+    def __init__(self, module: str) -> None:
+        path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        read_end, write_end = os.pipe()
+        self.answers: IO[bytes] = os.fdopen(read_end, "rb", buffering=0)
+        self.was_late = False
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"from pipeline.workers.isolation import serve; serve({write_end}, {module!r})"],
+                stdin=subprocess.PIPE,
+                stdout=_STDERR,
+                env={**os.environ, "PYTHONPATH": path},
+                bufsize=0,
+                pass_fds=(write_end,),
+            )
+        finally:
+            os.close(write_end)  # so that the end of the child is the end of its answers
+        assert self.process.stdin is not None
+        self.requests: IO[bytes] = self.process.stdin
+
+    def ask(self, request: object, timeout_s: float) -> Any:
+        """The answer to one request, or a `Crash`; an answer that came as the time ran out counts."""
+        timer = threading.Timer(timeout_s, self._kill)
+        timer.start()
+        try:
+            _send(self.requests, request)
+            answer = _receive(self.answers)
+        except OSError:
+            answer = None
+        finally:
+            timer.cancel()
+            timer.join()
+        if answer is not None:
+            return answer
+        if self.was_late:
+            return Crash(f"did not end within {timeout_s:g} s", is_late=True)
+        return Crash(f"ended its process with status {self.process.wait()}", is_late=False)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+        self.requests.close()
+        self.answers.close()
+
+    def _kill(self) -> None:
+        self.was_late = True
+        self.process.kill()
+
+
+def serve(answers: int, module: str) -> None:
+    """The child: starts a module's service and answers on a pipe until its input ends.
+
+    Args:
+        answers: file descriptor.
+    """
+    _die_with_parent()
+    requests = sys.stdin.buffer
+    with os.fdopen(answers, "wb") as pipe:
+        start_service: Callable[[Any], Callable[[Any], Any]] = import_module(module).start_service
+        service = start_service(_receive(requests))
+        _send(pipe, _READY)
+        while (message := _receive(requests)) is not None:
+            request, timeout_s = message
+            with given_up_after(timeout_s + _ORPHAN_GRACE_S):
+                answer = service(request)
+            _send(pipe, answer)
+
+
+def _die_with_parent() -> None:
+    """Where Linux can: a child that hangs would keep its memory, or its GPU, after its parent was killed."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _send(pipe: IO[bytes], message: object) -> None:
+    body = memoryview(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+    for part in (memoryview(len(body).to_bytes(_LENGTH_BYTES, "little")), body):
+        while part:
+            part = part[pipe.write(part) or 0 :]
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> Any:
+    """The next message; None at the end of the pipe, also in the middle of a message."""
+    length = _read_exactly(pipe, _LENGTH_BYTES)
+    body = None if length is None else _read_exactly(pipe, int.from_bytes(length, "little"))
+    return None if body is None else pickle.loads(body)
+
+
+def _read_exactly(pipe: IO[bytes], count: int) -> bytes | None:
+    parts = []
+    while count > 0:
+        part = pipe.read(count)
+        if not part:
+            return None
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,343 @@
+import gzip
+import io
+import json
+import tarfile
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ErrorCode, Failure
+from pipeline.inputs import tar
+from pipeline.inputs.names import NameFilter
+from pipeline.inputs.record import Record, ShardEnd
+from pipeline.inputs.tar import read_tar
+
+END = bytes(1024)
+
+
+def tar_bytes(*members, tar_format=tarfile.GNU_FORMAT, end=END):
+    """A tar of (name, data) pairs or headers, padded to no more than its end marker."""
+    parts = []
+    for member in members:
+        header, data = (member, b"") if isinstance(member, tarfile.TarInfo) else (tarfile.TarInfo(member[0]), member[1])
+        header.size = len(data)
+        parts += [header.tobuf(tar_format, "utf-8", "surrogateescape"), data, bytes(-len(data) % 512)]
+    return b"".join(parts) + end
+
+
+def special(name, kind, target=""):
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname = kind, target
+    return header
+
+
+def read(data, names=None, keep_columns=()):
+    """(records, ignored at the end)"""
+    file = data if hasattr(data, "read") else io.BytesIO(data)
+    *records, end = read_tar(file, names=names or NameFilter(), keep_columns=keep_columns)
+    assert isinstance(end, ShardEnd)
+    assert all(isinstance(record, Record) for record in records)
+    return records, end.ignored
+
+
+def keys(data, **options):
+    return [record.key for record in read(data, **options)[0]]
+
+
+def broken(data):
+    """The whole images' keys, and the one failure behind them."""
+    *whole, last = read(data)[0]
+    assert (last.key, last.data) == (None, None)
+    assert all(record.failure is None and record.data is not None for record in whole)
+    assert len(last.failure.message) <= 200
+    return [record.key for record in whole], last.failure.code
+
+
+def test_images_come_in_the_order_of_the_tar():
+    data = tar_bytes(("b.jpg", b"B"), ("a.PNG", b""), ("c/d.webp", b"D"))
+    assert read(data) == ([Record("b.jpg", b"B"), Record("a.PNG", b""), Record("c/d.webp", b"D")], 0)
+
+
+def test_gzip_is_told_by_its_content():
+    data = tar_bytes(("a.jpg", b"A" * 5000), ("b.jpg", b"B"))
+    assert read(gzip.compress(data)) == read(data)
+    two_parts = gzip.compress(data[:700]) + gzip.compress(data[700:])
+    assert read(two_parts) == read(data)
+
+
+@pytest.mark.parametrize("size", [1, 7, 511, 1000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_reads_may_be_short(size, packed):
+    data = tar_bytes(("a.jpg", bytes(range(256)) * 9), ("a.cls", b"5"), ("b.jpg", b"B"))
+    stream = io.BytesIO(gzip.compress(data) if packed else data)
+
+    class Short:
+        def read(self, wanted):
+            return stream.read(min(wanted, size))
+
+    assert read(Short()) == read(data)
+
+
+def test_what_is_no_image_is_counted_once():
+    data = tar_bytes(
+        ("readme.md", b"x"),
+        special("folder/", tarfile.DIRTYPE),
+        ("a.jpg", b"A"),
+        special("link.jpg", tarfile.SYMTYPE, "a.jpg"),
+        special("hard.jpg", tarfile.LNKTYPE, "a.jpg"),
+        ("._b.jpg", b"mac"),
+        ("b.jpg", b"B"),
+        ("lonely.txt", b"x"),
+        ("end.bin", b"x"),
+    )
+    records, at_end = read(data)
+    assert [record.key for record in records] == ["a.jpg", "b.jpg"]
+    assert sum(record.ignored for record in records) + at_end == 6
+    assert records[0].ignored >= 1
+
+
+def test_the_filter_chooses_the_images():
+    data = tar_bytes(("a.jpg", b"A"), ("b.dat", b"B"), ("c.jpg", b"C"))
+    assert keys(data, names=NameFilter(include=("*.dat",))) == ["b.dat"]
+    assert keys(data, names=NameFilter(exclude=("c*",))) == ["a.jpg"]
+
+
+def test_a_name_that_repeats_gets_its_row():
+    data = tar_bytes(("a.jpg", b"0"), ("b.jpg", b"1"), ("a.jpg", b"2"), ("a.jpg", b"3"))
+    assert keys(data) == ["a.jpg", "b.jpg", "a.jpg@2", "a.jpg@3"]
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "f/" * 90 + "ü.jpg", "漢字.jpg"])
+def test_long_and_foreign_names_are_kept(tar_format, name):
+    data = tar_bytes((name, b"A"), ("b.jpg", b"B"), tar_format=tar_format)
+    assert keys(data) == [name, "b.jpg"]
+
+
+def test_a_name_that_is_not_utf_8_is_escaped():
+    assert keys(tar_bytes(("caf\udce9.jpg", b"A"))) == ["caf\\xe9.jpg"]
+
+
+def test_a_member_too_large_for_an_image_is_not_read(monkeypatch):
+    monkeypatch.setattr(tar, "MAX_ENCODED_BYTES", 1000)
+    records, _ = read(tar_bytes(("a.jpg", bytes(1001)), ("a.cls", b"3"), ("b.jpg", bytes(1000))))
+    assert [(record.key, record.failure is None) for record in records] == [("a.jpg", False), ("b.jpg", True)]
+    assert records[0] == Record(
+        "a.jpg",
+        None,
+        true_label="3",
+        failure=Failure(ErrorCode.IMAGE_TOO_LARGE, "the member has 1001 bytes, more than an image may have"),
+    )
+
+
+# Broken tars.
+
+
+def test_an_empty_tar_has_no_records():
+    assert read(END) == ([], 0)
+    assert read(bytes(10240)) == ([], 0)
+    assert read(gzip.compress(END)) == ([], 0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("data", [b"", b"no tar " * 100])
+def test_what_is_no_tar_is_one_unreadable_record(data, packed):
+    data = gzip.compress(data) if packed else data
+    assert broken(data) == ([], ErrorCode.SOURCE_UNREADABLE)
+
+
+def test_gzip_that_is_none_is_unreadable():
+    assert broken(b"\x1f\x8b" + b"junk" * 200) == ([], ErrorCode.SOURCE_UNREADABLE)
+
+
+MEMBERS = (("a.jpg", b"A" * 700), ("b.cls", b"1"), ("b.jpg", b"B" * 512), ("c.jpg", b"C"))
+WHOLE = tar_bytes(*MEMBERS)
+# Where each image's last byte is: header, data, padding of each member before.
+IMAGE_ENDS = {"a.jpg": 512 + 700, "b.jpg": 512 * 6 + 512, "c.jpg": 512 * 8 + 1}
+
+
+def test_a_tar_cut_at_any_byte_gives_its_whole_images_and_one_failure():
+    for cut in range(1, len(WHOLE)):
+        if cut >= len(WHOLE) - 512:  # one block of zeros is an end
+            assert keys(WHOLE[:cut]) == list(IMAGE_ENDS), cut
+        else:
+            expected = [key for key, end in IMAGE_ENDS.items() if end <= cut]
+            assert broken(WHOLE[:cut]) == (expected, ErrorCode.SOURCE_TRUNCATED), cut
+
+
+def test_a_gzipped_tar_cut_at_any_byte_gives_its_whole_images_and_one_failure():
+    packed = gzip.compress(WHOLE)
+    for cut in range(1, len(packed)):
+        whole, code = broken(packed[:cut])
+        assert whole == list(IMAGE_ENDS)[: len(whole)], cut
+        assert code == ErrorCode.SOURCE_TRUNCATED, cut
+    assert broken(packed[:-1])[0] == list(IMAGE_ENDS)
+
+
+def test_a_gzipped_tar_gives_what_stands_before_a_cut():
+    noise = [(f"{n}.jpg", bytes((n * i * i) % 251 for i in range(20_000))) for n in range(1, 40)]
+    packed = gzip.compress(tar_bytes(*noise), 1)
+    whole, code = broken(packed[: len(packed) * 3 // 4])
+    assert code == ErrorCode.SOURCE_TRUNCATED
+    assert 25 <= len(whole) < 39
+
+
+def test_a_wrong_checksum_of_gzip_is_told():
+    packed = bytearray(gzip.compress(WHOLE))
+    packed[-8] ^= 1
+    assert broken(bytes(packed)) == (list(IMAGE_ENDS), ErrorCode.SOURCE_TRUNCATED)
+
+
+def test_a_header_that_is_broken_in_the_middle_is_told():
+    data = bytearray(WHOLE)
+    data[512 * 3 + 3] ^= 0x55
+    assert broken(bytes(data)) == (["a.jpg"], ErrorCode.SOURCE_TRUNCATED)
+
+
+def test_tars_put_one_behind_the_other_are_all_read():
+    first, second = tar_bytes(("a.jpg", b"0"), ("a.cls", b"x")), tar_bytes(("a.jpg", b"1"), ("a.cls", b"y"))
+    records, _ = read(first + bytes(512 * 5) + second)
+    assert [(record.key, record.true_label) for record in records] == [("a.jpg", "x"), ("a.jpg@1", "y")]
+
+
+def test_bytes_behind_the_end_that_are_no_tar_are_told():
+    assert broken(WHOLE + b"more" * 200) == (list(IMAGE_ENDS), ErrorCode.SOURCE_TRUNCATED)
+
+
+def test_a_name_of_gigabytes_is_not_read():
+    header = special("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+    header.size = 2**33
+    data = tar_bytes(("a.jpg", b"A"), end=b"") + header.tobuf(tarfile.GNU_FORMAT) + bytes(2048)
+    assert broken(data) == (["a.jpg"], ErrorCode.SOURCE_TRUNCATED)
+
+
+def sparse_without_end():
+    """A map of a sparse file, as GNU tar has it, each block of which says that another follows."""
+    header = special("b.jpg", tarfile.GNUTYPE_SPARSE)
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[482] = 1
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block), b"00000000001\0" * 42 + b"\1" + bytes(7)
+
+
+def pax_sparse_without_end():
+    """The same as POSIX has it: decimal numbers, of which there are said to be any many."""
+    header = tarfile.TarInfo("b.jpg")
+    header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+    return header.tobuf(tarfile.PAX_FORMAT) + b"999999999999\n" + b"1\n" * 249 + b"\n", b"1\n" * 256
+
+
+@pytest.mark.parametrize("make", [sparse_without_end, pax_sparse_without_end])
+def test_a_header_that_goes_on_for_ever_is_not_read_to_its_end(make):
+    begin, more = make()
+    read_bytes = 0
+
+    class Endless:
+        def __init__(self):
+            self.ahead = io.BytesIO(tar_bytes(("a.jpg", b"A"), end=b"") + begin)
+
+        def read(self, size):
+            nonlocal read_bytes
+            block = self.ahead.read(size) or more * (size // len(more))
+            read_bytes += len(block)
+            assert read_bytes < 2**24, "it reads on and on"
+            return block
+
+    assert broken(Endless()) == (["a.jpg"], ErrorCode.SOURCE_TRUNCATED)
+
+
+def test_what_headers_say_of_all_later_members_is_kept_no_longer_than_it_is_of_use(monkeypatch):
+    seen = []
+    real = tar._Archive.next
+
+    def next_member(archive):
+        seen.append(dict(archive.pax_headers))
+        return real(archive)
+
+    monkeypatch.setattr(tar._Archive, "next", next_member)
+    said = [tarfile.TarInfo.create_pax_global_header({f"note{index}": "x" * 99}) for index in range(9)]
+    members = [tar_bytes((f"{index}.jpg", b"A"), end=b"") for index in range(9)]
+    data = b"".join(header + member for header, member in zip(said, members, strict=True)) + END
+    assert keys(data) == [f"{index}.jpg" for index in range(9)]
+    assert len(seen) > 9 and max(map(len, seen)) == 1
+
+
+def test_ignored_members_before_a_break_are_counted():
+    *_, last = read(tar_bytes(("x.bin", b""), ("y.bin", b""), end=b""))[0]
+    assert (last.failure.code, last.ignored) == (ErrorCode.SOURCE_TRUNCATED, 2)
+
+
+class StoreError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [StoreError("gone"), OSError("disk"), EOFError("odd"), tarfile.ReadError("odd")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_storage_that_fails_is_not_taken_for_a_broken_tar(error, packed):
+    data = gzip.compress(WHOLE) if packed else WHOLE
+    for good_bytes in (0, 1, 100, len(data) - 100):
+        stream = io.BytesIO(data[:good_bytes])
+
+        class Failing:
+            def read(self, size, stream=stream):
+                if not (block := stream.read(min(size, 64))):
+                    raise error
+                return block
+
+        with pytest.raises(type(error)) as raised:
+            read(Failing())
+        assert raised.value is error
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=6), st.booleans())
+@example([(124, 128), (125, 255)], False)  # a size below zero
+@example([(156, ord("x"))], False)
+@example([(156, ord("S"))], False)
+def test_no_bytes_make_it_raise(changes, packed):
+    data = bytearray(gzip.compress(WHOLE) if packed else WHOLE)
+    for position, value in changes:
+        data[position % len(data)] = value
+    assert read(bytes(data)) == read(bytes(data))
+
+
+# Real tars.
+
+
+def test_real_tars_give_what_tarfile_finds_in_them(test_data):
+    paths = sorted(path for path in (test_data / "shards").rglob("*") if path.suffix in (".tar", ".tgz"))
+    assert len(paths) >= 6
+    num_images = 0
+    for path in paths:
+        with tarfile.open(path) as archive:
+            members = [member for member in archive if member.isreg()]
+            images = [member for member in members if NameFilter().takes_image(member.name)]
+            expected = [(member.name, archive.extractfile(member).read()) for member in images]
+        with path.open("rb") as file:
+            records, ignored = read(file)
+        assert [(record.key, record.data) for record in records] == expected
+        # What is neither an image nor joined to one.
+        joined = len(members) - len(images) - ignored - sum(record.ignored for record in records)
+        assert joined == sum(record.true_label is not None for record in records)
+        num_images += len(images)
+    assert num_images > 90
+
+
+def test_labels_of_a_real_tar_are_joined(test_data):
+    path = test_data / "shards/webdataset/testdata/sample.tgz"
+    with tarfile.open(path) as archive:
+        labels = {m.name: archive.extractfile(m).read().decode() for m in archive if m.name.endswith(".cls")}
+    with path.open("rb") as file:
+        records, _ = read(file, keep_columns=("cls",))
+    assert {record.key.replace(".png", ".cls"): record.true_label for record in records} == labels
+    assert all(record.kept == (record.true_label,) for record in records)
+
+
+def test_json_fields_can_be_kept():
+    sidecar = json.dumps({"caption": "a cat", "width": 5, "tags": ["x", "y"], "none": None}).encode()
+    data = tar_bytes(("a.jpg", b"A"), ("a.json", sidecar), ("b.jpg", b"B"))
+    records, _ = read(data, keep_columns=("width", "tags", "caption", "none", "absent"))
+    assert records[0].kept == ("5", '["x", "y"]', "a cat", None, None)
+    assert records[1].kept == (None,) * 5

@@ -1,0 +1,238 @@
+"""A tiny real checkpoint is fetched from the disk or from S3, and refused with a sentence where it cannot be used."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from model.checkpoints.load import parse_checkpoint, save_checkpoint
+from model.checkpoints.random_weights import random_weights
+from model.checkpoints.sources import CheckpointFiles
+from model.errors import CheckpointError
+from model.network.config import PVTv2Config
+from pipeline.chunks.task import Classify
+from pipeline.errors import ConfigError
+from pipeline.settings import checkpoint
+from pipeline.settings.checkpoint import fetch_checkpoint
+from pipeline.settings.job_config import InputConfig, JobConfig, OutputConfig
+from pipeline.store.errors import DeniedError
+from pipeline.store.storage import StoreConfig, delete, put
+from pipeline.store.uris import canonical_uri, join_uri
+
+STORE = StoreConfig()
+NETWORK = PVTv2Config(
+    embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2),
+    sr_ratios=(8, 4, 2, 1), num_classes=3,
+)  # fmt: skip
+LABELS = ("cat", "dog", "cow")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """{name: content} of a folder that transformers could have saved."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_checkpoint(random_weights(NETWORK, 0), NETWORK, LABELS, folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def weights(tmp_path, files):
+    """The URI of a folder with a checkpoint."""
+    return write(canonical_uri(str(tmp_path / "weights")), files)
+
+
+def write(folder, files):
+    for name, content in files.items():
+        put(join_uri(folder, name), content, STORE)
+    return folder
+
+
+def fetch(weights, labels=None, **changes):
+    return fetch_checkpoint(
+        JobConfig(
+            task=Classify(labels=labels),
+            input=InputConfig(uris=("/in",)),
+            output=OutputConfig(uri="/out"),
+            weights=weights,
+            **changes,
+        )
+    )
+
+
+def test_a_folder_is_fetched_with_all_that_actors_need_to_build_the_same_network(root, files):
+    found = fetch(write(join_uri(root, "weights"), files))
+    assert found.files.weights == files["model.safetensors"]
+    assert found.labels == LABELS
+    assert found.info.config == NETWORK
+    rebuilt = parse_checkpoint(found.files.weights, found.files.config_json, found.files.preprocessor_json)
+    image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert rebuilt.model(image).equal(random_weights(NETWORK, 0)(image))
+    assert (rebuilt.mean, rebuilt.std, rebuilt.digest) == (found.info.mean, found.info.std, found.info.digest)
+
+
+def test_a_file_is_fetched_with_what_lies_beside_it(weights, files):
+    folder, file = fetch(weights), fetch(join_uri(weights, "model.safetensors"))
+    assert file.files == folder.files
+    put(join_uri(weights, "other.safetensors"), files["model.safetensors"], STORE)
+    assert fetch(join_uri(weights, "other.safetensors")).labels == LABELS
+
+
+def test_normalisation_comes_from_the_preprocessor_file(weights):
+    put(
+        join_uri(weights, "preprocessor_config.json"),
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}).encode(),
+        STORE,
+    )
+    assert fetch(weights).info.mean == (0.1, 0.2, 0.3)
+    delete(join_uri(weights, "preprocessor_config.json"), STORE)
+    found = fetch(weights)
+    assert (found.files.preprocessor_json, found.info.mean) == (None, (0.485, 0.456, 0.406))
+
+
+# What is refused.
+
+
+def test_weights_that_are_not_there_are_named_with_what_to_do(root):
+    weights = join_uri(root, "none")
+    with pytest.raises(CheckpointError) as raised:
+        fetch(weights)
+    message = str(raised.value)
+    assert message.startswith(f"--weights {weights}: there is no {weights}/model.safetensors, ")
+    assert "examples/random_checkpoint.py" in message
+    with pytest.raises(CheckpointError, match=r"there is no .*/x\.safetensors\.$"):
+        fetch(join_uri(root, "x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("model.safetensors", b"no weights", "safetensors"),
+        ("model.safetensors", b"", "safetensors"),
+        ("config.json", b"{", "config.json"),
+        ("config.json", b'{"model_type": "vit"}', "'vit', not 'pvt_v2'"),
+        ("config.json", b"\xff\xfe", "config.json is not UTF-8 text"),
+        ("preprocessor_config.json", b"[", "preprocessor_config.json"),
+    ],
+)
+def test_a_broken_file_is_named(weights, name, content, expected):
+    put(join_uri(weights, name), content, STORE)
+    with pytest.raises(CheckpointError) as raised:
+        fetch(weights)
+    assert expected in str(raised.value)
+    assert weights in str(raised.value)
+
+
+def test_another_variant_than_the_weights_are_of_is_refused(weights):
+    with pytest.raises(CheckpointError, match=f"--weights {weights}: config.json describes .*, not b5"):
+        fetch(weights, variant="b5")
+
+
+def test_a_backbone_without_a_head_cannot_classify(tmp_path):
+    backbone = replace(NETWORK, num_classes=0)
+    save_checkpoint(random_weights(backbone, 0), backbone, None, tmp_path)
+    with pytest.raises(CheckpointError, match=f"--weights file://{tmp_path}: this is a backbone without a head"):
+        fetch(str(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["model.safetensors", "config.json", "labels.txt"])
+def test_a_store_that_does_not_let_one_read_is_said(weights, monkeypatch, what):
+    real = checkpoint.read
+
+    def refuse(uri, store):
+        if uri.endswith(what):
+            raise DeniedError(f"{uri}: 403 AccessDenied")
+        return real(uri, store)
+
+    monkeypatch.setattr(checkpoint, "read", refuse)
+    with pytest.raises(CheckpointError, match=rf"{what} cannot be read: .*403 AccessDenied"):
+        fetch(weights, labels=join_uri(weights, "labels.txt"))
+
+
+# Labels.
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"one\ntwo\nthree\n",
+        b"\xef\xbb\xbfone\r\ntwo\r\nthree",
+        b'["one", "two", "three"]',
+        b'{"0": "one", "2": "three", "1": "two"}',
+    ],
+)
+def test_a_file_of_labels_takes_the_place_of_the_checkpoints(weights, content):
+    put(join_uri(weights, "labels"), content, STORE)
+    assert fetch(weights, labels=join_uri(weights, "labels")).labels == ("one", "two", "three")
+
+
+def test_a_checkpoint_without_names_has_none(weights, files):
+    config = json.loads(files["config.json"])
+    del config["id2label"]
+    put(join_uri(weights, "config.json"), json.dumps(config | {"num_labels": 3}).encode(), STORE)
+    assert fetch(weights).labels is None
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "there is no such file"),
+        (b"one\ntwo\n", "names 2 classes, but the network has 3"),
+        (b"one\n\nthree\n", "line 2 must be a label"),
+        (b"", "is empty"),
+        (b"[1", "cannot be read as JSON"),
+        (b"caf\xe9\nb\nc", "can't decode byte"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_a_wrong_flag(weights, content, expected):
+    uri = join_uri(weights, "labels.txt")
+    if content is not None:
+        put(uri, content, STORE)
+    with pytest.raises(ConfigError) as raised:
+        fetch(weights, labels=uri)
+    assert str(raised.value).startswith("--labels")
+    assert expected in str(raised.value)
+
+
+def test_a_pickle_is_found_by_its_name_or_as_the_only_weights_of_its_folder(root, files):
+    state = io.BytesIO()
+    torch.save(safetensors.torch.load(files["model.safetensors"]), state)
+    folder = join_uri(root, "folder")
+    write(folder, {"nice.pth": state.getvalue(), "config.json": files["config.json"]})
+    write(folder, {"below/other.pth": b"x", "a.txt": b"x"})
+    found = fetch(folder)
+    assert (found.info.source_format, found.labels) == ("transformers", LABELS)
+    assert found == replace(fetch(join_uri(folder, "nice.pth")), load_s=found.load_s)
+    write(folder, {"second.safetensors": files["model.safetensors"]})
+    with pytest.raises(CheckpointError, match=r"several weights files \(nice.pth, second.safetensors\): name one"):
+        fetch(folder)
+
+
+@pytest.mark.parametrize(
+    ("weights", "pinned", "asked_for"),
+    [
+        ("hf://org/name", None, "hf://org/name"),
+        ("hf://org/name", "org/name@abc", "hf://org/name@abc"),
+        ("hf://org/name@v2", "org/name@abc", "hf://org/name@v2"),
+        ("hf://org/name2", "org/name@abc", "hf://org/name2"),
+    ],
+)
+def test_a_model_of_the_hub_without_a_revision_is_the_one_that_the_output_began_with(
+    weights, pinned, asked_for, files, monkeypatch
+):
+    asked = []
+
+    def read_hub(source):
+        asked.append(source)
+        texts = {"config_json": files["config.json"].decode(), "preprocessor_json": None}
+        return CheckpointFiles(weights=files["model.safetensors"], revision="org/name@abc", **texts)
+
+    monkeypatch.setattr(checkpoint, "read_hub", read_hub)
+    config = JobConfig(
+        task=Classify(), input=InputConfig(uris=("/in",)), output=OutputConfig(uri="/out"), weights=weights
+    )
+    assert fetch_checkpoint(config, pinned).files.revision == "org/name@abc"
+    assert asked == [asked_for]
