@@ -56,7 +56,7 @@ chaos: setup  ## kill processes and break requests, seed by seed, and compare (S
 soak: setup  ## many more made-up nights and reports than `make test` has (EXAMPLES=1000)
 	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/pipeline/run/test_nights.py tests/pipeline/page/test_page.py
 
-# AUDIT: further flags, see docs/audit.md. A URI with a space in it takes the command itself.
+# AUDIT: further flags, see docs/operate/audit.md. A URI with a space in it takes the command itself.
 audit: setup  ## count an output again: INPUT="URI ..." OUTPUT=URI [AUDIT="--strict ..."]
 	@test -n "$(INPUT)" && test -n "$(OUTPUT)" || { echo 'usage: make audit INPUT="URI ..." OUTPUT=URI' >&2; exit 2; }
 	@$(BIN)/python -m infra.audit --input $(INPUT) --output "$(OUTPUT)" $(AUDIT)
@@ -92,7 +92,7 @@ $(BENCH)/.ready: pyproject.toml benchmarks/constraints.txt
 	touch $@
 
 # These need root and podman, the first mmdebstrap too. PIP_CONF (a configuration of pip) and IMAGE_FLAGS (of podman) are for the
-# build alone, RUN_FLAGS for podman in the demo; see docs/image.md.
+# build alone, RUN_FLAGS for podman in the demo; see docs/operate/image.md.
 image-base:  ## make a base for the image of Debian's packages, where no registry is reached
 	infra/image/base.sh localhost/pvtv2-base $(PODMAN)
 

@@ -8,12 +8,11 @@ from typing import Any, BinaryIO
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import FailedImage, decode_image
 from pipeline.decode.thumbnail import thumbnail
-from pipeline.inputs.loose_files import read_files
+from pipeline.inputs.loose_files import Member, read_files
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.parquet import read_parquet
 from pipeline.inputs.record import Record, ShardEnd
 from pipeline.inputs.tar import read_tar
-from pipeline.plan.planned_shard import Member
 from pipeline.store.errors import ChangedError, StoreError
 from pipeline.store.storage import StoreConfig, head, open_reader
 

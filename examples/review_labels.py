@@ -3,7 +3,7 @@
     python examples/review_labels.py s3://bucket/dataset --html review.html
     python examples/review_labels.py s3://bucket/dataset --html cats.html --decision accepted --order label --limit 200
 
-The page holds its pictures and loads nothing, so it can be sent to whoever knows the images (docs/reviewing.md).
+The page holds its pictures and loads nothing, so it can be sent to whoever knows the images (docs/use/reviewing.md).
 """
 
 import argparse
@@ -23,11 +23,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
 from examples.review_images import ShardRules, pictures
+from pipeline.config.identity import stored_setting
 from pipeline.dataset.dataset_file import labels_uri
 from pipeline.dataset.labels import DECISIONS, LABEL_SCHEMA
 from pipeline.errors import PipelineError
 from pipeline.inputs.names import NameFilter
-from pipeline.settings.identity import stored_setting
 from pipeline.store.errors import StoreError
 from pipeline.store.storage import StoreConfig, head, open_reader
 from pipeline.store.uris import canonical_uri, join_uri, shown

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 from model.network.config import PVTv2Config
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, normalised
 from model.network.pvt_v2 import PVTv2
-from model.packed import normalised
 
 Example = tuple[Tensor, int]
 """An image, HWC, RGB, uint8, and the number of its class."""

@@ -19,14 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import Upkeep, configure_logging, run_command, run_config, run_told
 from jobs.cli.flags import input_config, job_config, make_parser
+from pipeline.chunks.failures import TRANSIENT_CODES
 from pipeline.chunks.task import Classify
 from pipeline.dataset.drift import MAX_DRIFT
 from pipeline.dataset.exports import EXPORTS, ExportConfig
 from pipeline.dataset.policy import Policy, read_class_scores, read_classes
 from pipeline.dataset.update import DatasetConfig
 from pipeline.dataset.upkeep import check_dataset, keep_dataset
-from pipeline.errors import TRANSIENT_CODES, PipelineError
-from pipeline.run.prepare import Run
+from pipeline.errors import PipelineError
+from pipeline.run.state import Run
 from pipeline.store.uris import canonical_uri
 
 _CLASSES_HELP = "YAML: the network's label: the data set's, null drops it; the name * stands for all others"

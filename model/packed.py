@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD, RGB
 from model.cpu.forward import RaggedPVTv2
 from model.cpu.layout import group_by_size
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB, normalised
 from model.network.pvt_v2 import PVTv2
 
 if TYPE_CHECKING:
@@ -153,18 +153,6 @@ def _ragged(model: PVTv2) -> RaggedPVTv2:
         known = (state, RaggedPVTv2(model))
         _PREPARED[model] = known
     return known[1]
-
-
-def normalised(model: PVTv2, images_BHWC: Tensor, mean: RGB, std: RGB) -> Tensor:
-    """The pixels BHWC as the network wants them: on its device, of its dtype.
-
-    Bytes are sent to the device, and become floats there: a quarter of the traffic.
-    """
-    parameter = next(model.parameters())
-    scale = torch.tensor([1 / (255 * s) for s in std], device=parameter.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=parameter.device)
-    pixels_BHWC = images_BHWC.to(parameter.device).float().mul_(scale).add_(shift)
-    return pixels_BHWC.to(parameter.dtype)
 
 
 def _logits(model: PVTv2, embedding_NC: Tensor) -> Tensor:

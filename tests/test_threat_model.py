@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.support.named_tests import missing_tests, named_tests
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "threat-model.md").read_text()
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "design" / "threat-model.md").read_text()
 
 
 def rows(page):

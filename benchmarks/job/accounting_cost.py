@@ -30,7 +30,7 @@ from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.infer.infer_step import InferStep
 from pipeline.publish.receipt import slice_totals
 from pipeline.read.cut import _Clock
-from pipeline.run.run import infer_config
+from pipeline.run.step_settings import infer_config
 from pipeline.store.meter import count_fetch, waiting
 
 COUNT, SIDE, CHUNKS_A_SLICE = 128, 64, 32

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.flow.steps import ActorStep, DecodeStep, Steps
-from pipeline.settings.job_config import InferConfig
+from pipeline.infer.config import InferConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Note:
 
 def noted(steps: Steps, folder: Path) -> Steps:
     """The same steps, which leave notes in a folder."""
-    return Steps(decode=_Decode(steps.decode, str(folder)), infer=_Infer(steps.infer, str(folder)))
+    return Steps(decode=_Decode(steps.decode, str(folder)), infer=InferActor(steps.infer, str(folder)))
 
 
 def read_notes(folder: Path) -> list[Note]:
@@ -64,7 +64,7 @@ class _Decode:
 
 
 @dataclass(frozen=True)
-class _Infer:
+class InferActor:
     make: Callable[[memoryview | bytes, InferConfig], ActorStep]
     folder: str
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.settings.job_config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
+from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
 
 
 @dataclass(frozen=True, kw_only=True)

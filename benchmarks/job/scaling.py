@@ -24,9 +24,9 @@ from benchmarks.tools.machine import machine, versions
 from model.checkpoints.load import save_checkpoint
 from model.checkpoints.random_weights import random_weights
 from model.network.config import VARIANTS
+from pipeline.chunks.chunk import CHUNK_MAX_RECORDS
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import Steps
-from pipeline.settings.job_config import CHUNK_MAX_RECORDS
 
 NUM_ACTORS = (1, 2, 4, 8)
 IMAGE_S = 0.02

@@ -11,7 +11,7 @@ from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
 from pipeline.chunks.measures import this_process
 from pipeline.chunks.size_policy import SizePolicy
-from pipeline.settings.job_config import InferConfig
+from pipeline.infer.config import InferConfig
 
 BLANK_PX = 64
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.store.external_sort import Entry
+from pipeline.store.object_info import ObjectInfo
 from pipeline.store.pages import Page
 from pipeline.store.parallel_listing import LISTING_THREADS, list_keys
 from pipeline.store.placeholders import UNADDRESSABLE
-from pipeline.store.storage import ObjectInfo, StoreConfig
+from pipeline.store.storage import StoreConfig
 from pipeline.store.uris import split_uri
 
 PAGE_KEYS = 1000

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from benchmarks.listing.fake_lister import FakePages, image_folders, tar_folder
-from pipeline.account.totals import Footer, Totals
+from pipeline.account.totals import Totals
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.listing import Survey
+from pipeline.output.footer import Footer
 from pipeline.output.layout import SliceName, version_of
 from pipeline.output.published import PublishedFile, list_files, published_files, read_index, write_index
 from pipeline.plan.plan_file import OwnGroups, PlanFile
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.planner import Planner, PlanOptions
-from pipeline.settings.job_config import InputConfig
 from pipeline.store.storage import StoreConfig
 from pipeline.store.uris import canonical_uri, local_path
 

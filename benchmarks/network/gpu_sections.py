@@ -21,11 +21,11 @@ from torch import Tensor
 from benchmarks.network.gpu_peers import installed, ways
 from benchmarks.tools.photos import read_sizes
 from model.checkpoints.random_weights import random_weights
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 from model.gpu import plain
 from model.gpu.engine import MAX_TOKENS, Engine
 from model.network.config import VARIANTS, PVTv2Config
 from model.network.cost import count_macs
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
 from model.network.pvt_v2 import PVTv2
 from pipeline.infer.packs import Budget, plan_packs
 

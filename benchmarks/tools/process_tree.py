@@ -13,7 +13,7 @@ import psutil
 
 SAMPLE_EVERY_S = 1.0
 # What stands in the titles of the processes that a figure is kept for.
-STEPS = ("CollectorActor", "_Infer", "_decode", "_read")
+STEPS = ("CollectorActor", "InferActor", "_decode", "_read")
 
 
 @dataclass(frozen=True, kw_only=True)

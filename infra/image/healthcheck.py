@@ -11,10 +11,10 @@ import torch
 
 from jobs import classify  # noqa: F401 - an image in which the job cannot even be imported is no good
 from model.checkpoints.random_weights import random_weights
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 from model.cpu.compiled import is_compiled
 from model.network.config import PVTv2Config
-from model.packed import normalised, run_packed
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, normalised
+from model.packed import run_packed
 
 TOLERANCE = 1e-3  # of answers around 1: far above rounding, on GPUs too, and far below what a wrong kernel does
 SIZES = ((64, 48), (40, 90))

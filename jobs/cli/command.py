@@ -21,6 +21,7 @@ from jobs.cli.webhook import run_ended, webhook_from
 from model.errors import CheckpointError
 from pipeline.account.report import Report
 from pipeline.chunks.task import Task
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import (
     AccountsError,
     IncompleteError,
@@ -31,13 +32,14 @@ from pipeline.errors import (
 )
 from pipeline.estimate.estimate import estimate_run
 from pipeline.lease.lease import Lease, LeaseTiming
+from pipeline.output.config import OutputConfig
 from pipeline.output.layout import new_run_id
-from pipeline.run.finish import summarise
-from pipeline.run.prepare import Run, describe_plan, prepare
+from pipeline.run.prepare import prepare
 from pipeline.run.remaining import failed_again
 from pipeline.run.run import execute
+from pipeline.run.state import Run
 from pipeline.run.stopper import Stopper
-from pipeline.settings.job_config import JobConfig, OutputConfig
+from pipeline.run.summary import describe_plan, summarise
 from pipeline.store.uris import shown
 
 logger = logging.getLogger(__name__)

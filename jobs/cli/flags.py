@@ -7,10 +7,13 @@ from typing import Any, NoReturn, get_args
 from model.network.config import VARIANTS
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Task
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import BoundsConfig, JobConfig
+from pipeline.config.precision import Precision
 from pipeline.errors import ConfigError
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import NameFilter
-from pipeline.settings.job_config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
-from pipeline.settings.precision import Precision
+from pipeline.output.config import OutputConfig
 from pipeline.store.iso_time import unix_s
 from pipeline.store.storage import StoreConfig
 

@@ -11,18 +11,11 @@ import safetensors
 from model.checkpoints.matching import TensorInfo, Tensors, check_match, find_variant, with_settings
 from model.checkpoints.rename import Naming, SourceFormat, find_naming, upstream_names
 from model.checkpoints.timm_config import read_timm_config
-from model.checkpoints.transformers_config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    RGB,
-    Description,
-    json_object,
-    read_config,
-    read_preprocessing,
-)
+from model.checkpoints.transformers_config import Description, json_object, read_config, read_preprocessing
 from model.errors import CheckpointError
 from model.network.config import VARIANTS, PVTv2Config, structure, variant_of
 from model.network.labels import NUM_IMAGENET_CLASSES, imagenet_labels
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
 
 _BLOCK_EPS = 1e-6  # of all three sources
 

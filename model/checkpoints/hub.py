@@ -6,7 +6,7 @@ Its variables hold: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE`.
 import re
 from pathlib import Path
 
-from model.checkpoints.sources import (
+from model.checkpoints.files import (
     CONFIG_FILE,
     PREPROCESSOR_FILE,
     WEIGHTS_ENDINGS,

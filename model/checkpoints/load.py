@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from model.checkpoints.checkpoint import CheckpointInfo, inspect_checkpoint, is_pickled
+from model.checkpoints.files import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
 from model.checkpoints.pickled import read_pickled
 from model.checkpoints.rename import TRANSFORMERS, TRANSFORMERS_BASE, upstream_names
-from model.checkpoints.sources import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, read_files
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD, write_config, write_preprocessing
+from model.checkpoints.sources import read_files
+from model.checkpoints.transformers_config import write_config, write_preprocessing
 from model.errors import CheckpointError
 from model.network.config import PVTv2Config
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
 from model.network.pvt_v2 import PVTv2
 
 

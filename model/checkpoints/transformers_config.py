@@ -7,11 +7,7 @@ from typing import Any
 from model.errors import CheckpointError, LabelsError
 from model.network.config import KERNELS, NUM_STAGES, STRIDES, PVTv2Config
 from model.network.labels import labels_by_number
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-RGB = tuple[float, float, float]
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
 
 # Ours and theirs, with what transformers takes where the file does not say.
 _TUPLES = {

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.checkpoints.transformers_config import RGB
 from model.gpu.device_errors import CaptureError, is_out_of_memory
 from model.gpu.forward import Outputs, TabledPVTv2
 from model.gpu.graphs import Graphs
@@ -23,6 +22,7 @@ from model.gpu.tables import Capacity, Sizes, capacity_for, capacity_of, device_
 from model.gpu.upload import Copy
 from model.network.config import PVTv2Config, stage_sides
 from model.network.exact_float32 import exact_float32
+from model.network.normalise import RGB
 from model.network.pvt_v2 import PVTv2
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from model.checkpoints.transformers_config import RGB
 from model.gpu.operations import Operations, patch_row
 from model.gpu.tables import Maps, Tables
 from model.network.config import KERNELS, STRIDES
+from model.network.normalise import RGB
 from model.network.pvt_v2 import Attention, Block, PVTv2, Stage
 
 

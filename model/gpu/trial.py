@@ -4,11 +4,10 @@ import logging
 
 import torch
 
-from model.checkpoints.transformers_config import RGB
 from model.gpu.device_errors import is_out_of_memory
 from model.gpu.engine import Engine
+from model.network.normalise import RGB, normalised
 from model.network.pvt_v2 import PVTv2, to_embedding
-from model.packed import normalised
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Work over time: the rates of a run, each over a time of its own (docs/accounting.md defines them)."""
+"""Work over time: the rates of a run, each over a time of its own (docs/use/accounting.md defines them)."""
 
 from dataclasses import dataclass
 

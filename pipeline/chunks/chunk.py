@@ -16,6 +16,13 @@ import pyarrow as pa
 
 from pipeline.chunks.measures import MEASURES, SPANS, Measured, this_process
 
+CHUNK_MAX_RECORDS = 128
+# Size at which a chunk ends: decoded, or encoded where that is more. Small enough that one CPU actor answers within
+# seconds and that two actors end a job together; about one hundred images of 224x224, so a GPU still gets a full pack
+# out of one chunk.
+CHUNK_MAX_BYTES = 16 * 2**20
+# Predicted size of a chunk's output rows at which it ends earlier: feature maps are several times their image's pixels.
+CHUNK_MAX_OUTPUT_BYTES = 64 * 2**20
 _MEASURED = pa.list_(pa.float64(), len(MEASURES))
 _SCHEMA = pa.schema(
     [

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.errors import ErrorCode, Failure
+from pipeline.chunks.failures import ErrorCode, Failure
 
 MIN_SIDE_PX = 32
 """Below this the network has no positions left in its last stage."""

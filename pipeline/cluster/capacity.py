@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 from pipeline.cluster.cluster import Cluster, look_at_cluster
 from pipeline.cluster.processors import Processors, divide_again
-from pipeline.run.stopper import Ending
 
 _LOOK_EVERY_S = 30.0
 
 
-class Room:
-    """The room that one pass has.
+class Capacity:
+    """Whether the cluster still has the processors that a pass was divided over.
 
     Attributes:
         now: how the processors are divided in this pass.
@@ -37,25 +36,25 @@ class Room:
         self._before, self.now, self._look, self._clock = before, now, look, clock
         self._looked_at = clock()
 
-    def is_gone(self) -> Ending | None:
-        """Why the pass cannot go on: asked when nothing has arrived for a while."""
+    def lost(self) -> str | None:
+        """Returns why the pass cannot go on; None if it can. It is asked when nothing has arrived for a while."""
         cluster = self._look()
         if cluster is None or self.now.fits(cluster.num_cpus, cluster.num_gpus):
             return None
         fewer = self._divided(cluster)
         if fewer is None or fewer == self.now:
             return None
-        return Ending("stalled", f"{_has(cluster)} left, too few for {_needs(self.now)}", is_again=True)
+        return f"{_has(cluster)} left, too few for {_needs(self.now)}"
 
-    def is_back(self) -> Ending | None:
-        """Why another pass would be quicker: asked all the time, it looks now and then."""
+    def regained(self) -> str | None:
+        """Returns why another pass would be faster; None if it would not. The cluster is asked every 30 s at most."""
         if self.now.num_actors[1] >= self._before.num_actors[1] or self._clock() - self._looked_at < _LOOK_EVERY_S:
             return None
         self._looked_at = self._clock()
         cluster = self._look()
         if cluster is None or not self._before.fits(cluster.num_cpus, cluster.num_gpus):
             return None
-        return Ending("stalled", f"{_has(cluster)} there again, enough for {_needs(self._before)}", is_again=True)
+        return f"{_has(cluster)} there again, enough for {_needs(self._before)}"
 
     def divided(self) -> Processors:
         """How what there is at the moment is divided; as in this pass where that is not known or too little."""

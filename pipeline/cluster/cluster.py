@@ -1,7 +1,6 @@
 """The Ray cluster: started or joined, looked over before the work begins, and left again."""
 
 import gc
-import importlib.metadata
 import logging
 import os
 import platform
@@ -9,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +16,17 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.cluster.tokens import REMEDY, asks_for_token, check_sends_token, is_loopback, open_node
+from pipeline.cluster.config import ComputeConfig
+from pipeline.cluster.nodes import check_nodes, first_line, living_nodes, one_line
+from pipeline.cluster.tokens import check_not_open, check_sends_token, is_loopback
 from pipeline.errors import ConfigError, IncompleteError
-from pipeline.settings.job_config import ComputeConfig
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Packages whose versions must agree between driver and workers, since their objects travel between them.
-_SHARED_PACKAGES = ("ray", "pyarrow", "numpy")
-_NEEDED_PACKAGES = (*_SHARED_PACKAGES, "torch", "pillow", "simplejpeg", "obstore", "boto3", "safetensors")
 # Set by Ray in the driver of a submitted job; the job's working directory is on every node then.
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-_PROBE_TIMEOUT_S = 120.0
 _CONNECT_TIMEOUT_S = 5.0
 _LOOK_EVERY_S = 0.5
 _OBJECT_STORE = "object_store_memory"
@@ -96,9 +91,9 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
     try:
         # A local Ray is this machine with this very environment: there is nothing to ask.
         if address is not None or submitted:
-            asks = _check_nodes(_living_nodes(), list(local_paths))
+            asks = check_nodes(living_nodes(), list(local_paths))
             if not config.allow_no_token:
-                _check_not_open(asks, submitted)
+                check_not_open(asks, submitted)
         yield _look()
     finally:
         ray.shutdown()
@@ -109,7 +104,7 @@ def look_at_cluster() -> Cluster | None:
     try:
         return _look()
     except ray.exceptions.RayError as error:
-        logger.warning("cluster.unknown error=%s", _first_line(error))
+        logger.warning("cluster.unknown error=%s", first_line(error))
         return None
 
 
@@ -130,24 +125,20 @@ def wait_until_free(fits: Callable[[float, float], bool], timeout_s: float) -> b
             if fits(free.get("CPU", 0.0), free.get("GPU", 0.0)):
                 return True
         except ray.exceptions.RayError as error:
-            logger.warning("cluster.unknown error=%s", _first_line(error))
+            logger.warning("cluster.unknown error=%s", first_line(error))
         if time.monotonic() > deadline:
             return False
         time.sleep(_LOOK_EVERY_S)
 
 
 def _look() -> Cluster:
-    nodes = _living_nodes()
+    nodes = living_nodes()
     resources = [node["Resources"] for node in nodes]
     return Cluster(
         num_cpus=sum(each.get("CPU", 0.0) for each in resources),
         num_gpus=sum(each.get("GPU", 0.0) for each in resources),
         idle_nodes=tuple(node["NodeID"] for node in nodes if not node["Resources"].get("CPU")),
     )
-
-
-def _living_nodes() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager
@@ -175,7 +166,7 @@ def put_object(data: bytes) -> Any:
     try:
         return ray.put(np.frombuffer(data, np.uint8))
     except NO_ROOM_ERRORS as error:
-        raise IncompleteError(f"{NO_ROOM} ({_first_line(error)})") from error
+        raise IncompleteError(f"{NO_ROOM} ({first_line(error)})") from error
 
 
 def object_store_use() -> float:
@@ -209,26 +200,6 @@ def _check_address(address: str, allow_no_token: bool) -> None:
             pass
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
-
-
-def _check_not_open(asks: Mapping[str, bool], submitted: bool) -> None:
-    """Refuses a cluster that lets everybody in, whatever was shown to it.
-
-    A submitted job is told so, and goes on: it is on the cluster already, whose nodes are no safer without it.
-
-    Args:
-        asks: address of each node -> whether it asks for a token.
-
-    Raises:
-        ConfigError: such a node is not on the loopback.
-    """
-    host = open_node(asks)
-    if host is None:
-        return
-    if submitted:
-        logger.warning("cluster.open node=%s: it asks for no token; %s", host, REMEDY)
-        return
-    raise ConfigError(f"the cluster's node {host} asks for no token, and lets in whoever reaches it: {REMEDY}")
 
 
 def _join_patiently(address: str | None, submitted: bool, allow_no_token: bool) -> None:
@@ -265,88 +236,14 @@ def _join(address: str | None, submitted: bool, allow_no_token: bool) -> None:
     except (ConnectionError, TimeoutError) as error:
         # Who shows a token that is not the cluster's hears nothing of that, either.
         raise ConfigError(
-            f"no Ray cluster answers at {address}: {_first_line(error)}; is it up, and is its token the one here?"
+            f"no Ray cluster answers at {address}: {first_line(error)}; is it up, and is its token the one here?"
         ) from error
     except ConfigError:
         raise
     except Exception as error:  # Ray raises bare ones, too
         if "ersion mismatch" in str(error):
             raise ConfigError(
-                f"the cluster at {address} runs other versions than this driver: {_one_line(error)}; "
+                f"the cluster at {address} runs other versions than this driver: {one_line(error)}; "
                 f"here are Ray {ray.__version__} and Python {platform.python_version()}"
             ) from error
-        raise ConfigError(f"Ray could not be {'joined' if address else 'started'}: {_one_line(error)}") from error
-
-
-def _check_nodes(nodes: list[dict], local_paths: list[Path]) -> dict[str, bool]:
-    """Asks every node for its versions, and whether it sees the local paths.
-
-    Returns:
-        Address of each node -> whether it asks for a token.
-
-    Raises:
-        ConfigError: the first thing that does not fit, with the node's name.
-    """
-    here = _versions()
-    probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
-    # By their ids: several nodes may share a host.
-    asked = {
-        node["NodeID"]: probe.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote([str(path) for path in local_paths])
-        for node in nodes
-    }
-    asks: dict[str, bool] = {}
-    for node in nodes:
-        name, reference = node["NodeManagerHostname"], asked[node["NodeID"]]
-        try:
-            versions, unseen, asks_for_token = ray.get(reference, timeout=_PROBE_TIMEOUT_S)
-        except ray.exceptions.RuntimeEnvSetupError as error:
-            raise ConfigError(f"node {name} cannot set up the job's code: {_one_line(error)}") from error
-        except ray.exceptions.GetTimeoutError as error:
-            raise ConfigError(f"node {name} did not answer within {_PROBE_TIMEOUT_S:.0f} s") from error
-        except ray.exceptions.RayError as error:
-            raise ConfigError(f"node {name} cannot run this code: {_one_line(error)}") from error
-        if missing := [package for package in _NEEDED_PACKAGES if versions.get(package) is None]:
-            raise ConfigError(
-                f"node {name} lacks {', '.join(missing)}: install the same packages on every node (pip install .)"
-            )
-        for package in ("python", *_SHARED_PACKAGES):
-            if versions[package] != here[package]:
-                raise ConfigError(
-                    f"node {name} has {package} {versions[package]}, this driver {here[package]}; they must be equal"
-                )
-        if unseen:
-            raise ConfigError(
-                f"node {name} does not see {', '.join(unseen)}: on a cluster of several nodes use s3:// URIs, "
-                "or a file system that every node mounts at the same path"
-            )
-        host = node["NodeManagerAddress"]
-        asks[host] = asks_for_token and asks.get(host, True)
-    return asks
-
-
-def _probe(paths: list[str]) -> tuple[dict[str, str | None], list[str], bool]:
-    """On a node: the versions there, which of the paths it does not see, and whether it asks for a token.
-
-    A worker has its node's environment.
-    """
-    return _versions(), [path for path in paths if not Path(path).exists()], asks_for_token()
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _NEEDED_PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
+        raise ConfigError(f"Ray could not be {'joined' if address else 'started'}: {one_line(error)}") from error

@@ -5,12 +5,15 @@ started with RAY_AUTH_MODE=token; else everybody is let in. On the loopback only
 """
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 REMEDY = (
     "start all of its nodes with RAY_AUTH_MODE=token, and set RAY_AUTH_MODE=token here, with the same token in "
@@ -71,3 +74,23 @@ def check_sends_token(address: str, host: str) -> None:
 def open_node(asks: Mapping[str, bool]) -> str | None:
     """The first of some nodes, as address -> whether it asks for a token, that is open to others; None if none is."""
     return next((host for host, is_asked in asks.items() if not is_asked and not is_loopback(host)), None)
+
+
+def check_not_open(asks: Mapping[str, bool], submitted: bool) -> None:
+    """Refuses a cluster that lets everybody in, whatever was shown to it.
+
+    A submitted job is told so, and goes on: it is on the cluster already, whose nodes are no safer without it.
+
+    Args:
+        asks: address of each node -> whether it asks for a token.
+
+    Raises:
+        ConfigError: such a node is not on the loopback.
+    """
+    host = open_node(asks)
+    if host is None:
+        return
+    if submitted:
+        logger.warning("cluster.open node=%s: it asks for no token; %s", host, REMEDY)
+        return
+    raise ConfigError(f"the cluster's node {host} asks for no token, and lets in whoever reaches it: {REMEDY}")

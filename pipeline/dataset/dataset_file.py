@@ -19,7 +19,8 @@ from pipeline.errors import OutputError
 from pipeline.output.published import PublishedFile
 from pipeline.publish.spill import on_disk_if_it_can
 from pipeline.store.errors import ChangedError, ExistsError
-from pipeline.store.storage import ObjectInfo, StoreConfig, head, open_reader, put
+from pipeline.store.object_info import ObjectInfo
+from pipeline.store.storage import StoreConfig, head, open_reader, put
 from pipeline.store.uris import join_uri, shown
 
 DATASET = "dataset"

@@ -10,8 +10,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.dataset.labels import LABEL_SCHEMA
+from pipeline.inputs.config import FILES_SCHEME
 from pipeline.inputs.names import is_parquet
-from pipeline.plan.planned_shard import FILES_SCHEME
 from pipeline.publish.spill import on_disk_if_it_can
 from pipeline.store.uris import is_inside, is_local, local_path
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.inputs.names import is_parquet
 from pipeline.store.errors import StoreError
-from pipeline.store.storage import ObjectInfo, StoreConfig, list_objects, read
+from pipeline.store.object_info import ObjectInfo
+from pipeline.store.storage import StoreConfig, list_objects, read
 from pipeline.store.uris import join_uri, name_of, shown
 
 # Where corrections are looked for in an output, unless other places are given.

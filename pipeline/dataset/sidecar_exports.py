@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from pipeline.dataset.file_exports import Rows, accepted, in_file, member_name
+from pipeline.inputs.config import FILES_SCHEME
 from pipeline.inputs.names import LABELS_TAR_ENDING, METADATA_FILE, TAR_ENDINGS, is_parquet
-from pipeline.plan.planned_shard import FILES_SCHEME
 from pipeline.store.uris import is_inside, join_uri, name_of, shown
 
 logger = logging.getLogger(__name__)

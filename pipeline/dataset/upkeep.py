@@ -11,7 +11,7 @@ from pipeline.dataset.exports import ExportConfig, Exporter
 from pipeline.dataset.overrides import find_overrides, read_overrides
 from pipeline.dataset.update import DatasetConfig, Update, describe_drift, update_dataset
 from pipeline.errors import DriftError, LeaseLostError, OutputError, PipelineError, StoppedError
-from pipeline.run.prepare import Run
+from pipeline.run.state import Run
 from pipeline.run.stopper import own_stopper
 from pipeline.store.errors import StoreError
 from pipeline.store.uris import shown

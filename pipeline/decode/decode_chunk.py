@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.chunks.chunk import Chunk, set_columns
+from pipeline.chunks.chunk import CHUNK_MAX_BYTES, Chunk, set_columns
 from pipeline.chunks.columns import BASE_COLUMNS, PAYLOAD_COLUMNS
 from pipeline.decode.decode_image import FailedImage, SizePolicy, decode_image
 from pipeline.decode.isolated import IsolatedDecoder
-from pipeline.settings.job_config import CHUNK_MAX_BYTES
 
 _PLACES = tuple(PAYLOAD_COLUMNS.names)
 _CHANGED = ("status", "error_code", "error_message", "width", "height", "net_width", "net_height", "scale")

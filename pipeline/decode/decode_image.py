@@ -31,11 +31,10 @@ from PIL import (
 )
 from PIL.ImageFile import ImageFile
 
+from pipeline.chunks.failures import ErrorCode, Failure, error_text
 from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
 from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
 from pipeline.decode.to_rgb import to_rgb
-from pipeline.errors import ErrorCode, Failure
-from pipeline.inputs.record import error_text
 
 # Pillow refuses above twice this, in the places that know a size before this file does: frames, tiles, icons.
 Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.decode.decode_image import DecodedImage, FailedImage, SizePolicy, decode_image
-from pipeline.errors import ErrorCode, Failure
 from pipeline.workers.isolation import Crash, IsolatedService
 from pipeline.workers.time_limits import DECODE_IMAGE_S
 

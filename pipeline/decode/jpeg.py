@@ -3,7 +3,7 @@
 Pillow decodes with the same library, but hands it the file bit by bit and the pixels on line by line, and reads the
 header in Python. Here the library writes straight into the memory that the pixels are for. That is done only where the
 result is known to be Pillow's: for plain headers, told by `read_header`, and files over which the library has no
-complaint, not even a warning. All others are for Pillow to judge; see docs/adr/0014-jpegs-past-pillow.md.
+complaint, not even a warning. All others are for Pillow to judge; see docs/design/adr/0014-jpegs-past-pillow.md.
 """
 
 from dataclasses import dataclass

@@ -14,16 +14,18 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
 from pipeline.account.progress import Progress
+from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
+from pipeline.config.job_config import BoundsConfig
 from pipeline.errors import StoppedError
 from pipeline.estimate.pace import LONG_S, Pace, pace_of
 from pipeline.lease.lease import Lease
 from pipeline.output.layout import CALIBRATION
 from pipeline.plan.planner import PlanSummary
 from pipeline.plan.sampling import trial_plan
-from pipeline.run.prepare import Run, counted_plan
+from pipeline.run.prepare import counted_plan
 from pipeline.run.run import execute
+from pipeline.run.state import Run
 from pipeline.run.stopper import Ending, own_stopper
-from pipeline.settings.job_config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS, BoundsConfig
 from pipeline.store.errors import StoreError
 from pipeline.store.preflight import preflight
 from pipeline.store.storage import StoreConfig, delete, list_objects

@@ -9,7 +9,7 @@ from pipeline.estimate.calibrate import calibrate
 from pipeline.estimate.pace import Pace, last_pace
 from pipeline.plan.sampling import drawn
 from pipeline.read.header_sample import planned_work
-from pipeline.run.prepare import Run
+from pipeline.run.state import Run
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,14 @@ def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str,
         on_progress: told how a calibration goes.
     """
     config = run.config
-    work = planned_work(run, drawn(run.plan.rows, NUM_SHARDS), NUM_IMAGES)
+    work = planned_work(
+        drawn(run.plan.rows, NUM_SHARDS),
+        NUM_IMAGES,
+        plan_bytes=run.plan.bytes,
+        config=run.config.input,
+        network=run.checkpoint.network,
+        sizes=run.config.sizes,
+    )
     if work is None:
         return None
     gmac = work.macs / 1e9

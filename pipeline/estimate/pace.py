@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.config.identity import reported_identity
 from pipeline.output.layout import REPORT_FILE, RUNS
-from pipeline.run.prepare import Run
-from pipeline.settings.identity import reported_identity
+from pipeline.run.state import Run
 from pipeline.store.errors import StoreError
 from pipeline.store.storage import list_objects, read
 from pipeline.store.uris import join_uri, name_of

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_chunk import decode_chunk
-from pipeline.settings.job_config import InferConfig
+from pipeline.infer.config import InferConfig
 
 
 class DecodeStep(Protocol):

@@ -18,13 +18,13 @@ from model.network.cost import count_macs
 from model.packed import PackedOutput, submit_packed
 from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import PAYLOAD_COLUMNS
+from pipeline.chunks.failures import ErrorCode
 from pipeline.chunks.measures import this_process
 from pipeline.chunks.task import Classify
-from pipeline.errors import ErrorCode
 from pipeline.infer.allocator import Trimmer, tune_allocator
+from pipeline.infer.config import InferConfig
 from pipeline.infer.output_columns import Answers, ClassAnswers, FeatureAnswers
 from pipeline.infer.packs import Budget, num_tokens, plan_packs
-from pipeline.settings.job_config import InferConfig
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 from model.network.config import PVTv2Config
 from pipeline.chunks.chunk import Chunk, Header, set_columns
 from pipeline.chunks.columns import PAYLOAD_COLUMNS, record_schema
+from pipeline.chunks.failures import ErrorCode
 from pipeline.chunks.measures import NOTHING
-from pipeline.errors import ErrorCode
-from pipeline.settings.job_config import InferConfig
+from pipeline.infer.config import InferConfig
 from pipeline.workers.isolation import Crash, IsolatedService
 from pipeline.workers.time_limits import INFER_IMAGE_S, compute_s
 

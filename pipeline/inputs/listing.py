@@ -8,10 +8,11 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from pipeline.errors import ConfigError, InputError
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import is_parquet, is_tar
-from pipeline.settings.job_config import InputConfig
 from pipeline.store.errors import DeniedError, NotFoundError, StoreError
-from pipeline.store.storage import ObjectInfo, list_objects
+from pipeline.store.object_info import ObjectInfo
+from pipeline.store.storage import list_objects
 from pipeline.store.uris import is_inside, name_of
 
 Lister = Callable[..., Iterator[ObjectInfo]]

@@ -6,13 +6,25 @@ Small files that this machine has in memory are read on the way, without a threa
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
-from pipeline.errors import ErrorCode, Failure
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs.record import MAX_ENCODED_BYTES, Record
-from pipeline.plan.planned_shard import Member
 from pipeline.store.errors import ChangedError, NotFoundError, StoreError
 from pipeline.store.meter import waiting
 from pipeline.store.storage import StoreConfig, read, read_at_once
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One loose object of a virtual shard, as it was listed; `etag` is None if it was gone when the plan was made."""
+
+    uri: str
+    key: str
+    size: int
+    etag: str | None
+    true_label: str | None
+
 
 _FETCH_THREADS = 16
 # What may be fetched ahead of the record that is yielded next.

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import ErrorCode, Failure
-from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd, as_text, error_text
+from pipeline.chunks.failures import ErrorCode, Failure, error_text
+from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd, as_text
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
 """Names that an image column is known by, the likeliest first; any case."""

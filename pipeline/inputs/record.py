@@ -1,15 +1,12 @@
 """What every shard reader yields: one record an image, in an order that depends on the shard's bytes alone."""
 
 import json
-import re
 from dataclasses import dataclass
 
-from pipeline.errors import Failure
+from pipeline.chunks.failures import Failure
 
 MAX_ENCODED_BYTES = 256 * 2**20
 """A record with more encoded bytes than this is not read: it fails as `image.too_large`."""
-
-MAX_ERROR_CHARS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +54,3 @@ def as_text(value: object) -> str | None:
     if isinstance(value, bool | int | float | list | tuple | dict):
         value = json.dumps(value, ensure_ascii=False, default=as_text)
     return str(value).encode("utf-8", "backslashreplace").decode()
-
-
-def error_text(error: BaseException) -> str:
-    """An error of a library as one line of at most 150 characters that is the same on every attempt (no addresses)."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:MAX_ERROR_CHARS]

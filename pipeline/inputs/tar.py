@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO, Self, cast
 
-from pipeline.errors import ErrorCode, Failure
+from pipeline.chunks.failures import ErrorCode, Failure, error_text
 from pipeline.inputs.names import NameFilter
-from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd, error_text
+from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd
 from pipeline.inputs.tar_sidecars import MAX_SIDECAR_BYTES, Joiner, Member, is_sidecar
 
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import Failure
+from pipeline.chunks.failures import Failure
 from pipeline.inputs.record import Record, as_text
 
 WINDOW_MEMBERS = 256

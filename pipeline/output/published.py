@@ -12,11 +12,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.account.totals import Footer
 from pipeline.errors import OutputError
+from pipeline.output.footer import Footer
 from pipeline.output.layout import DATA, INDEX_FILE, SliceName
 from pipeline.store.errors import ChangedError, NotFoundError
-from pipeline.store.storage import ObjectInfo, StoreConfig, head, list_objects, open_reader, put, read, read_range
+from pipeline.store.object_info import ObjectInfo
+from pipeline.store.storage import StoreConfig, head, list_objects, open_reader, put, read, read_range
 from pipeline.store.uris import join_uri, name_of
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.output.published import PublishedFile
-from pipeline.plan.planned_shard import DoneSlice
+
+
+@dataclass(frozen=True, slots=True)
+class DoneSlice:
+    """A slice that is published already: its number and its rows, both ends included."""
+
+    slice: int
+    first_row: int
+    last_row: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from pipeline.inputs.listing import Found
 from pipeline.output.layout import readable_name
 from pipeline.output.published import OutputRow, PublishedFile
-from pipeline.output.slice_chain import Chain, chain_of
-from pipeline.plan.planned_shard import Action, DoneSlice, PlannedShard, Rewrite
+from pipeline.output.slice_chain import Chain, DoneSlice, chain_of
+from pipeline.plan.planned_shard import Action, PlannedShard, Rewrite
 
 Look = Callable[[PublishedFile], Sequence[OutputRow]]
 Retries = Callable[[str | None], bool]

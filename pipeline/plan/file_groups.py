@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from pipeline.inputs.config import FILES_SCHEME
 from pipeline.inputs.listing import Found
+from pipeline.inputs.loose_files import Member
 from pipeline.output.layout import hash16, readable_name, version_of
 from pipeline.output.published import OutputRow, PublishedFile
 from pipeline.output.slice_chain import chain_of
-from pipeline.plan.planned_shard import FILES_SCHEME, Member, PlannedShard, Rewrite
+from pipeline.plan.planned_shard import PlannedShard, Rewrite
 from pipeline.store.uris import is_inside
 
 

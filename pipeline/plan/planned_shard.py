@@ -11,30 +11,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-ShardFormat = Literal["tar", "parquet", "files"]
+from pipeline.inputs.config import ShardFormat
+from pipeline.inputs.loose_files import Member
+from pipeline.output.slice_chain import DoneSlice
+
 Action = Literal["new", "continue", "replace", "rewrite"]
-
-FILES_SCHEME = "files:"
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One loose object of a virtual shard, as it was listed; `etag` is None if it was gone when the plan was made."""
-
-    uri: str
-    key: str
-    size: int
-    etag: str | None
-    true_label: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class DoneSlice:
-    """A slice that is published already: its number and its rows, both ends included."""
-
-    slice: int
-    first_row: int
-    last_row: int
 
 
 @dataclass(frozen=True, slots=True)

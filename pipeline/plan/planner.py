@@ -9,14 +9,14 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.inputs.config import FILES_SCHEME, InputConfig
 from pipeline.inputs.listing import Found
 from pipeline.output.layout import hash16
 from pipeline.output.published import OutputRow, PublishedFile
 from pipeline.output.slice_chain import by_shard
 from pipeline.plan.archives import state_of
 from pipeline.plan.file_groups import OpenGroup, new_group, plan_group, without_reading
-from pipeline.plan.planned_shard import FILES_SCHEME, PlannedShard
-from pipeline.settings.job_config import InputConfig
+from pipeline.plan.planned_shard import PlannedShard
 from pipeline.store.uris import is_inside
 
 # Loose files in a group, about: enough that a read task is worth its overhead, however small the slices are.

@@ -4,7 +4,8 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from pipeline.plan.planned_shard import Member, PlannedShard
+from pipeline.inputs.loose_files import Member
+from pipeline.plan.planned_shard import PlannedShard
 
 
 def drawn(shards: Iterable[PlannedShard], count: int) -> list[PlannedShard]:

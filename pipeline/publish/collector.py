@@ -16,7 +16,8 @@ import pyarrow as pa
 from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Chunk, Header
 from pipeline.errors import PipelineError
-from pipeline.publish.publish import SinkConfig, file_name, publish_new, publish_rewrite
+from pipeline.publish.config import SinkConfig
+from pipeline.publish.publish import file_name, publish_new, publish_rewrite
 from pipeline.publish.receipt import Receipt, slice_totals
 from pipeline.publish.spill import Write, in_memory, on_disk
 from pipeline.store.errors import StoreError

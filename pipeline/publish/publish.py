@@ -9,57 +9,30 @@ lost finds its own nonce and knows that it has written.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.network.config import PVTv2Config
-from model.network.cost import count_macs
 from pipeline.account.breakdown import picture_of
-from pipeline.account.totals import Footer, Totals
+from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Chunk, Header
 from pipeline.errors import OutputError
-from pipeline.output.layout import DATA, SliceName, version_of
+from pipeline.output.footer import Footer
+from pipeline.output.layout import DATA, SliceName
 from pipeline.output.published import FOOTER_KEY, PublishedFile, read_footer
-from pipeline.plan.planned_shard import FILES_SCHEME
+from pipeline.publish.config import SinkConfig
 from pipeline.publish.receipt import BUSY_STEPS, Receipt, count_rows, receipt_of, slice_totals
-from pipeline.publish.spill import in_memory, on_disk_if_it_can
+from pipeline.publish.slice_file import empty_parquet, macs_by_row, macs_of, serialise
 from pipeline.store.errors import ChangedError, ExistsError, NotFoundError
-from pipeline.store.storage import ObjectInfo, StoreConfig, head, put, read
+from pipeline.store.object_info import ObjectInfo
+from pipeline.store.storage import head, put, read
 from pipeline.store.uris import join_uri
 
 logger = logging.getLogger(__name__)
 
-# Rows are put into row groups of about this size: to write a column of float16, Arrow takes seven times its memory.
-_ROW_GROUP_BYTES = 16 * 2**20
-# Files of more rows than this are made on the disk.
-_MEMORY_BYTES = 64 * 2**20
 # How often a name may be found in another state than it was just read in; each time somebody else has written.
 _MAX_ROUNDS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class SinkConfig:
-    """Where and as what slices are published.
-
-    Attributes:
-        output: canonical URI of the output folder.
-        schema: columns of the files, in order.
-        identity: digest of the output's identity.
-        network: of the model; it says what the rows of an older file cost.
-        may_write: called before every PUT; raises if this run has lost the right to write.
-    """
-
-    output: str
-    store: StoreConfig
-    schema: pa.Schema
-    identity: str
-    run_id: str
-    network: PVTv2Config
-    may_write: Callable[[], None] | None = None
 
 
 def file_name(header: Header) -> str:
@@ -79,7 +52,7 @@ def publish_new(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Re
     """
     rows = pa.concat_tables([chunk.rows for chunk in chunks])
     totals = slice_totals(rows, chunks)
-    footer, body = _serialise(rows, totals, None, last, chunks[0].attempt, config)
+    footer, body = serialise(rows, totals, None, last, chunks[0].attempt, config)
     name = file_name(last)
     uri = join_uri(config.output, DATA, name)
     empty_etag = None
@@ -125,9 +98,9 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
     kept_rows = kept.select(names).cast(config.schema).replace_schema_metadata(None)
     rows = pa.concat_tables([kept_rows, fresh.select(names).cast(config.schema)]).sort_by("row")
     own = slice_totals(fresh, chunks)
-    totals = count_rows(rows, _macs(kept, config.network) + own.macs, before.totals.ignored, before.totals.seconds)
+    totals = count_rows(rows, macs_of(kept, config.network) + own.macs, before.totals.ignored, before.totals.seconds)
     totals += Totals(seconds=own.seconds, counts=own.counts)
-    footer, body = _serialise(rows, totals, own, last, chunks[0].attempt, config)
+    footer, body = serialise(rows, totals, own, last, chunks[0].attempt, config)
     _check_right(config)
     started = time.perf_counter()
     try:
@@ -164,7 +137,7 @@ def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> R
     uri = join_uri(config.output, DATA, file.file)
     _check_right(config)
     try:
-        etag = put(uri, _empty_parquet(footer, config.schema), config.store, if_match=file.etag)
+        etag = put(uri, empty_parquet(footer, config.schema), config.store, if_match=file.etag)
     except ChangedError:
         there, info = _look(uri, config)
         if there is None or info is None or there.nonce != footer.nonce:
@@ -186,83 +159,10 @@ def receipt_read_back(file: PublishedFile, config: SinkConfig) -> Receipt:
     if footer.own is not None:
         return Receipt(file.file, file.etag, footer, 0.0, len(written))
     rows = pq.ParquetFile(pa.BufferReader(written)).read()
-    rows = rows.append_column("macs", pa.array(_macs_by_row(rows, config.network), pa.int64()))
+    rows = rows.append_column("macs", pa.array(macs_by_row(rows, config.network), pa.int64()))
     busy_s = sum(footer.totals.seconds.get(step, 0.0) for step in BUSY_STEPS)
     picture = picture_of(rows, footer.totals.seconds.get("compute", 0.0), busy_s, peak_gflops=0.0)
     return Receipt(file.file, file.etag, footer, 0.0, len(written), picture)
-
-
-def _macs(rows: pa.Table, network: PVTv2Config) -> int:
-    return sum(_macs_by_row(rows, network))
-
-
-def _macs_by_row(rows: pa.Table, network: PVTv2Config) -> list[int]:
-    columns = rows.select(["status", "net_height", "net_width"]).to_pylist()
-    return [count_macs(network, row["net_height"], row["net_width"]) if row["status"] == "ok" else 0 for row in columns]
-
-
-def _serialise(
-    rows: pa.Table, totals: Totals, own: Totals | None, last: Header, attempt: str, config: SinkConfig
-) -> tuple[Footer, memoryview]:
-    """The footer and the bytes of an output file."""
-    assert last.slice_last_row is not None
-    started = time.perf_counter()
-    is_group = last.shard.startswith(FILES_SCHEME)
-    columns = rows.select(config.schema.names).cast(config.schema)
-    version = last.source_etag
-    if is_group:
-        ids, etags = columns.column("image_id").to_pylist(), columns.column("source_etag").to_pylist()
-        version = version_of(zip(ids, etags, strict=True))
-    last_row = last.slice_last_row
-    made: list[Footer] = []
-
-    def write(sink: Any) -> None:
-        with _writer(sink, config.schema) as writer:
-            writer.write_table(columns, max(1, columns.num_rows * _ROW_GROUP_BYTES // max(1, columns.nbytes)))
-            spent = Totals(seconds={"serialise": time.perf_counter() - started})
-            footer = Footer(
-                shard=last.shard,
-                hash16=last.hash16,
-                slice=last.slice,
-                end=last.end,
-                source_etag=version,
-                first_row=last.slice_first_row,
-                last_row=last_row,
-                identity=config.identity,
-                run_id=config.run_id,
-                attempt=attempt,
-                nonce=secrets.token_hex(8),
-                totals=totals + spent,
-                pruned=last.drop,
-                own=None if own is None else own + spent,
-            )
-            writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
-            made.append(footer)
-
-    body = on_disk_if_it_can(write) if columns.nbytes > _MEMORY_BYTES else in_memory(write)
-    return made[-1], _bytes(body)
-
-
-def _empty_parquet(footer: Footer, schema: pa.Schema) -> memoryview:
-    def write(sink: Any) -> None:
-        with _writer(sink, schema) as writer:
-            writer.write_table(schema.empty_table())
-            writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})
-
-    return _bytes(in_memory(write))
-
-
-def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer for rows of a job; features have neither values that repeat nor bounds that help to skip them."""
-    flat: list[str] | bool = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    if "embedding" not in schema.names:
-        flat = True
-    return pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=flat, write_statistics=flat)
-
-
-def _bytes(body: pa.Buffer) -> memoryview:
-    """The same memory; Arrow's own view of it is of signed bytes, which equal no others."""
-    return memoryview(body).cast("B")
 
 
 def _look(uri: str, config: SinkConfig) -> tuple[Footer | None, ObjectInfo | None]:

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.account.breakdown import Picture, picture_of
-from pipeline.account.totals import Footer, Totals
+from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.measures import Span, counts_of, seconds_of, spans_of, this_process
+from pipeline.output.footer import Footer
 
 BUSY_STEPS = ("read", "decode", "compute", "rows")
 """Before the write: whose seconds say which shards were slow."""

@@ -13,12 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.chunks.chunk import Chunk, Header
+from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_OUTPUT_BYTES, CHUNK_MAX_RECORDS, Chunk, Header
 from pipeline.chunks.columns import PAYLOAD_COLUMNS, record_schema
 from pipeline.chunks.measures import NOTHING, Measured, this_process
 from pipeline.inputs.record import Record, ShardEnd
 from pipeline.plan.planned_shard import PlannedShard, Rewrite
-from pipeline.settings.job_config import CHUNK_MAX_BYTES, CHUNK_MAX_OUTPUT_BYTES, CHUNK_MAX_RECORDS
 from pipeline.store.meter import store_use
 
 

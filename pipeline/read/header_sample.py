@@ -10,12 +10,12 @@ from model.network.config import PVTv2Config
 from model.network.cost import count_macs
 from pipeline.chunks.size_policy import NetSize, SizePolicy, net_size
 from pipeline.decode.decode_image import probe_size
+from pipeline.inputs.config import InputConfig
+from pipeline.inputs.loose_files import Member
 from pipeline.inputs.parquet import num_rows, read_parquet
 from pipeline.inputs.record import Record
 from pipeline.inputs.tar import read_tar
-from pipeline.plan.planned_shard import Member, PlannedShard
-from pipeline.run.prepare import Run
-from pipeline.settings.job_config import InputConfig
+from pipeline.plan.planned_shard import PlannedShard
 from pipeline.store.errors import StoreError
 from pipeline.store.storage import StoreConfig, open_reader, read, read_range
 
@@ -56,22 +56,33 @@ class _Sampled:
     weight: float
 
 
-def planned_work(run: Run, shards: Sequence[PlannedShard], num_images: int) -> PlannedWork | None:
-    """What the plan of a run comes to, by so many images of some of its shards; None if these are none.
+def planned_work(
+    shards: Sequence[PlannedShard],
+    num_images: int,
+    *,
+    plan_bytes: int,
+    config: InputConfig,
+    network: PVTv2Config,
+    sizes: SizePolicy,
+) -> PlannedWork | None:
+    """Estimates the work of a whole plan from the headers of some images; None if `shards` is empty.
 
     Args:
-        shards: drawn from the plan.
-        num_images: whose headers are read, at most.
+        shards: a sample of the plan's shards.
+        num_images: images whose headers are read, at most.
+        plan_bytes: bytes of all shards of the plan.
+        config: settings of the inputs.
+        network: the network that the images will go through.
+        sizes: the policy for images that are too small or too large.
     """
     if not shards:
         return None
-    config = run.config
     most = -(-num_images // len(shards))
-    found = [_sample(shard, most, config.input, run.checkpoint.network, config.sizes) for shard in shards]
+    found = [_sample(shard, most, config, network, sizes) for shard in shards]
     parts = [part for part in found if part is not None]
     # The other shards of the plan, and drawn ones that cannot be read, are taken to be like these, byte by byte.
     seen_bytes = sum(shard.size for shard, part in zip(shards, found, strict=True) if part is not None)
-    scale = run.plan.bytes / max(1, seen_bytes)
+    scale = plan_bytes / max(1, seen_bytes)
     return PlannedWork(
         images_sampled=sum(part.images for part in parts),
         images=scale * sum(part.images * part.weight for part in parts),

@@ -11,8 +11,9 @@ from pipeline.account.totals import Totals
 from pipeline.account.verdict import Line, find_verdict
 from pipeline.account.work import Work
 from pipeline.cluster.processors import Processors
-from pipeline.run.prepare import Run, describe_left_out
-from pipeline.settings.identity import reported_identity
+from pipeline.config.identity import reported_identity
+from pipeline.run.state import Run
+from pipeline.run.summary import describe_left_out
 
 _REPORTED_PACKAGES = ("ray", "torch", "pyarrow", "pillow", "obstore", "pvtv2-batch")
 # Before and after these shares of the network's work, some actors are not there yet, or have nothing to do any more.

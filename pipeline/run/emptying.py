@@ -13,7 +13,8 @@ from pipeline.output.published import PublishedFile
 from pipeline.output.slice_chain import by_shard, chain_of
 from pipeline.plan.planner import Emptying
 from pipeline.publish.publish import empty_file
-from pipeline.run.prepare import Run, sink_config
+from pipeline.run.state import Run
+from pipeline.run.step_settings import sink_config
 
 logger = logging.getLogger(__name__)
 

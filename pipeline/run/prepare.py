@@ -6,19 +6,16 @@ after that: from then on nobody else changes it.
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from model.checkpoints.hub import is_hub
-from pipeline.account.breakdown import Picture
-from pipeline.account.ray_operators import Operators
-from pipeline.account.timeline import Timeline
-from pipeline.account.totals import Totals
 from pipeline.chunks.columns import output_schema
-from pipeline.cluster.processors import Processors
+from pipeline.config.checkpoint import Checkpoint, fetch_checkpoint
+from pipeline.config.identity import check_identity, identity_digest, job_identity, stored_setting
+from pipeline.config.job_config import JobConfig
+from pipeline.config.precision import choose_precision
 from pipeline.errors import OutputError
 from pipeline.inputs.listing import Found, Survey
 from pipeline.lease.lease import Lease
@@ -27,96 +24,15 @@ from pipeline.output.published import PublishedFile, published_files, read_outpu
 from pipeline.plan.plan_file import OwnGroups, PlanFile, planned_objects, read_plan
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.planner import Planner, PlanOptions, PlanSummary
-from pipeline.publish.collector import CollectorState
-from pipeline.publish.publish import SinkConfig
-from pipeline.publish.receipt import Receipt
-from pipeline.read.read_shard import check_input, check_permission, count_records
-from pipeline.settings.checkpoint import Checkpoint, fetch_checkpoint
-from pipeline.settings.identity import check_identity, identity_digest, job_identity, stored_setting
-from pipeline.settings.job_config import JobConfig
-from pipeline.settings.precision import choose_precision
+from pipeline.read.input_checks import check_input, check_permission, count_records
+from pipeline.run.state import Plan, Run
 from pipeline.store.errors import NotFoundError, StoreError
+from pipeline.store.object_info import ObjectInfo
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import ObjectInfo, StoreConfig, list_objects, open_reader
-from pipeline.store.uris import join_uri, name_of, shown
+from pipeline.store.storage import StoreConfig, list_objects, open_reader
+from pipeline.store.uris import join_uri, name_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Plan:
-    """The plan of one run: its rows on disk, and what they come to.
-
-    Attributes:
-        num_todo: records to read as far as they are known, and `uncounted` shards that hide theirs.
-        shards: how many there are, by format and by action.
-        ignored: listed names that were passed over.
-    """
-
-    rows: PlanFile
-    summary: PlanSummary
-    num_todo: int = 0
-    uncounted: int = 0
-    bytes: int = 0
-    by_format: Counter[str] = field(default_factory=Counter)
-    by_action: Counter[str] = field(default_factory=Counter)
-    ignored: int = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """True if there is nothing to read and nothing to empty."""
-        return not self.by_format and not self.summary.emptied
-
-
-@dataclass(slots=True)
-class Run:
-    """What one run has found out so far: the facts that the report is made of.
-
-    Attributes:
-        published: the output's files by name, those of earlier runs included.
-        counters: last state of each collector, receipts apart.
-        planned_macs: what the planned images will take of the network, by a sample; None as long as there is none.
-        bound: of a run that ended since it was asked to do no more, what bounded it and what is left; else None.
-        did: what this run's receipts come to.
-    """
-
-    config: JobConfig
-    run_id: str
-    started_at: float
-    checkpoint: Checkpoint
-    identity: dict[str, Any]
-    plan: Plan
-    published: dict[str, PublishedFile]
-    lease: Lease
-    receipts: list[Receipt] = field(default_factory=list)
-    counters: list[CollectorState] = field(default_factory=list)
-    processors: Processors | None = None
-    passes: int = 0
-    first_row_at: float | None = None
-    listing_s: float = 0.0
-    planned_macs: float | None = None
-    bound: str | None = None
-    did: Totals = field(default_factory=Totals)
-    operators: Operators = field(default_factory=Operators)
-    picture: Picture = field(default_factory=Picture)
-    timeline: Timeline = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.timeline = Timeline(self.started_at)
-
-    def take(self, receipts: Iterable[Receipt]) -> None:
-        """Takes the receipts of slices that this run published; what they tell beyond the footers is added up."""
-        for receipt in receipts:
-            self.did += receipt.footer.own or receipt.footer.totals
-            self.did += Totals(seconds={"put": receipt.put_s}, counts={"bytes_out": receipt.bytes_out})
-            self.picture += receipt.picture
-            for span, images, pixels, macs in receipt.work:
-                self.timeline.add(span, images, pixels, macs)
-            self.receipts.append(receipt.bare())
-
-    def take_operators(self, operators: Operators) -> None:
-        """Takes what Ray says of its operators in a part of the run."""
-        self.operators += operators
 
 
 def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:
@@ -258,54 +174,3 @@ def _opened(plans: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[BinaryI
     for info in plans:
         with open_reader(info.uri, store, size=info.size, etag=info.etag) as file:
             yield file
-
-
-def describe_plan(run: Run) -> dict[str, Any]:
-    """What a run would do, in numbers."""
-    plan, summary = run.plan, run.plan.summary
-    return {
-        "dry_run": True,
-        "output": shown(run.config.output.uri),
-        "shards": plan.by_format.total(),
-        "shards_by_format": dict(plan.by_format),
-        "shards_by_action": dict(plan.by_action),
-        "images": plan.num_todo,
-        "shards_not_counted": plan.uncounted,
-        "bytes": plan.bytes,
-        **describe_changes(summary),
-        "ignored": plan.ignored,
-    }
-
-
-def describe_changes(summary: PlanSummary) -> dict[str, int]:
-    """What the planner found different from the last time, for the last line of stdout."""
-    return {
-        "complete_shards": summary.complete_shards,
-        "changed_shards": summary.changed_shards,
-        "retried_records": summary.retried_records,
-        "removed_records": summary.removed_records,
-        "pruned_records": summary.pruned_records,
-        **describe_left_out(summary),
-    }
-
-
-def describe_left_out(summary: PlanSummary) -> dict[str, int]:
-    """What the run's bounds left for later ones."""
-    return {
-        "older_objects": summary.older_objects,
-        "postponed_images": summary.postponed_images,
-        "postponed_shards": summary.postponed_shards,
-    }
-
-
-def sink_config(run: Run) -> SinkConfig:
-    """Where and as what this run publishes."""
-    return SinkConfig(
-        output=run.config.output.uri,
-        store=run.config.output.store,
-        schema=output_schema(run.config.task.columns(run.checkpoint.network), run.config.input.keep_columns),
-        identity=identity_digest(run.identity),
-        run_id=run.run_id,
-        network=run.checkpoint.network,
-        may_write=run.lease.fence.check,
-    )

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from pipeline.config.identity import identity_digest
 from pipeline.output.published import PublishedFile, published_files
 from pipeline.output.slice_chain import by_shard, chain_of
 from pipeline.plan.planned_shard import PlannedShard, to_table
-from pipeline.run.prepare import Run
-from pipeline.settings.identity import identity_digest
+from pipeline.run.state import Run
 
 # Shards, and loose files in them, that one execution of the flow takes; a longer plan is run in several, so that what
 # Ray keeps of its tasks does not grow with the input.

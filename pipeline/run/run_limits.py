@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
-from pipeline.run.prepare import Run
 from pipeline.run.remaining import missing
+from pipeline.run.state import Run
 from pipeline.run.stopper import Ending
 
 

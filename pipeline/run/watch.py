@@ -13,7 +13,7 @@ from types import TracebackType
 from pipeline.account.progress import Progress, share_done
 from pipeline.account.totals import Totals
 from pipeline.flow.collectors import Collectors
-from pipeline.run.prepare import Run
+from pipeline.run.state import Run
 from pipeline.run.stopper import Ending, Stopper
 
 logger = logging.getLogger(__name__)

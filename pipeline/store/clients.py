@@ -7,7 +7,6 @@ import functools
 import os
 import threading
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -29,24 +28,10 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 from urllib3.exceptions import HTTPError
 
 from pipeline.errors import ConfigError
+from pipeline.store.config import Account, check_endpoint
 from pipeline.store.errors import DeniedError, StoreError, redact
 from pipeline.store.retry import MAX_PAUSE_S
 from pipeline.store.uris import is_addressable, split_uri
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """Whose requests these are, and where they go.
-
-    Attributes:
-        profile: AWS profile; None goes by the environment.
-        endpoint_url: S3 endpoint; None takes boto3's.
-        anonymous: send unsigned requests.
-    """
-
-    profile: str | None
-    endpoint_url: str | None
-    anonymous: bool
 
 
 class _Aws(NamedTuple):
@@ -96,13 +81,6 @@ def forget_clients() -> None:
         _client.cache_clear()
         _listing_client.cache_clear()
         _aws.cache_clear()
-
-
-def check_endpoint(url: str) -> None:
-    """Raises a `ConfigError` for what is no endpoint's URL, or holds a password."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise ConfigError("the endpoint must be a URL such as https://host:port, without user and password")
 
 
 def listing_client(account: Account, timeout_s: float) -> Any:

@@ -1,9 +1,9 @@
 """How a store is reached, and with how much patience."""
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.store.clients import check_endpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +34,25 @@ class StoreConfig:
             raise ConfigError(f"--store-deadline-s must be a number of seconds, not {self.deadline_s:g}")
         if not 0 < self.timeout_s < float("inf"):
             raise ConfigError(f"the store's timeout must be positive, not {self.timeout_s:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Whose requests these are, and where they go.
+
+    Attributes:
+        profile: AWS profile; None goes by the environment.
+        endpoint_url: S3 endpoint; None takes boto3's.
+        anonymous: send unsigned requests.
+    """
+
+    profile: str | None
+    endpoint_url: str | None
+    anonymous: bool
+
+
+def check_endpoint(url: str) -> None:
+    """Raises a `ConfigError` for what is no endpoint's URL, or holds a password."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise ConfigError("the endpoint must be a URL such as https://host:port, without user and password")

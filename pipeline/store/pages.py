@@ -16,7 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from obstore.store import ObjectStore
 
-from pipeline.store.clients import Account, listing_client, open_client
+from pipeline.store.clients import listing_client, open_client
+from pipeline.store.config import Account
 from pipeline.store.errors import StoreError, TransientError, from_answer, naming, redact
 from pipeline.store.external_sort import Entry
 from pipeline.store.iso_time import unix_s

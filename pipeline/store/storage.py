@@ -5,7 +5,7 @@ client's own defaults; `pipeline.store.preflight` refuses them as an output wher
 
 Every request fails as a member of the tree in `pipeline.store.errors`. What may pass by itself is asked again until
 `StoreConfig.deadline_s`, and a conditional write whose answer was lost is known again when it meets itself. The local
-disk is asked once. docs/store-faults.md lists the faults and what becomes of each.
+disk is asked once. docs/operate/store-faults.md lists the faults and what becomes of each.
 """
 
 import io
@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import obstore
@@ -21,10 +21,11 @@ from obstore.store import ObjectStore
 
 from pipeline.store import local_disk
 from pipeline.store.block_reader import BLOCK_BYTES, BlockReader
-from pipeline.store.clients import Account, open_client
-from pipeline.store.config import StoreConfig
+from pipeline.store.clients import open_client
+from pipeline.store.config import Account, StoreConfig
 from pipeline.store.errors import ChangedError, DeniedError, ExistsError, NotFoundError, StoreError, TransientError
 from pipeline.store.meter import count_fetch
+from pipeline.store.object_info import ObjectInfo
 from pipeline.store.pages import open_pages
 from pipeline.store.parallel_listing import LISTING_THREADS, list_keys
 from pipeline.store.placeholders import UNADDRESSABLE
@@ -41,19 +42,6 @@ _TO_DELETE = "s3:DeleteObject"
 _BUFFER_BYTES = 256 * 1024
 # An upload has `timeout_s` for each of these, since it cannot be split.
 _UPLOAD_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """One object. The ETag is opaque and complete, with the quotes a store puts around it.
-
-    `modified_s` is when it was last modified, in Unix seconds; 0 where nobody says. The ETag alone makes a version.
-    """
-
-    uri: str
-    size: int
-    etag: str
-    modified_s: float = field(default=0.0, compare=False)
 
 
 def list_objects(

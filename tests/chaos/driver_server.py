@@ -24,8 +24,8 @@ import ray.data  # noqa: F401, imported for the drivers
 from jobs.classify import classify
 from jobs.cli.command import run_command
 from pipeline.cluster.cluster import Cluster, joined_cluster
+from pipeline.cluster.config import ComputeConfig
 from pipeline.run import run
-from pipeline.settings.job_config import ComputeConfig
 from pipeline.store.config import StoreConfig
 
 # How long a request may hang: the drills wait for that, again and again.

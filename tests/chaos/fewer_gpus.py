@@ -24,10 +24,10 @@ from pipeline.cluster import capacity as room
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow import run_pass as flow
 from pipeline.flow.steps import ActorStep, Steps
+from pipeline.infer.config import InferConfig
 from pipeline.run import watch
-from pipeline.run.prepare import Run
 from pipeline.run.run import execute
-from pipeline.settings.job_config import InferConfig
+from pipeline.run.state import Run
 from tests.chaos.nodes import WAIT_S, OnCpu, environment, prepared, rows_of, tell, undisturbed, write_inputs
 from tests.chaos.ray_cluster import RayCluster, running_cluster
 

@@ -22,12 +22,17 @@ from model.network.config import PVTv2Config
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import ActorStep
+from pipeline.infer.config import InferConfig
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.read.read_shard import read_shard
-from pipeline.run.prepare import Run, prepare
-from pipeline.run.run import infer_config, read_config
-from pipeline.settings.job_config import ComputeConfig, InferConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.run.prepare import prepare
+from pipeline.run.state import Run
+from pipeline.run.step_settings import infer_config, read_config
 from tests.jobs.conftest import LABELS, photo
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""A dozen drills, each of which strikes at one point of the protocol; see docs/commit-protocol.md and docs/chaos.md."""
+"""A dozen drills, each of which strikes at one point of the protocol; see docs/design/commit-protocol.md and docs/design/chaos.md."""
 
 from collections.abc import Iterator
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from model.checkpoints.random_weights import random_weights
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 from model.gpu.engine import Engine
 from model.network.config import VARIANTS
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
 from model.packed import run_packed, submit_packed
 
 pytestmark = [

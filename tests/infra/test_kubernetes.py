@@ -27,11 +27,11 @@ from tests.support.manifests import (
 )
 from tests.support.prometheus import MONITORING
 
-PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+PAGE = (ROOT / "docs" / "operate" / "kubernetes.md").read_text()
 OVERLAYS = ("cpu-small", "gpu", "spot")
 COMPONENTS = ("cluster", "monitoring", "raycronjob")
 GIB = 2**30
-# What processes take, reckoned from what each holds (docs/kubernetes.md): with Python and the libraries, GiB.
+# What processes take, reckoned from what each holds (docs/operate/kubernetes.md): with Python and the libraries, GiB.
 RAY_GIB, DRIVER_GIB, COLLECTOR_GIB, TASK_GIB = 1.0, 1.5, 0.75, 0.5
 ACTOR_GIB = {"cpu": 1.0, "cuda": 4.0}
 
@@ -235,7 +235,7 @@ def test_exit_codes_end_or_repeat_a_night_as_the_page_of_schedules_says(objects)
         for code in all_codes
     }
     rows = re.findall(
-        r"^\| (\d+) \|.*\| (good|again|alert)\b", (ROOT / "docs" / "schedules.md").read_text(), re.MULTILINE
+        r"^\| (\d+) \|.*\| (good|again|alert)\b", (ROOT / "docs" / "operate" / "schedules.md").read_text(), re.MULTILINE
     )
     assert {int(code): way for code, way in rows} == ways
     # KubeRay knows no exit codes, and would try an 8 again.

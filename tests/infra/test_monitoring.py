@@ -66,7 +66,7 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
 
 
 def test_every_alert_has_its_page_and_every_panel_its_place():
-    runbook = (MONITORING.parents[1] / "docs" / "monitoring.md").read_text()
+    runbook = (MONITORING.parents[1] / "docs" / "operate" / "monitoring.md").read_text()
     alerts = re.findall(r"alert: (\w+)", (MONITORING / "alerts.yml").read_text())
     assert alerts
     assert all(f"### {alert}\n" in runbook for alert in alerts)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.aws_commands import check_aws
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "object-store.md").read_text()
+PAGE = (ROOT / "docs" / "operate" / "object-store.md").read_text()
 FOLDER = ROOT / "infra" / "object-store"
 POLICIES = [path.name for path in FOLDER.iterdir() if path.name != "lifecycle.json"]
 ALLOWED = {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"}

@@ -18,7 +18,7 @@ from tests.support.named_tests import missing_tests, named_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE = ROOT / "infra" / "schedule"
-PAGE = (ROOT / "docs" / "schedules.md").read_text()
+PAGE = (ROOT / "docs" / "operate" / "schedules.md").read_text()
 INSTALLED = "/opt/pvtv2-batch"
 ALL_CODES = {int(code) for code in re.findall(r"(?:^| )(\d+) [a-z]", EXIT_CODES, re.MULTILINE)}
 

@@ -22,7 +22,7 @@ from tests.support.aws_commands import NoSuchCommandError, check_aws
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = (ROOT / "infra" / "vm" / "cluster.yaml").read_text()
-PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("vms.md", "object-store.md")}
+PAGES = {name: (ROOT / "docs" / "operate" / name).read_text() for name in ("vms.md", "object-store.md")}
 EC2 = boto3.client("ec2", region_name="eu-central-1", aws_access_key_id="none", aws_secret_access_key="none")
 
 

@@ -29,7 +29,7 @@ from model.checkpoints.random_weights import random_weights
 from model.network.config import PVTv2Config
 from pipeline.cluster import cluster
 from pipeline.cluster.cluster import Cluster
-from pipeline.settings.job_config import ComputeConfig
+from pipeline.cluster.config import ComputeConfig
 from pipeline.store.clients import forget_clients
 from pipeline.store.storage import StoreConfig, put
 from tests.support.ray_settings import RAY_SETTINGS

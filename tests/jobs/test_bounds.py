@@ -8,10 +8,13 @@ import pytest
 
 from jobs.cli.command import output_lease
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.flow.steps import NETWORK, Steps
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.run.prepare import prepare
 from pipeline.run.run import execute
-from pipeline.settings.job_config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
 from tests.support.slow_steps import SlowDecoding
 
 pytestmark = [

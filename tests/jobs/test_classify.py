@@ -22,12 +22,15 @@ from PIL import Image, ImageOps
 from jobs.cli.command import output_lease
 from pipeline.chunks.sample import rank
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import Steps
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import has_image_ending
+from pipeline.output.config import OutputConfig
 from pipeline.run.prepare import prepare
 from pipeline.run.run import execute
-from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from tests.jobs.conftest import ONE_ACTOR
 from tests.support.waiting_step import WaitingNetwork
 

@@ -21,7 +21,7 @@ from jobs import label_dataset as job
 from jobs.cli.command import run_command
 from jobs.diff_labels import diff_labels
 from jobs.label_dataset import label_dataset
-from pipeline.errors import TRANSIENT_CODES
+from pipeline.chunks.failures import TRANSIENT_CODES
 from pipeline.lease.record import find_lease
 from pipeline.store.storage import StoreConfig, list_objects, put, read
 from tests.jobs.conftest import ONE_ACTOR, ROOT

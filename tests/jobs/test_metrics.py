@@ -9,10 +9,13 @@ import ray
 
 from jobs.cli.command import output_lease
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.flow.steps import NETWORK, Steps
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.run.prepare import prepare
 from pipeline.run.run import execute
-from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.store.storage import StoreConfig
 from tests.jobs.conftest import joined_ray
 from tests.support.fault_proxy import FaultProxy, Refuse

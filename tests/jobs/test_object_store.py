@@ -16,7 +16,7 @@ from model.checkpoints.load import save_checkpoint
 from model.checkpoints.random_weights import random_weights
 from model.network.config import PVTv2Config
 from pipeline.cluster.cluster import Cluster
-from pipeline.settings.job_config import ComputeConfig
+from pipeline.cluster.config import ComputeConfig
 from tests.chaos.ray_cluster import running_cluster
 from tests.jobs.conftest import LABELS, Result, joined_ray
 from tests.support.ray_settings import RAY_SETTINGS

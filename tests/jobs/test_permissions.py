@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-PAGE = (ROOT / "docs" / "object-store.md").read_text()
+PAGE = (ROOT / "docs" / "operate" / "object-store.md").read_text()
 FILES = ("reader.json", "writer.json", "labeller.json", "exports.json")
 DOCUMENTS = {name: json.loads((ROOT / "infra" / "object-store" / name).read_text()) for name in FILES}
 SIDS = {statement["Sid"]: name for name, document in DOCUMENTS.items() for statement in document["Statement"]}

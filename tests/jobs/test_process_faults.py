@@ -9,15 +9,17 @@ import duckdb
 import pytest
 
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import CollectorsGoneError
 from pipeline.flow import collectors as sink
 from pipeline.flow import run_pass as flow
+from pipeline.inputs.config import InputConfig
 from pipeline.lease.lease import Lease
+from pipeline.output.config import OutputConfig
 from pipeline.run import watch
 from pipeline.run.prepare import prepare
 from pipeline.run.run import execute
-from pipeline.run.stopper import Ending
-from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -85,7 +87,7 @@ def test_an_image_that_crashes_the_network_is_one_failed_row_whoever_else_dies(r
     (child_path / "sitecustomize.py").write_text(MISBEHAVIOUR)
 
     # Nested, so that Ray sends them by value: its workers cannot import a test.
-    class Dying(flow._Infer):
+    class Dying(flow.InferActor):
         def _answer(self, chunk):
             if any(height == KILLER_SIDE for height, _ in chunk.net_sizes()):
                 os._exit(1)
@@ -94,7 +96,7 @@ def test_an_image_that_crashes_the_network_is_one_failed_row_whoever_else_dies(r
                 os._exit(1)
             return super()._answer(chunk)
 
-    class Careful(flow._CarefulInfer):
+    class Careful(flow.CarefulInferActor):
         def __init__(self, *arguments):
             os.environ["PYTHONPATH"] = str(child_path)
             super().__init__(*arguments)
@@ -106,8 +108,8 @@ def test_an_image_that_crashes_the_network_is_one_failed_row_whoever_else_dies(r
                 collector_died.touch()
                 os._exit(1)
 
-    monkeypatch.setattr(flow, "_Infer", Dying)
-    monkeypatch.setattr(flow, "_CarefulInfer", Careful)
+    monkeypatch.setattr(flow, "InferActor", Dying)
+    monkeypatch.setattr(flow, "CarefulInferActor", Careful)
     monkeypatch.setattr(sink, "CollectorActor", DyingCollector)
     # A chunk a block, and more blocks than an actor has in its queue: were it not restarted, nobody would do the rest.
     monkeypatch.setattr(flow, "TARGET_BLOCK_BYTES", 1)
@@ -144,10 +146,9 @@ def test_a_cluster_that_changes_before_anything_is_published_is_not_followed_for
         passes.append(len(passes))
         time.sleep(60)
 
-    again = Ending("stalled", "2 CPUs are there again", is_again=True)
-    monkeypatch.setattr("pipeline.run.run.run_pass", run_pass)
-    monkeypatch.setattr("pipeline.run.run.Room.is_back", lambda room: again)
-    monkeypatch.setattr("pipeline.run.run._MOST_FRUITLESS", 4)
+    monkeypatch.setattr("pipeline.run.passes.run_pass", run_pass)
+    monkeypatch.setattr("pipeline.run.passes.Capacity.regained", lambda capacity: "2 CPUs are there again")
+    monkeypatch.setattr("pipeline.run.passes._MOST_FRUITLESS", 4)
     monkeypatch.setattr(watch, "_POLL_S", 0.1)
     # More of them than a run has passes: a pass that is given up for the cluster's sake is none of these.
     report, rows = run(2, max_passes=2)

@@ -9,11 +9,14 @@ import pytest
 
 from pipeline.chunks.sample import rank
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.flow import run_pass as flow
+from pipeline.inputs.config import InputConfig
 from pipeline.lease.lease import Lease
+from pipeline.output.config import OutputConfig
 from pipeline.run.prepare import prepare
 from pipeline.run.run import execute
-from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [

@@ -278,7 +278,7 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from pipeline.cluster import cluster
-from pipeline.settings.job_config import ComputeConfig
+from pipeline.config.job_config import ComputeConfig
 from pipeline.errors import ConfigError
 real, replacement = cluster.{name}, {replacement!r}
 if isinstance(replacement, dict):
@@ -303,7 +303,7 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from pipeline.cluster import cluster
-from pipeline.settings.job_config import ComputeConfig
+from pipeline.config.job_config import ComputeConfig
 from pipeline.errors import ConfigError
 try:
     with cluster.joined_cluster(ComputeConfig(ray_address={head.address!r}), [Path('/no/such/folder')]):

@@ -7,10 +7,13 @@ import pytest
 from benchmarks.job.stand_ins import SleepingNetwork
 from jobs.cli.command import output_lease
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.flow.steps import Steps
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.run.prepare import prepare
 from pipeline.run.run import execute
-from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.store.storage import StoreConfig
 from tests.support.fault_proxy import FaultProxy, Late
 from tests.support.slow_steps import SlowDecoding

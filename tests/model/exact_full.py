@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from model.checkpoints.random_weights import random_weights
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 from model.network.config import VARIANTS
-from model.packed import normalised, run_packed
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, normalised
+from model.packed import run_packed
 
 WITHIN = 1e-5
 NUM_IMAGES = 14

@@ -22,8 +22,8 @@ from pipeline.chunks.columns import CLASSIFY_COLUMNS, record_schema
 from pipeline.chunks.measures import MEASURES
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify
+from pipeline.inputs.config import InputConfig
 from pipeline.read.read_shard import ReadConfig
-from pipeline.settings.job_config import InputConfig
 from pipeline.store.storage import StoreConfig
 from pipeline.store.uris import canonical_uri
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, gelu, layer_norm, scaled_dot_product_attention
 
-from model.checkpoints.transformers_config import RGB
 from model.gpu.engine import PackOutputs
 from model.gpu.operations import Operations, patch_row
 from model.gpu.tables import BLOCK, NO_IMAGE, Maps
+from model.network.normalise import RGB
 from model.network.pvt_v2 import PVTv2
 
 Sides = Sequence[tuple[int, int]]

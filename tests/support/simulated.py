@@ -13,24 +13,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.checkpoints.checkpoint import CheckpointInfo
+from model.checkpoints.files import CheckpointFiles
 from model.checkpoints.rename import NAMINGS
-from model.checkpoints.sources import CheckpointFiles
 from model.network.config import VARIANTS
 from pipeline.account.report import Report
 from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
 from pipeline.chunks.task import Classify
+from pipeline.config.checkpoint import Checkpoint
+from pipeline.config.identity import claim_identity, job_identity
+from pipeline.config.job_config import BoundsConfig, JobConfig
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.publish.collector import Collector
 from pipeline.read.read_shard import ReadConfig, read_shard
 from pipeline.run import prepare
 from pipeline.run.emptying import empty_files, empty_late_files
 from pipeline.run.finish import close
-from pipeline.run.prepare import Run, sink_config
 from pipeline.run.remaining import missing, refresh
 from pipeline.run.run import write_plan
-from pipeline.settings.checkpoint import Checkpoint
-from pipeline.settings.identity import claim_identity, job_identity
-from pipeline.settings.job_config import BoundsConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.run.state import Run
+from pipeline.run.step_settings import sink_config
 
 CHECKPOINT = Checkpoint(
     files=CheckpointFiles(weights=b"", config_json=None, preprocessor_json=None), labels=None, load_s=0.0,

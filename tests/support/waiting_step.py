@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
-from pipeline.settings.job_config import InferConfig
+from pipeline.infer.config import InferConfig
 
 PATIENCE_S = 20.0
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.job.rows import Rows, compare, largest_chunk, our_steady_rate, read_theirs, steady_rate
-from pipeline.settings.job_config import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
+from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
 
 
 def test_lost_and_doubled_rows_and_other_labels_are_counted():

@@ -29,9 +29,12 @@ from pipeline.account.report import Report, Seconds
 from pipeline.account.totals import Totals
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import NameFilter
-from pipeline.settings.job_config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.store.storage import StoreConfig
 
 REQUIRED = ("--input", "/in", "--output", "/out", "--weights", "/w")

@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError
 
 SECRET = "whsec-of-the-receiver"
 PATH = "/services/T000/B000/token-in-the-path"
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "notifications.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "operate" / "notifications.md"
 
 
 class Receiver(ThreadingHTTPServer):

@@ -10,9 +10,9 @@ import torch
 
 from model.checkpoints.load import load_checkpoint, parse_checkpoint, save_checkpoint
 from model.checkpoints.random_weights import random_weights
-from model.checkpoints.transformers_config import IMAGENET_MEAN, IMAGENET_STD
 from model.errors import CheckpointError
 from model.network.config import VARIANTS
+from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
 
 LABELS = ("cat", "dog", "hen")
 

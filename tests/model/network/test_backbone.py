@@ -127,7 +127,7 @@ def test_stored_maps_come_back_as_they_were(narrow, photos, tmp_path):
 
 def test_what_the_documentation_shows_runs(photos, tmp_path, monkeypatch):
     root = Path(__file__).parents[3]
-    snippets = re.findall(r"```python\n(.*?)```", (root / "docs" / "backbone.md").read_text("utf-8"), re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", (root / "docs" / "use" / "backbone.md").read_text("utf-8"), re.DOTALL)
     (tmp_path / "weights").symlink_to(root / "weights")
     model = load_checkpoint(root / "weights" / "digits").model
     store(tmp_path / "features" / "data", run_packed(model, photos((375, 500)), outputs=("maps",)).maps)

@@ -29,7 +29,7 @@ def test_operators_come_in_the_order_of_the_flow_by_our_names():
     line = summary(None, figures={})
     for name in ("FromArrow", "StreamingRepartition[num_rows_per_block=1]", "MapBatches(_read)", "MapBatches(_decode)"):
         line = summary(name, line)
-    line = summary("Write", summary("MapBatches(_CarefulInfer)", line), spilled=9)
+    line = summary("Write", summary("MapBatches(CarefulInferActor)", line), spilled=9)
     found = operators_of(dataset(line))
     assert [operator.name for operator in found.operators] == ["read", "decode", "infer", "sink"]
     assert found.operators[0] == READ

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.account.totals import Footer, Totals
+from pipeline.account.totals import Totals
+from pipeline.output.footer import Footer
 
 
 def footer(number, first, last, listed=None, ok=None, failed=0, end=False):

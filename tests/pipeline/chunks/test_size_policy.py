@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
-from pipeline.errors import ErrorCode, Failure
 
 SIDES = st.integers(1, 20_000)
 

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from pipeline.cluster.capacity import Room
+from pipeline.cluster.capacity import Capacity
 from pipeline.cluster.cluster import Cluster, wait_until_free
 from pipeline.cluster.processors import divide_again, divide_processors
 
@@ -53,40 +53,38 @@ def test_as_many_actors_as_find_room_go_on(division, left, actors):
 
 def test_a_pass_is_given_up_only_if_what_is_left_is_too_little_and_enough_for_fewer():
     found = [cluster(4)]
-    room = Room(CPUS, CPUS, look=lambda: found[-1])
-    assert room.is_gone() is None
+    capacity = Capacity(CPUS, CPUS, look=lambda: found[-1])
+    assert capacity.lost() is None
     found.append(cluster(3))  # crowded, and there is room for a reader and a decoder
-    assert room.is_gone() is None
+    assert capacity.lost() is None
     found.append(cluster(2))
-    ending = room.is_gone()
-    assert ending.is_again
-    assert ending.reason == "2 CPUs are left, too few for 4 cpu actors beside the steps that feed them"
-    assert room.divided().num_actors == (2, 2)
+    assert capacity.lost() == "2 CPUs are left, too few for 4 cpu actors beside the steps that feed them"
+    assert capacity.divided().num_actors == (2, 2)
     found.append(cluster(0))  # nothing to go on with: the run waits for nodes
-    assert room.is_gone() is None
-    assert room.divided() == CPUS
+    assert capacity.lost() is None
+    assert capacity.divided() == CPUS
 
 
 def test_what_has_come_back_is_taken_again():
     now = [0.0]
     found, looked = [cluster(8, 2)], []
     few = divide_again(GPUS, 8, 2)
-    room = Room(GPUS, few, look=lambda: looked.append(now[0]) or found[-1], clock=lambda: now[0])
+    capacity = Capacity(GPUS, few, look=lambda: looked.append(now[0]) or found[-1], clock=lambda: now[0])
     for now[0] in range(100):
-        assert room.is_back() is None
+        assert capacity.regained() is None
     assert len(looked) == 3
     found.append(cluster(16, 4, ("head",)))
     now[0] = 130.0
-    assert room.is_back().reason == (
+    assert capacity.regained() == (
         "16 CPUs and 4 GPUs are there again, enough for 4 cuda actors beside the steps that feed them"
     )
-    assert room.divided().num_actors == (4, 4)
-    assert room.divided().idle_nodes == ("head",)
+    assert capacity.divided().num_actors == (4, 4)
+    assert capacity.divided().idle_nodes == ("head",)
 
 
 def test_a_run_that_has_all_its_actors_does_not_look():
-    room = Room(GPUS, GPUS, look=lambda: pytest.fail("it looked"), clock=lambda: 1e9)
-    assert room.is_back() is None
+    capacity = Capacity(GPUS, GPUS, look=lambda: pytest.fail("it looked"), clock=lambda: 1e9)
+    assert capacity.regained() is None
 
 
 def test_a_cluster_that_does_not_answer_changes_nothing(monkeypatch, caplog):
@@ -94,9 +92,9 @@ def test_a_cluster_that_does_not_answer_changes_nothing(monkeypatch, caplog):
         raise ray.exceptions.RaySystemError("gone")
 
     monkeypatch.setattr(ray, "nodes", nodes)
-    room = Room(CPUS, divide_again(CPUS, 2, 0), clock=lambda: 1e9)
-    assert room.is_gone() is room.is_back() is None
-    assert room.divided() == room.now
+    capacity = Capacity(CPUS, divide_again(CPUS, 2, 0), clock=lambda: 1e9)
+    assert capacity.lost() is capacity.regained() is None
+    assert capacity.divided() == capacity.now
     assert "cluster.unknown error=System error: gone" in caplog.text
 
 

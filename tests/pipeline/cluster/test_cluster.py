@@ -9,8 +9,8 @@ import pytest
 import ray
 
 from pipeline.cluster.cluster import NO_ROOM, joined_cluster, object_store_use, put_object
+from pipeline.cluster.config import ComputeConfig
 from pipeline.errors import IncompleteError
-from pipeline.settings.job_config import ComputeConfig
 
 
 def test_a_signal_while_ray_starts_ends_a_run_as_at_any_other_time(monkeypatch, signal_handlers):

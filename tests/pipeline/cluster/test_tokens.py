@@ -6,8 +6,7 @@ import socket
 import pytest
 from ray._raylet import AuthenticationTokenLoader
 
-from pipeline.cluster.cluster import _check_not_open
-from pipeline.cluster.tokens import check_sends_token, is_loopback, open_node, sends_token
+from pipeline.cluster.tokens import check_not_open, check_sends_token, is_loopback, open_node, sends_token
 from pipeline.errors import ConfigError
 
 ELSEWHERE = "192.0.2.7"  # kept for documentation: nobody has it
@@ -80,10 +79,10 @@ def test_one_node_without_a_token_opens_a_cluster(caplog):
     asks = {"10.0.0.2": True, ELSEWHERE: False}
     assert open_node(asks) == ELSEWHERE
     with pytest.raises(ConfigError, match=r"node 192\.0\.2\.7 asks for no token"):
-        _check_not_open(asks, submitted=False)
+        check_not_open(asks, submitted=False)
 
 
 def test_a_submitted_job_on_an_open_cluster_says_so_and_goes_on(caplog):
-    _check_not_open({ELSEWHERE: False}, submitted=True)
+    check_not_open({ELSEWHERE: False}, submitted=True)
     (record,) = caplog.records
     assert record.levelname == "WARNING" and f"cluster.open node={ELSEWHERE}" in record.getMessage()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.chunks.task import Classify
+from pipeline.config.job_config import JobConfig
 from pipeline.dataset import update
 from pipeline.dataset.dataset_file import find_published, labels_uri
 from pipeline.dataset.exports import ExportConfig
@@ -14,7 +15,8 @@ from pipeline.dataset.policy import Policy
 from pipeline.dataset.update import DatasetConfig
 from pipeline.dataset.upkeep import check_dataset, keep_dataset
 from pipeline.errors import ConfigError, InputError, LeaseLostError, OutputError, StoppedError
-from pipeline.settings.job_config import InputConfig, JobConfig, OutputConfig
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.store.storage import put
 from tests.pipeline.dataset.conftest import MODEL_LABELS, STORE, row
 

@@ -10,13 +10,13 @@ from PIL import Image
 
 from pipeline.chunks.chunk import Chunk, Header
 from pipeline.chunks.columns import BASE_COLUMNS, PAYLOAD_COLUMNS, record_schema
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.chunks.measures import NOTHING
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode import decode_chunk as decode_step
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image
 from pipeline.decode.thumbnail import with_thumbnails
-from pipeline.errors import ErrorCode, Failure
 
 POLICY = SizePolicy()
 ODD_MODES = (("L", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("1", "TIFF"))

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
+from pipeline.chunks.failures import ErrorCode
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image, probe_size
-from pipeline.errors import ErrorCode
 
 POLICY = SizePolicy()
 WIDTH, HEIGHT = 48, 36

@@ -10,13 +10,16 @@ import pytest
 
 from pipeline.account.progress import Progress
 from pipeline.account.totals import Totals
+from pipeline.chunks.chunk import CHUNK_MAX_RECORDS
 from pipeline.chunks.task import Classify
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import ConfigError, StoppedError
 from pipeline.estimate import calibrate as module
 from pipeline.estimate.calibrate import calibrate, rows_per_slice
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.run.stopper import installed_stopper
-from pipeline.settings.job_config import CHUNK_MAX_RECORDS, InputConfig, JobConfig, OutputConfig
 from pipeline.store.storage import StoreConfig, list_objects, put
 from pipeline.store.uris import canonical_uri, join_uri
 

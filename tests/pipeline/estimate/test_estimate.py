@@ -15,9 +15,11 @@ from pipeline.chunks.size_policy import SizePolicy
 from pipeline.estimate import estimate
 from pipeline.estimate.estimate import estimate_run as estimate_with_progress
 from pipeline.estimate.pace import Pace
-from pipeline.plan.planned_shard import DoneSlice, Member, PlannedShard
-from pipeline.run.run import _sample_headers
-from pipeline.settings.job_config import InputConfig
+from pipeline.inputs.config import InputConfig
+from pipeline.inputs.loose_files import Member
+from pipeline.output.slice_chain import DoneSlice
+from pipeline.plan.planned_shard import PlannedShard
+from pipeline.run.passes import _sample_headers
 from pipeline.store.storage import StoreConfig, head, put
 from pipeline.store.uris import canonical_uri
 from tests.support.waiting import eventually
@@ -177,7 +179,7 @@ def test_a_large_run_finds_out_beside_its_work_how_much_there_is_to_do(run, shar
     planned.planned_macs = None
     _sample_headers(planned)
     assert planned.planned_macs is None  # it is small
-    monkeypatch.setattr("pipeline.run.run._SAMPLED_FROM_BYTES", 1)
+    monkeypatch.setattr("pipeline.run.passes._SAMPLED_FROM_BYTES", 1)
     _sample_headers(planned)
     eventually(lambda: planned.planned_macs)
     assert planned.planned_macs / 1e9 == pytest.approx(16 * GMAC, rel=0.1)
@@ -186,7 +188,7 @@ def test_a_large_run_finds_out_beside_its_work_how_much_there_is_to_do(run, shar
 
 def test_a_sample_in_which_nothing_can_be_read_says_nothing_of_the_work(run, shard, tmp_path, monkeypatch):
     """It was taken for a run in which nothing is left to do."""
-    monkeypatch.setattr("pipeline.run.run._SAMPLED_FROM_BYTES", 1)
+    monkeypatch.setattr("pipeline.run.passes._SAMPLED_FROM_BYTES", 1)
     unreadable = shard("parquet", 2)
     put(unreadable.shard, b"no Parquet", STORE)
     planned = run(unreadable)

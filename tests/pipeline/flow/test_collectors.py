@@ -10,7 +10,7 @@ from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.errors import CollectorsGoneError
 from pipeline.flow import collectors as sink
 from pipeline.flow.collectors import CollectorActor, Collectors
-from pipeline.publish.publish import SinkConfig
+from pipeline.publish.config import SinkConfig
 from pipeline.store.storage import StoreConfig
 from pipeline.store.uris import canonical_uri
 from pipeline.workers.activity import Holding, Note, own_note

@@ -11,8 +11,9 @@ from model.network.config import VARIANTS
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.task import Classify
 from pipeline.flow import run_pass as flow
-from pipeline.flow.run_pass import Dropped, _dropped, _Infer
-from pipeline.settings.job_config import InferConfig
+from pipeline.flow.infer_actor import InferActor
+from pipeline.flow.ray_errors import Dropped, dropped_for
+from pipeline.infer.config import InferConfig
 from tests.support import waiting_step
 from tests.support.chunks import decoded_chunk, pixels
 from tests.support.waiting_step import WaitingNetwork
@@ -24,19 +25,19 @@ def test_an_error_of_ray_s_own_is_named_and_not_the_mark_that_ray_data_hangs_bel
     """The reason was "SystemException: no message"."""
     error = OutOfDiskError("Local disk is full")
     error.__cause__ = SystemException()
-    assert _dropped(error) == NO_ROOM
+    assert dropped_for(error) == NO_ROOM
 
 
 def test_an_error_in_a_task_is_named_and_not_its_wrapping():
-    assert _dropped(RayTaskError("decode", "a traceback", OutOfDiskError("Local disk is full"))) == NO_ROOM
-    assert _dropped(RayTaskError("decode", "a traceback", ValueError("no image"))) == Dropped("ValueError: no image")
+    assert dropped_for(RayTaskError("decode", "a traceback", OutOfDiskError("Local disk is full"))) == NO_ROOM
+    assert dropped_for(RayTaskError("decode", "a traceback", ValueError("no image"))) == Dropped("ValueError: no image")
 
 
 @pytest.fixture
 def actor(monkeypatch):
     """(chunks that will come) -> the actor's class as Ray makes it, without Ray."""
 
-    def make(num_chunks: int, ahead: int = 0) -> _Infer:
+    def make(num_chunks: int, ahead: int = 0) -> InferActor:
         monkeypatch.setattr(waiting_step.WaitingStep, "ahead", ahead)
         monkeypatch.setattr(flow.ray, "get", lambda reference: reference)
         config = InferConfig(
@@ -48,7 +49,7 @@ def actor(monkeypatch):
             device="cpu",
             precision="fp32",
         )
-        return _Infer(WaitingNetwork(num_chunks), b"", config, VARIANTS["b0"], lambda note: None)
+        return InferActor(WaitingNetwork(num_chunks), b"", config, VARIANTS["b0"], lambda note: None)
 
     return make
 

@@ -19,9 +19,9 @@ from pipeline.chunks.columns import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
 from pipeline.chunks.measures import this_process
 from pipeline.chunks.task import Classify, ExtractFeatures
 from pipeline.infer import infer_step as infer
+from pipeline.infer.config import InferConfig
 from pipeline.infer.infer_step import InferStep
 from pipeline.infer.packs import Budget, num_tokens
-from pipeline.settings.job_config import InferConfig
 from tests.support.chunks import decoded_chunk, pixels
 
 NETWORK = PVTv2Config(

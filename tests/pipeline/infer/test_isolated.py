@@ -10,9 +10,9 @@ from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.columns import CLASSIFY_COLUMNS
 from pipeline.chunks.task import Classify
 from pipeline.decode.thumbnail import with_thumbnails
+from pipeline.infer.config import InferConfig
 from pipeline.infer.infer_step import InferStep
 from pipeline.infer.isolated import IsolatedInferStep
-from pipeline.settings.job_config import InferConfig
 from tests.support.chunks import decoded_chunk, pixels
 
 NETWORK = PVTv2Config(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, InputError
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.listing import Survey
 from pipeline.inputs.names import NameFilter
-from pipeline.settings.job_config import InputConfig
 from pipeline.store.storage import StoreConfig, head, put
 from pipeline.store.uris import canonical_uri, join_uri
 

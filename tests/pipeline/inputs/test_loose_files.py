@@ -5,11 +5,10 @@ import threading
 
 import pytest
 
-from pipeline.errors import ErrorCode, Failure
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs import loose_files as files
-from pipeline.inputs.loose_files import read_files
+from pipeline.inputs.loose_files import Member, read_files
 from pipeline.inputs.record import Record
-from pipeline.plan.planned_shard import Member
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, TransientError
 from pipeline.store.storage import StoreConfig, delete, head, put
 from pipeline.store.uris import canonical_uri, join_uri

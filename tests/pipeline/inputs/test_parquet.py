@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ErrorCode, Failure
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs import parquet
 from pipeline.inputs.parquet import check_columns, find_image_column, num_rows, read_parquet, read_schema
 from pipeline.inputs.record import Record, ShardEnd

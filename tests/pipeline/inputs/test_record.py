@@ -3,7 +3,8 @@ import decimal
 
 import pytest
 
-from pipeline.inputs.record import as_text, error_text
+from pipeline.chunks.failures import error_text
+from pipeline.inputs.record import as_text
 
 
 @pytest.mark.parametrize(

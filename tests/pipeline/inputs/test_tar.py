@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ErrorCode, Failure
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs import tar
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.record import Record, ShardEnd

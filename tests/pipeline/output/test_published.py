@@ -16,7 +16,7 @@ from pipeline.output import published as output
 from pipeline.output.layout import DATA, INDEX_FILE, SliceName
 from pipeline.output.published import FOOTER_KEY, list_files, published_files, read_footer, read_index, write_index
 from pipeline.publish.collector import Collector
-from pipeline.publish.publish import SinkConfig
+from pipeline.publish.config import SinkConfig
 from pipeline.store.errors import NotFoundError
 from pipeline.store.storage import StoreConfig, delete, head, put, read
 from pipeline.store.uris import canonical_uri, join_uri

@@ -4,11 +4,11 @@ from itertools import permutations
 
 import pytest
 
-from pipeline.account.totals import Footer, Totals
+from pipeline.account.totals import Totals
+from pipeline.output.footer import Footer
 from pipeline.output.layout import SliceName
 from pipeline.output.published import PublishedFile
-from pipeline.output.slice_chain import chain_of
-from pipeline.plan.planned_shard import DoneSlice
+from pipeline.output.slice_chain import DoneSlice, chain_of
 
 
 def file(number, end=False, emptied=False):

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.account.totals import Footer, Totals
+from pipeline.account.totals import Totals
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.listing import Found
+from pipeline.output.footer import Footer
 from pipeline.output.layout import SliceName, version_of
 from pipeline.output.published import OutputRow, PublishedFile
+from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.plan_file import OwnGroups, PlanFile, read_plan
-from pipeline.plan.planned_shard import DoneSlice
 from pipeline.plan.planner import Planner, PlanOptions
-from pipeline.settings.job_config import InputConfig
-from pipeline.store.storage import ObjectInfo
+from pipeline.store.object_info import ObjectInfo
 
 ROOT = "s3://bucket/in"
 

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from pipeline.plan.planned_shard import DoneSlice, Member, PlannedShard
+from pipeline.inputs.loose_files import Member
+from pipeline.output.slice_chain import DoneSlice
+from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.sampling import drawn, trial_plan
 
 TAR = PlannedShard(

@@ -11,7 +11,7 @@ from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.output.published import published_files
 from pipeline.publish import publish
 from pipeline.publish.collector import Collector
-from pipeline.publish.publish import SinkConfig
+from pipeline.publish.config import SinkConfig
 from pipeline.store.errors import ExistsError, StoreError
 from pipeline.store.storage import StoreConfig
 from pipeline.store.uris import canonical_uri

@@ -15,7 +15,8 @@ from pipeline.errors import LeaseLostError, OutputError
 from pipeline.output.layout import DATA
 from pipeline.output.published import list_files, published_files
 from pipeline.publish import publish
-from pipeline.publish.publish import SinkConfig, empty_file, publish_new, publish_rewrite, receipt_read_back
+from pipeline.publish.config import SinkConfig
+from pipeline.publish.publish import empty_file, publish_new, publish_rewrite, receipt_read_back
 from pipeline.publish.spill import on_disk
 from pipeline.store.errors import ChangedError, ExistsError
 from pipeline.store.storage import StoreConfig, head, open_reader, put

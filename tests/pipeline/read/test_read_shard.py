@@ -17,13 +17,16 @@ from PIL import Image
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import ExtractFeatures
 from pipeline.errors import InputError
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.listing import Found
+from pipeline.inputs.loose_files import Member
 from pipeline.output.layout import hash16
-from pipeline.plan.planned_shard import DoneSlice, Member, PlannedShard
+from pipeline.output.slice_chain import DoneSlice
+from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read import cut
 from pipeline.read import read_shard as read
-from pipeline.read.read_shard import check_input, check_permission, count_records, read_shard
-from pipeline.settings.job_config import InputConfig
+from pipeline.read.input_checks import check_input, check_permission, count_records
+from pipeline.read.read_shard import read_shard
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, TransientError
 from pipeline.store.meter import store_use
 from pipeline.store.storage import StoreConfig, delete, head, put

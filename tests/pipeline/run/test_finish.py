@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.account.totals import Footer, Totals
-from pipeline.run.finish import discrepancies
+from pipeline.account.totals import Totals
+from pipeline.output.footer import Footer
+from pipeline.run.reconcile import discrepancies
 
 
 def footer(number, first, last, listed=None, ok=None, failed=0, end=False):

@@ -16,8 +16,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.job_config import BoundsConfig
 from pipeline.errors import InputError
-from pipeline.settings.job_config import BoundsConfig
 from tests.support.simulated import KilledError, SimulatedRun, published_rows, run_once
 
 # `make soak` asks for more.

@@ -11,7 +11,7 @@ from pipeline.account.totals import Totals
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.flow.collectors import CollectorActor
 from pipeline.publish import publish
-from pipeline.publish.publish import SinkConfig
+from pipeline.publish.config import SinkConfig
 from pipeline.run.stopper import Ending
 from pipeline.run.watch import NoProgress, Watch
 from pipeline.store.storage import StoreConfig

@@ -17,8 +17,8 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.store.errors import ChangedError, ExistsError, NotFoundError, StoreError, TransientError
+from pipeline.store.object_info import ObjectInfo
 from pipeline.store.storage import (
-    ObjectInfo,
     StoreConfig,
     delete,
     head,

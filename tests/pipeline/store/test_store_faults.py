@@ -18,31 +18,23 @@ from model.network.config import VARIANTS
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.errors import OutputError
+from pipeline.inputs.config import InputConfig
+from pipeline.inputs.loose_files import Member
 from pipeline.output.layout import hash16
 from pipeline.output.published import published_files
-from pipeline.plan.planned_shard import Member, PlannedShard
+from pipeline.plan.planned_shard import PlannedShard
 from pipeline.publish.collector import Collector
-from pipeline.publish.publish import SinkConfig
+from pipeline.publish.config import SinkConfig
 from pipeline.read.read_shard import read_shard
-from pipeline.settings.job_config import InputConfig
 from pipeline.store import block_reader, storage
 from pipeline.store import errors as store_errors
 from pipeline.store import retry as store_requests
 from pipeline.store.block_reader import BLOCK_BYTES
 from pipeline.store.clients import forget_clients
 from pipeline.store.errors import ChangedError, DeniedError, ExistsError, TransientError
+from pipeline.store.object_info import ObjectInfo
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import (
-    ObjectInfo,
-    StoreConfig,
-    delete,
-    head,
-    list_objects,
-    open_reader,
-    put,
-    read,
-    read_range,
-)
+from pipeline.store.storage import StoreConfig, delete, head, list_objects, open_reader, put, read, read_range
 from tests.support.fault_proxy import Cut, Fault, FaultProxy, Flip, Hang, Lose, Refuse, Reset, Slow
 from tests.support.s3_server import S3Server
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image
 from pipeline.decode.isolated import IsolatedDecoder
-from pipeline.errors import ErrorCode, Failure
 from pipeline.workers import isolation
 from pipeline.workers.isolation import IsolatedService
 from tests.support.waiting import eventually

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.chunks.columns import SCHEMA_VERSION
+from pipeline.config.checkpoint import Checkpoint
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import OutputError
 from pipeline.output.layout import JOB_FILE
-from pipeline.settings.checkpoint import Checkpoint
-from pipeline.settings.job_config import JobConfig
 from pipeline.store.errors import ExistsError, NotFoundError, StoreError
 from pipeline.store.storage import StoreConfig, put, read
 from pipeline.store.uris import join_uri

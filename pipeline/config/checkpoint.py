@@ -5,14 +5,14 @@ import time
 from dataclasses import dataclass
 
 from model.checkpoints.checkpoint import CheckpointInfo, inspect_checkpoint
+from model.checkpoints.files import WEIGHTS_ENDINGS, CheckpointFiles, gather_files
 from model.checkpoints.hub import is_hub, parse_hub_source, read_hub
-from model.checkpoints.sources import WEIGHTS_ENDINGS, CheckpointFiles, gather_files
 from model.errors import CheckpointError
 from model.network.config import PVTv2Config
 from model.network.labels import parse_labels
 from pipeline.chunks.task import Classify
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import ConfigError
-from pipeline.settings.job_config import JobConfig
 from pipeline.store.errors import NotFoundError, StoreError
 from pipeline.store.storage import StoreConfig, list_objects, read
 from pipeline.store.uris import join_uri

@@ -2,9 +2,9 @@
 
 import pytest
 
+from pipeline.config import precision
+from pipeline.config.precision import choose_precision, multiplies_bf16
 from pipeline.errors import ConfigError
-from pipeline.settings import precision
-from pipeline.settings.precision import choose_precision, multiplies_bf16
 
 
 @pytest.fixture(params=[True, False])

@@ -8,16 +8,18 @@ import pytest
 import safetensors.torch
 import torch
 
+from model.checkpoints.files import CheckpointFiles
 from model.checkpoints.load import parse_checkpoint, save_checkpoint
 from model.checkpoints.random_weights import random_weights
-from model.checkpoints.sources import CheckpointFiles
 from model.errors import CheckpointError
 from model.network.config import PVTv2Config
 from pipeline.chunks.task import Classify
+from pipeline.config import checkpoint
+from pipeline.config.checkpoint import fetch_checkpoint
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import ConfigError
-from pipeline.settings import checkpoint
-from pipeline.settings.checkpoint import fetch_checkpoint
-from pipeline.settings.job_config import InputConfig, JobConfig, OutputConfig
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 from pipeline.store.errors import DeniedError
 from pipeline.store.storage import StoreConfig, delete, put
 from pipeline.store.uris import canonical_uri, join_uri

@@ -5,8 +5,11 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 import pytest
 
 from pipeline.chunks.task import Classify
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.errors import ConfigError
-from pipeline.settings.job_config import BoundsConfig, ComputeConfig, InputConfig, JobConfig, OutputConfig
+from pipeline.inputs.config import InputConfig
+from pipeline.output.config import OutputConfig
 
 INPUT, OUTPUT = InputConfig(uris=("/in",)), OutputConfig(uri="/out")
 

@@ -6,18 +6,21 @@ from dataclasses import replace
 import pytest
 
 from model.checkpoints.checkpoint import CheckpointInfo
+from model.checkpoints.files import CheckpointFiles
 from model.checkpoints.rename import NAMINGS
-from model.checkpoints.sources import CheckpointFiles
 from model.network.config import VARIANTS
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify, ExtractFeatures
+from pipeline.cluster.config import ComputeConfig
+from pipeline.config import identity
+from pipeline.config.checkpoint import Checkpoint
+from pipeline.config.identity import check_identity, claim_identity, identity_digest, stored_setting
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import OutputError
+from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import NameFilter
+from pipeline.output.config import OutputConfig
 from pipeline.output.layout import JOB_FILE
-from pipeline.settings import identity
-from pipeline.settings.checkpoint import Checkpoint
-from pipeline.settings.identity import check_identity, claim_identity, identity_digest, stored_setting
-from pipeline.settings.job_config import ComputeConfig, InputConfig, JobConfig, OutputConfig
 from pipeline.store.errors import NotFoundError
 from pipeline.store.storage import StoreConfig, put, read
 from pipeline.store.uris import canonical_uri, join_uri

@@ -1,0 +1,121 @@
+"""The files of one checkpoint folder: which of them are read, and what is said when they are missing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import CheckpointError
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+CONFIG_FILE = "config.json"
+
+
+PREPROCESSOR_FILE = "preprocessor_config.json"
+
+
+WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+
+
+# What transformers and timm call their weights, the safer format first.
+_USUAL = (WEIGHTS_FILE, "pytorch_model.bin")
+
+
+# Files of training scripts that have a weights file's ending and hold none.
+_NO_WEIGHTS = ("optimizer", "scheduler", "training_args", "rng_state", "scaler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFiles:
+    """The contents of a checkpoint's files.
+
+    Attributes:
+        weights: safetensors, or what torch pickled.
+        config_json, preprocessor_json: the files beside it, as text; None where there is none.
+        revision: `org/name@commit` where they come from the Hub; None elsewhere.
+    """
+
+    weights: bytes
+    config_json: str | None
+    preprocessor_json: str | None
+    revision: str | None = None
+
+
+def read_folder(folder: Path, name: str | None = None, revision: str | None = None) -> CheckpointFiles:
+    """The files of a checkpoint in a local folder.
+
+    Args:
+        name: what to call the folder in errors; its path where not given.
+        revision: see `CheckpointFiles`.
+    """
+
+    def read(name: str) -> bytes | None:
+        path = folder / name
+        try:
+            return path.read_bytes() if path.is_file() else None
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error}.") from error
+
+    def names() -> list[str]:
+        return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+    return gather_files(name or str(folder), read, names, revision=revision)
+
+
+def gather_files(
+    folder: str,
+    read: Callable[[str], bytes | None],
+    names: Callable[[], Sequence[str]],
+    *,
+    weights_name: str | None = None,
+    revision: str | None = None,
+) -> CheckpointFiles:
+    """The files of a checkpoint in any kind of folder.
+
+    Args:
+        folder: what to call it in errors.
+        read: name -> content, or None where there is no such file.
+        names: of all files in the folder; asked only where none has a usual name.
+        weights_name: of the weights file; found where not given.
+        revision: see `CheckpointFiles`.
+
+    Raises:
+        CheckpointError: there are no weights, or there are several, or a text is none.
+    """
+    candidates = (weights_name,) if weights_name is not None else _USUAL
+    weights = next((data for name in candidates if (data := read(name)) is not None), None)
+    if weights is None and weights_name is None:
+        weights_name = _only_weights(folder, names())
+        weights = read(weights_name)
+    if weights is None:
+        raise CheckpointError(f"there is no {folder}/{weights_name}.")
+    config_json, preprocessor_json = (_text(folder, name, read(name)) for name in (CONFIG_FILE, PREPROCESSOR_FILE))
+    return CheckpointFiles(
+        weights=weights, config_json=config_json, preprocessor_json=preprocessor_json, revision=revision
+    )
+
+
+def _only_weights(folder: str, names: Sequence[str]) -> str:
+    """The one file in a folder that may be weights."""
+    found = [name for name in names if name.endswith(WEIGHTS_ENDINGS) and not name.startswith(_NO_WEIGHTS)]
+    if len(found) == 1:
+        return found[0]
+    if any(name.endswith(".index.json") for name in names):
+        raise CheckpointError(
+            f"{folder} holds weights in several parts, which are not read: load them with transformers, and save them "
+            "again with save_pretrained(folder), which writes one safetensors file."
+        )
+    if found:
+        raise CheckpointError(f"{folder} holds several weights files ({', '.join(found[:5])}): name one of them.")
+    raise CheckpointError(
+        f"there is no {folder}/{WEIGHTS_FILE}, nor another file with weights ({', '.join(WEIGHTS_ENDINGS)}). For a "
+        "trial, examples/random_checkpoint.py makes a checkpoint with random weights."
+    )
+
+
+def _text(folder: str, name: str, data: bytes | None) -> str | None:
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{folder}/{name} is not UTF-8 text: {error}") from error

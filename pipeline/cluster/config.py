@@ -1,0 +1,39 @@
+"""Settings of the cluster."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Which machines and processors do the work.
+
+    Attributes:
+        device: where the network runs; `auto` takes the GPUs of the cluster if it has any.
+        num_actors: (fewest, most) actors; None chooses from the cluster's processors.
+        ray_address: cluster to join; None starts a local Ray for this run.
+        allow_no_token: join a cluster too that is not on the loopback and asks for no token.
+        max_passes: how often missing slices are run again, the careful last pass included.
+        no_progress_timeout_s: seconds in which nothing arrives and nothing is published, after which the run ends.
+        price_per_hour: of one actor's machine or GPU, in whatever money, for the report.
+    """
+
+    device: Device = "auto"
+    num_actors: tuple[int, int] | None = None
+    ray_address: str | None = None
+    allow_no_token: bool = False
+    max_passes: int = 3
+    no_progress_timeout_s: float = 1800.0
+    price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
+            raise ConfigError(f"--price-per-hour must be 0 or more, not {self.price_per_hour:g}")
+        if not self.no_progress_timeout_s > 0:
+            raise ConfigError(f"--no-progress-timeout-s must be positive, not {self.no_progress_timeout_s:g}")
+        if self.num_actors is not None and not 1 <= self.num_actors[0] <= self.num_actors[1]:
+            raise ConfigError("--num-actors must be N or MIN,MAX with 1 <= MIN <= MAX")

@@ -1,0 +1,49 @@
+"""Settings of the inputs."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.errors import ConfigError
+from pipeline.inputs.names import NameFilter
+from pipeline.store.storage import StoreConfig
+from pipeline.store.uris import canonical_uri
+
+FILES_SCHEME = "files:"
+
+
+InputFormat = Literal["auto", "tar", "parquet", "files"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """Which records are read.
+
+    Attributes:
+        uris: canonical URIs of objects, prefixes or folders.
+        names: globs that choose images and shards.
+        format: which kind of object is taken, by its ending; an object that is itself an input may have any ending.
+        image_column: Parquet: the column with the encoded image; None finds it.
+        keep_columns: source columns carried into the output, as text.
+        limit: read this many records at most; None reads all.
+        store: account and endpoint.
+    """
+
+    uris: tuple[str, ...]
+    names: NameFilter = field(default_factory=NameFilter)
+    format: InputFormat = "auto"
+    image_column: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    limit: int | None = None
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+    def __post_init__(self) -> None:
+        if not self.uris:
+            raise ConfigError("no input: give at least one --input URI")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit must be at least 1, not {self.limit}")
+        if len(set(self.keep_columns)) != len(self.keep_columns):
+            raise ConfigError("--keep-columns names a column twice")
+        object.__setattr__(self, "uris", tuple(dict.fromkeys(canonical_uri(uri) for uri in self.uris)))
+
+
+ShardFormat = Literal["tar", "parquet", "files"]

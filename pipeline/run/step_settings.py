@@ -1,0 +1,49 @@
+"""Settings of the read, infer and sink steps, made from those of the run."""
+
+from pipeline.chunks.columns import output_schema
+from pipeline.config.identity import identity_digest
+from pipeline.infer.config import InferConfig
+from pipeline.publish.config import SinkConfig
+from pipeline.read.read_shard import ReadConfig
+from pipeline.run.state import Run
+
+
+def sink_config(run: Run) -> SinkConfig:
+    """Where and as what this run publishes."""
+    return SinkConfig(
+        output=run.config.output.uri,
+        store=run.config.output.store,
+        schema=output_schema(run.config.task.columns(run.checkpoint.network), run.config.input.keep_columns),
+        identity=identity_digest(run.identity),
+        run_id=run.run_id,
+        network=run.checkpoint.network,
+        may_write=run.lease.fence.check,
+    )
+
+
+def read_config(run: Run, *, last_pass: bool) -> ReadConfig:
+    """What the read step of the run's current pass needs besides the plan row."""
+    config, output = run.config, run.config.output
+    return ReadConfig(
+        input=config.input,
+        rows_per_file=output.rows_per_file,
+        max_file_bytes=output.max_file_mib * 2**20,
+        task=config.task,
+        network=run.checkpoint.network,
+        sizes=config.sizes,
+        pass_number=run.passes,
+        last_pass=last_pass,
+    )
+
+
+def infer_config(run: Run, device: str) -> InferConfig:
+    """What the infer step needs besides the weights."""
+    return InferConfig(
+        config_json=run.checkpoint.files.config_json,
+        preprocessor_json=run.checkpoint.files.preprocessor_json,
+        variant=run.config.variant,
+        labels=run.checkpoint.labels,
+        task=run.config.task,
+        device=device,
+        precision=run.identity["precision"],
+    )

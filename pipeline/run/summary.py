@@ -1,0 +1,72 @@
+"""The summary of a run: the last line of stdout, as a dictionary."""
+
+from typing import Any
+
+from pipeline.account.report import Report
+from pipeline.output.layout import REPORT_FILE, RUNS
+from pipeline.plan.planner import PlanSummary
+from pipeline.run.state import Run
+from pipeline.store.uris import join_uri, shown
+
+
+def describe_plan(run: Run) -> dict[str, Any]:
+    """What a run would do, in numbers."""
+    plan, summary = run.plan, run.plan.summary
+    return {
+        "dry_run": True,
+        "output": shown(run.config.output.uri),
+        "shards": plan.by_format.total(),
+        "shards_by_format": dict(plan.by_format),
+        "shards_by_action": dict(plan.by_action),
+        "images": plan.num_todo,
+        "shards_not_counted": plan.uncounted,
+        "bytes": plan.bytes,
+        **describe_changes(summary),
+        "ignored": plan.ignored,
+    }
+
+
+def describe_changes(summary: PlanSummary) -> dict[str, int]:
+    """What the planner found different from the last time, for the last line of stdout."""
+    return {
+        "complete_shards": summary.complete_shards,
+        "changed_shards": summary.changed_shards,
+        "retried_records": summary.retried_records,
+        "removed_records": summary.removed_records,
+        "pruned_records": summary.pruned_records,
+        **describe_left_out(summary),
+    }
+
+
+def describe_left_out(summary: PlanSummary) -> dict[str, int]:
+    """What the run's bounds left for later ones."""
+    return {
+        "older_objects": summary.older_objects,
+        "postponed_images": summary.postponed_images,
+        "postponed_shards": summary.postponed_shards,
+    }
+
+
+def summarise(run: Run, report: Report) -> dict[str, Any]:
+    """The report's headline, for the last line of stdout."""
+    output = run.config.output.uri
+    worked = not run.plan.is_empty
+    older = run.plan.summary.older_objects
+    but = f", but for {older:,} objects that are older than --since" if older else ""
+    return {
+        "status": report.status,
+        "message": run.bound or report.status if worked else f"nothing to do: every row is published{but}",
+        "run_id": report.run_id,
+        "output": shown(output),
+        "report": shown(join_uri(output, RUNS, report.run_id, REPORT_FILE)) if worked else None,
+        "listed": report.run.listed,
+        "ok": report.run.ok,
+        "failed": report.run.failed,
+        "failed_by_code": dict(report.run.failed_by_code),
+        "ignored": report.run.ignored + report.ignored,
+        "files": report.run.files,
+        **describe_changes(run.plan.summary),
+        "rows_in_output": report.output.listed,
+        "seconds": round(report.seconds.wall, 1),
+        **report.rates(),
+    }
