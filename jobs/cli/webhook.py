@@ -8,7 +8,8 @@ The request has these headers beside its body:
 
 A receiver computes the signature over the bytes that came, before it parses them, and compares in constant time
 (`hmac.compare_digest`). It refuses a timestamp that is minutes away from its clock, and acts once on each id: then a
-request that somebody recorded is worth nothing to him, since all three are signed. docs/operate/notifications.md has the code.
+request that somebody recorded is worth nothing to him, since all three are signed.
+docs/operate/notifications.md has the code.
 
 A webhook's URL is a secret itself: only its host is ever logged.
 """

@@ -1,4 +1,7 @@
-"""A dozen drills, each of which strikes at one point of the protocol; see docs/design/commit-protocol.md and docs/design/chaos.md."""
+"""A dozen drills, each of which strikes at one point of the protocol.
+
+docs/design/commit-protocol.md has the protocol, docs/design/chaos.md the drills.
+"""
 
 from collections.abc import Iterator
 

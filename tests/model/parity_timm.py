@@ -1,7 +1,8 @@
 """Parity with timm itself at full size: its seven networks, saved by it, loaded here; logits and all maps within 1e-5.
 
 timm needs torchvision, so this is no test of the usual environment: in one that has timm, `python -m
-tests.model.parity_timm`. It prints the largest absolute error of each variant and size. Result: docs/use/checkpoints.md.
+tests.model.parity_timm`. It prints the largest absolute error of each variant and size.
+docs/use/checkpoints.md has the result.
 """
 
 import sys
