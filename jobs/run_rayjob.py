@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_command
 from jobs.cli.flags import Parser
-from jobs.remote.kubernetes_api import NoAnswerError, RayJobObjects
+from jobs.remote.attempts import AttemptState, NoAnswerError, find_or_create
+from jobs.remote.kubernetes_api import RayJobObjects
 from jobs.submit import exit_code_of, last_line_of_job
 from pipeline.errors import ConfigError, IncompleteError, StoppedError
 
@@ -64,7 +65,7 @@ def run_rayjob(arguments: Sequence[str]) -> dict[str, Any]:
     rayjobs = RayJobObjects(flags.patience_s)
     owner = None if flags.owner_uid is None else owner_of(flags.name, flags.owner_uid)
     try:
-        name = begin(rayjobs, flags.pattern, flags.name, owner, flags.max_attempts)
+        name = find_or_copy(rayjobs, flags.pattern, flags.name, owner, flags.max_attempts)
     except NoAnswerError as error:
         raise IncompleteError(f"{error}; the same command continues") from error
     except KeyboardInterrupt:
@@ -77,35 +78,43 @@ def run_rayjob(arguments: Sequence[str]) -> dict[str, Any]:
         return _left(name, f"{error}; the same command continues")
 
 
-def begin(rayjobs: RayJobObjects, pattern: str, base: str, owner: dict[str, Any] | None, max_attempts: int) -> str:
-    """The name of the RayJob to follow: of the first attempt that has not failed, created if need be.
+def find_or_copy(
+    rayjobs: RayJobObjects, pattern: str, base: str, owner: dict[str, Any] | None, max_attempts: int
+) -> str:
+    """Returns the name of the RayJob to follow: of the first attempt that has not failed.
 
-    Once all attempts are used up, it is the last one's.
+    An attempt that does not exist is created. Once all attempts are used up, the last one is followed.
 
     Raises:
-        ConfigError: there is no such pattern, or a RayJob of this name is no copy of it.
+        ConfigError: There is no such pattern, or a RayJob of this name is no copy of it.
     """
-    name = base
-    for attempt in range(1, max_attempts + 1):
-        name = base if attempt == 1 else f"{base}-{attempt}"
+
+    def find(name: str) -> AttemptState | None:
         rayjob = rayjobs.find(name)
         if rayjob is None:
-            if rayjobs.create(copy_of(_pattern(rayjobs, pattern), name, owner)):
-                logger.info("rayjob.created name=%s attempt=%d", name, attempt)
-                return name
-            rayjob = rayjobs.find(name)
-        if rayjob is not None and rayjob["metadata"].get("labels", {}).get(PATTERN_LABEL) != pattern:
+            return None
+        if rayjob["metadata"].get("labels", {}).get(PATTERN_LABEL) != pattern:
             raise ConfigError(f"RayJob {name} is no copy of {pattern}: give another --name")
-        end = None if rayjob is None else end_of(rayjob)
+        end = end_of(rayjob)
         if end is None:
             logger.info("rayjob.found name=%s: it is there since an earlier start, and is followed", name)
-            return name
+            return "running"
         if end["exit_code"] == 0:
             logger.info("rayjob.was_done name=%s: to run it once more, give another --name", name)
-            return name
+            return "done"
         # Whoever followed it may not have been told: a drift (8), for one, is not found again.
         logger.warning("rayjob.ended_before name=%s exit_code=%d", name, end["exit_code"])
-    logger.warning("rayjob.no_more_attempts name=%s: --max-attempts %d are used up", name, max_attempts)
+        return "failed"
+
+    def create(name: str, attempt: int) -> bool:
+        is_new = rayjobs.create(copy_of(_pattern(rayjobs, pattern), name, owner))
+        if is_new:
+            logger.info("rayjob.created name=%s attempt=%d", name, attempt)
+        return is_new
+
+    name, are_used_up = find_or_create(base, max_attempts, find, create)
+    if are_used_up:
+        logger.warning("rayjob.no_more_attempts name=%s: --max-attempts %d are used up", name, max_attempts)
     return name
 
 

@@ -30,7 +30,8 @@ from ray.job_submission import JobDetails, JobStatus
 from jobs.cli.command import configure_logging, run_command
 from jobs.cli.flags import NO_TOKEN_HELP, Parser
 from jobs.cli.printable import printable
-from jobs.remote.ray_jobs import NoAnswerError, RayJobs
+from jobs.remote.attempts import AttemptState, NoAnswerError, find_or_create
+from jobs.remote.ray_jobs import RayJobs
 from pipeline.cluster.tokens import REMEDY, check_sends_token, is_loopback, sends_token
 from pipeline.errors import ConfigError, IncompleteError, PipelineError, StoppedError
 
@@ -76,7 +77,7 @@ def submit(arguments: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"{base!r} is no name for a job: take letters, digits, '.', '_' and '-', a hundred at most")
     try:
         cluster = reach(flags.address, flags.patience_s, flags.allow_no_token)
-        submission_id = begin(cluster, base, entrypoint, flags.working_dir, flags.max_attempts)
+        submission_id = find_or_submit(cluster, base, entrypoint, flags.working_dir, flags.max_attempts)
     except NoAnswerError as error:
         raise ConfigError(str(error)) from error
     except KeyboardInterrupt:
@@ -111,34 +112,40 @@ def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
     return cluster
 
 
-def begin(cluster: RayJobs, base: str, entrypoint: str, working_dir: str, max_attempts: int) -> str:
-    """The name of the job to follow: of the first attempt that neither failed nor was stopped, submitted if need be.
+def find_or_submit(cluster: RayJobs, base: str, entrypoint: str, working_dir: str, max_attempts: int) -> str:
+    """Returns the name of the job to follow: of the first attempt that neither failed nor was stopped.
 
-    Once all attempts are used up, it is the last one's.
+    An attempt that the cluster does not know is submitted. Once all attempts are used up, the last one is followed.
 
     Raises:
-        ConfigError: a job of this name runs another command.
+        ConfigError: A job of this name runs another command.
     """
-    submission_id = base
-    for attempt in range(1, max_attempts + 1):
-        submission_id = base if attempt == 1 else f"{base}-{attempt}"
+
+    def find(submission_id: str) -> AttemptState | None:
         job = cluster.find(submission_id)
         if job is None:
-            if cluster.submit(submission_id, entrypoint, {"working_dir": working_dir} if working_dir else {}):
-                logger.info("job.submitted id=%s attempt=%d", submission_id, attempt)
-                return submission_id
-            job = cluster.find(submission_id)
-        if job is not None and job.entrypoint != entrypoint:
+            return None
+        if job.entrypoint != entrypoint:
             raise ConfigError(f"job {submission_id} is of another command: give another --submission-id or --name")
-        if job is None or not job.status.is_terminal():
+        if not job.status.is_terminal():
             logger.info("job.found id=%s: it runs since an earlier start, and is followed", submission_id)
-            return submission_id
+            return "running"
         if job.status == JobStatus.SUCCEEDED:
             logger.info("job.was_done id=%s: to run it once more, give another --name or --date", submission_id)
-            return submission_id
+            return "done"
         # Whoever followed it may not have been told: a drift (8), for one, is not found again.
         logger.warning("job.ended_before id=%s status=%s exit_code=%s", submission_id, job.status, job.driver_exit_code)
-    logger.warning("job.no_more_attempts id=%s: --max-attempts %d are used up", submission_id, max_attempts)
+        return "failed"
+
+    def create(submission_id: str, attempt: int) -> bool:
+        is_new = cluster.submit(submission_id, entrypoint, {"working_dir": working_dir} if working_dir else {})
+        if is_new:
+            logger.info("job.submitted id=%s attempt=%d", submission_id, attempt)
+        return is_new
+
+    submission_id, are_used_up = find_or_create(base, max_attempts, find, create)
+    if are_used_up:
+        logger.warning("job.no_more_attempts id=%s: --max-attempts %d are used up", submission_id, max_attempts)
     return submission_id
 
 

@@ -1,31 +1,23 @@
 """RayJobs of the namespace that this pod is in, by the API of its Kubernetes, which may not answer for a while."""
 
 import json
-import logging
 import os
 import ssl
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from jobs.remote.attempts import NoAnswerError, ask_until_answered
 from pipeline.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes mounts a pod's token, the certificate of its API, and the name of its namespace."""
 
 _ANSWER_S = 30.0
-_RETRY_S = 2.0
 _MAY_PASS = frozenset({408, 429})
 # While a control plane is exchanged it may not know who asks, nor what they may.
 _MAY_PASS_LATER = _MAY_PASS | {401, 403}
-
-
-class NoAnswerError(Exception):
-    """The API gave no answer for as long as we were ready to ask."""
 
 
 class RayJobObjects:
@@ -69,24 +61,21 @@ class RayJobObjects:
         none_at: int,
         may_pass: frozenset[int] = _MAY_PASS,
     ) -> dict[str, Any] | None:
-        deadline = time.monotonic() + self._patience_s
-        while True:
+        def ask() -> dict[str, Any] | None:
             try:
                 return self._asked(method, url, body)
             except urllib.error.HTTPError as error:
                 with error:
-                    said = _sentence(error)
+                    reason = _sentence(error)
                 if error.code == none_at:
                     return None
                 if error.code < 500 and error.code not in may_pass:
-                    raise ConfigError(f"Kubernetes refuses {method} {url}: {said}") from error
+                    raise ConfigError(f"Kubernetes refuses {method} {url}: {reason}") from error
             except (OSError, ValueError) as error:
-                said = str(error)
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise NoAnswerError(f"Kubernetes gives no answer to {method} {url}: {said}")
-            logger.warning("kubernetes.no_answer asked_for_another_s=%.0f error=%s", left_s, said)
-            time.sleep(min(_RETRY_S, left_s))
+                reason = str(error)
+            raise NoAnswerError(f"Kubernetes gives no answer to {method} {url}: {reason}", reason)
+
+        return ask_until_answered(ask, self._patience_s, "kubernetes.no_answer")
 
     def _asked(self, method: str, url: str, body: dict[str, Any] | None) -> dict[str, Any]:
         # Read each time: Kubernetes exchanges the token about once an hour.

@@ -4,11 +4,9 @@ Ray's client waits for an answer without a bound, so each question is asked in a
 takes too long, and asked again for a while after what may pass: no connection, no answer, an error of the server's own.
 """
 
-import logging
 import os
 import re
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -18,14 +16,12 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from jobs.remote.attempts import Answer, NoAnswerError, ask_until_answered
 from pipeline.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 _ANSWER_S = 30.0
 # A submission sends the working directory along, and waits for the node that starts the job.
 _SUBMIT_S = 600.0
-_RETRY_S = 2.0
 # What the client makes of an answer: the number is in the text alone.
 _STATUS_CODE = re.compile(r"status code (\d{3})")
 _ADDRESS_HELP = (
@@ -39,10 +35,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 _PLAINLY = urllib.request.build_opener(_NoRedirects)
-
-
-class NoAnswerError(Exception):
-    """The dashboard gave no answer for as long as we were ready to ask."""
 
 
 class RayJobs:
@@ -77,7 +69,7 @@ class RayJobs:
                         raise ConnectionError(f"HTTP {error.code}") from error
                     return False
 
-        return bool(self._patiently(ask))
+        return self._patiently(ask)
 
     def find(self, submission_id: str) -> JobDetails | None:
         """What the cluster knows of a job; None if there is none of this name."""
@@ -118,24 +110,23 @@ class RayJobs:
         self._patiently(lambda: self._client.stop_job(submission_id))
 
     def _patiently(
-        self, ask: Callable[[], Any], *, answer_s: float | None = None, patience_s: float | None = None
-    ) -> Any:
-        deadline = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
-        while True:
+        self, ask: Callable[[], Answer], *, answer_s: float | None = None, patience_s: float | None = None
+    ) -> Answer:
+        def ask_once() -> Answer:
             try:
                 return _answer_within(ask, answer_s or _ANSWER_S)
             except (OSError, RuntimeError, ValueError, KeyError, RayError) as error:
+                reason = _sentence(error)
                 if not _may_pass(error):
-                    raise ConfigError(f"{self._address}: {_sentence(error)}") from error
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    raise NoAnswerError(f"{self._address}: {_sentence(error)}; {_ADDRESS_HELP}") from error
-                logger.warning("cluster.no_answer asked_for_another_s=%.0f error=%s", left_s, _sentence(error))
-            time.sleep(min(_RETRY_S, left_s))
+                    raise ConfigError(f"{self._address}: {reason}") from error
+                raise NoAnswerError(f"{self._address}: {reason}; {_ADDRESS_HELP}", reason) from error
+
+        patience_s = self._patience_s if patience_s is None else patience_s
+        return ask_until_answered(ask_once, patience_s, "cluster.no_answer")
 
 
-def _answer_within(ask: Callable[[], Any], answer_s: float) -> Any:
-    answer: Future[Any] = Future()
+def _answer_within(ask: Callable[[], Answer], answer_s: float) -> Answer:
+    answer = Future[Answer]()
 
     def work() -> None:
         try:

@@ -11,7 +11,7 @@ from ray.job_submission import JobStatus
 
 from jobs import submit as module
 from jobs.cli.command import run_command
-from jobs.remote.ray_jobs import NoAnswerError
+from jobs.remote.attempts import NoAnswerError
 from jobs.submit import exit_code_of, last_line_of_job, submit
 
 COMMAND = ("--", "python", "jobs/classify.py", "--input", "a b")

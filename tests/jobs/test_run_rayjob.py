@@ -10,7 +10,7 @@ import pytest
 
 from jobs import run_rayjob
 from jobs.cli.command import run_command
-from jobs.remote import kubernetes_api
+from jobs.remote import attempts, kubernetes_api
 from jobs.run_rayjob import PATTERN_LABEL, end_of
 from tests.support.kubernetes_api import running_api
 from tests.support.manifests import MANIFESTS, complaints, rendered
@@ -27,7 +27,7 @@ def api(tmp_path, monkeypatch):
     with running_api(tmp_path) as (api, port):
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
-        monkeypatch.setattr(kubernetes_api, "_RETRY_S", 0.02)
+        monkeypatch.setattr(attempts, "_RETRY_S", 0.02)
         monkeypatch.setattr(kubernetes_api, "SERVICE_ACCOUNT", tmp_path)
         api.rayjobs["pvtv2-label"] = pattern()
         yield api

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.remote import ray_jobs
-from jobs.remote.ray_jobs import NoAnswerError, RayJobs
+from jobs.remote import attempts, ray_jobs
+from jobs.remote.attempts import NoAnswerError
+from jobs.remote.ray_jobs import RayJobs
 from pipeline.errors import ConfigError
 
 ADDRESS = "http://head:8265"
@@ -23,7 +24,7 @@ TAKEN = RuntimeError(
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(ray_jobs, "_RETRY_S", 0.01)
+    monkeypatch.setattr(attempts, "_RETRY_S", 0.01)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
 
 
