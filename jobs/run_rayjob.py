@@ -2,10 +2,11 @@
 
     python jobs/run_rayjob.py --pattern pvtv2-label --name pvtv2-label-29734650
 
-The pattern is a RayJob that is suspended: the operator makes nothing of it, and kustomize, `kubectl diff` and the API
-server treat it as any other. The copy has the name of its tick, so a start that is repeated finds the one before: one
-that runs is followed, one that is done is left alone, one that failed is created again as the next attempt. The last
-line of stdout is a summary as JSON, with the job's own in it if it failed; of a success KubeRay is told no more.
+The pattern is a suspended RayJob: the operator starts no cluster for it, while kustomize, `kubectl diff` and the API
+server treat it as any other RayJob. The copy is named after its tick, the scheduled time, so a repeated start finds the
+earlier copy. A RayJob that runs is followed, a RayJob that is done is left alone, and a RayJob that failed is created
+again as the next attempt. The last line of stdout is a summary as JSON. The summary of a failed RayJob contains the
+job's own summary; of a success KubeRay reports no summary.
 """
 
 import argparse
@@ -36,9 +37,9 @@ EXIT_CODES = """exit codes:
       gave no answer. The same command continues
   else the job's own"""
 PATTERN_LABEL = "pvtv2-batch/pattern"
-"""Says of which pattern a RayJob is a copy."""
+"""Label whose value is the name of the pattern that a RayJob was copied from."""
 MAX_NAME = 47
-"""Longer names KubeRay refuses, since it makes others of them."""
+"""Longest name, in characters, that KubeRay accepts, since KubeRay derives longer names from it."""
 _PATTERN_HELP = "name of the RayJob that is copied; it must be suspended"
 _NAME_HELP = "of the copy: one for each time that is scheduled, such as the name of the CronJob's Job"
 _OWNER_HELP = "the Job that this pod is of: when it goes, so does the RayJob, with its cluster"
@@ -52,7 +53,7 @@ _EXIT_CODE = re.compile(r"failed with exit code (-?\d+)")
 
 
 def run_rayjob(arguments: Sequence[str]) -> dict[str, Any]:
-    """Creates or finds the RayJob and follows it to its end; returns the summary."""
+    """Creates or finds the RayJob, and follows it to its end; returns the summary."""
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
     if flags.max_attempts < 1 or flags.poll_s <= 0 or flags.patience_s < 0:
@@ -97,12 +98,12 @@ def find_or_copy(
             raise ConfigError(f"RayJob {name} is no copy of {pattern}: give another --name")
         end = end_of(rayjob)
         if end is None:
-            logger.info("rayjob.found name=%s: it is there since an earlier start, and is followed", name)
+            logger.info("rayjob.found name=%s: the RayJob exists since an earlier start, and is followed", name)
             return "running"
         if end["exit_code"] == 0:
-            logger.info("rayjob.was_done name=%s: to run it once more, give another --name", name)
+            logger.info("rayjob.was_done name=%s: to run the RayJob once more, give another --name", name)
             return "done"
-        # Whoever followed it may not have been told: a drift (8), for one, is not found again.
+        # An earlier follower may have missed how the job ended; the next attempt does not find a drift (8) again.
         logger.warning("rayjob.ended_before name=%s exit_code=%d", name, end["exit_code"])
         return "failed"
 
@@ -119,8 +120,12 @@ def find_or_copy(
 
 
 def follow(rayjobs: RayJobObjects, name: str, poll_s: float, good: Sequence[int]) -> dict[str, Any]:
-    """The summary of the RayJob once it has ended."""
-    told = ""
+    """Returns the summary of the RayJob once the RayJob has ended.
+
+    Args:
+        good: Exit codes of the job that end this command with 0.
+    """
+    logged = ""
     while True:
         rayjob = rayjobs.find_again(name)
         if rayjob is None:
@@ -136,14 +141,14 @@ def follow(rayjobs: RayJobObjects, name: str, poll_s: float, good: Sequence[int]
                 "job_exit_code": end["exit_code"],
                 "exit_code": end["exit_code"] * (not is_good),
             }
-        if (state := _state(rayjob)) != told:
+        if (state := _state(rayjob)) != logged:
             logger.info("rayjob.state name=%s %s", name, state)
-            told = state
+            logged = state
         time.sleep(poll_s)
 
 
 def end_of(rayjob: dict[str, Any]) -> dict[str, Any] | None:
-    """How a RayJob ended: `status`, `job_status`, `exit_code`, `summary`, `error`; None while it has not."""
+    """Returns `status`, `job_status`, `exit_code`, `summary` and `error` of a RayJob that has ended, else None."""
     status = rayjob.get("status") or {}
     if status.get("jobDeploymentStatus") not in ("Complete", "Failed", "ValidationFailed"):
         return None
@@ -154,21 +159,22 @@ def end_of(rayjob: dict[str, Any]) -> dict[str, Any] | None:
         return {"status": "done", "job_status": job_status, "exit_code": 0, "summary": of_job, "error": None}
     error = " ".join(f"{reason or job_status}: {message}".split())
     if job_status == "FAILED":
-        # Ray's own words for how the entrypoint ended, before the last lines of its log.
+        # Ray's message gives the entrypoint's exit code before the last lines of its log.
         found = _EXIT_CODE.search(message)
         exit_code = exit_code_of(of_job, None if found is None else int(found[1]))
     elif "ValidationFailed" in (reason, status["jobDeploymentStatus"]):
         exit_code = ConfigError.exit_code
     else:
-        # Stopped, out of time, or without its cluster: what is published is whole, and the next attempt goes on.
+        # The job was stopped, ran out of time, or lost its cluster: all published files are whole, and the next
+        # attempt continues.
         exit_code = IncompleteError.exit_code
     return {"status": "failed", "job_status": job_status, "exit_code": exit_code, "summary": of_job, "error": error}
 
 
 def copy_of(pattern: dict[str, Any], name: str, owner: dict[str, Any] | None) -> dict[str, Any]:
-    """A RayJob as the pattern has it, under another name and not suspended.
+    """Returns a copy of the pattern under another name and not suspended.
 
-    Of its annotations those that the operator reads go with it, and not what `kubectl apply` noted.
+    The copy keeps the annotations that the operator reads (`ray.io/`), and no others, such as those of `kubectl apply`.
     """
     metadata = pattern["metadata"]
     annotations = {name: it for name, it in metadata.get("annotations", {}).items() if name.startswith("ray.io/")}
@@ -183,7 +189,7 @@ def copy_of(pattern: dict[str, Any], name: str, owner: dict[str, Any] | None) ->
 
 
 def owner_of(job: str, uid: str) -> dict[str, Any]:
-    """A reference to a Job of Kubernetes."""
+    """Returns an owner reference to a Job of Kubernetes."""
     return {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
 
 
@@ -202,7 +208,7 @@ def _state(rayjob: dict[str, Any]) -> str:
 
 
 def _left(name: str, why: str) -> dict[str, Any]:
-    """The summary of a RayJob that is not followed any more."""
+    """Returns the summary of a RayJob that this process stops to follow, for the reason `why`."""
     print(f"error: RayJob {name}: {why}", file=sys.stderr, flush=True)
     return {
         "rayjob": name,

@@ -2,9 +2,9 @@
 
     python jobs/submit.py --address http://HOST:8265 --date 2026-11-27 -- python jobs/classify.py --input ...
 
-A job has the name of its day and its command, so a start that is repeated finds the one before: one that runs is
-followed, one that is done is left alone, one that failed or was stopped is submitted again as the next attempt. The
-job's log goes to stderr; the last line of stdout is a summary as JSON, with the job's own in it.
+A job is named after its day and its command, so a repeated start finds the earlier job. A job that runs is followed, a
+job that is done is left alone, and a job that failed or was stopped is submitted again as the next attempt. The job's
+log goes to stderr. The last line of stdout is a summary as JSON, which contains the job's own summary.
 """
 
 import argparse
@@ -56,21 +56,20 @@ _ATTEMPTS_HELP = "how often a job that fails is submitted, all starts together; 
 _STOP_HELP = "SIGTERM and Ctrl-C stop the job too; without it the job goes on, and the next start follows it"
 
 _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# A log comes whole each time it is asked for: a long one is asked for less often.
+# Ray always sends a whole log, so a long log is requested less often.
 _LOG_BYTES_PER_S = 64 * 2**10
 _NO_LOG_S = 60.0
-# Ray kills what does not end within three seconds.
+# Ray kills a job that does not end within three seconds.
 _STOP_S = 30.0
 
 
 def submit(arguments: Sequence[str]) -> dict[str, Any]:
-    """Submits or finds the job and follows it to its end; returns the summary."""
+    """Submits or finds the job, and follows it to its end; returns the summary."""
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
     entrypoint = shlex.join(flags.command)
-    base = (
-        flags.submission_id or f"{flags.name}-{_day(flags.date)}-{hashlib.sha256(entrypoint.encode()).hexdigest()[:8]}"
-    )
+    digest = hashlib.sha256(entrypoint.encode()).hexdigest()[:8]
+    base = flags.submission_id or f"{flags.name}-{_day(flags.date)}-{digest}"
     if flags.max_attempts < 1 or flags.poll_s <= 0 or flags.patience_s < 0:
         raise ConfigError("--max-attempts and --poll-s must be positive, --patience-s not negative")
     if not _SUBMISSION_ID.fullmatch(base):
@@ -92,12 +91,13 @@ def submit(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
-    """The cluster whose dashboard has this address.
+    """Returns the cluster whose dashboard has this address.
 
     Raises:
-        ConfigError: anybody may submit jobs to it, and it is on another machine; or seems not to be, as at the end of a
-            tunnel, but a token is there to be shown to it.
-        NoAnswerError: it does not answer.
+        ConfigError: The cluster is on another machine, and this process has no token to send or the cluster takes jobs
+            without one. A cluster at a loopback address that takes jobs without a token is refused if this process has
+            a token to send, since a tunnel may lead to another machine.
+        NoAnswerError: The dashboard does not answer.
     """
     try:
         host = urlsplit(address).hostname or ""
@@ -128,12 +128,12 @@ def find_or_submit(cluster: RayJobs, base: str, entrypoint: str, working_dir: st
         if job.entrypoint != entrypoint:
             raise ConfigError(f"job {submission_id} is of another command: give another --submission-id or --name")
         if not job.status.is_terminal():
-            logger.info("job.found id=%s: it runs since an earlier start, and is followed", submission_id)
+            logger.info("job.found id=%s: the job runs since an earlier start, and is followed", submission_id)
             return "running"
         if job.status == JobStatus.SUCCEEDED:
-            logger.info("job.was_done id=%s: to run it once more, give another --name or --date", submission_id)
+            logger.info("job.was_done id=%s: to run the job once more, give another --name or --date", submission_id)
             return "done"
-        # Whoever followed it may not have been told: a drift (8), for one, is not found again.
+        # An earlier follower may have missed how the job ended; the next attempt does not find a drift (8) again.
         logger.warning("job.ended_before id=%s status=%s exit_code=%s", submission_id, job.status, job.driver_exit_code)
         return "failed"
 
@@ -150,7 +150,7 @@ def find_or_submit(cluster: RayJobs, base: str, entrypoint: str, working_dir: st
 
 
 class Follower:
-    """Who looks at one job until it ends, and passes on its log."""
+    """Polls one job until the job ends, and copies the job's log to stderr."""
 
     def __init__(self, cluster: RayJobs, submission_id: str, poll_s: float) -> None:
         self._cluster = cluster
@@ -161,7 +161,7 @@ class Follower:
         self._next_log_s = 0.0
 
     def follow(self, timeout_s: float = float("inf")) -> dict[str, Any]:
-        """The summary of the job once it has ended, or of how far it was after `timeout_s`."""
+        """Returns the summary of the job once the job has ended, or after `timeout_s` if the job has not ended."""
         deadline = time.monotonic() + timeout_s
         while True:
             job = self._cluster.find(self._id)
@@ -177,7 +177,7 @@ class Follower:
             time.sleep(self._poll_s)
 
     def stop(self) -> dict[str, Any]:
-        """Ends the job; returns its summary."""
+        """Stops the job; returns the summary."""
         logger.info("job.stop id=%s", self._id)
         try:
             self._cluster.stop(self._id)
@@ -186,7 +186,7 @@ class Follower:
             return self.leave(str(error))
 
     def leave(self, why: str) -> dict[str, Any]:
-        """The summary of a job that is not followed any more."""
+        """Returns the summary of a job that this process stops to follow, for the reason `why`."""
         return self._summary("left", IncompleteError.exit_code, None, f"{why}; the same command continues")
 
     def _ended(self, job: JobDetails) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class Follower:
             self._pass_on_log(patience_s=0)
             self._next_log_s = time.monotonic() + len(self._log) / _LOG_BYTES_PER_S
         except NoAnswerError as error:
-            # The log is on the node of the job. That it goes on or has ended is known by its head.
+            # The log lies on the job's node, but the head knows whether the job runs: so a lost log is no lost job.
             logger.warning("job.no_log id=%s error=%s", self._id, error)
             self._next_log_s = time.monotonic() + _NO_LOG_S
 
@@ -233,7 +233,7 @@ class Follower:
 
 
 def last_line_of_job(log: str) -> dict[str, Any] | None:
-    """The last line of a log that is a job's summary, an object of JSON with an `exit_code`; None if there is none."""
+    """Returns the last summary in a job's log, which is a JSON object with an `exit_code`; None if there is none."""
     for line in reversed(log.splitlines()):
         if line.startswith("{"):
             try:
@@ -246,10 +246,10 @@ def last_line_of_job(log: str) -> dict[str, Any] | None:
 
 
 def exit_code_of(of_job: dict[str, Any] | None, driver_exit_code: int | None) -> int:
-    """The exit code of a job that failed: what it says of itself, else what Ray saw, and never 0."""
-    said = 0 if of_job is None else of_job["exit_code"]
-    # Ray tells of a signal as a negative number, a shell as one from 128 on.
-    return next((code for code in (said, driver_exit_code or 0) if 0 < code < 128), PipelineError.exit_code)
+    """Returns the exit code of a job that failed: the code in its summary, else the code that Ray saw; never 0."""
+    in_summary = 0 if of_job is None else of_job["exit_code"]
+    # A signal is no exit code: Ray reports a negative number, a shell a number from 128 on.
+    return next((code for code in (in_summary, driver_exit_code or 0) if 0 < code < 128), PipelineError.exit_code)
 
 
 def _day(text: str | None) -> date:

@@ -1,4 +1,4 @@
-"""The flags that every job has, and what they mean to the pipeline."""
+"""The flags that every job has, and the configs that the pipeline gets for them."""
 
 import argparse
 from collections.abc import Sequence
@@ -60,21 +60,21 @@ _PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors turned into ours: the last line and the exit code are the same for all of them."""
+    """An argument parser that raises a `ConfigError`, so that wrong flags end a command as every other error does."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what is wrong with the arguments."""
+        """Raises a `ConfigError` that says what is wrong with the arguments."""
         raise ConfigError(f"{message}; see --help")
 
 
 def make_parser(
     description: str, *, required: bool = True, policies: Sequence[str] = ("native", "imagenet")
 ) -> argparse.ArgumentParser:
-    """A parser with the flags that every job has; defaults are those of the config dataclasses.
+    """Returns a parser with the flags that every job has; defaults are those of the config dataclasses.
 
     Args:
-        required: a command without inputs, weights and output has nothing to do.
-        policies: choices of `--preprocess`.
+        required: True if the command needs `--input`, `--weights` and `--output`.
+        policies: Choices of `--preprocess`.
     """
     parser = Parser(
         description=description,
@@ -145,7 +145,7 @@ def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> Non
 
 
 def add_output_store_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a command that reads outputs and runs nothing: where they lie, and how much is said."""
+    """Adds the flags of a command that reads outputs and runs no images: the outputs' store, and the log level."""
     add = parser.add_argument
     add("--output-profile", metavar="NAME", help="AWS profile for outputs")
     add("--output-endpoint-url", metavar="URL", help="S3 endpoint for outputs")
@@ -154,7 +154,7 @@ def add_output_store_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def input_config(flags: argparse.Namespace) -> InputConfig:
-    """The input flags, checked."""
+    """Returns the config of the inputs; the config checks its values."""
     return InputConfig(
         uris=tuple(flags.input),
         names=NameFilter(include=tuple(flags.include), exclude=tuple(flags.exclude)),
@@ -172,7 +172,7 @@ def input_config(flags: argparse.Namespace) -> InputConfig:
 
 
 def output_config(flags: argparse.Namespace) -> OutputConfig:
-    """The output flags, checked."""
+    """Returns the config of the output; the config checks its values."""
     return OutputConfig(
         uri=flags.output,
         rows_per_file=flags.rows_per_file,
@@ -185,14 +185,14 @@ def output_config(flags: argparse.Namespace) -> OutputConfig:
 
 
 def output_store(flags: argparse.Namespace) -> StoreConfig:
-    """The flags of the output's store, checked."""
+    """Returns the config of the output's store; the config checks its values."""
     return StoreConfig(
         profile=flags.output_profile, endpoint_url=flags.output_endpoint_url, deadline_s=flags.store_deadline_s
     )
 
 
 def compute_config(flags: argparse.Namespace) -> ComputeConfig:
-    """The flags that say where the work is done, checked."""
+    """Returns the config of the machines that do the work; the config checks its values."""
     return ComputeConfig(
         device=flags.device,
         num_actors=flags.num_actors,
@@ -204,12 +204,16 @@ def compute_config(flags: argparse.Namespace) -> ComputeConfig:
 
 
 def bounds_config(flags: argparse.Namespace) -> BoundsConfig:
-    """The flags that leave work to later runs, checked."""
+    """Returns the bounds that leave work to later runs; the config checks its values."""
     return BoundsConfig(since_s=flags.since, max_images=flags.max_images, max_hours=flags.max_hours)
 
 
 def size_policy(flags: argparse.Namespace) -> SizePolicy:
-    """The flags for images that are too large or too small, checked."""
+    """Returns the policy for the sizes of images.
+
+    Raises:
+        ConfigError: The policy refuses its values.
+    """
     try:
         return SizePolicy(
             preprocess=flags.preprocess,
@@ -222,7 +226,7 @@ def size_policy(flags: argparse.Namespace) -> SizePolicy:
 
 
 def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
-    """All flags, checked."""
+    """Returns the config of a whole job; each part checks its values."""
     return JobConfig(
         task=task,
         input=input_config(flags),

@@ -1,4 +1,4 @@
-"""Where a run stands, for whoever watches it."""
+"""The progress of a run, shown on a terminal or in the log."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from pipeline.account.progress import Progress
 logger = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 10.0
-_TELLING_SHARE = 0.02  # from here on it is told how long the rest takes
+_ESTIMATE_FROM_SHARE = 0.02  # share of the work from which on the remaining time is estimated
 
 
 class ProgressDisplay:
@@ -21,7 +21,7 @@ class ProgressDisplay:
         self._is_terminal = sys.stderr.isatty()
 
     def __call__(self, progress: Progress) -> None:
-        """Shows where the run stands."""
+        """Shows the progress of the run."""
         now = time.monotonic()
         arrived, files = progress.arrived, progress.published.files
         rate = arrived.listed / max(now - self._started, 1e-9)
@@ -39,18 +39,18 @@ class ProgressDisplay:
             logger.info("progress %s", text)
 
     def close(self) -> None:
-        """Leaves the bar's line."""
+        """Ends the line of the bar."""
         if self._is_terminal:
             print(file=sys.stderr, flush=True)
 
 
 def _work_left(progress: Progress) -> str:
-    """How much of the work is done, and how long the rest takes if it goes on as since the first row."""
+    """Returns the share of the work that is done, and the time for the rest at the pace since the first row."""
     share = progress.share
     if not share or progress.first_row_at is None:
         return ""
     spent_s = time.time() - progress.first_row_at
-    left = f", {_duration(spent_s * (1 - share) / share)} left" if share >= _TELLING_SHARE and share < 1 else ""
+    left = f", {_duration(spent_s * (1 - share) / share)} left" if share >= _ESTIMATE_FROM_SHARE and share < 1 else ""
     return f", {share:.0%} of the work done{left}"
 
 

@@ -1,17 +1,17 @@
-"""A webhook at the end of a run: a POST of JSON, repeated for half a minute at most, which changes nothing of the run.
+"""The webhook that is notified of a run's end: a POST of JSON, repeated for at most half a minute.
 
-The request has these headers beside its body:
+A notification that fails changes neither the run's summary nor the exit code. A request has these headers:
 
-    Idempotency-Key: <id>             one for all attempts of one notification
+    Idempotency-Key: <id>             the same for all attempts at one notification
     X-Pvtv2-Timestamp: <seconds>      Unix time of this attempt
     X-Pvtv2-Signature: sha256=<hex>   where there is a secret: HMAC-SHA256 under it of "<id>.<seconds>." and the body
 
-A receiver computes the signature over the bytes that came, before it parses them, and compares in constant time
-(`hmac.compare_digest`). It refuses a timestamp that is minutes away from its clock, and acts once on each id: then a
-request that somebody recorded is worth nothing to him, since all three are signed.
+A receiver computes the signature over the received bytes before parsing them, and compares signatures in constant time
+(`hmac.compare_digest`). A receiver refuses a timestamp that is minutes away from the receiver's clock, and acts once on
+each id. A recorded request is then useless to an attacker, since the signature covers id, timestamp and body.
 docs/operate/notifications.md has the code.
 
-A webhook's URL is a secret itself: only its host is ever logged.
+The URL of a webhook is a secret too: only the host is ever logged.
 """
 
 import email.utils
@@ -47,13 +47,14 @@ _PASSING_STATUSES = (408, 429)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patience:
-    """How often a notification is tried, and for how long.
+    """How often a notification is attempted, and for how long.
 
     Attributes:
-        attempts: at most.
-        attempt_s: one attempt, from looking up the host to the last header of the answer.
-        total_s: all of them, with the pauses between.
-        first_pause_s: twice as long after each attempt, and jittered; longer where the receiver asks for it.
+        attempts: Largest number of attempts.
+        attempt_s: Seconds that one attempt may take, from looking up the host to the last header of the answer.
+        total_s: Seconds that all attempts may take, with the pauses between them.
+        first_pause_s: Seconds of the pause after the first attempt. Each pause is twice as long as the one before,
+            jittered, and longer if the receiver asks for a longer pause.
     """
 
     attempts: int = 5
@@ -64,7 +65,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why an attempt failed; `wait_s` is how long the receiver wants to be left alone, at least."""
+    """Why an attempt failed, and the seconds that the receiver asks to wait before the next attempt."""
 
     error: str
     may_pass: bool
@@ -73,12 +74,13 @@ class _Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
-    """Where notifications go.
+    """The receiver of notifications.
 
     Attributes:
-        url: http or https, without user and password.
-        secret: what they are signed under; None leaves them unsigned.
-        clock, sleep: those of `time`, but for tests.
+        url: URL with the scheme http or https, without user and password.
+        secret: Key of the signatures; None leaves notifications unsigned.
+        patience: Bounds of the attempts at one notification.
+        clock, sleep: `time.monotonic` and `time.sleep`; tests set others.
     """
 
     url: str = field(repr=False)
@@ -88,7 +90,7 @@ class Webhook:
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def __post_init__(self) -> None:
-        # Never repeated in what is said: whoever knows a webhook's URL may post to it.
+        # The messages never quote the URL: anybody who knows the URL of a webhook may post to it.
         try:
             parts = urlsplit(self.url)
             is_usable = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
@@ -101,17 +103,18 @@ class Webhook:
 
     @property
     def host(self) -> str:
-        """All of the URL that may be shown."""
+        """Host of the URL, which is the only part that may be shown."""
         return urlsplit(self.url).hostname or ""
 
     def send(self, body: Mapping[str, Any]) -> bool:
-        """True if the receiver answered with a 2xx status. Raises nothing: a failure is a line in the log.
+        """Posts a notification; returns True if the receiver answered with a 2xx status.
 
-        Repeated are connections that fail or time out, and the statuses 408, 429 and 5xx. Redirects are not followed.
+        An attempt is repeated after a connection that failed or timed out, and after the statuses 408, 429 and 5xx.
+        Redirects are not followed. A failure raises no error; a failure is a line in the log.
         """
         began, attempt = self.clock(), 0
         try:
-            # What JSON has no word for, not a number and the infinities, becomes null.
+            # JSON has no NaN and no infinities, so they become null.
             data = json.dumps(json.loads(json.dumps(body), parse_constant=lambda _: None)).encode()
         except (TypeError, ValueError, RecursionError) as error:
             return self._failed(attempt, type(error).__name__)
@@ -123,7 +126,7 @@ class Webhook:
             if failure is None:
                 logger.info("notify.sent host=%s attempts=%d", self.host, attempt)
                 return True
-            # Jittered, so that runs that end together do not come back together.
+            # Pauses are jittered, so that runs that end at the same time do not repeat their requests at the same time.
             pause_s = self.patience.first_pause_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
             pause_s = max(pause_s, failure.wait_s)
             is_last = attempt >= self.patience.attempts or self.clock() - began + pause_s >= self.patience.total_s
@@ -136,7 +139,7 @@ class Webhook:
         return False
 
     def _attempt(self, data: bytes, notification_id: str, timeout_s: float) -> _Failure | None:
-        """Why the attempt failed; None if it did not."""
+        """Posts once; returns why the attempt failed, or None if the attempt succeeded."""
         timestamp = str(int(time.time()))
         headers = {
             "Content-Type": "application/json",
@@ -148,7 +151,8 @@ class Webhook:
             headers["X-Pvtv2-Signature"] = f"sha256={signature(self.secret, notification_id, timestamp, data)}"
         request = urllib.request.Request(self.url, data, headers, method="POST")
         answers = queue.SimpleQueue[_Failure | None]()
-        # A thread, since the timeouts of sockets begin again with every byte, and looking up a host has none.
+        # A thread bounds the whole attempt: a socket's timeout begins again with every byte, and looking up a host has
+        # no timeout.
         threading.Thread(target=lambda: answers.put(_post(request, timeout_s)), name="notify", daemon=True).start()
         try:
             return answers.get(timeout=timeout_s)
@@ -157,33 +161,33 @@ class Webhook:
 
 
 def signature(secret: str, notification_id: str, timestamp: str, body: bytes) -> str:
-    """The hex digits of a notification's signature."""
+    """Returns the hex digits of a notification's signature."""
     signed = f"{notification_id}.{timestamp}.".encode() + body
     return hmac.new(secret.encode("utf-8", "surrogateescape"), signed, hashlib.sha256).hexdigest()
 
 
 def webhook_from(flags_url: str | None, environ: Mapping[str, str]) -> Webhook | None:
-    """The webhook that `--notify-url` or the environment asks for; None, the default, if neither does.
+    """Returns the webhook that `--notify-url` or the environment names; None if neither names one.
 
     Raises:
-        ConfigError: the URL is of another kind.
+        ConfigError: The URL is no http or https URL, or has a user and password.
     """
     url = flags_url or environ.get(URL_VARIABLE)
     return Webhook(url=url, secret=environ.get(SECRET_VARIABLE) or None) if url else None
 
 
 def run_ended(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The body that tells of a run's end: a sentence for a chat, and the summary as on its last line of stdout."""
+    """Returns the body that reports a run's end: a sentence for a chat, and the summary from the last line of stdout."""
     return {"event": "run.ended", "text": headline(summary), "summary": dict(summary)}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Nothing: another address than the one configured is told nothing."""
+        """Returns None, so that no redirect is followed: only the configured address gets a notification."""
 
 
 def _post(request: urllib.request.Request, timeout_s: float) -> _Failure | None:
-    """Sends once. Proxies are those of the environment, as urllib has it."""
+    """Posts a request once, through the proxies that the environment names; returns why it failed, or None."""
     try:
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_s):
             return None
@@ -194,18 +198,18 @@ def _post(request: urllib.request.Request, timeout_s: float) -> _Failure | None:
     except (OSError, http.client.HTTPException) as error:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         return _Failure(_shown(cause), may_pass=not isinstance(cause, ssl.SSLCertVerificationError))
-    except Exception as error:  # of any kind: no answer is so odd that a finished run should fail over it
+    except Exception as error:  # no error of a notification may fail a finished run
         return _Failure(_shown(error), may_pass=False)
 
 
 def _shown(error: object) -> str:
-    """An error without what it quotes, which may be the URL: its kind, and the system's own words."""
+    """Returns an error's type and the system's message, but no text of the error, which may quote the URL."""
     words = error.strerror if isinstance(error, OSError) else None
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _wait_s(retry_after: str | None) -> float:
-    """Seconds that a `Retry-After` asks for, which is a number of them or a date; 0 if it is neither."""
+    """Returns the seconds that a `Retry-After` asks for, as a number or as a date; 0 if the header is neither."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdecimal():
         return float(text)

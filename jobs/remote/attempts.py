@@ -17,7 +17,7 @@ class NoAnswerError(Exception):
     """A service gave no answer, in a way that may pass.
 
     Attributes:
-        reason: What went wrong, in one line, for the log; the message may add advice.
+        reason: One line for the log that says what went wrong; the message may add advice.
     """
 
     def __init__(self, message: str, reason: str = "") -> None:

@@ -1,4 +1,4 @@
-"""RayJobs of the namespace that this pod is in, by the API of its Kubernetes, which may not answer for a while."""
+"""RayJobs in this pod's namespace, read and created through the Kubernetes API, which may not answer for a while."""
 
 import json
 import os
@@ -15,8 +15,9 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes mounts a pod's token, the certificate of its API, and the name of its namespace."""
 
 _ANSWER_S = 30.0
+# Statuses below 500 of refusals that may pass; every status from 500 on may pass.
 _MAY_PASS = frozenset({408, 429})
-# While a control plane is exchanged it may not know who asks, nor what they may.
+# A control plane that is being replaced may for a while know neither the service account nor its rights.
 _MAY_PASS_LATER = _MAY_PASS | {401, 403}
 
 
@@ -24,8 +25,9 @@ class RayJobObjects:
     """The RayJob objects of one namespace.
 
     Raises:
-        ConfigError: by each method, what the API refuses for good, such as a right that the service account lacks.
-        NoAnswerError: by each method.
+        ConfigError: By each method: the API refuses the request for good, for instance since the service account lacks
+            a right.
+        NoAnswerError: By each method: the API gave no answer for `patience_s`.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -35,24 +37,27 @@ class RayJobObjects:
             namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
         except (KeyError, OSError) as error:
             raise ConfigError(f"this is no pod with a service account's token: {error}") from error
-        # An address of version 6 is told without its brackets.
+        # Kubernetes gives an IPv6 address without the brackets that a URL needs.
         host = f"[{host}]" if ":" in host else host
         self._url = f"https://{host}:{port}/apis/ray.io/v1/namespaces/{namespace}/rayjobs"
         self._patience_s = patience_s
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """The object of this name; None if there is none."""
-        return self._patiently("GET", f"{self._url}/{name}", none_at=404)
+        """Returns the RayJob of this name; None if there is none."""
+        return self._ask("GET", f"{self._url}/{name}", none_at=404)
 
     def find_again(self, name: str) -> dict[str, Any] | None:
-        """The same of one that was found or created before: that it may not be seen now passes."""
-        return self._patiently("GET", f"{self._url}/{name}", none_at=404, may_pass=_MAY_PASS_LATER)
+        """Returns a RayJob that was found or created before; None if there is none.
+
+        The statuses 401 and 403 may pass here: the service account was let in before.
+        """
+        return self._ask("GET", f"{self._url}/{name}", none_at=404, may_pass=_MAY_PASS_LATER)
 
     def create(self, rayjob: dict[str, Any]) -> bool:
-        """Creates an object; False if there is one of its name, such as our own whose answer was lost."""
-        return self._patiently("POST", f"{self._url}?fieldValidation=Strict", rayjob, none_at=409) is not None
+        """Creates a RayJob; returns False if one of its name exists, such as ours if the first answer was lost."""
+        return self._ask("POST", f"{self._url}?fieldValidation=Strict", rayjob, none_at=409) is not None
 
-    def _patiently(
+    def _ask(
         self,
         method: str,
         url: str,
@@ -61,9 +66,9 @@ class RayJobObjects:
         none_at: int,
         may_pass: frozenset[int] = _MAY_PASS,
     ) -> dict[str, Any] | None:
-        def ask() -> dict[str, Any] | None:
+        def ask_once() -> dict[str, Any] | None:
             try:
-                return self._asked(method, url, body)
+                return self._answer(method, url, body)
             except urllib.error.HTTPError as error:
                 with error:
                     reason = _sentence(error)
@@ -75,10 +80,10 @@ class RayJobObjects:
                 reason = str(error)
             raise NoAnswerError(f"Kubernetes gives no answer to {method} {url}: {reason}", reason)
 
-        return ask_until_answered(ask, self._patience_s, "kubernetes.no_answer")
+        return ask_until_answered(ask_once, self._patience_s, "kubernetes.no_answer")
 
-    def _asked(self, method: str, url: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        # Read each time: Kubernetes exchanges the token about once an hour.
+    def _answer(self, method: str, url: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        # Each request reads the token, since Kubernetes replaces it about once an hour.
         token = (SERVICE_ACCOUNT / "token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
@@ -91,9 +96,9 @@ class RayJobObjects:
 
 
 def _sentence(error: urllib.error.HTTPError) -> str:
-    """What the API says is wrong, in one line."""
+    """Returns the status and the message of an error of the API, in one line."""
     try:
-        said = json.loads(error.read()).get("message")
+        message = json.loads(error.read()).get("message")
     except (OSError, ValueError, AttributeError):
-        said = None
-    return f"{error.code} {' '.join(str(said or error.reason).split())[:500]}"
+        message = None
+    return f"{error.code} {' '.join(str(message or error.reason).split())[:500]}"

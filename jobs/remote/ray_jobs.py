@@ -1,7 +1,8 @@
-"""The jobs of a Ray cluster, asked about through its dashboard, which may be gone for a while.
+"""The jobs of a Ray cluster, read and submitted through its dashboard, which may not answer for a while.
 
-Ray's client waits for an answer without a bound, so each question is asked in a thread that is left behind when it
-takes too long, and asked again for a while after what may pass: no connection, no answer, an error of the server's own.
+Ray's client waits for an answer without a bound. So each request runs in a thread, which is abandoned when the request
+takes too long. A request that fails in a way that may pass is repeated for a while: without a connection, without an
+answer, or with an error of the server itself.
 """
 
 import os
@@ -20,9 +21,9 @@ from jobs.remote.attempts import Answer, NoAnswerError, ask_until_answered
 from pipeline.errors import ConfigError
 
 _ANSWER_S = 30.0
-# A submission sends the working directory along, and waits for the node that starts the job.
+# A submission uploads the working directory, and waits for the node that starts the job.
 _SUBMIT_S = 600.0
-# What the client makes of an answer: the number is in the text alone.
+# Ray's client raises a RuntimeError that names the HTTP status in its text alone.
 _STATUS_CODE = re.compile(r"status code (\d{3})")
 _ADDRESS_HELP = (
     "is its head up, is this the dashboard's address (http://HOST:8265), and does anything on the way keep it away?"
@@ -31,7 +32,7 @@ _ADDRESS_HELP = (
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Nothing: a page to log in at is no answer."""
+        """Returns None, so that no redirect is followed: a login page is no answer of the dashboard."""
 
 
 _PLAINLY = urllib.request.build_opener(_NoRedirects)
@@ -41,8 +42,8 @@ class RayJobs:
     """The jobs of one cluster.
 
     Raises:
-        ConfigError: by each method, what the cluster refuses for good, such as a token that is wrong.
-        NoAnswerError: by each method.
+        ConfigError: By each method: the cluster refuses the request for good, for instance since the token is wrong.
+        NoAnswerError: By each method: the dashboard gave no answer for `patience_s`.
     """
 
     def __init__(self, address: str, patience_s: float) -> None:
@@ -52,12 +53,12 @@ class RayJobs:
             )
         self._address = address.rstrip("/")
         self._patience_s = patience_s
-        # The client prefers RAY_ADDRESS to what it is told, and this to both.
+        # Ray's client prefers RAY_ADDRESS to its argument, and RAY_API_SERVER_ADDRESS to both.
         os.environ["RAY_API_SERVER_ADDRESS"] = self._address
         self._client: JobSubmissionClient = self._patiently(lambda: JobSubmissionClient(self._address))
 
     def answers_anybody(self) -> bool:
-        """True if the dashboard tells of its jobs to who shows no token, and so takes jobs from whoever reaches it."""
+        """Returns True if the dashboard lists its jobs without a token: anybody who reaches it may then submit jobs."""
 
         def ask() -> bool:
             try:
@@ -72,7 +73,7 @@ class RayJobs:
         return self._patiently(ask)
 
     def find(self, submission_id: str) -> JobDetails | None:
-        """What the cluster knows of a job; None if there is none of this name."""
+        """Returns the details of a job; None if the cluster knows no job of this name."""
 
         def ask() -> JobDetails | None:
             try:
@@ -85,9 +86,9 @@ class RayJobs:
         return self._patiently(ask)
 
     def submit(self, submission_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> bool:
-        """Submits a job; False if another start was quicker.
+        """Submits a job; returns False if the cluster has a job of this name already.
 
-        A submission whose answer is lost is found there as well, and is taken for another start's: either way it runs.
+        Another start may have submitted that job, or this start did and the answer was lost. Either way the job runs.
         """
 
         def ask() -> bool:
@@ -102,11 +103,11 @@ class RayJobs:
         return self._patiently(ask, answer_s=_SUBMIT_S)
 
     def log(self, submission_id: str, patience_s: float | None = None) -> str:
-        """All that the job has written so far, stdout and stderr as they came."""
+        """Returns all that the job has written so far: stdout and stderr in the order of writing."""
         return self._patiently(lambda: self._client.get_job_logs(submission_id), patience_s=patience_s)
 
     def stop(self, submission_id: str) -> None:
-        """Asks the job to end; it gets SIGTERM, and three seconds later SIGKILL."""
+        """Asks Ray to stop the job: Ray sends SIGTERM, and three seconds later SIGKILL."""
         self._patiently(lambda: self._client.stop_job(submission_id))
 
     def _patiently(
@@ -131,7 +132,7 @@ def _answer_within(ask: Callable[[], Answer], answer_s: float) -> Answer:
     def work() -> None:
         try:
             answer.set_result(ask())
-        except BaseException as error:  # raised again where the answer is waited for
+        except BaseException as error:  # `answer.result` raises it again in the caller's thread
             answer.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -145,7 +146,7 @@ def _may_pass(error: Exception) -> bool:
     status = _status_code(error)
     if status is not None:
         return status >= 500
-    # Of both kinds are addresses that are none, and answers that are no JSON.
+    # Malformed addresses and answers that are no JSON raise errors that are both OSError and ValueError.
     return isinstance(error, OSError) and not isinstance(error, ValueError)
 
 
@@ -158,6 +159,6 @@ def _status_code(error: Exception) -> int | None:
 
 
 def _sentence(error: Exception) -> str:
-    """The error in one line: of a traceback that the server sent, its end."""
+    """Returns an error in one line; of a traceback that the server sent, the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
     return (lines[-1] if lines else type(error).__name__)[:500].rstrip(".")
