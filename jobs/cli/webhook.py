@@ -177,7 +177,7 @@ def webhook_from(flags_url: str | None, environ: Mapping[str, str]) -> Webhook |
 
 
 def run_ended(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the body that reports a run's end: a sentence for a chat, and the summary from the last line of stdout."""
+    """Returns the body of the webhook: a sentence for a chat, and the summary from the last line of stdout."""
     return {"event": "run.ended", "text": headline(summary), "summary": dict(summary)}
 
 
