@@ -1,1 +1,1 @@
-"""What stands beside the job: notes on machines and stores, and the audit of what a job wrote."""
+"""Files for running the job on machines, clusters and stores, and the audit of an output."""

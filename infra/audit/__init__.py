@@ -1,5 +1,5 @@
-"""An independent audit of an output folder: inputs, rows and report are counted again, and nothing of ours is imported.
+"""An independent audit of an output folder, which counts inputs and rows again and imports no code of the job.
 
-The audit knows only what the documentation promises (README.md, docs/design/commit-protocol.md), and reports what that
-leaves open.
+The audit relies only on what the documentation promises (README.md, docs/design/commit-protocol.md), and reports what
+the documentation leaves open.
 """

@@ -1,4 +1,4 @@
-"""The sums: what the rows come to, for one run and for the whole output, beside what `report.json` says."""
+"""The sums of the rows, for one run and for the whole output, compared with the sums in `report.json`."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import duckdb
 
 from infra.audit.findings import Findings
 
-# What people read -> its name in reports and footers.
+# The name of a sum in the printed table -> its name in reports and footers.
 NUMBERS = {
     "files": "files",
     "records listed": "listed",
@@ -23,19 +23,24 @@ _SUMMED = ("listed", "ok", "failed", "bytes", "pixels", "macs")
 _SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in _SUMMED)
 _OWN_SUMS = ", ".join(f"coalesce(sum(TRY_CAST(own->>'{name}' AS HUGEINT)), 0)" for name in _SUMMED)
 _WRITTEN = "NOT emptied AND run_id = ? AND own IS NULL"
-# A file of which a run exchanged some rows does not say which: what the run did there is its footer's word.
+# No row says that a later run exchanged it. The footer of its file says what the run did there, as `own`.
 _EXCHANGED = "FROM files WHERE NOT emptied AND run_id = ? AND own IS NOT NULL"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """Counts and work of some files, by the names of `NUMBERS`, and failed records by code."""
+    """The sums of some files.
+
+    Attributes:
+        numbers: Counts and amounts of work, by the names that reports and footers use.
+        codes: Number of failed records by error code.
+    """
 
     numbers: Mapping[str, int]
     codes: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> dict[str, int]:
-        """What people read -> the number; each code below `failed`."""
+        """Returns the numbers by their names in the printed table, with each error code below `failed`."""
         found = {}
         for name, key in NUMBERS.items():
             found[name] = self.numbers.get(key, 0)
@@ -45,7 +50,7 @@ class Sums:
 
 
 def whole_sums(database: duckdb.DuckDBPyConnection) -> Sums:
-    """What the rows of the whole output come to."""
+    """Returns the sums of all rows of the output."""
     counted = _row(database, f"SELECT {_SUMS} FROM sums")
     (num_files,) = _row(database, "SELECT count(*) FROM files WHERE NOT emptied")
     codes = database.execute("SELECT code, count(*) FROM rows WHERE code IS NOT NULL GROUP BY code").fetchall()
@@ -53,7 +58,7 @@ def whole_sums(database: duckdb.DuckDBPyConnection) -> Sums:
 
 
 def run_sums(run_id: str, database: duckdb.DuckDBPyConnection, findings: Findings) -> Sums:
-    """What the rows of a run's files come to, with what it exchanged in files of earlier runs, by their footers."""
+    """Returns the sums of a run: rows of its own files, and what footers say it exchanged in files of earlier runs."""
     query = f"SELECT {_SUMS}, count(*) FROM files LEFT JOIN sums USING (file) WHERE {_WRITTEN}"
     *counted, num_files = _row(database, query, run_id)
     numbers = Counter(_named(counted, num_files))
@@ -61,9 +66,9 @@ def run_sums(run_id: str, database: duckdb.DuckDBPyConnection, findings: Finding
         f"SELECT code, count(*) FROM rows JOIN files USING (file) WHERE {_WRITTEN} AND code IS NOT NULL GROUP BY code"
     )
     codes = Counter(dict(database.execute(query, [run_id]).fetchall()))
-    *said, num_exchanged = _row(database, f"SELECT {_OWN_SUMS}, count(*) {_EXCHANGED}", run_id)
+    *exchanged, num_exchanged = _row(database, f"SELECT {_OWN_SUMS}, count(*) {_EXCHANGED}", run_id)
     if num_exchanged:
-        numbers.update(_named(said, num_exchanged))
+        numbers.update(_named(exchanged, num_exchanged))
         query = (
             "SELECT code, sum(TRY_CAST(own->'failed_by_code'->>code AS BIGINT))::BIGINT FROM "
             f"(SELECT own, unnest(json_keys(own, '$.failed_by_code')) AS code {_EXCHANGED}) GROUP BY code"
@@ -83,7 +88,7 @@ def _named(counted: Sequence[Any], num_files: int) -> dict[str, int]:
 
 
 def reported_sums(part: Mapping[str, Any]) -> Sums:
-    """The same numbers in a part of `report.json`; one that is missing or no number is -1."""
+    """Returns the sums in a part of `report.json`; a sum that is missing or no number is -1."""
     codes = part.get("failed_by_code")
     return Sums(
         numbers={key: _number(part.get(key)) for key in NUMBERS.values()},
@@ -97,11 +102,13 @@ def _number(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table.
+    """One line of the printed table.
 
     Attributes:
-        reported: what the report says; None where it says nothing of it.
-        may_be_less: later runs may have written over what was counted here.
+        what: Name of the number.
+        audited: The number that the audit counted.
+        reported: The number in the report; None if the report has none.
+        may_be_less: True if later runs may have replaced rows that the report counted.
     """
 
     what: str
@@ -111,7 +118,7 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """One or two words; empty where there is nothing to compare."""
+        """One or two words about the comparison; empty if the report has no number."""
         if self.reported is None:
             return ""
         if self.reported == self.audited:
@@ -120,17 +127,17 @@ class Line:
 
 
 def compared(audited: Sums, reported: Sums | None, *, may_be_less: bool = False) -> list[Line]:
-    """The audited numbers beside those of the report; codes that only one of them has are zero in the other."""
+    """Returns a line for each number, audited and reported; an error code that only one side has is 0 on the other."""
     if reported is None:
         return [Line(what, count, None) for what, count in audited.lines().items()]
     codes = dict.fromkeys((*audited.codes, *reported.codes), 0)
     counted = Sums(numbers=audited.numbers, codes={**codes, **audited.codes}).lines()
-    said = Sums(numbers=reported.numbers, codes={**codes, **reported.codes}).lines()
-    return [Line(what, count, said[what], may_be_less) for what, count in counted.items()]
+    in_report = Sums(numbers=reported.numbers, codes={**codes, **reported.codes}).lines()
+    return [Line(what, count, in_report[what], may_be_less) for what, count in counted.items()]
 
 
 def disagreements(part: str, lines: list[Line]) -> list[str]:
-    """A sentence for each line that does not agree."""
+    """Returns a sentence for each line whose numbers disagree."""
     return [
         f"{part}: {line.audited:,} {line.what.strip()} in the files, {line.reported:,} in report.json"
         for line in lines

@@ -1,4 +1,4 @@
-"""One audit: inputs and output into tables, the checks, and the sums beside those of the reports."""
+"""One audit: fills the tables from inputs and output, runs the checks, and compares the sums with the reports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _NOT_COUNTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is audited: the flags of the command."""
+    """The flags of the command; docs/operate/audit.md describes them."""
 
     input: Sequence[str]
     output: str
@@ -35,10 +35,10 @@ class Request:
 
 
 def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
-    """The tables of an audit by their titles; what it came upon goes to `findings`.
+    """Returns the tables of an audit by their titles; disagreements and notes go to `findings`.
 
     Raises:
-        UnusableError: an input or the output cannot be audited.
+        UnusableError: An input or the output cannot be audited.
     """
     store = Store(request.endpoint_url)
     output = open_output(canonical(request.output), store)
@@ -54,9 +54,9 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
         raise UnusableError(f"{output.uri} holds no run {run_id!r}; the newest is {newest}")
     report = _report(output, run_id, store, findings)
     last = report if run_id == newest else _report(output, newest, store, findings)
-    # Whether what is missing had its time to be there.
+    # True if the last run ended by itself, so that everything it had to write should be there.
     is_finished = last is not None and last.get("status") in ("done", "failed")
-    # What is older than `--since` has no row, and no report says which records these are.
+    # Records older than `--since` have no row, and no report says which records these are.
     has_all = is_finished and not _num_older(last)
     inputs = Inputs(roots=roots, input_format=request.input_format, selection=Selection.of(output.identity))
     with opened_tables(request.memory_limit, request.temp_dir) as (database, scratch):
@@ -67,11 +67,11 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
         check_index(output, store, database, scratch, findings, is_finished=is_finished)
         limit = output.identity["records"]["limit"]
         counts = check_records(database, findings, is_finished=has_all, is_strict=request.strict, limit=limit)
-        of_run = compared(run_sums(run_id, database, findings), _said(report, "run"), may_be_less=run_id != newest)
-        of_output = compared(whole_sums(database), _said(last, "output"))
+        of_run = compared(run_sums(run_id, database, findings), _sums_in(report, "run"), may_be_less=run_id != newest)
+        of_output = compared(whole_sums(database), _sums_in(last, "output"))
     findings.add(disagreements("this run", of_run))
     findings.add(disagreements("the whole output", of_output))
-    _say_how_it_ended(report, run_id, newest, findings)
+    _note_how_it_ended(report, run_id, newest, findings)
     return {
         f"run {run_id}": of_run,
         "the whole output": of_output,
@@ -80,7 +80,7 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
 
 
 def _report(output: Output, run_id: str, store: Store, findings: Findings) -> dict[str, Any] | None:
-    """The report of a run; None if there is none that can be read."""
+    """Returns the report of a run; None if there is no report, or no readable one, which is a finding."""
     name = f"runs/{run_id}/report.json"
     try:
         report = output.report(run_id, store)
@@ -95,16 +95,16 @@ def _report(output: Output, run_id: str, store: Store, findings: Findings) -> di
     return report
 
 
-def _said(report: Mapping[str, Any] | None, part: str) -> Sums | None:
+def _sums_in(report: Mapping[str, Any] | None, part: str) -> Sums | None:
     return None if report is None else reported_sums(report[part])
 
 
 def _num_older(report: Mapping[str, Any] | None) -> int:
-    """Objects that a run left out by its `--since`."""
+    """Returns the number of objects that a run left out because of its `--since`."""
     return 0 if report is None else report.get("left_out", {}).get("older_objects", 0)
 
 
-def _say_how_it_ended(report: Mapping[str, Any] | None, run_id: str, newest: str, findings: Findings) -> None:
+def _note_how_it_ended(report: Mapping[str, Any] | None, run_id: str, newest: str, findings: Findings) -> None:
     status = None if report is None else report.get("status")
     if status == "failed":
         findings.add(["the run itself says that its accounts do not close"])

@@ -1,4 +1,4 @@
-"""Checks of the output by itself: each file against its footer, a shard's slices in a row, and the index."""
+"""Checks of the output without the inputs: each file against its footer, the slices of each shard, and the index."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ FROM files WHERE identity IS DISTINCT FROM ?
 """
 _DOUBLED = "SELECT format('{} has {} rows', id, count(*)) AS sentence FROM rows GROUP BY id HAVING count(*) > 1"
 
-# Each slice with the one before it.
+# Each slice with the number and the last row of the slice before it.
 _CHAINS = """
 (
     SELECT *, lag(slice) OVER slices AS before, lag(last_row) OVER slices AS row_before,
@@ -92,17 +92,17 @@ WHERE (f.shard, f.slice, f.is_end, f.first_row, f.last_row, f.emptied, f.run_id,
 
 
 def check_files(output: Output, database: duckdb.DuckDBPyConnection, findings: Findings) -> None:
-    """Each file against its own footer, and the footer against the output's job and the file's name."""
+    """Compares each file with its footer, and the footer with the output's `_job.json` and the name of the file."""
     for query in (_NAMES, _NUMBERS, _CODES, _SPANS, _ROWS, _DOUBLED):
         findings.ask(database, query)
     findings.ask(database, _IDENTITIES, [output.digest])
 
 
 def check_slices(database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool) -> None:
-    """The slices of each shard: one of each number, and each begins where the one before it ends.
+    """Checks that each shard has one slice of each number, and that each slice begins where the one before it ends.
 
     Args:
-        is_finished: the run had time to publish all of them; else what is missing is only noted.
+        is_finished: True if the run had time to publish all slices; otherwise a missing slice is only a note.
     """
     findings.ask(database, _WRONG_CHAINS)
     findings.ask(database, _CUT_CHAINS, is_problem=is_finished)
@@ -112,7 +112,12 @@ def check_index(
     output: Output, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path, findings: Findings, *,
     is_finished: bool,
 ) -> None:  # fmt: skip
-    """The index against the footers; it is a cache, which a run that ended early need not have brought up to date."""
+    """Compares the index with the footers.
+
+    Args:
+        is_finished: True if the run had time to update the index, which is a cache; otherwise a difference is only a
+            note.
+    """
     uri, path = f"{output.uri}/_index.parquet", scratch / "index.parquet"
     if not any(found.uri == uri for found in store.list(uri)):
         findings.add(["there is no _index.parquet"], is_problem=is_finished)

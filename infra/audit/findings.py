@@ -1,4 +1,4 @@
-"""What an audit came upon: disagreements, and what else a reader should know; and why an audit cannot be made."""
+"""The sentences that an audit collects: disagreements and notes; and the error of an audit that cannot be made."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,26 +10,27 @@ _SHOWN = 5
 
 
 class UnusableError(Exception):
-    """Inputs or an output that cannot be audited, or arguments that make no sense; the message says which and why."""
+    """Inputs or an output cannot be audited, or the arguments make no sense; the message says which and why."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """One sentence each.
+    """The sentences of an audit.
 
     Attributes:
-        problems: what does not agree.
-        notes: what is as it may be, or cannot be counted independently.
+        problems: Sentences about numbers or rows that disagree.
+        notes: Sentences about differences that are allowed, and about numbers that cannot be counted independently.
     """
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, sentences: Iterable[str], total: int | None = None, *, is_problem: bool = True) -> None:
-        """Takes sentences of one kind; of many the first few, and how many there are.
+        """Adds sentences of one kind: the first few, and the number of the others.
 
         Args:
-            total: how many there are, if these are only the first; None counts them.
+            total: Number of all sentences of the kind, if `sentences` has only the first ones; None counts `sentences`.
+            is_problem: True adds to the problems, False to the notes.
         """
         found = list(sentences)
         left = (len(found) if total is None else total) - _SHOWN
@@ -41,7 +42,7 @@ class Findings:
         self, database: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None = None, *,
         is_problem: bool = True,
     ) -> None:  # fmt: skip
-        """Takes what a query finds: it gives a column `sentence`, and of millions only the first are fetched."""
+        """Adds the sentences in the column `sentence` of a query's result, of which only the first few are fetched."""
         database.execute(f"CREATE OR REPLACE TEMP TABLE found AS {query}", parameters)
         counted = database.execute("SELECT count(*) FROM found").fetchone()
         sentences = database.execute(f"SELECT sentence FROM found ORDER BY sentence LIMIT {_SHOWN}").fetchall()

@@ -1,7 +1,7 @@
-"""The multiply-accumulates of one image in a PVTv2, reckoned layer by layer from the architecture's numbers.
+"""The multiply-accumulates of one image in a PVTv2, counted layer by layer from the numbers of the architecture.
 
-Counted are convolutions, linear layers, the two products of attention, and the head; norms, activations, biases and
-means are not.
+The count includes convolutions, linear layers, the two products of attention, and the head. The count leaves out norms,
+activations, biases and means.
 
 Source: Wang et al. 2022, "PVT v2: Improved Baselines with Pyramid Vision Transformer", section 3 and table 1.
 """
@@ -9,20 +9,20 @@ Source: Wang et al. 2022, "PVT v2: Improved Baselines with Pyramid Vision Transf
 from collections.abc import Mapping
 from typing import Any
 
-# Of the overlapping patch embedding in front of each stage.
+# (kernel, stride) of the overlapping patch embedding in front of each stage.
 _PATCHES = ((7, 4), (3, 2), (3, 2), (3, 2))
 _POOLED_SIDE = 7
 
 
 def reckon_macs(model: Mapping[str, Any], height: int, width: int) -> int:
-    """The multiply-accumulates of an image of height x width pixels.
+    """Returns the multiply-accumulates of an image of height x width pixels.
 
     Args:
-        model: `model` of an output's `_job.json`: `embed_dims`, `depths`, `mlp_ratios`, `sr_ratios`, `linear`,
-            `num_classes`.
+        model: The object `model` of an output's `_job.json`, with `embed_dims`, `depths`, `mlp_ratios`, `sr_ratios`,
+            `linear` and `num_classes`.
 
     Raises:
-        KeyError, IndexError, TypeError: these are not the numbers of a PVTv2.
+        KeyError, IndexError, TypeError: `model` does not describe a PVTv2.
     """
     total, channels = 0, 3
     for stage, (kernel, stride) in enumerate(_PATCHES):
@@ -36,7 +36,7 @@ def reckon_macs(model: Mapping[str, Any], height: int, width: int) -> int:
             reduction,
             keys * channels * 2 * channels,  # keys and values
             tokens * keys * channels,  # scores, over all heads
-            tokens * keys * channels,  # their sums of values
+            tokens * keys * channels,  # sums of the values, weighted by the scores
             tokens * channels * channels,  # projection
             tokens * channels * hidden,  # MLP, in
             tokens * hidden * 3 * 3,  # depthwise convolution
@@ -47,7 +47,7 @@ def reckon_macs(model: Mapping[str, Any], height: int, width: int) -> int:
 
 
 def _keys(model: Mapping[str, Any], stage: int, height: int, width: int) -> tuple[int, int]:
-    """How many keys a block attends to, and what it takes to make them of its tokens."""
+    """Returns the number of keys that a block attends to, and the multiply-accumulates of reducing tokens to keys."""
     channels, side = model["embed_dims"][stage], model["sr_ratios"][stage]
     if model["linear"]:
         return _POOLED_SIDE**2, _POOLED_SIDE**2 * channels * channels

@@ -1,4 +1,4 @@
-"""Where things lie: local paths and `s3://` URIs, listed, and put into a scratch folder under plain names."""
+"""Objects at local paths and `s3://` URIs: listed, read, and placed in a scratch folder under plain names."""
 
 import os
 import stat
@@ -16,17 +16,19 @@ _TAIL_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One file or object, and its size in bytes."""
+    """One file or object; `size` is in bytes."""
 
     uri: str
     size: int
 
 
 def canonical(text: str) -> str:
-    """The URI that the rows use for a path or URI: `file://` and an absolute path without links, or `s3://bucket/key`.
+    """Returns the URI that the rows use for a path or URI.
+
+    The URI of a local path is `file://` and the absolute path without links; the URI of an object is `s3://bucket/key`.
 
     Raises:
-        UnusableError: it is neither.
+        UnusableError: The text is neither a path nor an `s3://` URI.
     """
     scheme, mark, rest = text.partition("://")
     if mark and scheme.lower() == "s3" and rest.strip("/"):
@@ -43,15 +45,18 @@ def canonical(text: str) -> str:
 
 
 def is_inside(uri: str, root: str) -> bool:
-    """True if one canonical URI is the other, or lies below it."""
+    """Returns True if the canonical URI `uri` is `root`, or lies below `root`."""
     return uri == root or uri.startswith(root.rstrip("/") + "/")
 
 
 class Store:
     """The local disk and S3.
 
+    S3 is read with boto3 and not with `pyarrow.fs`, whose `get_file_info` returns a whole listing as one list: an audit
+    never holds all names in memory. `pyarrow.fs` also refuses names with an empty part (tried with pyarrow 26).
+
     Args:
-        endpoint_url: of S3; None takes `AWS_ENDPOINT_URL`, or AWS itself.
+        endpoint_url: Endpoint of S3; None takes `AWS_ENDPOINT_URL`, or AWS itself.
     """
 
     def __init__(self, endpoint_url: str | None = None) -> None:
@@ -59,13 +64,13 @@ class Store:
 
     @cached_property
     def _s3(self) -> Any:
-        import boto3  # takes a while, and only S3 needs it
+        import boto3  # the import is slow, and only S3 needs boto3
 
         with _s3_errors("s3://"):
             return boto3.client("s3", endpoint_url=self._endpoint_url)
 
     def list(self, uri: str) -> Iterator[Object]:
-        """Every file or object at or below a URI that a job can name, in no order; nothing if there is none."""
+        """Yields every file or object at or below a URI whose name a job can read, in no order."""
         if uri.startswith("file://"):
             path = uri.removeprefix("file://")
             if Path(path).is_file():
@@ -85,7 +90,7 @@ class Store:
                     yield Object(f"s3://{bucket}/{found['Key']}", found["Size"])
 
     def _size(self, bucket: str, key: str) -> int | None:
-        """Bytes of one object; None if there is none, or if whoever may list may not ask."""
+        """Returns the size of one object; None if there is no object, or if the credentials may not ask."""
         from botocore.exceptions import ClientError
 
         try:
@@ -96,7 +101,7 @@ class Store:
             raise
 
     def read(self, uri: str) -> bytes | None:
-        """All bytes of a small object; None if there is none."""
+        """Returns all bytes of a small object; None if there is no object."""
         if uri.startswith("file://"):
             path = Path(uri.removeprefix("file://"))
             return path.read_bytes() if path.is_file() else None
@@ -108,7 +113,7 @@ class Store:
                 return None
 
     def place(self, uri: str, path: Path) -> None:
-        """Makes an object readable under a local path: by a link, or a copy of what is in S3."""
+        """Makes an object readable under a local path: a local file by a link, an object in S3 by a copy."""
         if uri.startswith("file://"):
             path.symlink_to(uri.removeprefix("file://"))
             return
@@ -117,7 +122,7 @@ class Store:
             self._s3.download_file(bucket, key, str(path))
 
     def place_footer(self, found: Object, path: Path) -> None:
-        """The same for a Parquet file of which only the footer is read: a copy is empty but for its end."""
+        """Makes the footer of a Parquet file readable under a local path; a copy is empty except for its end."""
         if found.uri.startswith("file://"):
             self.place(found.uri, path)
             return
@@ -155,13 +160,13 @@ def _s3_errors(uri: str) -> Iterator[None]:
 
 
 def _is_addressable(key: str) -> bool:
-    """False for keys that jobs pass over: with parts that are empty, `.` or `..`, or with control characters."""
+    """Returns False for a key that jobs skip: it has a part that is empty, `.` or `..`, or a control character."""
     parts_are_names = not any(part in ("", ".", "..") for part in key.split("/"))
     return parts_are_names and not any(character < " " or character == "\x7f" for character in key)
 
 
 def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Object]:
-    """The regular files below a folder, links followed but for those that lead back to where they lie."""
+    """Yields the regular files below a folder; links are followed, except links to a folder above themselves."""
     status = os.stat(folder)  # noqa: PTH116
     place = (status.st_dev, status.st_ino)
     if place in above:
@@ -173,7 +178,7 @@ def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Object]:
                 entry.name.encode()
                 mode = entry.stat().st_mode
             except (UnicodeEncodeError, FileNotFoundError):
-                continue  # no UTF-8, or a link to nothing
+                continue  # the name is not UTF-8, or the link leads to nothing
             if stat.S_ISDIR(mode):
                 yield from _walk(path, above | {place})
             elif stat.S_ISREG(mode):

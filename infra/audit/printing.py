@@ -1,4 +1,4 @@
-"""An audit as people read it: what was counted, beside what the job reported."""
+"""The printed result of an audit: the counted numbers beside the numbers that the job reported."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from infra.audit.findings import Findings
 
 
 def printed(output: str, tables: Mapping[str, Sequence[Line]], findings: Findings) -> str:
-    """The tables, then a sentence for everything that was found, then the verdict."""
+    """Returns the printed text: the tables, then the sentences of the findings, then the verdict."""
     blocks = [f"audit of {output}"]
     blocks += [_table(title, lines) for title, lines in tables.items()]
     if findings.notes:
@@ -19,7 +19,7 @@ def printed(output: str, tables: Mapping[str, Sequence[Line]], findings: Finding
 
 
 def _visible(sentence: str) -> str:
-    """With escapes for what a terminal would not show but obey: images may be called anything."""
+    """Returns a sentence whose control characters are escaped, since a name may hold commands for a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
 
 
@@ -27,8 +27,8 @@ def _table(title: str, lines: Sequence[Line]) -> str:
     is_reported = any(line.reported is not None for line in lines)
     rows = [_row(title, "audited", "report" if is_reported else "", "")]
     for line in lines:
-        said = "" if line.reported is None else "none" if line.reported < 0 else f"{line.reported:,}"
-        rows.append(_row("  " + line.what, f"{line.audited:,}", said, line.verdict))
+        reported = "" if line.reported is None else "none" if line.reported < 0 else f"{line.reported:,}"
+        rows.append(_row("  " + line.what, f"{line.audited:,}", reported, line.verdict))
     return "\n".join(rows)
 
 

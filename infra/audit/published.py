@@ -1,4 +1,4 @@
-"""What the output says: its rows and footers as tables, its job, its runs and their reports."""
+"""The contents of an output: its rows and footers as tables, its `_job.json`, its runs and their reports."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ from infra.audit.tables import Inserts, first_line
 
 logger = logging.getLogger(__name__)
 
-# Files, and bytes of them, that are copied from S3 and read at a time.
+# Number of output files, and of their bytes, that are copied from S3 and read at a time.
 _PART_FILES = 64
 _PART_BYTES = 2**30
 _ROW_COLUMNS = "image_id, shard, key, row, status, error_code, encoded_bytes, net_width, net_height"
 
-# One row for each file with a footer; what a footer lacks is null, and differs from whatever is counted.
+# One row for each file with a footer. A value that the footer lacks is null, which differs from every counted number.
 _FILES = """
 CREATE TABLE files AS
 SELECT file,
@@ -34,7 +34,7 @@ SELECT file,
     CASE json_type(text, '$.own') WHEN 'OBJECT' THEN text->'own' END AS own
 FROM footers
 """
-# What the rows of each file come to.
+# The sums of the rows of each file.
 _SUMS = """
 CREATE TABLE sums AS
 SELECT file, count(*) AS listed, count(*) FILTER (status = 'ok') AS ok, count(*) FILTER (status = 'failed') AS failed,
@@ -46,14 +46,14 @@ FROM rows LEFT JOIN costs USING (net_width, net_height) GROUP BY file
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What an output holds besides its files.
+    """An output without its rows.
 
     Attributes:
-        uri: canonical.
-        identity: `_job.json`.
-        digest: of the identity, as every footer carries it.
-        runs: names of the runs' folders, in order.
-        files: name below `data/` -> bytes.
+        uri: Canonical URI of the output.
+        identity: Contents of `_job.json`.
+        digest: Digest of the identity, which every footer must carry.
+        runs: Names of the runs' folders, sorted.
+        files: Sizes in bytes of the files in `data/`, by name.
     """
 
     uri: str
@@ -63,10 +63,10 @@ class Output:
     files: Mapping[str, int]
 
     def report(self, run_id: str, store: Store) -> dict[str, Any] | None:
-        """The `report.json` of a run; None if there is none.
+        """Returns the `report.json` of a run; None if there is no such file.
 
         Raises:
-            ValueError: it is no report.
+            ValueError: The file is no report.
         """
         body = store.read(f"{self.uri}/runs/{run_id}/report.json")
         if body is None:
@@ -78,10 +78,10 @@ class Output:
 
 
 def open_output(uri: str, store: Store) -> Output:
-    """What lies in an output, without the rows.
+    """Returns an output without its rows.
 
     Raises:
-        UnusableError: it is no output of a job.
+        UnusableError: The URI holds no output of a job.
     """
     body = store.read(f"{uri}/_job.json")
     if body is None:
@@ -112,7 +112,7 @@ def _is_parquet(name: str) -> bool:
 def load_rows(
     output: Output, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path, findings: Findings
 ) -> None:
-    """Fills `rows`, `costs`, `files` (what the footers say) and `sums` (what the rows of each file come to)."""
+    """Fills the tables `rows`, `costs`, `files` (one row a footer) and `sums` (the sums of each file's rows)."""
     unreadable: dict[str, str] = {}
     for part in _parts([Object(f"{output.uri}/data/{name}", size) for name, size in sorted(output.files.items())]):
         unreadable |= _load(part, store, database, scratch)
@@ -131,7 +131,7 @@ def load_rows(
 
 
 def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:
-    """The files, some at a time."""
+    """Yields the files in parts of at most `_PART_FILES` files and `_PART_BYTES` bytes; a larger file is a part."""
     part: list[Object] = []
     num_bytes = 0
     for found in files:
@@ -145,7 +145,7 @@ def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:
 
 
 def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> dict[str, str]:
-    """Reads some files into the tables; returns a sentence for each that cannot be read, by its name."""
+    """Reads files into the tables; returns a sentence for each file that cannot be read, by its name."""
     names = [found.uri.rpartition("/")[2] for found in files]
     paths = [scratch / f"output-{number}.parquet" for number in range(len(files))]
     placed = [list(map(str, paths)), names]
@@ -175,7 +175,7 @@ def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnec
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
-    # One of them is broken, or other than the rest.
+    # One of the files is broken, or has another schema than the others: halves of the list are read by themselves.
     middle = len(files) // 2
     left = _load(files[:middle], store, database, scratch)
     return left | _load(files[middle:], store, database, scratch)

@@ -14,10 +14,10 @@ _BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError,
 
 
 def tar_images(path: Path, takes_image: Callable[[str], bool]) -> tuple[list[tuple[str, int]], str | None]:
-    """(key, bytes) of each image member in the tar's order, and why the tar breaks off; None if it is whole.
+    """Returns (key, size in bytes) of each image member in order, and why the tar breaks off; None if it is whole.
 
-    A key is the member's name; one that comes again gets `@<row>`. A tar that breaks off gives the images that can be
-    read before that.
+    A key is the member's name; a name that occurs again gets `@<row>`. Of a tar that breaks off, the images before the
+    break are returned.
     """
     found: list[tuple[str, int]] = []
     keys: set[str] = set()
@@ -41,13 +41,13 @@ def tar_images(path: Path, takes_image: Callable[[str], bool]) -> tuple[list[tup
 
 
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The members that are there with all their bytes, of all archives that a file holds one after the other.
+    """Yields the members that have all their bytes, of all archives that the file holds one after the other.
 
-    `tarfile` ends in silence where a tar is cut between two members, or goes on with rubbish: so where it ended is
-    looked at.
+    `tarfile` ends without an error where a tar is cut between two members or continues with rubbish. So this function
+    checks the place where `tarfile` ended.
 
     Raises:
-        tarfile.ReadError, EOFError, zlib.error: the tar breaks off.
+        tarfile.ReadError, EOFError, zlib.error: The tar breaks off.
     """
     start, has_end = 0, False
     while True:
@@ -61,7 +61,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         file.seek(start)
         archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # every header it has seen
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
             if member.isreg() and member.size and not member.issparse():
                 file.seek(member.offset_data + member.size - 1)
                 if not file.read(1):
@@ -73,7 +73,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _skip_empty(file: BinaryIO, start: int) -> tuple[int, int]:
-    """Where the first block begins that is not empty, or the file ends; and how many whole empty ones were skipped."""
+    """Returns where the first block that is not empty begins, or the file ends, and the number of empty blocks before."""
     file.seek(start)
     skipped = 0
     while (block := file.read(tarfile.BLOCKSIZE)) and not block.strip(b"\0"):
