@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
-from pipeline.chunks.measures import this_process
+from pipeline.chunks.measures import process_number
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.infer.config import InferConfig
 
@@ -64,7 +64,7 @@ class SleepingStep:
         }
         columns["macs"] = pa.array([0] * len(good), pa.int64())
         rows = set_columns(chunk.rows, columns).drop_columns(PAYLOAD_COLUMNS.names)
-        ended = {"compute_ended": time.time(), "compute_process": this_process()}
+        ended = {"compute_ended": time.time(), "compute_process": process_number()}
         return chunk.after("rows", time.perf_counter(), rows, compute_s=seconds, **ended)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.account.sums import add_fields
 from pipeline.chunks.sample import Sample, samples_of, smallest
 
 SIZE_BANDS_PX = (0, 64, 128, 256, 512, 1024, 2048)
@@ -34,16 +35,11 @@ class Band:
     compute_s: float = 0.0
 
     def __add__(self, other: "Band") -> "Band":
-        return Band(
-            images=self.images + other.images,
-            pixels=self.pixels + other.pixels,
-            macs=self.macs + other.macs,
-            compute_s=self.compute_s + other.compute_s,
-        )
+        return add_fields(self, other)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Breakdown:
     """The picture of some rows.
 
     Attributes:
@@ -64,7 +60,7 @@ class Picture:
     peak_gflops: float = 0.0
     samples: Sequence[Sample] = ()
 
-    def __add__(self, other: "Picture") -> "Picture":
+    def __add__(self, other: "Breakdown") -> "Breakdown":
         labels = Counter(self.labels)
         labels.update(other.labels)
         codes = [*self.examples, *(code for code in other.examples if code not in self.examples)]
@@ -72,7 +68,7 @@ class Picture:
         for shard, (seconds, images) in other.shards.items():
             so_far = shards.get(shard, (0.0, 0))
             shards[shard] = (so_far[0] + seconds, so_far[1] + images)
-        return Picture(
+        return Breakdown(
             bands=tuple(a + b for a, b in zip(self.bands, other.bands, strict=True)),
             labels=dict(labels.most_common(_MOST_LABELS)),
             scores=_add(self.scores, other.scores),
@@ -85,7 +81,7 @@ class Picture:
         )
 
 
-def picture_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: float) -> Picture:
+def breakdown_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: float) -> Breakdown:
     """The picture of the rows of one slice.
 
     Args:
@@ -107,7 +103,7 @@ def picture_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: flo
         found = ok.column("score").to_numpy()
         scores = np.histogram(found[np.isfinite(found)], SCORE_BINS, (0.0, 1.0))[0].tolist()
     shard = rows.column("shard")[0].as_py() if rows.num_rows else None
-    return Picture(
+    return Breakdown(
         bands=_bands(ok, compute_s),
         labels=labels,
         scores=scores,

@@ -46,7 +46,7 @@ _INFO = "pvtv2_run_info"
 NAMES = (*_COUNTERS, *_GAUGES, _INFO)
 """Of all metrics, as they are here; Ray puts `ray_` before them."""
 
-_TELL_EVERY_S = 5.0
+_REPORT_EVERY_S = 5.0
 # What no chunk carries; it is known when a file is published.
 _COLLECTORS_STEPS = ("serialise", "put")
 
@@ -62,7 +62,7 @@ class RunMetrics:
             info: labels of `pvtv2_run_info`.
         """
         self._run, self._info = {_RUN: run_id}, dict(info)
-        self._told: dict[tuple[str, str], float] = {}
+        self._reported: dict[tuple[str, str], float] = {}
         self._marker: tuple[int, ...] = ()
         self._gauges: dict[str, float] = {
             "pvtv2_running": 1,
@@ -70,9 +70,9 @@ class RunMetrics:
             "pvtv2_start_timestamp_seconds": started_at,
             "pvtv2_last_progress_timestamp_seconds": time.time(),
         }
-        self._tell_gauges()
+        self._report_gauges()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._tell_until_closed, name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._report_until_closed, name="metrics", daemon=True)
         self._thread.start()
 
     def update(self, progress: Progress) -> None:
@@ -87,33 +87,33 @@ class RunMetrics:
         if marker != self._marker:
             self._marker = marker
             self._gauges["pvtv2_last_progress_timestamp_seconds"] = time.time()
-        self._tell_gauges()
+        self._report_gauges()
 
     def close(self) -> None:
         """Tells that the run has ended: alerts are silent from then on."""
         self._closed.set()
         self._thread.join()
         self._gauges["pvtv2_running"] = 0
-        self._tell_gauges()
+        self._report_gauges()
 
-    def _tell_until_closed(self) -> None:
+    def _report_until_closed(self) -> None:
         # Ray forgets a gauge of which it has heard nothing since it was exported last; and of 100,000 files the close
         # takes its time.
-        while not self._closed.wait(_TELL_EVERY_S):
-            self._tell_gauges()
+        while not self._closed.wait(_REPORT_EVERY_S):
+            self._report_gauges()
 
-    def _tell_gauges(self) -> None:
+    def _report_gauges(self) -> None:
         for name, value in list(self._gauges.items()):
             _gauge(name, _GAUGES[name], (_RUN,)).set(value, self._run)
         _gauge(_INFO, "1; its labels say what the run does.", (_RUN, *self._info)).set(1, {**self._run, **self._info})
 
     def _count(self, name: str, value: float, label: str) -> None:
-        more = value - self._told.get((name, label), 0.0)
+        more = value - self._reported.get((name, label), 0.0)
         if more > 0:
             text, of_label = _COUNTERS[name]
             labels = {**self._run, of_label: label} if of_label else self._run
             _counter(name, text, tuple(labels)).inc(more, labels)
-            self._told[name, label] = value
+            self._reported[name, label] = value
 
 
 # Kept to the end of the process: with these objects their last values would go, before Ray has sent them.

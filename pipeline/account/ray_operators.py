@@ -16,8 +16,8 @@ _FIGURES = {
     "held_back_s": "task_submission_backpressure_time",
     "output_held_back_s": "task_output_backpressure_time_s",
 }
-# Our name of the step in Ray's name of an operator, as `MapBatches(_CarefulInfer)`.
-_STEPS = (("read", r"read\)"), ("decode", r"decode\)"), ("infer", r"Infer\)"), ("sink", r"Write|Sink"))
+# Our name of the step in Ray's name of an operator, as `MapBatches(CarefulInferActor)`.
+_STEPS = (("read", r"read\)"), ("decode", r"decode\)"), ("infer", r"InferActor\)"), ("sink", r"Write|Sink"))
 
 
 @dataclass(frozen=True, kw_only=True)

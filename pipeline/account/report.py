@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Picture
+from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Breakdown
 from pipeline.account.ray_operators import Operators
 from pipeline.account.totals import Totals
 from pipeline.account.verdict import Verdict
@@ -24,18 +24,18 @@ class Seconds:
     Attributes:
         wall: from the start of the program to the report.
         model_load: reading and checking the weights on the driver.
+        listing: listing the inputs, and planning.
         first_row: from the start of the program to the first row that reached a collector; None if none did.
         steady: between the moments when a tenth and nine tenths of the network's work had been done.
-        listing: listing the inputs, and planning.
         drain: from the end of the network's work to the report.
         steps: busy seconds of each step, summed over all processes, for the slices this run published.
     """
 
     wall: float
     model_load: float
+    listing: float = 0.0
     first_row: float | None
     steady: float | None
-    listing: float = 0.0
     drain: float | None = None
     steps: Mapping[str, float] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class Report:
     steady: Work | None = None
     num_actors: int = 0
     price_per_hour: float | None = None
-    picture: Picture = field(default_factory=Picture)
+    breakdown: Breakdown = field(default_factory=Breakdown)
     processes: Sequence[Mapping[str, Any]] = ()
     verdict: Verdict | None = None
     operators: Operators = field(default_factory=Operators)
@@ -107,15 +107,7 @@ class Report:
             "output": _totals(self.output, self.ignored),
             "left_out": dict(self.left_out),
             "problems": list(self.problems),
-            "seconds": {
-                "wall": round(self.seconds.wall, 3),
-                "model_load": round(self.seconds.model_load, 3),
-                "listing": round(self.seconds.listing, 3),
-                "first_row": _rounded(self.seconds.first_row),
-                "steady": _rounded(self.seconds.steady),
-                "drain": _rounded(self.seconds.drain),
-                "steps": {step: round(value, 3) for step, value in self.seconds.steps.items()},
-            },
+            "seconds": _rounded(asdict(self.seconds)),
             "rates": {
                 **self.rates(),
                 "steady": None if self.steady is None else self.steady.rates(),
@@ -125,9 +117,9 @@ class Report:
             "efficiency": self._efficiency(),
             "cost": self._cost(),
             "verdict": None if self.verdict is None else asdict(self.verdict),
-            **_drawn(self.picture, self.run.failed_by_code),
+            **_breakdown_sections(self.breakdown, self.run.failed_by_code),
             "processes": list(self.processes),
-            "ray": _ray(self.operators),
+            "ray": _rounded(asdict(self.operators)),
             "actors": dict(self.actors),
             "passes": self.passes,
             "replayed_chunks": self.replayed_chunks,
@@ -147,7 +139,7 @@ class Report:
 
     def _efficiency(self) -> dict[str, float] | None:
         model = self.model_work()
-        peak = self.picture.peak_gflops
+        peak = self.breakdown.peak_gflops
         used = None if model is None else utilisation(model, self.num_actors, peak)
         return None if used is None else {"peak_gflops": peak, "mfu": round(used, 4)}
 
@@ -166,51 +158,39 @@ class Report:
         }
 
 
-def _ray(operators: Operators) -> dict[str, Any]:
-    """Ray's own figures."""
-    found = asdict(operators)
-    for operator in found["operators"]:
-        for name in [name for name in operator if name.endswith("_s")]:
-            operator[name] = round(operator[name], 3)
-    return found
-
-
-def _drawn(picture: Picture, failed_by_code: Mapping[str, int]) -> dict[str, Any]:
-    """What a page draws of the rows that this run made."""
+def _breakdown_sections(breakdown: Breakdown, failed_by_code: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the sections of `report.json` about sizes, failures, shards, labels, scores and samples."""
     tops = [*SIZE_BANDS_PX[1:], None]
-    bands = zip(SIZE_BANDS_PX, tops, picture.bands, strict=True)
-    named = sorted(picture.labels.items(), key=lambda item: (-item[1], str(item[0])))
+    bands = zip(SIZE_BANDS_PX, tops, breakdown.bands, strict=True)
+    named = sorted(breakdown.labels.items(), key=lambda item: (-item[1], str(item[0])))
     labels = [{"label": label, "images": images} for label, images in named[:_MOST_LABELS]]
     if others := sum(images for _, images in named[_MOST_LABELS:]):
         labels.append({"label": None, "images": others})
     found: dict[str, Any] = {
-        "sizes": [
-            {"from_px": low, "to_px": high, **asdict(replace(band, compute_s=round(band.compute_s, 3)))}
-            for low, high, band in bands
-        ],
+        "sizes": [{"from_px": low, "to_px": high, **_rounded(asdict(band))} for low, high, band in bands],
         "failures": [
             {
                 "code": code,
                 "images": images,
                 "examples": [
                     {"image_id": image_id, "error_message": message}
-                    for image_id, message in picture.examples.get(code, ())
+                    for image_id, message in breakdown.examples.get(code, ())
                 ],
             }
             for code, images in sorted(failed_by_code.items(), key=lambda item: (-item[1], item[0]))
         ],
         "shards": [
             {"shard": shard, "images": images, "seconds": round(seconds, 3)}
-            for shard, (seconds, images) in sorted(picture.shards.items(), key=lambda item: -item[1][0])
+            for shard, (seconds, images) in sorted(breakdown.shards.items(), key=lambda item: -item[1][0])
         ],
     }
     if labels:
         found["labels"] = labels
-    if picture.scores:
+    if breakdown.scores:
         edges = [round(index / SCORE_BINS, 4) for index in range(SCORE_BINS + 1)]
-        found["scores"] = {"edges": edges, "images": list(picture.scores)}
-    if picture.samples:
-        found["samples"] = [sample.to_dict() for sample in picture.samples]
+        found["scores"] = {"edges": edges, "images": list(breakdown.scores)}
+    if breakdown.samples:
+        found["samples"] = [sample.to_dict() for sample in breakdown.samples]
     return found
 
 
@@ -220,5 +200,10 @@ def _totals(totals: Totals, ignored_names: int) -> dict[str, Any]:
     return {**values, "ignored": totals.ignored + ignored_names}
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+def _rounded(value: Any) -> Any:
+    """Returns the value with every float in it rounded to thousandths."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return round(value, 3) if isinstance(value, float) else value

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.account.sums import add_fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
@@ -33,20 +35,4 @@ class Totals:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(
-            listed=self.listed + other.listed,
-            ok=self.ok + other.ok,
-            failed=self.failed + other.failed,
-            failed_by_code=_add(self.failed_by_code, other.failed_by_code),
-            ignored=self.ignored + other.ignored,
-            bytes=self.bytes + other.bytes,
-            pixels=self.pixels + other.pixels,
-            macs=self.macs + other.macs,
-            files=self.files + other.files,
-            seconds=_add(self.seconds, other.seconds),
-            counts=_add(self.counts, other.counts),
-        )
-
-
-def _add(a: Mapping[str, float], b: Mapping[str, float]) -> dict:
-    return {key: a.get(key, 0) + b.get(key, 0) for key in sorted({*a, *b})}
+        return add_fields(self, other)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.chunks.measures import MEASURES, SPANS, Measured, this_process
+from pipeline.chunks.measures import MEASURES, SPANS, Measured, process_number
 
 CHUNK_MAX_RECORDS = 128
 # Size at which a chunk ends: decoded, or encoded where that is more. Small enough that one CPU actor answers within
@@ -144,7 +144,7 @@ class Chunk:
         """
         found = {**self.measured, **measured, f"{step}_s": time.perf_counter() - started}
         if step in SPANS:
-            found |= {f"{step}_ended": time.time(), f"{step}_process": this_process()}
+            found |= {f"{step}_ended": time.time(), f"{step}_process": process_number()}
         return replace(self, rows=rows, payload=pa.py_buffer(b"") if payload is None else payload, measured=found)
 
     def with_measured(self, **measured: float) -> "Chunk":

@@ -60,7 +60,7 @@ class Span(NamedTuple):
 
     Attributes:
         step: of `SPANS`, or `write`.
-        process: as `this_process` gives it.
+        process: as `process_number` gives it.
         ended: `time.time()`.
         seconds: that it took.
     """
@@ -71,7 +71,7 @@ class Span(NamedTuple):
     seconds: float
 
 
-def this_process() -> float:
+def process_number() -> float:
     """A number that tells processes apart, also those of several machines."""
     return float((zlib.crc32(socket.gethostname().encode()) & 0xFFFFF) << _PID_BITS | os.getpid())
 

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from heapq import nsmallest
 from typing import Any
 
@@ -40,15 +40,9 @@ class Sample:
 
     def to_dict(self) -> dict[str, Any]:
         """The sample as `report.json` holds it."""
-        return {
-            "image_id": self.image_id,
-            "shard": self.shard,
-            "label": self.label,
-            "score": self.score,
-            "width": self.width,
-            "height": self.height,
-            "thumbnail": base64.b64encode(self.jpeg).decode(),
-        }
+        fields = asdict(self)
+        jpeg = fields.pop("jpeg")
+        return {**fields, "thumbnail": base64.b64encode(jpeg).decode()}
 
 
 def rank(image_id: str) -> bytes:

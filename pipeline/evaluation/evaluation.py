@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.account.sums import add_fields
 from pipeline.evaluation.true_labels import Truth
 
 NUM_BINS = 15
@@ -48,21 +49,11 @@ class Tally:
     correct: Counts = field(default_factory=lambda: np.zeros(MOST_K, np.int64))
     bands: Counts = field(default_factory=lambda: np.zeros((len(BAND_SIDES_PX), 2), np.int64))
     bins: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((NUM_BINS, 3)))
-    confusion: Mapping[tuple[int, int], int] = field(default_factory=Counter)
-    failed_classes: Mapping[int, int] = field(default_factory=Counter)
+    confusion: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    failed_classes: Mapping[int, int] = field(default_factory=dict)
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            rows=self.rows + other.rows,
-            unlabelled=self.unlabelled + other.unlabelled,
-            unknown=self.unknown + other.unknown,
-            failed=self.failed + other.failed,
-            correct=self.correct + other.correct,
-            bands=self.bands + other.bands,
-            bins=self.bins + other.bins,
-            confusion=Counter(self.confusion) + Counter(other.confusion),
-            failed_classes=Counter(self.failed_classes) + Counter(other.failed_classes),
-        )
+        return add_fields(self, other)
 
     @property
     def evaluated(self) -> int:

@@ -19,7 +19,7 @@ from model.packed import PackedOutput, submit_packed
 from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import PAYLOAD_COLUMNS
 from pipeline.chunks.failures import ErrorCode
-from pipeline.chunks.measures import this_process
+from pipeline.chunks.measures import process_number
 from pipeline.chunks.task import Classify
 from pipeline.infer.allocator import Trimmer, tune_allocator
 from pipeline.infer.config import InferConfig
@@ -158,7 +158,7 @@ class InferStep:
         self._trimmer.trim_if_due()
         if self.ahead:
             work.measured["download_s"] += time.perf_counter() - started
-        work.measured["compute_ended"], work.measured["compute_process"] = time.time(), this_process()
+        work.measured["compute_ended"], work.measured["compute_process"] = time.time(), process_number()
         return work
 
     def _take(self, rows: list[int], output: PackedOutput, work: _Work) -> None:

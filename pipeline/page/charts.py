@@ -122,8 +122,8 @@ def bars_chart(
     """
 
     def draw(axes: Axes) -> None:
-        drawn = axes.bar(range(len(values)), values, 0.94 if at_edges else 0.72, color=_SERIES[color])
-        for index, bar in enumerate(drawn):
+        bars = axes.bar(range(len(values)), values, 0.94 if at_edges else 0.72, color=_SERIES[color])
+        for index, bar in enumerate(bars):
             bar.set_gid(f"{_TIP}{index}")
         every = max(1, -(-len(ticks) // 12))
         places = [index - (0.5 if at_edges else 0.0) for index in range(len(ticks))]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.account.breakdown import picture_of
+from pipeline.account.breakdown import breakdown_of
 from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Chunk, Header
 from pipeline.errors import OutputError
@@ -161,8 +161,8 @@ def receipt_read_back(file: PublishedFile, config: SinkConfig) -> Receipt:
     rows = pq.ParquetFile(pa.BufferReader(written)).read()
     rows = rows.append_column("macs", pa.array(macs_by_row(rows, config.network), pa.int64()))
     busy_s = sum(footer.totals.seconds.get(step, 0.0) for step in BUSY_STEPS)
-    picture = picture_of(rows, footer.totals.seconds.get("compute", 0.0), busy_s, peak_gflops=0.0)
-    return Receipt(file.file, file.etag, footer, 0.0, len(written), picture)
+    breakdown = breakdown_of(rows, footer.totals.seconds.get("compute", 0.0), busy_s, peak_gflops=0.0)
+    return Receipt(file.file, file.etag, footer, 0.0, len(written), breakdown)
 
 
 def _look(uri: str, config: SinkConfig) -> tuple[Footer | None, ObjectInfo | None]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.account.breakdown import Picture, picture_of
+from pipeline.account.breakdown import Breakdown, breakdown_of
 from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Chunk
-from pipeline.chunks.measures import Span, counts_of, seconds_of, spans_of, this_process
+from pipeline.chunks.measures import Span, counts_of, process_number, seconds_of, spans_of
 from pipeline.output.footer import Footer
 
 BUSY_STEPS = ("read", "decode", "compute", "rows")
@@ -27,7 +27,7 @@ class Receipt:
         etag: the file's ETag.
         put_s: seconds of the PUT, which the file itself cannot know.
         bytes_out: of the file.
-        picture: of the rows that this run made.
+        breakdown: of the rows that this run made.
         work: what was done for them, when and in which process, with images, pixels and multiply-accumulates.
     """
 
@@ -36,12 +36,12 @@ class Receipt:
     footer: Footer
     put_s: float
     bytes_out: int = 0
-    picture: Picture = field(default_factory=Picture)
+    breakdown: Breakdown = field(default_factory=Breakdown)
     work: Sequence[tuple[Span, int, int, int]] = ()
 
     def bare(self) -> "Receipt":
         """Without what is added up once and then let go."""
-        return replace(self, picture=Picture(), work=())
+        return replace(self, breakdown=Breakdown(), work=())
 
 
 def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
@@ -63,15 +63,15 @@ def receipt_of(
         totals = count_rows(chunk.rows, _sum(chunk.rows, "macs"), 0, {})
         work += [(span, totals.listed, totals.pixels, totals.macs) for span in spans_of(chunk.measured)]
     write_s = put_s + own.seconds.get("serialise", 0.0)
-    work.append((Span("write", this_process(), time.time(), write_s), own.listed, own.pixels, own.macs))
+    work.append((Span("write", process_number(), time.time(), write_s), own.listed, own.pixels, own.macs))
     seconds = own.seconds
-    picture = picture_of(
+    breakdown = breakdown_of(
         pa.concat_tables([chunk.rows for chunk in chunks]),
         compute_s=seconds.get("compute", 0.0),
         busy_s=write_s + sum(seconds.get(step, 0.0) for step in BUSY_STEPS),
         peak_gflops=max((chunk.measured["peak_gflops"] for chunk in chunks), default=0.0),
     )
-    return Receipt(name, etag, footer, put_s, bytes_out, picture, work)
+    return Receipt(name, etag, footer, put_s, bytes_out, breakdown, work)
 
 
 def num_ok(rows: pa.Table) -> int:

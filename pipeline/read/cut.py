@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_OUTPUT_BYTES, CHUNK_MAX_RECORDS, Chunk, Header
 from pipeline.chunks.columns import PAYLOAD_COLUMNS, record_schema
-from pipeline.chunks.measures import NOTHING, Measured, this_process
+from pipeline.chunks.measures import NOTHING, Measured, process_number
 from pipeline.inputs.record import Record, ShardEnd
 from pipeline.plan.planned_shard import PlannedShard, Rewrite
 from pipeline.store.meter import store_use
@@ -175,7 +175,7 @@ class _Clock:
             **self._used.since(before),
             "read_s": time.perf_counter() - self._started,
             "read_ended": time.time(),
-            "read_process": this_process(),
+            "read_process": process_number(),
         }
 
     def go_on(self) -> None:

@@ -53,7 +53,7 @@ def build_report(run: Run, status: Status, problems: list[str], reason: str | No
         steady=steady,
         num_actors=_num_actors(run),
         price_per_hour=run.config.compute.price_per_hour,
-        picture=replace(run.picture, samples=run.picture.samples[: run.config.thumbnails]),
+        breakdown=replace(run.breakdown, samples=run.breakdown.samples[: run.config.thumbnails]),
         processes=_processes(run),
         verdict=None if line is None else find_verdict(line),
         actors={} if processors is None else _described(processors),

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.account.breakdown import Picture
+from pipeline.account.breakdown import Breakdown
 from pipeline.account.ray_operators import Operators
 from pipeline.account.timeline import Timeline
 from pipeline.account.totals import Totals
@@ -75,7 +75,7 @@ class Run:
     bound: str | None = None
     did: Totals = field(default_factory=Totals)
     operators: Operators = field(default_factory=Operators)
-    picture: Picture = field(default_factory=Picture)
+    breakdown: Breakdown = field(default_factory=Breakdown)
     timeline: Timeline = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class Run:
         for receipt in receipts:
             self.did += receipt.footer.own or receipt.footer.totals
             self.did += Totals(seconds={"put": receipt.put_s}, counts={"bytes_out": receipt.bytes_out})
-            self.picture += receipt.picture
+            self.breakdown += receipt.breakdown
             for span, images, pixels, macs in receipt.work:
                 self.timeline.add(span, images, pixels, macs)
             self.receipts.append(receipt.bare())

@@ -124,8 +124,8 @@ def test_an_image_that_crashes_the_network_is_one_failed_row_whoever_else_dies(r
     assert all(label is not None for *_, code, label in rows if code is None)
     # Nobody heard of what the collector published before it died; the report has it all the same.
     assert (report.run.listed, report.run.ok) == (40, 39)
-    assert sum(band.images for band in report.picture.bands) == sum(report.picture.labels.values()) == 39
-    assert sum(band.macs for band in report.picture.bands) == report.run.macs
+    assert sum(band.images for band in report.breakdown.bands) == sum(report.breakdown.labels.values()) == 39
+    assert sum(band.macs for band in report.breakdown.bands) == report.run.macs
     files = sum(path.stat().st_size for path in (tmp_path / "out" / "data").glob("*.parquet"))
     assert report.run.counts["bytes_out"] == files
 

@@ -108,7 +108,7 @@ def test_a_task_that_dies_after_some_of_its_chunks_is_retried_to_the_same_output
     assert disturbed.run.listed == 160
     ok = [image_id for image_id, _, status, *_ in expected if status == "ok"]
     for each in (undisturbed, disturbed):
-        assert [sample.image_id for sample in each.picture.samples] == sorted(ok, key=rank)[:24]
+        assert [sample.image_id for sample in each.breakdown.samples] == sorted(ok, key=rank)[:24]
 
 
 def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row(run, monkeypatch):
@@ -127,7 +127,7 @@ def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row
     assert report.passes == 3
     assert report.problems == ()
     # Some of them were made in the careful pass.
-    thumbnails = [[(each.image_id, each.jpeg) for each in made.picture.samples] for made in (undisturbed, report)]
+    thumbnails = [[(each.image_id, each.jpeg) for each in made.breakdown.samples] for made in (undisturbed, report)]
     assert thumbnails[0] == thumbnails[1]
     assert len(thumbnails[0]) == 24
     assert found == expected

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Picture, picture_of
+from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Breakdown, breakdown_of
 
 ROW = {
     "image_id": "i", "shard": "s", "status": "ok", "error_code": None, "error_message": None, "net_width": 100,
@@ -17,13 +17,13 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def picture(*rows, shard="s", compute_s=1.0, busy_s=2.0):
+def breakdown(*rows, shard="s", compute_s=1.0, busy_s=2.0):
     table = pa.Table.from_pylist([{**row, "shard": shard} for row in rows], schema=SCHEMA)
-    return picture_of(table, compute_s, busy_s, 5.0)
+    return breakdown_of(table, compute_s, busy_s, 5.0)
 
 
 def test_images_are_counted_by_size_and_the_networks_time_goes_by_work():
-    found = picture(ROW, {**ROW, "net_width": 1000, "net_height": 1000, "macs": 90}, compute_s=2.0)
+    found = breakdown(ROW, {**ROW, "net_width": 1000, "net_height": 1000, "macs": 90}, compute_s=2.0)
     bands = dict(zip(SIZE_BANDS_PX, found.bands, strict=True))
     assert (bands[64].images, bands[64].pixels, bands[64].macs) == (1, 10_000, 10)
     assert (bands[512].images, bands[512].pixels, bands[512].macs) == (1, 1_000_000, 90)
@@ -32,18 +32,18 @@ def test_images_are_counted_by_size_and_the_networks_time_goes_by_work():
 
 @pytest.mark.parametrize(("side", "band"), [(32, 0), (63, 0), (64, 64), (127, 64), (2048, 2048), (9000, 2048)])
 def test_a_band_begins_with_its_lower_bound(side, band):
-    found = picture({**ROW, "net_width": side, "net_height": side})
+    found = breakdown({**ROW, "net_width": side, "net_height": side})
     assert dict(zip(SIZE_BANDS_PX, found.bands, strict=True))[band].images == 1
 
 
 def test_labels_scores_and_failures_add_up():
     broken = {**FAILED, "error_code": "decode.corrupt", "error_message": "broken"}
     parts = [
-        picture(ROW, broken),
-        picture({**ROW, "label": "dog", "score": 1.0}, ROW, *[{**broken, "image_id": f"{i}"} for i in range(9)]),
-        picture({**ROW, "label": None, "score": float("nan")}),
+        breakdown(ROW, broken),
+        breakdown({**ROW, "label": "dog", "score": 1.0}, ROW, *[{**broken, "image_id": f"{i}"} for i in range(9)]),
+        breakdown({**ROW, "label": None, "score": float("nan")}),
     ]
-    found = sum(parts, Picture())
+    found = sum(parts, Breakdown())
     assert found.labels == {"cat": 2, "dog": 1, None: 1}
     assert (sum(found.scores), found.scores[SCORE_BINS // 2], found.scores[-1]) == (3, 2, 1)
     assert found.examples == {"decode.corrupt": (("i", "broken"), ("0", "broken"), ("1", "broken"))}
@@ -51,11 +51,11 @@ def test_labels_scores_and_failures_add_up():
 
 
 def test_the_slowest_shards_are_named_and_others_let_go():
-    parts = [picture(ROW, shard=f"{i}.tar", busy_s=float(i)) for i in range(100)]
-    found = sum([*parts, picture(ROW, shard="99.tar", busy_s=1.0)], Picture())
+    parts = [breakdown(ROW, shard=f"{i}.tar", busy_s=float(i)) for i in range(100)]
+    found = sum([*parts, breakdown(ROW, shard="99.tar", busy_s=1.0)], Breakdown())
     assert found.shards["99.tar"] == (100.0, 2)
     assert sorted(int(shard.removesuffix(".tar")) for shard in found.shards) == list(range(80, 100))
 
 
-def test_a_slice_without_rows_has_an_empty_picture():
-    assert picture() == Picture(scores=[0] * SCORE_BINS, peak_gflops=5.0, bands=list(Picture().bands))
+def test_a_slice_without_rows_has_an_empty_breakdown():
+    assert breakdown() == Breakdown(scores=[0] * SCORE_BINS, peak_gflops=5.0, bands=list(Breakdown().bands))

@@ -95,7 +95,7 @@ def test_gauges_say_what_is_known(told, clock):
 
 def test_a_run_that_closes_for_long_is_still_there_and_then_it_is_not(told, monkeypatch):
     """Nothing arrives any more by then; its gauges went, and it was reported as gone."""
-    monkeypatch.setattr(metrics, "_TELL_EVERY_S", 0.01)
+    monkeypatch.setattr(metrics, "_REPORT_EVERY_S", 0.01)
     run = RunMetrics("r", 990.0, 1, {})
     told.clear()
     eventually(lambda: told["pvtv2_running", "r"] == 1)

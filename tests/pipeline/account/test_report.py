@@ -1,7 +1,7 @@
 import json
 from datetime import UTC, datetime
 
-from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Band, Picture
+from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Band, Breakdown
 from pipeline.account.ray_operators import Operator, Operators
 from pipeline.account.report import Report, Seconds
 from pipeline.account.totals import Totals
@@ -16,7 +16,7 @@ RUN = Totals(
 )  # fmt: skip
 STARTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
 STEADY = Work(seconds=8.0, images=100.0, pixels=4e6, macs=8e9)
-PICTURE = Picture(
+BREAKDOWN = Breakdown(
     bands=[Band(images=117, pixels=6_000_000, macs=9_000_000_000, compute_s=2.0), *[Band()] * (len(SIZE_BANDS_PX) - 1)],
     labels={"cat": 2, "dog": 114, None: 1},
     scores=[117, *[0] * (SCORE_BINS - 1)],
@@ -32,7 +32,7 @@ def report(**changes):
     values = {
         "run_id": "r1", "status": "done", "identity": {"job": "classify"}, "run": RUN, "output": RUN + RUN,
         "ignored": 7, "problems": (), "seconds": SECONDS, "started_at": STARTED_AT, "steady": STEADY, "num_actors": 2,
-        "price_per_hour": 3.0, "picture": PICTURE, "verdict": VERDICT,
+        "price_per_hour": 3.0, "breakdown": BREAKDOWN, "verdict": VERDICT,
         "processes": [{"process": "a/1", "step": "compute", "images": 120, "busy_s": 4.0, "busy_share": 0.5}],
         "actors": {"device": "cpu", "min": 1, "max": 2},
         "versions": {"ray": "2.60.0"}, "passes": 1, "replayed_chunks": 0,
@@ -137,7 +137,7 @@ def test_without_a_steady_part_there_is_no_steady_rate():
 def test_a_sample_is_there_where_it_is_asked_for():
     assert "samples" not in report().to_dict()
     sample = Sample(image_id="i", shard="s", label="cat", score=0.5, width=4, height=3, jpeg=b"\xff\xd8\xff")
-    found = report(picture=Picture(samples=[sample])).to_json()
+    found = report(breakdown=Breakdown(samples=[sample])).to_json()
     assert json.loads(found)["samples"] == [
         {"image_id": "i", "shard": "s", "label": "cat", "score": 0.5, "width": 4, "height": 3, "thumbnail": "/9j/"}
     ]
@@ -154,7 +154,7 @@ def test_hours_of_a_gpu_are_told_apart():
 
 def test_labels_beyond_the_most_frequent_are_counted_together():
     many = {f"class {i}": 1000 - i for i in range(200)}
-    labels = report(picture=Picture(labels=many)).to_dict()["labels"]
+    labels = report(breakdown=Breakdown(labels=many)).to_dict()["labels"]
     assert labels[0] == {"label": "class 0", "images": 1000}
     assert labels[-1] == {"label": None, "images": sum(1000 - i for i in range(50, 200))}
     assert len(labels) == 51

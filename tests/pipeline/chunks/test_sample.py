@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.account.breakdown import Picture
+from pipeline.account.breakdown import Breakdown
 from pipeline.chunks import sample
 from pipeline.chunks.sample import Sample, num_offered, rank, samples_of, smallest
 
@@ -33,18 +33,18 @@ def few():
 @given(st.data(), st.lists(st.text(max_size=3), max_size=20, unique=True))
 def test_the_sample_is_the_same_however_the_images_come_together(data, ids):
     parts = data.draw(st.integers(1, 8))
-    pictures = [Picture() for _ in range(parts)]
+    breakdowns = [Breakdown() for _ in range(parts)]
     for image_id in data.draw(st.permutations(ids)):
         place = data.draw(st.integers(0, parts - 1))
         # Some come twice, as a receipt may.
         for _ in range(data.draw(st.integers(1, 2))):
-            pictures[place] += Picture(samples=[one(image_id)])
-    while len(pictures) > 1:
-        a = pictures.pop(data.draw(st.integers(0, len(pictures) - 1)))
-        b = pictures.pop(data.draw(st.integers(0, len(pictures) - 1)))
-        pictures.append(a + b)
+            breakdowns[place] += Breakdown(samples=[one(image_id)])
+    while len(breakdowns) > 1:
+        a = breakdowns.pop(data.draw(st.integers(0, len(breakdowns) - 1)))
+        b = breakdowns.pop(data.draw(st.integers(0, len(breakdowns) - 1)))
+        breakdowns.append(a + b)
     expected = sorted(ids, key=lambda image_id: (rank(image_id), image_id))[:FEW]
-    assert [each.image_id for each in pictures[0].samples] == expected
+    assert [each.image_id for each in breakdowns[0].samples] == expected
 
 
 @given(st.lists(st.lists(st.text(max_size=4), max_size=30), max_size=12))

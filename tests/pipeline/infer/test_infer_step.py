@@ -16,7 +16,7 @@ from model.network.config import PVTv2Config
 from model.network.cost import count_macs
 from model.packed import run_packed
 from pipeline.chunks.columns import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
-from pipeline.chunks.measures import this_process
+from pipeline.chunks.measures import process_number
 from pipeline.chunks.task import Classify, ExtractFeatures
 from pipeline.infer import infer_step as infer
 from pipeline.infer.config import InferConfig
@@ -107,7 +107,7 @@ def test_an_answered_chunk_has_the_jobs_columns_behind_its_own_and_no_pixels(cla
     assert min(found[name] for name in ("unpack_s", "compute_s", "rows_s", "packs", "peak_gflops")) > 0
     assert found["download_s"] == 0
     assert found["pack_room"] >= found["tokens"] > 0
-    assert found["compute_process"] == this_process()
+    assert found["compute_process"] == process_number()
     assert abs(found["compute_ended"] - time.time()) < 60
 
 

@@ -191,7 +191,7 @@ def test_what_a_receipt_tells_beyond_its_footer_is_let_go_once_it_was_told(colle
         chunk = answered_chunk(0, 2, slice_rows=2, slice_number=number)
         collector.add(chunk.to_table())
     told = collector.state(0).receipts
-    assert all(receipt.work and receipt.picture.labels for receipt in told)
+    assert all(receipt.work and receipt.breakdown.labels for receipt in told)
     assert [bool(receipt.work) for receipt in collector.state(2).receipts] == [True]
     assert [bool(receipt.work) for receipt in collector.state(0).receipts] == [False, False, True]
     assert [receipt.footer for receipt in collector.state(0).receipts] == [receipt.footer for receipt in told]

@@ -8,7 +8,7 @@ import pytest
 
 from model.network.config import VARIANTS
 from model.network.cost import count_macs
-from pipeline.account.breakdown import Picture
+from pipeline.account.breakdown import Breakdown
 from pipeline.chunks.chunk import set_columns
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.errors import LeaseLostError, OutputError
@@ -81,18 +81,18 @@ def test_a_receipt_that_nobody_heard_of_is_read_back_from_the_file(config, answe
     assert (read.file, read.etag, read.footer, read.bytes_out) == (told.file, told.etag, told.footer, told.bytes_out)
     assert (read.put_s, read.work) == (0.0, ())
     # The chunk's are made up; what a file's rows cost is reckoned from their sizes.
-    bands = [replace(band, macs=band.images * count_macs(NETWORK, 30, 40)) for band in told.picture.bands]
+    bands = [replace(band, macs=band.images * count_macs(NETWORK, 30, 40)) for band in told.breakdown.bands]
     assert sum(band.images for band in bands) == 4
     same = {"peak_gflops": 0.0, "shards": {}, "bands": bands}
-    assert replace(read.picture, shards={}) == replace(told.picture, **same)
-    assert [images for _, images in read.picture.shards.values()] == [5]
+    assert replace(read.breakdown, shards={}) == replace(told.breakdown, **same)
+    assert [images for _, images in read.breakdown.shards.values()] == [5]
 
 
 def test_of_a_rewrite_that_nobody_heard_of_the_sums_alone_are_read_back(config, publish_four, answered_chunk):
     chunk = rewrite_of(publish_four, answered_chunk, [1])
     told = publish_rewrite([chunk], chunk.header, config)
     read = receipt_read_back(only_file(config), config)
-    assert (read.footer, read.bytes_out, read.picture) == (told.footer, told.bytes_out, Picture())
+    assert (read.footer, read.bytes_out, read.breakdown) == (told.footer, told.bytes_out, Breakdown())
 
 
 def test_rows_of_maps_lie_in_row_groups_that_a_reader_can_hold(config, answered_chunk, monkeypatch):
@@ -110,8 +110,8 @@ def test_thumbnails_are_told_to_the_driver_and_stand_in_no_file(config, answered
     values = pa.array([b"\xff\xd8\xff\xd9\0\0", None, None, b"\xff\xd8\xff\xd9\0\0"], pa.binary())
     chunk = replace(plain, rows=set_columns(plain.rows, {"sample_jpeg": values}))
     receipt = publish_new([chunk], chunk.header, config)
-    assert {sample.image_id for sample in receipt.picture.samples} == {"s3://b/x.tar#0", "s3://b/x.tar#3"}
-    assert receipt.bare().picture.samples == ()
+    assert {sample.image_id for sample in receipt.breakdown.samples} == {"s3://b/x.tar#0", "s3://b/x.tar#3"}
+    assert receipt.bare().breakdown.samples == ()
     assert table(config).schema.names == config.schema.names
     assert table(config).equals(plain.rows.select(config.schema.names))
 
