@@ -11,7 +11,7 @@ from pipeline.decode.thumbnail import thumbnail
 from pipeline.inputs.loose_files import Member, read_files
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.parquet import read_parquet
-from pipeline.inputs.record import Record, ShardEnd
+from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar import read_tar
 from pipeline.store.errors import ChangedError, StoreError
 from pipeline.store.storage import StoreConfig, head, open_reader
@@ -88,11 +88,8 @@ def _of_shard(
 def _records(file: BinaryIO, start_row: int, rules: ShardRules) -> Iterator[Record]:
     is_parquet = file.read(4) == b"PAR1"
     file.seek(0)
-    items = (
-        read_parquet(file, image_column=rules.image_column, keep_columns=(), start_row=start_row)
-        if is_parquet
-        else read_tar(file, names=rules.names, keep_columns=())
-    )
+    options = ReaderOptions(takes_image=rules.names.takes_image, image_column=rules.image_column)
+    items = read_parquet(file, options, start_row) if is_parquet else read_tar(file, options)
     return (item for item in items if not isinstance(item, ShardEnd))
 
 

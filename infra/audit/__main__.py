@@ -12,6 +12,7 @@ import duckdb
 
 from infra.audit.audit import Request, audit
 from infra.audit.findings import Findings, UnusableError
+from infra.audit.formats import format_choices
 from infra.audit.printing import printed
 from infra.audit.tables import first_line
 
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", required=True, nargs="+", action="extend", metavar="URI", help="all inputs of the output's runs")
     add("--output", required=True, metavar="URI", help="what the runs wrote to")
     add("--run-id", help="the run whose own sums are compared; default: the newest, by name")
-    add("--input-format", choices=("auto", "tar", "parquet", "files"), default="auto", help="as the runs had it")
+    add("--input-format", choices=format_choices(), default="auto", help="as the runs had it")
     add("--strict", action="store_true", help="rows of records that are gone are a disagreement, too")
     add("--endpoint-url", metavar="URL", help="of S3; default: AWS_ENDPOINT_URL, else AWS")
     add("--memory-limit", default="2GB", metavar="SIZE", help="of the database, which spills beyond it; default 2GB")

@@ -1,7 +1,7 @@
 """What the inputs hold: the records of every tar, Parquet file and loose image, listed into tables."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -10,15 +10,15 @@ from pathlib import Path
 import duckdb
 
 from infra.audit.findings import UnusableError
-from infra.audit.names import Kind, Selection
+from infra.audit.formats import FORMATS, LOOSE_FILES, PARQUET, TAR, ShardFormat
+from infra.audit.names import Selection
 from infra.audit.places import Object, Store, is_inside
-from infra.audit.tables import Inserts, first_line
-from infra.audit.tars import tar_images
+from infra.audit.tables import Inserts
 
 logger = logging.getLogger(__name__)
 
-# Tars that are copied from S3 and read at a time; as many lie in the scratch folder.
-_TARS = 4
+# Shards that are copied from S3 and read at a time; as many lie in the scratch folder.
+_SHARDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,45 +37,48 @@ class Inputs:
 
 
 def list_records(inputs: Inputs, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> None:
-    """Fills `records` (id, shard, row, bytes) and `shards` (uri, kind, number of records, why it breaks off).
+    """Fills `records` (id, shard, row, bytes) and `shards` (uri, is_read, number of records, why it breaks off).
 
     The id is that of the output's rows: a loose file's URI, or `<shard>#<key>`. Loose files have neither shard nor row,
-    since which of them make a group the job decides; rows of Parquet files have no bytes, since they are not read.
+    since which of them make a group the job decides. Shards that are counted instead of read (`ShardFormat.count`)
+    have `is_read` false, and their records no bytes.
 
     Raises:
         UnusableError: there is nothing at an input, or it cannot be read.
     """
-    shards: dict[str, tuple[Kind, Object]] = {}
+    shards: dict[str, tuple[Object, ShardFormat]] = {}
     records = Inserts(database, "records", ("VARCHAR", "VARCHAR", "BIGINT", "BIGINT"))
-    for found, kind in _listed(inputs, store):
-        if kind == "files":
+    for found, name in _listed(inputs, store):
+        if name == LOOSE_FILES:
             records.add(found.uri, None, None, found.size)
         else:
-            shards[found.uri] = (kind, found)
+            shards[found.uri] = (found, FORMATS[name])
     # img2dataset writes a table beside each tar.
-    tars_by_name = {uri for uri, (kind, _) in shards.items() if kind == "tar" and uri.endswith(".tar")}
+    tars_by_name = {uri for uri, (_, kind) in shards.items() if kind is TAR and uri.endswith(".tar")}
     beside = {uri.removesuffix(".tar") + ".parquet" for uri in tars_by_name}
-    taken = {uri: entry for uri, entry in sorted(shards.items()) if entry[0] == "tar" or uri not in beside}
-    counts = Inserts(database, "shards", ("VARCHAR", "VARCHAR", "BIGINT", "VARCHAR"))
-    tars = [found for kind, found in taken.values() if kind == "tar"]
-    for found, (images, broken) in _read_tars(tars, inputs.selection, store, scratch):
+    taken = [entry for uri, entry in sorted(shards.items()) if entry[1] is not PARQUET or uri not in beside]
+    counts = Inserts(database, "shards", ("VARCHAR", "BOOL", "BIGINT", "VARCHAR"))
+    for found, (images, broken) in _read_shards(taken, inputs.selection, store, scratch):
         for row, (key, size) in enumerate(images):
             records.add(f"{found.uri}#{key}", found.uri, row, size)
-        counts.add(found.uri, "tar", len(images), broken)
-    for kind, found in taken.values():
-        if kind == "parquet":
-            num_rows, broken = _count_rows(found, store, database, scratch)
-            counts.add(found.uri, "parquet", num_rows, broken)
+        counts.add(found.uri, True, len(images), broken)
+    for found, kind in taken:
+        if kind.count is not None:
+            num_rows, broken = kind.count(found, store, database, scratch)
+            counts.add(found.uri, False, num_rows, broken)
     records.flush()
     counts.flush()
     database.execute(
         "INSERT INTO records SELECT uri || '#' || row, uri, row, NULL FROM shards, LATERAL "
-        "(SELECT unnest(range(num_records)) AS row) WHERE kind = 'parquet'"
+        "(SELECT unnest(range(num_records)) AS row) WHERE NOT is_read"
     )
 
 
-def _listed(inputs: Inputs, store: Store) -> Iterator[tuple[Object, Kind]]:
-    """What takes part; an object in several inputs belongs to the first, whose name for it decides."""
+def _listed(inputs: Inputs, store: Store) -> Iterator[tuple[Object, str]]:
+    """Yields each object that takes part, and the name of its format.
+
+    An object in several inputs belongs to the first of them, and its name below that input decides.
+    """
     for number, root in enumerate(inputs.roots):
         is_empty = True
         for found in store.list(root):
@@ -84,7 +87,7 @@ def _listed(inputs: Inputs, store: Store) -> Iterator[tuple[Object, Kind]]:
                 continue
             is_named = found.uri == root
             name = root.rpartition("/")[2] if is_named else found.uri[len(root) :].lstrip("/")
-            kind = inputs.selection.kind_of(name, input_format=inputs.input_format, is_named=is_named)
+            kind = inputs.selection.format_name(name, input_format=inputs.input_format, is_named=is_named)
             if kind is not None:
                 yield found, kind
         if is_empty:
@@ -92,39 +95,25 @@ def _listed(inputs: Inputs, store: Store) -> Iterator[tuple[Object, Kind]]:
         logger.info("audit.listed input=%s", root)
 
 
-_TarImages = tuple[list[tuple[str, int]], str | None]
+_Images = tuple[list[tuple[str, int]], str | None]
+_FindImages = Callable[[Path, Callable[[str], bool]], _Images]
 
 
-def _read_tars(
-    tars: Sequence[Object], selection: Selection, store: Store, scratch: Path
-) -> Iterator[tuple[Object, _TarImages]]:
-    """Each tar with its images and why it breaks off, a few at a time."""
+def _read_shards(
+    shards: Iterable[tuple[Object, ShardFormat]], selection: Selection, store: Store, scratch: Path
+) -> Iterator[tuple[Object, _Images]]:
+    """Each shard that is read, with its images and why it breaks off, a few at a time."""
 
-    def read(number: int, found: Object) -> _TarImages:
-        path = scratch / f"input-{number}.tar"
+    def read(number: int, entry: tuple[Object, _FindImages]) -> tuple[Object, _Images]:
+        found, find_images = entry
+        path = scratch / f"input-{number}"
         store.place(found.uri, path)
         try:
-            return tar_images(path, selection.takes_image)
+            return found, find_images(path, selection.takes_image)
         finally:
             path.unlink()
 
-    left = iter(tars)
-    with ThreadPoolExecutor(_TARS) as pool:
-        while part := list(islice(left, _TARS)):
-            yield from zip(part, pool.map(read, range(_TARS), part), strict=True)
-
-
-def _count_rows(
-    found: Object, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path
-) -> tuple[int, str | None]:
-    """The rows that a Parquet file's footer promises, and why there is no footer."""
-    path = scratch / "input.parquet"
-    store.place_footer(found, path)
-    try:
-        counted = database.execute("SELECT num_rows FROM parquet_file_metadata(?)", [str(path)]).fetchone()
-    except duckdb.Error as error:
-        return 0, first_line(error).replace(f"'{path}'", "it")
-    finally:
-        path.unlink()
-    assert counted is not None
-    return counted[0], None
+    left = ((found, kind.images) for found, kind in shards if kind.images is not None)
+    with ThreadPoolExecutor(_SHARDS) as pool:
+        while part := list(islice(left, _SHARDS)):
+            yield from pool.map(read, range(_SHARDS), part)

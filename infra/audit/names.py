@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal["tar", "parquet", "files"]
+from infra.audit.formats import FORMATS, LOOSE_FILES, format_of
 
 # JPEG, PNG, WebP, GIF, BMP, ICO, TIFF, AVIF, JPEG 2000 and PNM, under all the endings that they go by.
 IMAGE_ENDINGS = frozenset(
@@ -13,20 +13,12 @@ IMAGE_ENDINGS = frozenset(
         *("avif", "avifs", "jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm", "pfm"),
     )
 )
-SHARD_ENDINGS: dict[str, tuple[str, ...]] = {"tar": (".tar", ".tar.gz", ".tgz"), "parquet": (".parquet",)}
 
 
 def has_image_ending(name: str) -> bool:
     """True if the last part of a name is more than an image's ending, in any case."""
     stem, dot, ending = name.rpartition("/")[2].rpartition(".")
     return bool(stem and dot) and ending.lower() in IMAGE_ENDINGS
-
-
-def shard_kind(name: str) -> Literal["tar", "parquet"] | None:
-    """What a shard's name says it is; None for other names."""
-    if name.lower().endswith(SHARD_ENDINGS["tar"]):
-        return "tar"
-    return "parquet" if name.lower().endswith(SHARD_ENDINGS["parquet"]) else None
 
 
 def is_hidden(name: str) -> bool:
@@ -59,16 +51,16 @@ class Selection:
 
     def takes_image(self, name: str) -> bool:
         """True if this loose object or tar member is a record."""
-        globs = [glob for glob in self.include if shard_kind(glob) is None]
+        globs = [glob for glob in self.include if format_of(glob) is None]
         return self._is_allowed(name) and (_any(globs, name) if globs else has_image_ending(name))
 
     def takes_shard(self, name: str) -> bool:
-        """True if this tar or Parquet object is read."""
-        globs = [glob for glob in self.include if shard_kind(glob) is not None]
+        """True if this object is read as a shard."""
+        globs = [glob for glob in self.include if format_of(glob) is not None]
         return self._is_allowed(name) and (_any(globs, name) if globs else True)
 
-    def kind_of(self, name: str, *, input_format: str, is_named: bool) -> Kind | None:
-        """How an object takes part; None if it does not.
+    def format_name(self, name: str, *, input_format: str, is_named: bool) -> str | None:
+        """Returns the name of an object's format, `LOOSE_FILES` for an image, and None if it takes no part.
 
         Args:
             name: its path below the input.
@@ -76,12 +68,12 @@ class Selection:
             is_named: it is itself an input, so that the format says what it is, whatever its ending.
         """
         said = input_format if is_named else "auto"
-        ending = shard_kind(name)
-        if input_format in ("auto", "tar") and "tar" in (ending, said):
-            return "tar" if self.takes_shard(name) else None
-        if input_format in ("auto", "parquet") and "parquet" in (ending, said):
-            return "parquet" if self.takes_shard(name) else None
-        return "files" if input_format in ("auto", "files") and self.takes_image(name) else None
+        by_ending = format_of(name)
+        for shard_format in FORMATS.values():
+            is_of_format = shard_format is by_ending or shard_format.name == said
+            if input_format in ("auto", shard_format.name) and is_of_format:
+                return shard_format.name if self.takes_shard(name) else None
+        return LOOSE_FILES if input_format in ("auto", LOOSE_FILES) and self.takes_image(name) else None
 
     def _is_allowed(self, name: str) -> bool:
         return not is_hidden(name) and not _any(self.exclude, name)

@@ -39,7 +39,7 @@ FROM shards LEFT JOIN spare ON spare.shard = shards.uri WHERE broken IS NOT NULL
 """
 _UNSAID = """
 SELECT format('{} breaks off ({}), but no row says so', uri, broken) AS sentence
-FROM shards ANTI JOIN lost ON lost.shard = shards.uri WHERE broken IS NOT NULL AND kind = 'tar'
+FROM shards ANTI JOIN lost ON lost.shard = shards.uri WHERE broken IS NOT NULL AND is_read
 """
 _WRONG_IDS = """
 SELECT format('data/{}: row {} ({}) is no record of its shard, which is still there', file, row, id) AS sentence

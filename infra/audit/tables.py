@@ -13,7 +13,7 @@ from infra.audit.findings import UnusableError
 _BATCH_ROWS = 10_000
 
 _TABLES = """
-CREATE TABLE shards (uri VARCHAR, kind VARCHAR, num_records BIGINT, broken VARCHAR);
+CREATE TABLE shards (uri VARCHAR, is_read BOOL, num_records BIGINT, broken VARCHAR);
 CREATE TABLE records (id VARCHAR, shard VARCHAR, row BIGINT, bytes BIGINT);
 CREATE TABLE footers (file VARCHAR, text JSON);
 CREATE TABLE rows (

@@ -12,6 +12,7 @@ from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.config.precision import Precision
 from pipeline.errors import ConfigError
 from pipeline.inputs.config import InputConfig
+from pipeline.inputs.formats import format_choices
 from pipeline.inputs.names import NameFilter
 from pipeline.output.config import OutputConfig
 from pipeline.store.iso_time import unix_s
@@ -111,7 +112,7 @@ def _add_input_flags(group: Any, required: bool) -> None:
     add("--input", action="append", required=required, metavar="URI", help="path, s3://, gs:// or az://; repeatable")
     add("--include", action="append", default=[], metavar="GLOB", help=_INCLUDE_HELP)
     add("--exclude", action="append", default=[], metavar="GLOB", help="images and shards to leave out; repeatable")
-    add("--input-format", choices=("auto", "tar", "parquet", "files"), default=InputConfig.format)
+    add("--input-format", choices=format_choices(), default=InputConfig.format)
     add("--image-column", metavar="NAME", help="Parquet: column with the encoded images; default: found by itself")
     add("--keep-columns", type=_names, default=(), metavar="A,B", help="source columns carried along, as text")
     add("--since", type=_time, metavar="TIME", help=_SINCE_HELP)

@@ -10,8 +10,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.dataset.labels import LABEL_SCHEMA
-from pipeline.inputs.config import FILES_SCHEME
-from pipeline.inputs.names import is_parquet
+from pipeline.inputs.formats import FILES_SCHEME, TAR, format_of
 from pipeline.publish.spill import on_disk_if_it_can
 from pipeline.store.uris import is_inside, is_local, local_path
 
@@ -147,7 +146,7 @@ def image_path(row: Mapping[str, Any]) -> str | None:
         return None
     if row["shard"].startswith(FILES_SCHEME):
         return _plain(row["image_id"])
-    if is_parquet(row["shard"]) or row["key"] is None or row["key"] != member_name(row):
+    if format_of(row["shard"]) not in (TAR, None) or row["key"] is None or row["key"] != member_name(row):
         return None
     return f"tar://{row['key']}::{_plain(row['shard'])}"
 

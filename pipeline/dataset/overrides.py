@@ -9,7 +9,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.inputs.names import is_parquet
+from pipeline.inputs.formats import PARQUET
 from pipeline.store.errors import StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.storage import StoreConfig, list_objects, read
@@ -75,14 +75,14 @@ def read_overrides(files: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[
 
 
 def _is_override(uri: str) -> bool:
-    return not name_of(uri).startswith((".", "_")) and (is_parquet(uri) or uri.lower().endswith(".csv"))
+    return not name_of(uri).startswith((".", "_")) and (PARQUET.takes(uri) or uri.lower().endswith(".csv"))
 
 
 def _read_texts(info: ObjectInfo, store: StoreConfig) -> pa.Table:
     """The columns that matter, as text; those that may be missing are null then."""
     try:
         body = io.BytesIO(read(info.uri, store, info.etag))
-        if is_parquet(info.uri):
+        if PARQUET.takes(info.uri):
             table = pq.read_table(body)
         else:
             # Labels such as NA or 007 are what they are.

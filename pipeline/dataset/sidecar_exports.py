@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from pipeline.dataset.file_exports import Rows, accepted, in_file, member_name
-from pipeline.inputs.config import FILES_SCHEME
-from pipeline.inputs.names import LABELS_TAR_ENDING, METADATA_FILE, TAR_ENDINGS, is_parquet
+from pipeline.inputs.formats import FILES_SCHEME, TAR, format_of
+from pipeline.inputs.names import LABELS_TAR_ENDING, METADATA_FILE
 from pipeline.store.uris import is_inside, join_uri, name_of, shown
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def make_webdataset(rows: Rows, classes: Sequence[str], roots: Sequence[str]) ->
     numbers = {label: number for number, label in enumerate(classes)}
     all_rows = (row for batch in rows() for row in batch.to_pylist())
     for shard, records in groupby(all_rows, lambda row: row["shard"]):
-        if shard.startswith(FILES_SCHEME) or is_parquet(shard):
+        if shard.startswith(FILES_SCHEME) or format_of(shard) not in (TAR, None):
             continue
         body, num_left_out = _sidecar_tar(records, numbers)
         if num_left_out:
@@ -72,7 +72,7 @@ def make_webdataset(rows: Rows, classes: Sequence[str], roots: Sequence[str]) ->
 
 def _sidecar_uri(shard: str) -> str:
     name = name_of(shard)
-    ending = next((ending for ending in TAR_ENDINGS if name.lower().endswith(ending)), "")
+    ending = next((ending for ending in TAR.endings if name.lower().endswith(ending)), "")
     return shard[: len(shard) - len(ending)] + LABELS_TAR_ENDING
 
 

@@ -1,17 +1,13 @@
 """Settings of the inputs."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pipeline.errors import ConfigError
+from pipeline.inputs.formats import format_choices
 from pipeline.inputs.names import NameFilter
+from pipeline.inputs.record import ReaderOptions
 from pipeline.store.storage import StoreConfig
 from pipeline.store.uris import canonical_uri
-
-FILES_SCHEME = "files:"
-
-
-InputFormat = Literal["auto", "tar", "parquet", "files"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +26,7 @@ class InputConfig:
 
     uris: tuple[str, ...]
     names: NameFilter = field(default_factory=NameFilter)
-    format: InputFormat = "auto"
+    format: str = "auto"
     image_column: str | None = None
     keep_columns: tuple[str, ...] = ()
     limit: int | None = None
@@ -39,11 +35,17 @@ class InputConfig:
     def __post_init__(self) -> None:
         if not self.uris:
             raise ConfigError("no input: give at least one --input URI")
+        if self.format not in format_choices():
+            raise ConfigError(f"--input-format must be one of {', '.join(format_choices())}, not {self.format}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit must be at least 1, not {self.limit}")
         if len(set(self.keep_columns)) != len(self.keep_columns):
             raise ConfigError("--keep-columns names a column twice")
         object.__setattr__(self, "uris", tuple(dict.fromkeys(canonical_uri(uri) for uri in self.uris)))
 
-
-ShardFormat = Literal["tar", "parquet", "files"]
+    @property
+    def reader_options(self) -> ReaderOptions:
+        """What readers of shards are asked for."""
+        return ReaderOptions(
+            takes_image=self.names.takes_image, image_column=self.image_column, keep_columns=self.keep_columns
+        )

@@ -5,11 +5,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.inputs.config import InputConfig
-from pipeline.inputs.names import is_parquet, is_tar
+from pipeline.inputs.formats import FORMATS, LOOSE_FILES, PARQUET, TAR
 from pipeline.store.errors import DeniedError, NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.storage import list_objects
@@ -29,15 +28,20 @@ class Found:
         info: URI, size and ETag.
         root: the input under which it was found first.
         name: its path below that input.
-        kind: how it is read.
+        format: name of its format, or `LOOSE_FILES`.
         true_label: loose files in a folder below the input: that folder's name, as ImageFolder trees have it.
     """
 
     info: ObjectInfo
     root: str
     name: str
-    kind: Literal["tar", "parquet", "files"]
+    format: str
     true_label: str | None
+
+    @property
+    def is_loose(self) -> bool:
+        """True for an image that is an object by itself."""
+        return self.format == LOOSE_FILES
 
 
 class Survey:
@@ -123,13 +127,13 @@ class Survey:
         """
         waiting: deque[Found] = deque()
         for found in listed:
-            while waiting and (waiting[0].kind != "parquet" or _tar_of(waiting[0]) < found.info.uri):
+            while waiting and (waiting[0].format != PARQUET.name or _tar_of(waiting[0]) < found.info.uri):
                 yield waiting.popleft()
-            if found.kind == "tar":
-                kept = [other for other in waiting if other.kind != "parquet" or _tar_of(other) != found.info.uri]
+            if found.format == TAR.name:
+                kept = [other for other in waiting if other.format != PARQUET.name or _tar_of(other) != found.info.uri]
                 self._passed_over += len(waiting) - len(kept)
                 waiting = deque(kept)
-            if found.kind == "parquet" or waiting:
+            if found.format == PARQUET.name or waiting:
                 waiting.append(found)
             else:
                 yield found
@@ -162,13 +166,12 @@ def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
     names = config.names
     # An object that the user names is what the user says it is; below a folder, endings tell.
     named_as = config.format if info.uri == root else "auto"
-    if config.format in ("auto", "tar") and (is_tar(name) or named_as == "tar"):
-        return Found(info, root, name, "tar", None) if names.takes_shard(name) else None
-    if config.format in ("auto", "parquet") and (is_parquet(name) or named_as == "parquet"):
-        return Found(info, root, name, "parquet", None) if names.takes_shard(name) else None
-    if config.format in ("auto", "files") and names.takes_image(name):
+    for entry in FORMATS.values():
+        if config.format in ("auto", entry.name) and (entry.takes(name) or named_as == entry.name):
+            return Found(info, root, name, entry.name, None) if names.takes_shard(name) else None
+    if config.format in ("auto", LOOSE_FILES) and names.takes_image(name):
         folder = name.rpartition("/")[0].rpartition("/")[2]
-        return Found(info, root, name, "files", folder or None)
+        return Found(info, root, name, LOOSE_FILES, folder or None)
     return None
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from pipeline.inputs.formats import format_of
+
 IMAGE_ENDINGS = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -13,8 +15,6 @@ IMAGE_ENDINGS = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     )
 )
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
-PARQUET_ENDINGS = (".parquet",)
 # What exports of labels put beside images and shards.
 METADATA_FILE = "metadata.jsonl"
 LABELS_TAR_ENDING = ".labels.tar"
@@ -25,16 +25,6 @@ def has_image_ending(name: str) -> bool:
     last = name[name.rfind("/") + 1 :]
     dot = last.rfind(".")
     return dot > 0 and last[dot:].lower() in IMAGE_ENDINGS
-
-
-def is_tar(name: str) -> bool:
-    """True if the name ends as a tar's does, gzipped or not, in any case."""
-    return name.lower().endswith(TAR_ENDINGS)
-
-
-def is_parquet(name: str) -> bool:
-    """True if the name ends as a Parquet file's does, in any case."""
-    return name.lower().endswith(PARQUET_ENDINGS)
 
 
 def is_hidden(name: str) -> bool:
@@ -73,14 +63,14 @@ class NameFilter:
 
     def takes_image(self, name: str) -> bool:
         """True if this loose object or tar member is an image record."""
-        patterns = [p for p in self.include if not (is_tar(p) or is_parquet(p))]
+        patterns = [p for p in self.include if format_of(p) is None]
         if self._excluded(name):
             return False
         return any(matches(name, p) for p in patterns) if patterns else has_image_ending(name)
 
     def takes_shard(self, name: str) -> bool:
-        """True if this tar or Parquet object is read as a shard."""
-        patterns = [p for p in self.include if is_tar(p) or is_parquet(p)]
+        """True if this object is read as a shard."""
+        patterns = [p for p in self.include if format_of(p) is not None]
         if self._excluded(name):
             return False
         return any(matches(name, p) for p in patterns) if patterns else True

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.chunks.failures import ErrorCode, Failure, error_text
-from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd, as_text
+from pipeline.inputs.record import MAX_ENCODED_BYTES, ColumnError, ReaderOptions, Record, ShardEnd, as_text
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
 """Names that an image column is known by, the likeliest first; any case."""
@@ -48,15 +48,15 @@ def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
     writers store bytes in one.
 
     Raises:
-        ValueError: there is none, or the one asked for cannot hold images.
+        ColumnError: there is none, or the one asked for cannot hold images.
     """
     types = {field.name: _plain_type(field.type) for field in schema}
     there_are = "the columns are " + (", ".join(f"{name} ({kind})" for name, kind in types.items()) or "none")
     if image_column is not None:
         if image_column not in types:
-            raise ValueError(f"there is no column {image_column!r} for --image-column: {there_are}")
+            raise ColumnError(f"there is no column {image_column!r} for --image-column: {there_are}")
         if not (_is_file(types[image_column]) or _is_bytes(types[image_column]) or _is_text(types[image_column])):
-            raise ValueError(f"the column {image_column!r} of --image-column does not hold bytes: {there_are}")
+            raise ColumnError(f"the column {image_column!r} of --image-column does not hold bytes: {there_are}")
         return image_column
     files = {name.lower(): name for name, kind in types.items() if _is_file(kind)}
     plain = {name.lower(): name for name, kind in types.items() if _is_bytes(kind)}
@@ -65,27 +65,35 @@ def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
     found += files.values() if len(files) == 1 else ()
     found += [plain[name] for name in IMAGE_COLUMNS if name in plain]
     if not found:
-        raise ValueError(f"no column is known to hold images; name one with --image-column: {there_are}")
+        raise ColumnError(f"no column is known to hold images; name one with --image-column: {there_are}")
     return found[0]
+
+
+def check_parquet(file: BinaryIO, options: ReaderOptions) -> None:
+    """Returns if a file has the columns that are asked for.
+
+    Raises:
+        ColumnError: one is not there.
+        ValueError: the file is no Parquet file, or its footer is broken.
+    """
+    check_columns(read_schema(file), options.image_column, options.keep_columns)
 
 
 def check_columns(schema: pa.Schema, image_column: str | None, keep_columns: tuple[str, ...]) -> None:
     """Returns if the columns that are asked for are there.
 
     Raises:
-        ValueError: one is not.
+        ColumnError: one is not.
     """
     find_image_column(schema, image_column)
     for name in keep_columns:
         if name not in schema.names:
-            raise ValueError(
+            raise ColumnError(
                 f"there is no column {name!r} for --keep-columns: the columns are {', '.join(schema.names)}"
             )
 
 
-def read_parquet(
-    file: BinaryIO, *, image_column: str | None, keep_columns: tuple[str, ...], start_row: int = 0
-) -> Iterator[Record | ShardEnd]:
+def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> Iterator[Record | ShardEnd]:
     """The rows from `start_row` on, then a `ShardEnd`; a record's key is the row number.
 
     A row without image bytes is a failed record, and paths are not followed. `label`, `cls` or `class` is the label: a
@@ -100,7 +108,7 @@ def read_parquet(
     guarded = _Guarded(file)
     try:
         parquet = _open(guarded)
-        image = find_image_column(parquet.schema_arrow, image_column)
+        image = find_image_column(parquet.schema_arrow, options.image_column)
     except ValueError as error:
         if error is guarded.error:
             raise
@@ -108,7 +116,7 @@ def read_parquet(
         yield ShardEnd()
         return
     row = start_row
-    records = _records(parquet, image, keep_columns, start_row)
+    records = _records(parquet, image, options.keep_columns, start_row)
     while True:
         try:
             record = next(records, None)

@@ -1,12 +1,32 @@
 """What every shard reader yields: one record an image, in an order that depends on the shard's bytes alone."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.chunks.failures import Failure
 
 MAX_ENCODED_BYTES = 256 * 2**20
 """A record with more encoded bytes than this is not read: it fails as `image.too_large`."""
+
+
+class ColumnError(ValueError):
+    """A column that `--image-column` or `--keep-columns` asks for is not in a file, or cannot hold images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """What a reader is asked for, whatever its format; a format ignores what it has no use for.
+
+    Attributes:
+        takes_image: returns True if the member of an archive that has this name is an image record.
+        image_column: column of a table that holds the encoded images; None finds it.
+        keep_columns: source columns that records carry along as text.
+    """
+
+    takes_image: Callable[[str], bool]
+    image_column: str | None = None
+    keep_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

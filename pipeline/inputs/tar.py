@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from typing import IO, BinaryIO, Self, cast
 
 from pipeline.chunks.failures import ErrorCode, Failure, error_text
-from pipeline.inputs.names import NameFilter
-from pipeline.inputs.record import MAX_ENCODED_BYTES, Record, ShardEnd
+from pipeline.inputs.record import MAX_ENCODED_BYTES, ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar_sidecars import MAX_SIDECAR_BYTES, Joiner, Member, is_sidecar
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -36,10 +35,10 @@ _MAX_HEADERS_BYTES = 4 * 2**20
 _LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
 
 
-def read_tar(file: BinaryIO, *, names: NameFilter, keep_columns: tuple[str, ...]) -> Iterator[Record | ShardEnd]:
-    """The images of a tar, gzipped or not, then a `ShardEnd`.
+def read_tar(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> Iterator[Record | ShardEnd]:
+    """The images of a tar, gzipped or not, from `start_row` on, then a `ShardEnd`.
 
-    A record is a regular member whose name the filter takes; its key is that name. Members `.cls`, `.json` and `.txt`
+    A record is a regular member whose name is taken; its key is that name. Members `.cls`, `.json` and `.txt`
     are joined to the images beside them (`pipeline.inputs.tar_sidecars`). Everything else but folders is counted as
     ignored.
     A tar that breaks off ends in a record without key, `source.truncated`; a file that is no tar is only that record,
@@ -47,11 +46,25 @@ def read_tar(file: BinaryIO, *, names: NameFilter, keep_columns: tuple[str, ...]
 
     Args:
         file: the tar from its first byte; only `read` is called, and what that raises goes through untouched.
-        keep_columns: fields of the `.json`, or endings (`cls`, `txt`); `caption` is also looked for in the `.txt`.
+        options: columns to keep are fields of the `.json`, or endings (`cls`, `txt`); `caption` is also looked for in
+            the `.txt`.
+        start_row: records before it are read, since a tar has no index, and not yielded.
     """
+    for row, item in enumerate(_records(file, options)):
+        if row >= start_row or isinstance(item, ShardEnd):
+            yield item
+
+
+def bytes_in_tar(record: Record) -> int:
+    """What a record takes in a tar: a header and its data in whole blocks, and as much again for a sidecar."""
+    members = [len(record.data or b"")] + ([1] if record.true_label is not None else [])
+    return sum(tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for size in members)
+
+
+def _records(file: BinaryIO, options: ReaderOptions) -> Iterator[Record | ShardEnd]:
     source = _Forward(file.read, _FETCH_BYTES)
-    joiner = Joiner(keep_columns)
-    members = _members(source, names)
+    joiner = Joiner(options.keep_columns)
+    members = _members(source, options.takes_image)
     failure = None
     while True:
         try:
@@ -76,7 +89,7 @@ def _failure(error: Exception, num_images: int) -> Failure:
     return Failure(ErrorCode.SOURCE_TRUNCATED, f"the tar breaks off after image {num_images}: {error_text(error)}")
 
 
-def _members(source: "_Forward", names: NameFilter) -> Iterator[Member]:
+def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator[Member]:
     stream = source
     if source.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
         # read1: what was inflated before a broken byte comes out before the error does.
@@ -96,7 +109,7 @@ def _members(source: "_Forward", names: NameFilter) -> Iterator[Member]:
             continue
         # A name need not be UTF-8, but the column it goes to is.
         name = header.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        is_image = header.isreg() and names.takes_image(name)
+        is_image = header.isreg() and takes_image(name)
         if is_image and header.size > MAX_ENCODED_BYTES:
             message = f"the member has {header.size} bytes, more than an image may have"
             yield Member(name=name, is_image=True, failure=Failure(ErrorCode.IMAGE_TOO_LARGE, message))

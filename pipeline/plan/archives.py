@@ -45,7 +45,7 @@ class ObjectState:
             shard=found.info.uri,
             name=readable_name(PurePosixPath(found.name).name),
             hash16=code,
-            format=found.kind,
+            format=found.format,
             action=self.action,
             etag=found.info.etag,
             size=found.info.size,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from pipeline.inputs.config import FILES_SCHEME
+from pipeline.inputs.formats import FILES_SCHEME, LOOSE_FILES
 from pipeline.inputs.listing import Found
 from pipeline.inputs.loose_files import Member
 from pipeline.output.layout import hash16, readable_name, version_of
@@ -74,7 +74,7 @@ def new_group(found: Sequence[Found]) -> PlannedShard:
         shard=f"{FILES_SCHEME}{code}",
         name=readable_name(PurePosixPath(found[0].root).name),
         hash16=code,
-        format="files",
+        format=LOOSE_FILES,
         action="new",
         etag=None,
         size=sum(member.size for member in members),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.inputs.formats import LOOSE_FILES
 from pipeline.plan.planned_shard import PLAN_SCHEMA, PlannedShard, from_table, to_table
 
 # A row group ends at so many shards, or members of theirs: some hundred KiB.
@@ -53,7 +54,7 @@ class OwnGroups:
             for plan in plans:
                 self._ends.append(self._ends[-1])
                 for table in _row_groups(plan):
-                    is_group = pc.and_not(pc.equal(table.column("format"), "files"), table.column("known"))
+                    is_group = pc.and_not(pc.equal(table.column("format"), LOOSE_FILES), table.column("known"))
                     own = table.filter(is_group)
                     if own.num_rows:
                         writer.write_table(own)
@@ -75,7 +76,7 @@ def planned_objects(plans: Iterable[BinaryIO]) -> Iterator[str]:
         file = _open(plan)
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, columns=["hash16", "format"])
-            yield from table.filter(pc.not_equal(table.column("format"), "files")).column("hash16").to_pylist()
+            yield from table.filter(pc.not_equal(table.column("format"), LOOSE_FILES)).column("hash16").to_pylist()
 
 
 def read_plan(file: BinaryIO) -> Iterator[PlannedShard]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.inputs.config import ShardFormat
+from pipeline.inputs.formats import LOOSE_FILES
 from pipeline.inputs.loose_files import Member
 from pipeline.output.slice_chain import DoneSlice
 
@@ -46,6 +46,7 @@ class PlannedShard:
     Attributes:
         shard: canonical URI; `files:<hash16>` for a group of loose files.
         name: readable part of the output files' names.
+        format: name of its input format; `LOOSE_FILES` for a group of loose files.
         action: `new`; `continue` what an earlier run began; `replace` the rows of a source that changed; `rewrite`
             published slices only.
         etag: the object's ETag when it was listed; None for a group of loose files.
@@ -60,7 +61,7 @@ class PlannedShard:
     shard: str
     name: str
     hash16: str
-    format: ShardFormat
+    format: str
     action: Action
     etag: str | None
     size: int
@@ -70,6 +71,11 @@ class PlannedShard:
     drop: tuple[int, ...] = ()
     done: tuple[DoneSlice, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
+
+    @property
+    def is_group(self) -> bool:
+        """True for a group of loose files."""
+        return self.format == LOOSE_FILES
 
     @property
     def num_todo(self) -> int | None:

@@ -9,7 +9,8 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.inputs.config import FILES_SCHEME, InputConfig
+from pipeline.inputs.config import InputConfig
+from pipeline.inputs.formats import FILES_SCHEME
 from pipeline.inputs.listing import Found
 from pipeline.output.layout import hash16
 from pipeline.output.published import OutputRow, PublishedFile
@@ -138,7 +139,7 @@ class Planner:
             self._budget = self._limit
         fresh: list[Found] = []
         for found, members in _merged(self._listed, self._earlier):
-            if found is not None and found.kind != "files":
+            if found is not None and not found.is_loose:
                 yield from self._object(found)
             elif found is not None and not members and self._takes_file(found):
                 fresh.append(found)
@@ -147,7 +148,7 @@ class Planner:
                     fresh = []
             for index, (group, row) in enumerate(members):
                 # A file that two plans put into groups belongs to the older one.
-                group.see(row, found if found is not None and found.kind == "files" else None, foreign=index > 0)
+                group.see(row, found if found is not None and found.is_loose else None, foreign=index > 0)
                 if group.is_seen:
                     yield from self._known_group(group)
         if fresh:

@@ -34,7 +34,7 @@ def trial_plan(
     most = max(neighbours, most_members // max(1, len(kept)))
     for shard in kept:
         whole = replace(shard, action="new", done=(), rewrites=(), drop=(), known=False)
-        if shard.format != "files":
+        if not shard.is_group:
             yield whole
         elif members := _some_members(shard, most, neighbours):
             size = sum(member.size for member in members)

@@ -11,7 +11,7 @@ from model.network.config import PVTv2Config
 from model.network.cost import count_macs
 from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Header
-from pipeline.inputs.config import FILES_SCHEME
+from pipeline.inputs.formats import FILES_SCHEME
 from pipeline.output.footer import Footer
 from pipeline.output.layout import version_of
 from pipeline.output.published import FOOTER_KEY

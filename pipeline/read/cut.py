@@ -269,7 +269,7 @@ def _chunk(header: Header, placed: Sequence[Placed], clock: "_Clock", shard: Pla
 def _sources(placed: Sequence[Placed], shard: PlannedShard) -> dict[str, list[Any]]:
     """The columns that say where each record was found."""
     keys = [entry.record.key for entry in placed]
-    if shard.format == "files":
+    if shard.is_group:
         members = [shard.members[entry.row] for entry in placed]
         ids, etags = [member.uri for member in members], [member.etag for member in members]
     else:

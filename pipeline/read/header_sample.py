@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from model.network.config import PVTv2Config
@@ -11,10 +11,9 @@ from model.network.cost import count_macs
 from pipeline.chunks.size_policy import NetSize, SizePolicy, net_size
 from pipeline.decode.decode_image import probe_size
 from pipeline.inputs.config import InputConfig
+from pipeline.inputs.formats import FORMATS
 from pipeline.inputs.loose_files import Member
-from pipeline.inputs.parquet import num_rows, read_parquet
 from pipeline.inputs.record import Record
-from pipeline.inputs.tar import read_tar
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.store.errors import StoreError
 from pipeline.store.storage import StoreConfig, open_reader, read, read_range
@@ -22,7 +21,6 @@ from pipeline.store.storage import StoreConfig, open_reader, read, read_range
 logger = logging.getLogger(__name__)
 
 _HEADER_BYTES = 64 * 1024  # in which nearly every image says its size
-_TAR_BLOCK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,25 +112,23 @@ def _sample(
 
 
 def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[list[Record], float]:
-    """Some records of a shard, and how many there are, of a tar by its bytes.
+    """Some records of a shard, and how many there are: by its bytes, where its format does not say.
 
     Raises:
         StoreError, ValueError: it cannot be read.
     """
-    if shard.format == "files":
+    if shard.is_group:
         present = [member for member in shard.members if member.etag is not None]
         drawn = random.Random(shard.hash16).sample(present, min(most, len(present)))
         return [Record(key=member.key, data=_header(member, config.store)) for member in drawn], len(present)
     with open_reader(shard.shard, config.store, size=shard.size, etag=shard.etag) as file:
-        if shard.format == "parquet":
-            total = num_rows(file)
-            rows = read_parquet(file, image_column=config.image_column, keep_columns=(), start_row=0)
-            return [item for item in islice(rows, most) if isinstance(item, Record)], total
-        members = read_tar(file, names=config.names, keep_columns=())
-        found = [item for item in islice(members, most) if isinstance(item, Record)]
-        is_all = len(found) < most
-        in_tar = sum(_bytes_in_tar(record) for record in found)
-        return found, len(found) if is_all else len(found) * max(1.0, shard.size / in_tar)
+        shard_format = FORMATS[shard.format]
+        total = None if shard_format.count is None else shard_format.count(file)
+        items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
+        found = [item for item in islice(items, most) if isinstance(item, Record)]
+    if total is not None or len(found) < most:
+        return found, len(found) if total is None else total
+    return found, len(found) * max(1.0, shard.size / max(1, sum(map(shard_format.stored_bytes, found))))
 
 
 def _header(member: Member, store: StoreConfig) -> bytes:
@@ -141,9 +137,3 @@ def _header(member: Member, store: StoreConfig) -> bytes:
     if probe_size(data) is None and member.size > _HEADER_BYTES:
         return read(member.uri, store, member.etag)
     return data
-
-
-def _bytes_in_tar(record: Record) -> int:
-    """What a record takes in a tar: a header and its data in whole blocks, and as much again for a sidecar."""
-    members = [len(record.data or b"")] + ([1] if record.true_label is not None else [])
-    return sum(_TAR_BLOCK + -(-size // _TAR_BLOCK) * _TAR_BLOCK for size in members)

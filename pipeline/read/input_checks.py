@@ -1,16 +1,15 @@
 """Checks of the inputs before any work: whether they can be read, and how many records they hold."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
 from pipeline.errors import InputError
 from pipeline.inputs.config import InputConfig
+from pipeline.inputs.formats import FORMATS
 from pipeline.inputs.listing import Found
-from pipeline.inputs.parquet import check_columns, num_rows, read_schema
-from pipeline.inputs.record import Record
-from pipeline.inputs.tar import read_tar
+from pipeline.inputs.record import ColumnError, Record
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.sampling import drawn
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, StoreError
@@ -28,45 +27,61 @@ _ASKED_OBJECTS = 4
 
 
 def count_records(found: Found, at_most: int, config: InputConfig) -> int:
-    """Records in a tar or Parquet object, or `at_most` if there are more; reads no more of it than that takes.
+    """Records in a shard, or `at_most` if there are more; reads no more of it than that takes.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
         with open_reader(found.info.uri, config.store, size=found.info.size, etag=found.info.etag) as file:
-            if found.kind == "parquet":
-                return min(num_rows(file), at_most)
-            records = read_tar(file, names=config.names, keep_columns=())
-            return sum(1 for _ in islice((item for item in records if isinstance(item, Record)), at_most))
+            shard_format = FORMATS[found.format]
+            if shard_format.count is not None:
+                return min(shard_format.count(file), at_most)
+            items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
+            return sum(1 for _ in islice((item for item in items if isinstance(item, Record)), at_most))
     except (NotFoundError, ChangedError, ValueError):
         return 1  # the one row that says so
     except StoreError as error:
         raise InputError(f"input {found.info.uri} cannot be read: {error}") from error
 
 
-def check_input(found: Found, config: InputConfig) -> bool:
-    """Looks into a Parquet object, so that a wrong column name stops the job before any work.
-
-    Returns:
-        True if it has what it needs; False if it is broken, which stops nothing: it becomes a failed row.
+def checked_inputs(listed: Iterable[Found], config: InputConfig) -> Iterator[Found]:
+    """Yields the listed objects; checks the first object of each format that can be read, as it passes.
 
     Raises:
-        InputError: it has no column with images, or lacks a column to keep; or the store does not let it be read.
+        InputError: as `check_input` does.
     """
-    uri = found.info.uri
+    checked: set[str] = {name for name, entry in FORMATS.items() if entry.check is None}
+    for found in listed:
+        if not found.is_loose and found.format not in checked and check_input(found, config):
+            checked.add(found.format)
+        yield found
+
+
+def check_input(found: Found, config: InputConfig) -> bool:
+    """Checks one object by its format, so that a wrong column name stops the job before any work.
+
+    Returns:
+        True if the object has what is asked for; False if it is broken. A broken object stops nothing: it becomes a
+        failed row.
+
+    Raises:
+        InputError: the object has no column with images, or lacks a column to keep; or the store does not let it be
+            read.
+    """
+    uri, check = found.info.uri, FORMATS[found.format].check
+    if check is None:
+        return True
     try:
         with open_reader(uri, config.store, size=found.info.size, etag=found.info.etag) as file:
-            schema = read_schema(file)
+            check(file, config.reader_options)
+    except ColumnError as error:
+        raise InputError(f"input {uri}: {error}") from error
     except (NotFoundError, ChangedError, ValueError) as error:
         logger.warning("shard.broken shard=%s error=%s", uri, error)
         return False
     except StoreError as error:
         raise InputError(f"input {uri} cannot be read: {error}") from error
-    try:
-        check_columns(schema, config.image_column, config.keep_columns)
-    except ValueError as error:
-        raise InputError(f"input {uri}: {error}") from error
     return True
 
 

@@ -12,10 +12,9 @@ from pipeline.chunks.size_policy import NetSize, SizePolicy, net_size
 from pipeline.chunks.task import Task
 from pipeline.decode.decode_image import probe_size
 from pipeline.inputs.config import InputConfig
+from pipeline.inputs.formats import FORMATS
 from pipeline.inputs.loose_files import read_files
-from pipeline.inputs.parquet import read_parquet
 from pipeline.inputs.record import Record, ShardEnd
-from pipeline.inputs.tar import read_tar
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read.cut import CutConfig, Placed, cut_rewrites, cut_slices
 from pipeline.store.errors import ChangedError, NotFoundError, StoreError
@@ -72,18 +71,17 @@ def read_shard(shard: PlannedShard, config: ReadConfig) -> Iterator[Chunk]:
 def _missing_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed | ShardEnd]:
     """The records outside the done slices, each with its row; ends with a `ShardEnd`."""
     done_rows = [range(done.first_row, done.last_row + 1) for done in shard.done]
-    if shard.format == "files":
+    if shard.is_group:
         wanted = [row for row in range(len(shard.members)) if not any(row in rows for rows in done_rows)]
         yield from _member_records(shard, wanted, config)
         return
     # Done slices at the head are skipped by the reader where it can, later ones as they come.
-    start = 0
+    row = 0
     for rows in done_rows:
-        if rows.start <= start:
-            start = max(start, rows.stop)
-    row = start if shard.format == "parquet" else 0
+        if rows.start <= row:
+            row = max(row, rows.stop)
     try:
-        for item in _object_records(shard, config, start):
+        for item in _object_records(shard, config, row):
             if isinstance(item, ShardEnd):
                 yield item
                 return
@@ -112,11 +110,11 @@ def _redone_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed 
     What a tar or Parquet object does not give any more is left out: its rows stay as they are.
     """
     wanted = [row for rewrite in shard.rewrites for row in rewrite.redo]
-    if shard.format == "files":
+    if shard.is_group:
         yield from _member_records(shard, wanted, config)
         return
     if wanted:
-        row = wanted[0] if shard.format == "parquet" else 0
+        row = wanted[0]
         for item in _object_records(shard, config, row):
             if isinstance(item, ShardEnd) or row > wanted[-1]:
                 break
@@ -143,17 +141,9 @@ def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig
 
 
 def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iterator[Record | ShardEnd]:
-    """The records of a tar or Parquet object (Parquet: from row `start` on), then a `ShardEnd`."""
+    """The records of an object from row `start` on, then a `ShardEnd`."""
     with open_reader(shard.shard, config.input.store, size=shard.size, etag=shard.etag) as file:
-        if shard.format == "tar":
-            yield from read_tar(file, names=config.input.names, keep_columns=config.input.keep_columns)
-        else:
-            yield from read_parquet(
-                file,
-                image_column=config.input.image_column,
-                keep_columns=config.input.keep_columns,
-                start_row=start,
-            )
+        yield from FORMATS[shard.format].read(file, config.input.reader_options, start)
 
 
 def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> list[tuple[int, str | None]]:
@@ -167,7 +157,7 @@ def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> 
         num_known = max((rows.stop for rows in done_rows), default=0)
     missing = [at for at in range(row, num_known) if not any(at in rows for rows in done_rows)]
     if missing or shard.num_records is not None:
-        return [(at, str(at) if shard.format == "parquet" else f"@{at}") for at in missing]
+        return [(at, FORMATS[shard.format].lost_key(at)) for at in missing]
     return [(max(row, num_known), None)]
 
 

@@ -24,7 +24,7 @@ from pipeline.output.published import PublishedFile, published_files, read_outpu
 from pipeline.plan.plan_file import OwnGroups, PlanFile, planned_objects, read_plan
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.planner import Planner, PlanOptions, PlanSummary
-from pipeline.read.input_checks import check_input, check_permission, count_records
+from pipeline.read.input_checks import check_permission, checked_inputs, count_records
 from pipeline.run.state import Plan, Run
 from pipeline.store.errors import NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
@@ -63,7 +63,7 @@ def prepare_with(
     """The same for a checkpoint that was read already."""
     listing_began = time.monotonic()
     survey = Survey(config.input, config.output.uri)
-    listed = _checked(survey, config)
+    listed = checked_inputs(survey, config.input)
     output, store = config.output.uri, config.output.store
     try:
         _stored_digest(output, store, identity)
@@ -141,15 +141,6 @@ def counted_plan(shards: Iterable[PlannedShard], summary: PlanSummary) -> Plan:
     plan = Plan(rows=PlanFile(()), summary=summary)
     plan.rows = PlanFile(_counted(shards, plan))
     return plan
-
-
-def _checked(survey: Survey, config: JobConfig) -> Iterator[Found]:
-    """The survey; the first Parquet object that can be read is looked into as it comes by."""
-    is_checked = False
-    for found in survey:
-        if found.kind == "parquet" and not is_checked:
-            is_checked = check_input(found, config.input)
-        yield found
 
 
 def _counted(shards: Iterable[PlannedShard], plan: Plan) -> Iterator[PlannedShard]:

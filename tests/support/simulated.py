@@ -16,6 +16,7 @@ from model.checkpoints.checkpoint import CheckpointInfo
 from model.checkpoints.files import CheckpointFiles
 from model.checkpoints.rename import NAMINGS
 from model.network.config import VARIANTS
+from model.network.cost import count_macs
 from pipeline.account.report import Report
 from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, PAYLOAD_COLUMNS
@@ -46,6 +47,8 @@ CHECKPOINT = Checkpoint(
 
 
 NO_BOUNDS = BoundsConfig()
+# Every image is 32 pixels wide and high to the network.
+_MACS = count_macs(VARIANTS["b0"], 32, 32)
 
 
 class KilledError(Exception):
@@ -151,7 +154,7 @@ def _answered(chunk: Chunk) -> Chunk:
     }
     rest = {"width": pa.nulls(rows.num_rows, pa.int32()), "height": pa.nulls(rows.num_rows, pa.int32())}
     rest["scale"] = pa.nulls(rows.num_rows, pa.float32())
-    macs = {"macs": pa.array([1 if good else 0 for good in ok], pa.int64())}
+    macs = {"macs": pa.array([_MACS if good else 0 for good in ok], pa.int64())}
     return replace(chunk, rows=set_columns(rows, {**rest, **sizes, **nulls, **macs}), payload=pa.py_buffer(b""))
 
 

@@ -47,8 +47,8 @@ def test_the_same_names_are_images_and_shards(globs):
 
 def test_an_object_that_is_itself_an_input_is_what_the_format_says():
     selection = Selection()
-    assert selection.kind_of("x", input_format="tar", is_named=True) == "tar"
-    assert selection.kind_of("x", input_format="tar", is_named=False) is None
-    assert selection.kind_of("x.tar", input_format="files", is_named=False) is None
-    assert selection.kind_of("x.parquet", input_format="auto", is_named=False) == "parquet"
-    assert selection.kind_of("x.jpg", input_format="parquet", is_named=False) is None
+    assert selection.format_name("x", input_format="tar", is_named=True) == "tar"
+    assert selection.format_name("x", input_format="tar", is_named=False) is None
+    assert selection.format_name("x.tar", input_format="files", is_named=False) is None
+    assert selection.format_name("x.parquet", input_format="auto", is_named=False) == "parquet"
+    assert selection.format_name("x.jpg", input_format="parquet", is_named=False) is None

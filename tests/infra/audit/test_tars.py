@@ -8,7 +8,7 @@ import pytest
 
 from infra.audit.tars import tar_images
 from pipeline.inputs.names import NameFilter
-from pipeline.inputs.record import Record
+from pipeline.inputs.record import ReaderOptions, Record
 from pipeline.inputs.tar import read_tar
 
 TAKES = NameFilter().takes_image
@@ -39,9 +39,8 @@ def by_audit(path, data):
 
 
 def by_job(data):
-    records = [
-        item for item in read_tar(io.BytesIO(data), names=NameFilter(), keep_columns=()) if isinstance(item, Record)
-    ]
+    items = read_tar(io.BytesIO(data), ReaderOptions(takes_image=TAKES))
+    records = [item for item in items if isinstance(item, Record)]
     return [record.key for record in records if record.key is not None], records[-1:] != [] and records[-1].key is None
 
 

@@ -49,7 +49,7 @@ def names_of(survey):
 
 
 def kinds_of(survey):
-    return {found.name: found.kind for found in survey.found}
+    return {found.name: found.format for found in survey.found}
 
 
 def test_objects_are_told_apart_by_their_names_and_the_rest_is_counted(survey):
@@ -119,7 +119,7 @@ def test_an_input_may_be_one_object(root, name, kind):
     put(join_uri(root, "x", "other.jpg"), b"1", STORE)
     found = Taken(InputConfig(uris=(uri,)), join_uri(root, "out"))
     (entry,) = found.found
-    assert (entry.info.uri, entry.name, entry.kind, entry.true_label) == (uri, name, kind, None)
+    assert (entry.info.uri, entry.name, entry.format, entry.true_label) == (uri, name, kind, None)
     assert found.ignored == 0
 
 
@@ -254,6 +254,6 @@ def test_names_that_cannot_be_read_are_counted_too(tmp_path):
 def test_an_object_that_is_itself_an_input_is_what_the_format_says(tmp_path):
     write(tmp_path, "shard", "other.tar")
     found = Taken(InputConfig(uris=(str(tmp_path / "shard"),), format="tar"), OUTPUT)
-    assert [(entry.name, entry.kind) for entry in found.found] == [("shard", "tar")]
+    assert [(entry.name, entry.format) for entry in found.found] == [("shard", "tar")]
     found = Taken(InputConfig(uris=(str(tmp_path),), format="tar"), OUTPUT)
-    assert [(entry.name, entry.kind) for entry in found.found] == [("other.tar", "tar")]
+    assert [(entry.name, entry.format) for entry in found.found] == [("other.tar", "tar")]

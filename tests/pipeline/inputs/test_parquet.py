@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs import parquet
+from pipeline.inputs.names import has_image_ending
 from pipeline.inputs.parquet import check_columns, find_image_column, num_rows, read_parquet, read_schema
-from pipeline.inputs.record import Record, ShardEnd
+from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
 
 BYTES = pa.binary()
 FILE = pa.struct([("bytes", BYTES), ("path", pa.string())])
@@ -22,8 +23,8 @@ def parquet_bytes(columns, **options):
 
 def read(data, image_column=None, keep_columns=(), start_row=0):
     file = data if hasattr(data, "read") else io.BytesIO(data)
-    options = {"image_column": image_column, "keep_columns": keep_columns, "start_row": start_row}
-    *records, end = read_parquet(file, **options)
+    options = ReaderOptions(takes_image=has_image_ending, image_column=image_column, keep_columns=keep_columns)
+    *records, end = read_parquet(file, options, start_row)
     assert end == ShardEnd(0)
     assert all(isinstance(record, Record) for record in records)
     return records

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs import tar
 from pipeline.inputs.names import NameFilter
-from pipeline.inputs.record import Record, ShardEnd
+from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar import read_tar
 
 END = bytes(1024)
@@ -32,10 +32,11 @@ def special(name, kind, target=""):
     return header
 
 
-def read(data, names=None, keep_columns=()):
+def read(data, names=None, keep_columns=(), start_row=0):
     """(records, ignored at the end)"""
     file = data if hasattr(data, "read") else io.BytesIO(data)
-    *records, end = read_tar(file, names=names or NameFilter(), keep_columns=keep_columns)
+    options = ReaderOptions(takes_image=(names or NameFilter()).takes_image, keep_columns=keep_columns)
+    *records, end = read_tar(file, options, start_row)
     assert isinstance(end, ShardEnd)
     assert all(isinstance(record, Record) for record in records)
     return records, end.ignored
@@ -57,6 +58,13 @@ def broken(data):
 def test_images_come_in_the_order_of_the_tar():
     data = tar_bytes(("b.jpg", b"B"), ("a.PNG", b""), ("c/d.webp", b"D"))
     assert read(data) == ([Record("b.jpg", b"B"), Record("a.PNG", b""), Record("c/d.webp", b"D")], 0)
+
+
+@pytest.mark.parametrize("start_row", [0, 1, 2, 3, 4])
+def test_reading_may_start_at_any_row(start_row):
+    data = tar_bytes(("a.jpg", b"0"), ("x.bin", b""), ("b.jpg", b"1"), ("a.jpg", b"2"), ("y.bin", b""))
+    records, at_end = read(data)
+    assert read(data, start_row=start_row) == (records[start_row:], at_end)
 
 
 def test_gzip_is_told_by_its_content():

@@ -23,7 +23,7 @@ from pipeline.inputs.loose_files import Member
 from pipeline.output.layout import hash16
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.read import cut
+from pipeline.read import cut, input_checks
 from pipeline.read import read_shard as read
 from pipeline.read.input_checks import check_input, check_permission, count_records
 from pipeline.read.read_shard import read_shard
@@ -463,7 +463,8 @@ def breaks_off(monkeypatch):
             with real_open(*args, **options) as file:
                 return Breaking(file.read(), num_bytes, error)
 
-        monkeypatch.setattr(read, "open_reader", open_reader)
+        for module in (read, input_checks):
+            monkeypatch.setattr(module, "open_reader", open_reader)
 
     return install
 
@@ -651,7 +652,7 @@ def refuse(monkeypatch):
                 raise error or DeniedError(f"{uri}: 403 AccessDenied", is_permission=True)
             return b"x"
 
-        monkeypatch.setattr(read, "read_range", ask)
+        monkeypatch.setattr(input_checks, "read_range", ask)
         return asked
 
     return install

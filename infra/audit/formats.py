@@ -1,0 +1,52 @@
+"""The formats of shards as the audit reads them: one value for each, in one table.
+
+The job has a table of its own, `pipeline/inputs/formats.py`; the audit shares no code with it. A new format needs an
+entry in both, and here a function that finds the images of a shard (`tars.py`) or counts its rows (`parquets.py`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from infra.audit.parquets import count_rows
+from infra.audit.places import Object, Store
+from infra.audit.tars import tar_images
+
+LOOSE_FILES = "files"
+"""Stands where a format's name does, for images that are objects by themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFormat:
+    """One format of shards. Either `images` or `count` is set.
+
+    Attributes:
+        name: value of `--input-format`.
+        endings: endings of the names of such objects, in lower case.
+        images: (path, which names are images) -> (key, bytes) of each image in the order of the shard, and why the
+            shard breaks off; None if it is whole.
+        count: (object, store, database, scratch folder) -> number of rows, and why they cannot be counted; None if they
+            can. For formats whose records have their row numbers as keys.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    images: Callable[[Path, Callable[[str], bool]], tuple[list[tuple[str, int]], str | None]] | None = None
+    count: Callable[[Object, Store, duckdb.DuckDBPyConnection, Path], tuple[int, str | None]] | None = None
+
+
+TAR = ShardFormat(name="tar", endings=(".tar", ".tar.gz", ".tgz"), images=tar_images)
+PARQUET = ShardFormat(name="parquet", endings=(".parquet",), count=count_rows)
+FORMATS = {TAR.name: TAR, PARQUET.name: PARQUET}
+
+
+def format_of(name: str) -> ShardFormat | None:
+    """Returns the format that the ending of a name or glob says; None if it is not the ending of a shard."""
+    return next((entry for entry in FORMATS.values() if name.lower().endswith(entry.endings)), None)
+
+
+def format_choices() -> tuple[str, ...]:
+    """Returns the values that `--input-format` may have."""
+    return ("auto", *FORMATS, LOOSE_FILES)
