@@ -197,7 +197,7 @@ def test_every_flag_and_variable_of_a_run_exists(objects):
         container = container_of(group)
         assert container["envFrom"] == [{"configMapRef": {"name": the("ConfigMap", objects)["metadata"]["name"]}}]
         assert [each["name"] for each in container["env"]] == ["RAY_idle_worker_killing_time_threshold_ms"]
-        assert container["env"][0]["name"] in (ROOT / "pipeline" / "cluster.py").read_text()
+        assert container["env"][0]["name"] in (ROOT / "pipeline" / "cluster" / "cluster.py").read_text()
 
 
 def test_the_nightly_pod_copies_the_pattern_under_the_name_of_its_job(objects):
