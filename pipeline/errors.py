@@ -1,20 +1,28 @@
-"""What can go wrong: one tree of errors that stop a job, and the codes of failed records, which do not.
+"""What can stop a job: one tree of errors, each with its exit code. This file is the only table of exit codes.
 
-    PipelineError            exit 1
-    +-- ConfigError          exit 2   a flag, or a combination of flags, that cannot work
-    +-- InputError           exit 3   inputs that are missing, empty or cannot be listed
-    +-- OutputError          exit 5   an output that belongs to something else, or cannot be written
-    +-- TooManyFailedError   exit 6   more failed records than --max-failed-fraction allows
-    +-- AccountsError        exit 7   listed records and published rows do not agree
-    +-- DriftError           exit 8   labels or scores of new images are not like those before
-    +-- IncompleteError      exit 9   ended before everything was published
-    |   +-- StoppedError              by a signal
-    |   +-- LeaseLostError            because the output is no longer this run's
-    |   +-- CollectorsGoneError       because nobody is there to write rows
-    +-- LeaseHeldError       exit 10  nothing was done: another run holds the output
-
-A model that cannot be loaded is `model.errors.CheckpointError` (exit 4).
+PipelineError            exit 1
++-- ConfigError          exit 2   a flag, or a combination of flags, that cannot work
++-- InputError           exit 3   inputs that are missing, empty or cannot be listed
++-- WeightsError         exit 4   a model that cannot be loaded
++-- OutputError          exit 5   an output that belongs to something else, or cannot be written
++-- TooManyFailedError   exit 6   more failed records than --max-failed-fraction allows
++-- AccountsError        exit 7   listed records and published rows do not agree
++-- DriftError           exit 8   labels or scores of new images are not like those before
++-- IncompleteError      exit 9   ended before everything was published
+|   +-- StoppedError              by a signal
+|   +-- LeaseLostError            because the output is no longer this run's
+|   +-- CollectorsGoneError       because nobody is there to write rows
++-- LeaseHeldError       exit 10  nothing was done: another run holds the output
 """
+
+EXIT_CODES = """exit codes:
+  0 done                          5 output: belongs to another job, or cannot be written
+  1 internal error                6 too many failed records (--max-failed-fraction)
+  2 bad configuration             7 accounts do not close
+  3 input missing or empty        8 new images are not like those before (label_dataset)
+  4 model or weights              9 incomplete: stopped, stalled, no room, bounded; the same command continues
+                                 10 another run holds the output (--wait-for-lease-s)"""
+"""The same table for `--help`."""
 
 
 class PipelineError(Exception):
@@ -33,6 +41,12 @@ class InputError(PipelineError):
     """Inputs that are missing, empty or cannot be listed."""
 
     exit_code = 3
+
+
+class WeightsError(PipelineError):
+    """A model that cannot be loaded: its weights, its configuration, or the names of its classes."""
+
+    exit_code = 4
 
 
 class OutputError(PipelineError):

@@ -10,7 +10,7 @@ from pipeline.chunks.task import Task
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.config.precision import Precision
-from pipeline.errors import ConfigError
+from pipeline.errors import EXIT_CODES, ConfigError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import format_choices
 from pipeline.inputs.names import NameFilter
@@ -18,13 +18,6 @@ from pipeline.output.config import OutputConfig
 from pipeline.store.iso_time import unix_s
 from pipeline.store.storage import StoreConfig
 
-EXIT_CODES = """exit codes:
-  0 done                          5 output: belongs to another job, or cannot be written
-  1 internal error                6 too many failed records (--max-failed-fraction)
-  2 bad configuration             7 accounts do not close
-  3 input missing or empty        8 new images are not like those before (label_dataset)
-  4 model or weights              9 incomplete: stopped, stalled, no room, bounded; the same command continues
-                                 10 another run holds the output (--wait-for-lease-s)"""
 _DEFAULT = "default: %(default)s"
 _INCLUDE_HELP = (
     "images to take; default: names with an image ending. A glob that ends in .tar, .tgz, .tar.gz or .parquet chooses "

@@ -12,7 +12,7 @@ from model.network.config import PVTv2Config
 from model.network.labels import parse_labels
 from pipeline.chunks.task import Classify
 from pipeline.config.job_config import JobConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.store.errors import NotFoundError, StoreError
 from pipeline.store.storage import StoreConfig, list_objects, read
 from pipeline.store.uris import join_uri
@@ -47,7 +47,7 @@ def fetch_checkpoint(config: JobConfig, pinned: str | None = None) -> Checkpoint
             Hub without a revision goes on with them, whatever its main branch has become.
 
     Raises:
-        CheckpointError: it is not there, or does not load, or has no head.
+        WeightsError: it is not there, or does not load, or has no head.
         ConfigError: the labels are not one for each class.
     """
     started = time.perf_counter()
@@ -57,12 +57,12 @@ def fetch_checkpoint(config: JobConfig, pinned: str | None = None) -> Checkpoint
         else:
             files = _from_store(config.weights, config.input.store)
         info = inspect_checkpoint(files.weights, files.config_json, files.preprocessor_json, config.variant)
-    except CheckpointError as error:
-        raise CheckpointError(f"--weights {config.weights}: {error}") from error
+    except (CheckpointError, WeightsError) as error:
+        raise WeightsError(f"--weights {config.weights}: {error}") from error
     labels = None
     if isinstance(config.task, Classify):
         if not info.config.num_classes:
-            raise CheckpointError(
+            raise WeightsError(
                 f"--weights {config.weights}: this is a backbone without a head, which cannot classify. "
                 "Give a checkpoint that was saved with its classifier."
             )
@@ -90,7 +90,7 @@ def _from_store(uri: str, store: StoreConfig) -> CheckpointFiles:
         except NotFoundError:
             return []
         except StoreError as error:
-            raise CheckpointError(f"{folder} cannot be listed: {error}") from error
+            raise WeightsError(f"{folder} cannot be listed: {error}") from error
 
     return gather_files(folder, lambda name: _read(join_uri(folder, name), store), names, weights_name=weights_name)
 
@@ -118,4 +118,4 @@ def _read(uri: str, store: StoreConfig) -> bytes | None:
     except NotFoundError:
         return None
     except StoreError as error:
-        raise CheckpointError(f"{uri} cannot be read: {error}") from error
+        raise WeightsError(f"{uri} cannot be read: {error}") from error

@@ -11,13 +11,12 @@ import torch
 from model.checkpoints.files import CheckpointFiles
 from model.checkpoints.load import parse_checkpoint, save_checkpoint
 from model.checkpoints.random_weights import random_weights
-from model.errors import CheckpointError
 from model.network.config import PVTv2Config
 from pipeline.chunks.task import Classify
 from pipeline.config import checkpoint
 from pipeline.config.checkpoint import fetch_checkpoint
 from pipeline.config.job_config import JobConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
 from pipeline.store.errors import DeniedError
@@ -100,12 +99,12 @@ def test_normalisation_comes_from_the_preprocessor_file(weights):
 
 def test_weights_that_are_not_there_are_named_with_what_to_do(root):
     weights = join_uri(root, "none")
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(WeightsError) as raised:
         fetch(weights)
     message = str(raised.value)
     assert message.startswith(f"--weights {weights}: there is no {weights}/model.safetensors, ")
     assert "examples/random_checkpoint.py" in message
-    with pytest.raises(CheckpointError, match=r"there is no .*/x\.safetensors\.$"):
+    with pytest.raises(WeightsError, match=r"there is no .*/x\.safetensors\.$"):
         fetch(join_uri(root, "x.safetensors"))
 
 
@@ -122,21 +121,21 @@ def test_weights_that_are_not_there_are_named_with_what_to_do(root):
 )
 def test_a_broken_file_is_named(weights, name, content, expected):
     put(join_uri(weights, name), content, STORE)
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(WeightsError) as raised:
         fetch(weights)
     assert expected in str(raised.value)
     assert weights in str(raised.value)
 
 
 def test_another_variant_than_the_weights_are_of_is_refused(weights):
-    with pytest.raises(CheckpointError, match=f"--weights {weights}: config.json describes .*, not b5"):
+    with pytest.raises(WeightsError, match=f"--weights {weights}: config.json describes .*, not b5"):
         fetch(weights, variant="b5")
 
 
 def test_a_backbone_without_a_head_cannot_classify(tmp_path):
     backbone = replace(NETWORK, num_classes=0)
     save_checkpoint(random_weights(backbone, 0), backbone, None, tmp_path)
-    with pytest.raises(CheckpointError, match=f"--weights file://{tmp_path}: this is a backbone without a head"):
+    with pytest.raises(WeightsError, match=f"--weights file://{tmp_path}: this is a backbone without a head"):
         fetch(str(tmp_path))
 
 
@@ -150,7 +149,7 @@ def test_a_store_that_does_not_let_one_read_is_said(weights, monkeypatch, what):
         return real(uri, store)
 
     monkeypatch.setattr(checkpoint, "read", refuse)
-    with pytest.raises(CheckpointError, match=rf"{what} cannot be read: .*403 AccessDenied"):
+    with pytest.raises(WeightsError, match=rf"{what} cannot be read: .*403 AccessDenied"):
         fetch(weights, labels=join_uri(weights, "labels.txt"))
 
 
@@ -209,7 +208,7 @@ def test_a_pickle_is_found_by_its_name_or_as_the_only_weights_of_its_folder(root
     assert (found.info.source_format, found.labels) == ("transformers", LABELS)
     assert found == replace(fetch(join_uri(folder, "nice.pth")), load_s=found.load_s)
     write(folder, {"second.safetensors": files["model.safetensors"]})
-    with pytest.raises(CheckpointError, match=r"several weights files \(nice.pth, second.safetensors\): name one"):
+    with pytest.raises(WeightsError, match=r"several weights files \(nice.pth, second.safetensors\): name one"):
         fetch(folder)
 
 
