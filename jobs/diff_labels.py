@@ -42,7 +42,7 @@ _PRINTED = (
 )
 
 
-def diff_labels(arguments: Sequence[str]) -> dict[str, Any]:
+def diff_labels(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     """Compares; returns the summary."""
     started_at = time.time()
     flags = _parser().parse_args(arguments)

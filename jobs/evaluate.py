@@ -21,13 +21,15 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli.command import configure_logging, run_command, run_config, run_told
+from jobs.cli.command import configure_logging, run_and_notify, run_command
 from jobs.cli.flags import job_config, make_parser, output_store
+from jobs.cli.run_job import run_config
 from pipeline.chunks.task import Classify
 from pipeline.errors import ConfigError, InputError, OutputError
 from pipeline.evaluation.evaluation import COLUMNS, Tally, describe, tally
 from pipeline.evaluation.predictions import Predictions, open_predictions
 from pipeline.evaluation.true_labels import understand
+from pipeline.run.stopper import Stopper
 from pipeline.store.errors import StoreError
 from pipeline.store.storage import StoreConfig, put
 from pipeline.store.uris import canonical_uri, join_uri, shown
@@ -39,7 +41,7 @@ _SOURCES = "inputs bring them as .cls sidecars, a label column, or the names of 
 _NAMES = "classify with --labels, a file that names the network's classes as the data does"
 
 
-def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
+def evaluate(arguments: Sequence[str], stopper: Stopper | None = None) -> dict[str, Any]:
     """Runs the job; returns its summary."""
     started_at = time.time()
     parser = make_parser((__doc__ or "").partition("\n")[0], required=False, policies=(*POLICIES, "both"))
@@ -49,16 +51,16 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
     add("--report", metavar="URI", help="folder for evaluation.json, classes.csv and confusion.csv; default: --output")
     flags = parser.parse_args(arguments)
     configure_logging(flags.log_level)
-    return run_told(flags, lambda: _run(flags, started_at))
+    return run_and_notify(flags, lambda stopper: _run(flags, started_at, stopper), stopper)
 
 
-def _run(flags: argparse.Namespace, started_at: float) -> dict[str, Any]:
+def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict[str, Any]:
     _check(flags)
     store = output_store(flags)
     if flags.predictions:
         outputs, stopped = [canonical_uri(uri) for uri in flags.predictions], None
     else:
-        outputs, stopped = _classify(flags, started_at)
+        outputs, stopped = _classify(flags, started_at, stopper)
     if stopped is not None:
         return stopped
     evaluations = [_evaluate(open_predictions(uri, store)) for uri in outputs]
@@ -80,14 +82,17 @@ def _check(flags: argparse.Namespace) -> None:
             raise ConfigError(f"--{flag.replace('_', '-')}: an evaluation has no plan; use it with jobs/classify.py")
 
 
-def _classify(flags: argparse.Namespace, started_at: float) -> tuple[list[str], dict[str, Any] | None]:
+def _classify(
+    flags: argparse.Namespace, started_at: float, stopper: Stopper
+) -> tuple[list[str], dict[str, Any] | None]:
     """The outputs of a classification for each preprocessing; or the summary of one that did not get to its end."""
     policies = POLICIES if flags.preprocess == "both" else (flags.preprocess,)
     outputs = []
     for policy in policies:
         config = job_config(argparse.Namespace(**{**vars(flags), "preprocess": policy}), Classify(labels=flags.labels))
         output = replace(config.output, uri=join_uri(config.output.uri, policy))
-        summary = run_config(replace(config, output=output), started_at)
+        with stopper.armed():
+            summary = run_config(replace(config, output=output), started_at, stopper)
         if summary["exit_code"]:
             return [], summary
         outputs.append(output.uri)

@@ -15,12 +15,14 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli.command import run_command, run_job
+from jobs.cli.command import run_command
 from jobs.cli.flags import make_parser
+from jobs.cli.run_job import run_job
 from pipeline.chunks.task import ExtractFeatures
+from pipeline.run.stopper import Stopper
 
 
-def extract_features(arguments: Sequence[str]) -> dict[str, Any]:
+def extract_features(arguments: Sequence[str], stopper: Stopper | None = None) -> dict[str, Any]:
     """Runs the job; returns its summary."""
     parser = make_parser((__doc__ or "").partition("\n")[0])
     features = parser.add_argument_group("features").add_argument
@@ -29,7 +31,7 @@ def extract_features(arguments: Sequence[str]) -> dict[str, Any]:
     )
     features("--l2-normalize", action="store_true", help="scale every embedding to length 1")
     features("--stages", type=_stages, default=(), metavar="1,2,3,4", help="maps to store, at strides 4, 8, 16 and 32")
-    return run_job(parser, arguments, _task)
+    return run_job(parser, arguments, _task, stopper)
 
 
 def _task(flags: argparse.Namespace) -> ExtractFeatures:

@@ -17,8 +17,9 @@ from typing import Any
 # Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli.command import Upkeep, configure_logging, run_command, run_config, run_told
+from jobs.cli.command import configure_logging, run_and_notify, run_command
 from jobs.cli.flags import input_config, job_config, make_parser
+from jobs.cli.run_job import Upkeep, run_config
 from pipeline.chunks.failures import TRANSIENT_CODES
 from pipeline.chunks.task import Classify
 from pipeline.dataset.drift import MAX_DRIFT
@@ -27,7 +28,9 @@ from pipeline.dataset.policy import Policy, read_class_scores, read_classes
 from pipeline.dataset.update import DatasetConfig
 from pipeline.dataset.upkeep import check_dataset, keep_dataset
 from pipeline.errors import PipelineError
-from pipeline.run.state import Run
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
+from pipeline.run.stopper import Stopper
 from pipeline.store.uris import canonical_uri
 
 _CLASSES_HELP = "YAML: the network's label: the data set's, null drops it; the name * stands for all others"
@@ -42,12 +45,12 @@ _DRIFT_HELP = (
 )
 
 
-def label_dataset(arguments: Sequence[str]) -> dict[str, Any]:
+def label_dataset(arguments: Sequence[str], stopper: Stopper | None = None) -> dict[str, Any]:
     """Runs the job; returns its summary."""
     started_at = time.time()
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
-    return run_told(flags, lambda: _run(flags, started_at))
+    return run_and_notify(flags, lambda stopper: _run(flags, started_at, stopper), stopper)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,20 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(flags: argparse.Namespace, started_at: float) -> dict[str, Any]:
+def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict[str, Any]:
     config = job_config(flags, Classify(labels=flags.labels, top_k=flags.top_k))
     if flags.retry_failed is None:
         config = replace(config, output=replace(config.output, retry_failed=TRANSIENT_CODES))
     dataset, exports = _dataset_config(flags), _export_config(flags)
 
-    def keep(run: Run) -> tuple[dict[str, Any], list[PipelineError]]:
-        kept = keep_dataset(run, dataset, exports)
-        told: dict[str, Any] = {"dataset": kept.summary()}
+    def keep(run: Run, ledger: Ledger) -> tuple[dict[str, Any], list[PipelineError]]:
+        kept = keep_dataset(run, ledger, dataset, exports, stopper)
+        summary: dict[str, Any] = {"dataset": kept.summary()}
         if run.plan.is_empty and kept.is_changed:
-            told["message"] = "no new images; the data set was brought up to date"
-        return told, kept.errors()
+            summary["message"] = "no new images; the data set was brought up to date"
+        return summary, kept.errors()
 
-    return run_config(config, started_at, Upkeep(check=lambda run: check_dataset(run, dataset), keep=keep))
+    return run_config(config, started_at, stopper, Upkeep(check=lambda run: check_dataset(run, dataset), keep=keep))
 
 
 def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:

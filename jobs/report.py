@@ -30,7 +30,7 @@ from pipeline.store.uris import canonical_uri, join_uri, shown
 _HTML_HELP = "where the page goes, a path or URI; default: report.html in the run's folder, or in runs/ for several"
 
 
-def report(arguments: Sequence[str]) -> dict[str, Any]:
+def report(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     """Makes the page; returns the summary."""
     started_at = time.time()
     flags = _parser().parse_args(arguments)

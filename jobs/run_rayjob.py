@@ -52,7 +52,7 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _EXIT_CODE = re.compile(r"failed with exit code (-?\d+)")
 
 
-def run_rayjob(arguments: Sequence[str]) -> dict[str, Any]:
+def run_rayjob(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     """Creates or finds the RayJob, and follows it to its end; returns the summary."""
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)

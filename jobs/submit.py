@@ -63,7 +63,7 @@ _NO_LOG_S = 60.0
 _STOP_S = 30.0
 
 
-def submit(arguments: Sequence[str]) -> dict[str, Any]:
+def submit(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     """Submits or finds the job, and follows it to its end; returns the summary."""
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)

@@ -32,7 +32,6 @@ from benchmarks.job.noted import Note, noted, read_notes
 from benchmarks.job.stand_ins import SleepingNetwork, no_decoding
 from benchmarks.tools.machine import machine, versions
 from benchmarks.tools.photos import COMMON_SIZES, photos
-from jobs.cli.command import output_lease
 from model.checkpoints.load import save_checkpoint
 from model.checkpoints.random_weights import random_weights
 from model.network.config import VARIANTS
@@ -46,11 +45,12 @@ from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import NETWORK, Steps
 from pipeline.infer.config import InferConfig
 from pipeline.inputs.config import InputConfig
+from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
 from pipeline.read.read_shard import read_shard
+from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.run.run import execute
-from pipeline.run.state import Run
+from pipeline.run.run import Run
 from pipeline.run.step_settings import infer_config, read_config
 
 THUMBNAIL_SIZES = [(64, 64), (80, 64), (96, 72)]
@@ -141,10 +141,10 @@ class Bench:
         notes = self.folder / f"notes {label}"
         notes.mkdir()
         config = self.config(name, f"output {label}", num_actors)
-        with output_lease(config.output, "flow") as lease:
-            run = prepare(config, time.time(), lease)
-            report = execute(run, lambda _: None, noted(steps, notes))
-        written = run.timeline.ends("write")
+        with Lease(config.output.uri, config.output.store, "flow") as lease:
+            run, ledger = prepare(config, time.time(), lease)
+            report = execute(run, ledger, lambda _: None, noted(steps, notes))
+        written = ledger.timeline.ends("write")
         if report.status != "done" or report.passes != 1 or report.run.failed or written is None:
             raise RuntimeError(f"{name}: {report.status}, {report.passes} passes, {report.run.failed} failed")
         by_step: dict[str, list[Note]] = {}
@@ -156,7 +156,8 @@ class Bench:
     def dry_run(self, name: str) -> Run:
         """The same job, prepared and not run."""
         config = self.config(name, "nowhere", 1, dry_run=True)
-        return prepare(config, time.time(), output_lease(config.output, "flow"))
+        lease = Lease(config.output.uri, config.output.store, "flow")
+        return prepare(config, time.time(), lease)[0]
 
 
 # ---- The parts of the report
@@ -278,7 +279,7 @@ def alone_images_per_s(run: Run, what: str) -> float:
 
 def encoded_chunks(run: Run) -> Iterator[Chunk]:
     """The chunks that the run would decode."""
-    for shard in run.plan.rows:
+    for shard in run.plan.shards:
         yield from read_shard(shard, read_config(run, last_pass=False))
 
 

@@ -11,8 +11,9 @@ from pipeline.dataset.exports import ExportConfig, Exporter
 from pipeline.dataset.overrides import find_overrides, read_overrides
 from pipeline.dataset.update import DatasetConfig, Update, describe_drift, update_dataset
 from pipeline.errors import DriftError, LeaseLostError, OutputError, PipelineError, StoppedError
-from pipeline.run.state import Run
-from pipeline.run.stopper import own_stopper
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
+from pipeline.run.stopper import Stopper
 from pipeline.store.errors import StoreError
 from pipeline.store.uris import shown
 
@@ -87,8 +88,11 @@ def check_dataset(run: Run, config: DatasetConfig) -> None:
         raise OutputError(f"the data set of {shown(output)} cannot be read: {error}") from error
 
 
-def keep_dataset(run: Run, config: DatasetConfig, exports: ExportConfig) -> Kept:
+def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: ExportConfig, stopper: Stopper) -> Kept:
     """Brings the data set and its exports up to date with what the run's output holds now.
+
+    Args:
+        stopper: the run's, which is armed again until this ends.
 
     Raises:
         PipelineError: the data set is as it was; with a sentence that says what to do.
@@ -99,16 +103,15 @@ def keep_dataset(run: Run, config: DatasetConfig, exports: ExportConfig) -> Kept
         run.lease.check()
         run.lease.fence.check()
 
-    # The run's own stopper has done its work.
-    with own_stopper() as stopper:
+    with stopper.armed():
         try:
-            files = list(run.published.values())
+            files = list(ledger.files.values())
             update = update_dataset(output, store, files, _class_names(run), config, run.run_id, check_right)
-            kept = Kept(uri=labels_uri(output), update=update, is_bounded=run.bound is not None)
+            kept = Kept(uri=labels_uri(output), update=update, is_bounded=ledger.bound is not None)
             return _with_exports(kept, run, exports, check_right)
         except (Exception, KeyboardInterrupt) as error:
             # In the middle of a query it comes as the database's own error.
-            if stopper.is_closed:
+            if not stopper.is_armed:
                 run.lease.check()
                 raise StoppedError(
                     "stopped while the data set was updated; what is published is whole, the same command continues"

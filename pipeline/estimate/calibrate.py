@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from pipeline.account.progress import Progress
@@ -20,11 +20,12 @@ from pipeline.errors import StoppedError
 from pipeline.estimate.pace import LONG_S, Pace, pace_of
 from pipeline.lease.lease import Lease
 from pipeline.output.layout import CALIBRATION
+from pipeline.plan.plan import make_plan
 from pipeline.plan.planner import PlanSummary
 from pipeline.plan.sampling import trial_plan
-from pipeline.run.prepare import counted_plan
-from pipeline.run.run import execute
-from pipeline.run.state import Run
+from pipeline.run.execute import execute
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
 from pipeline.run.stopper import Ending, own_stopper
 from pipeline.store.errors import StoreError
 from pipeline.store.preflight import preflight
@@ -65,20 +66,21 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
     folder = join_uri(output, CALIBRATION, f"{run.run_id}-{secrets.token_hex(4)}")
     lease = Lease(folder, store, run.run_id)
     # Whatever ends the trial, signals do not interrupt what follows it.
-    with own_stopper() as stopper, _scratch_folder(folder, store), closing(stopper), lease:
+    with own_stopper() as stopper, _scratch_folder(folder, store), stopper.armed(), lease:
         trial = _trial(run, folder, rows_per_slice(image_px, image_gmac), lease)
+        ledger = Ledger(trial.started_at)
 
         def watch(progress: Progress) -> None:
             on_progress(progress)
-            num_actors = trial.processors.num_actors[1] if trial.processors else 1
+            num_actors = ledger.processors.num_actors[1] if ledger.processors else 1
             if _is_enough(progress, num_actors, time.time()):
                 stopper.stop(_ENDING)
 
         preflight(folder, store)
         lease.take()
-        num_shards, rows_per_file = trial.plan.by_format.total(), trial.config.output.rows_per_file
+        num_shards, rows_per_file = trial.plan.num_shards, trial.config.output.rows_per_file
         logger.info("calibration.started shards=%d rows_per_file=%d", num_shards, rows_per_file)
-        report = execute(trial, watch)
+        report = execute(trial, ledger, watch, stopper=stopper)
     if report.status == "stopped" and stopper.ending is not _ENDING:
         raise StoppedError(f"{report.reason}, in its calibration; nothing of it was kept")
     if report.status in ("failed", "stalled"):
@@ -119,15 +121,14 @@ def _is_enough(progress: Progress, num_actors: int, now: float) -> bool:
 def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
     """The run over a part of the plan; it takes the time that this one has spent on weights and listing for its own."""
     output = replace(run.config.output, uri=folder, rows_per_file=rows_per_file)
-    shards = trial_plan(run.plan.rows, most_shards=_MOST_SHARDS, most_members=_MOST_MEMBERS, neighbours=rows_per_file)
+    shards = trial_plan(run.plan.shards, most_shards=_MOST_SHARDS, most_members=_MOST_MEMBERS, neighbours=rows_per_file)
     return Run(
         config=replace(run.config, output=output, bounds=BoundsConfig(), dry_run=False, calibrate=False, thumbnails=0),
         run_id=run.run_id,
         started_at=time.time() - run.checkpoint.load_s - run.listing_s,
         checkpoint=run.checkpoint,
         identity=run.identity,
-        plan=counted_plan(shards, PlanSummary()),
-        published={},
+        plan=make_plan(shards, PlanSummary()),
         lease=lease,
         listing_s=run.listing_s,
     )

@@ -9,7 +9,7 @@ from pipeline.estimate.calibrate import calibrate
 from pipeline.estimate.pace import Pace, last_pace
 from pipeline.plan.sampling import drawn
 from pipeline.read.header_sample import planned_work
-from pipeline.run.state import Run
+from pipeline.run.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str,
     """
     config = run.config
     work = planned_work(
-        drawn(run.plan.rows, NUM_SHARDS),
+        drawn(run.plan.shards, NUM_SHARDS),
         NUM_IMAGES,
-        plan_bytes=run.plan.bytes,
+        plan_bytes=run.plan.num_bytes,
         config=run.config.input,
         network=run.checkpoint.network,
         sizes=run.config.sizes,

@@ -1,17 +1,15 @@
 """How fast a job goes: what the report of a run says of its start, its end and the time between."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.identity import reported_identity
-from pipeline.output.layout import REPORT_FILE, RUNS
-from pipeline.run.state import Run
-from pipeline.store.errors import StoreError
-from pipeline.store.storage import list_objects, read
-from pipeline.store.uris import join_uri, name_of
+from pipeline.errors import InputError
+from pipeline.output.layout import REPORT_FILE
+from pipeline.output.past_runs import files_of_runs, read_report
+from pipeline.run.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -70,17 +68,16 @@ def last_pace(run: Run) -> Pace | None:
     Reports of another identity are passed over: other weights, precision or size policies have a pace of their own.
     """
     output, store, wanted = run.config.output.uri, run.config.output.store, reported_identity(run.identity)
-    reports = [info.uri for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == REPORT_FILE]
     longest: Pace | None = None
-    for uri in sorted(reports, reverse=True)[:_MOST_REPORTS]:
+    for info in reversed(files_of_runs(output, store, REPORT_FILE)[-_MOST_REPORTS:]):
         try:
-            report = json.loads(read(uri, store))
+            report = read_report(info.uri, store)
             if report["identity"] != wanted:
-                logger.info("pace.of_another_job report=%s", uri)
+                logger.info("pace.of_another_job report=%s", info.uri)
                 continue
             pace = pace_of(report)
-        except (KeyError, TypeError, ValueError, StoreError) as error:
-            logger.debug("pace.report_left_out uri=%s error=%s", uri, error)  # written by an older version, mostly
+        except (KeyError, TypeError, InputError) as error:
+            logger.debug("pace.report_left_out uri=%s error=%s", info.uri, error)  # written by an older version, mostly
             continue
         if pace is not None and (longest is None or pace.steady_s > longest.steady_s):
             longest = pace

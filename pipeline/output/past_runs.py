@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.output.layout import REPORT_FILE, RUNS, TIMELINE_FILE
 from pipeline.store.errors import NotFoundError, StoreError
+from pipeline.store.object_info import ObjectInfo
 from pipeline.store.storage import StoreConfig, list_objects, read
 from pipeline.store.uris import join_uri, name_of
 
@@ -20,18 +21,27 @@ logger = logging.getLogger(__name__)
 _READ_THREADS = 8
 
 
+def files_of_runs(output: str, store: StoreConfig, name: str) -> list[ObjectInfo]:
+    """Lists the file of this name in the folder of every run that has one, the oldest run first.
+
+    Raises:
+        StoreError: the output cannot be listed.
+    """
+    found = [info for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == name]
+    return sorted(found, key=lambda info: info.uri)
+
+
 def run_ids(output: str, store: StoreConfig) -> list[str]:
     """Names of the runs of an output that have a report, in order.
 
     Raises:
         InputError: the output cannot be listed, or no run has a report.
     """
-    runs = join_uri(output, RUNS)
     try:
-        found = [info.uri for info in list_objects(runs, store) if name_of(info.uri) == REPORT_FILE]
+        found = files_of_runs(output, store, REPORT_FILE)
     except StoreError as error:
-        raise InputError(f"{runs} cannot be listed: {error}") from error
-    ids = sorted(name_of(uri.removesuffix(f"/{REPORT_FILE}")) for uri in found)
+        raise InputError(f"{join_uri(output, RUNS)} cannot be listed: {error}") from error
+    ids = sorted(name_of(info.uri.removesuffix(f"/{REPORT_FILE}")) for info in found)
     if not ids:
         raise InputError(f"{output} holds no report of a run: give the --output of a job that ended")
     return ids
@@ -44,7 +54,7 @@ def read_reports(output: str, ids: Iterable[str], store: StoreConfig) -> list[Ma
         InputError: one is not there, or cannot be read.
     """
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return list(pool.map(lambda id: _read_report(join_uri(output, RUNS, id, REPORT_FILE), store), ids))
+        return list(pool.map(lambda id: read_report(join_uri(output, RUNS, id, REPORT_FILE), store), ids))
 
 
 def read_timeline(output: str, run_id: str, store: StoreConfig) -> list[dict[str, Any]]:
@@ -59,7 +69,12 @@ def read_timeline(output: str, run_id: str, store: StoreConfig) -> list[dict[str
         return []
 
 
-def _read_report(uri: str, store: StoreConfig) -> Mapping[str, Any]:
+def read_report(uri: str, store: StoreConfig) -> Mapping[str, Any]:
+    """Reads one report.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
     try:
         report = json.loads(read(uri, store))
     except NotFoundError as error:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.account.report import Report, Seconds, Status
+from pipeline.account.timeline import Timeline
 from pipeline.account.totals import Totals
 from pipeline.account.verdict import Line, find_verdict
 from pipeline.account.work import Work
 from pipeline.cluster.processors import Processors
 from pipeline.config.identity import reported_identity
-from pipeline.run.state import Run
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
 from pipeline.run.summary import describe_left_out
 
 _REPORTED_PACKAGES = ("ray", "torch", "pyarrow", "pillow", "obstore", "pvtv2-batch")
@@ -20,15 +22,15 @@ _REPORTED_PACKAGES = ("ray", "torch", "pyarrow", "pillow", "obstore", "pvtv2-bat
 _STEADY = (0.1, 0.9)
 
 
-def build_report(run: Run, status: Status, problems: list[str], reason: str | None = None) -> Report:
+def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], reason: str | None = None) -> Report:
     """The report of a run; its sums are those of the published files' footers."""
-    footers = [file.footer for file in run.published.values() if not file.emptied]
+    footers = [file.footer for file in ledger.files.values() if not file.emptied]
     own = sum((footer.own or footer.totals for footer in footers if footer.run_id == run.run_id), Totals())
-    own = replace(own, counts={**own.counts, "bytes_out": sum(receipt.bytes_out for receipt in run.receipts)})
+    own = replace(own, counts={**own.counts, "bytes_out": sum(receipt.bytes_out for receipt in ledger.receipts)})
     wall_s = time.time() - run.started_at
-    ends = run.timeline.ends("compute")
-    processors, line = run.processors, _line(run, own)
-    steady = None if line is None else _steady(run)
+    ends = ledger.timeline.ends("compute")
+    processors, line = ledger.processors, _line(run, ledger, own)
+    steady = None if line is None else _steady(ledger.timeline)
     return Report(
         run_id=run.run_id,
         status=status,
@@ -36,56 +38,56 @@ def build_report(run: Run, status: Status, problems: list[str], reason: str | No
         identity=reported_identity(run.identity),
         run=own,
         output=sum((footer.totals for footer in footers), Totals()),
-        ignored=run.plan.ignored,
+        ignored=run.plan.num_ignored,
         left_out=describe_left_out(run.plan.summary),
         problems=tuple(problems),
         seconds=Seconds(
             wall=wall_s,
             model_load=run.checkpoint.load_s,
             listing=run.listing_s,
-            first_row=None if run.first_row_at is None else run.first_row_at - run.started_at,
+            first_row=None if ledger.first_row_at is None else ledger.first_row_at - run.started_at,
             steady=None if steady is None else steady.seconds,
             drain=None if ends is None else max(0.0, wall_s - ends[1]),
-            steps={**own.seconds, "put": sum(receipt.put_s for receipt in run.receipts)}
-            if run.receipts
+            steps={**own.seconds, "put": sum(receipt.put_s for receipt in ledger.receipts)}
+            if ledger.receipts
             else own.seconds,
         ),
         steady=steady,
-        num_actors=_num_actors(run),
+        num_actors=_num_actors(ledger),
         price_per_hour=run.config.compute.price_per_hour,
-        breakdown=replace(run.breakdown, samples=run.breakdown.samples[: run.config.thumbnails]),
-        processes=_processes(run),
+        breakdown=replace(ledger.breakdown, samples=ledger.breakdown.samples[: run.config.thumbnails]),
+        processes=_processes(ledger.timeline),
         verdict=None if line is None else find_verdict(line),
         actors={} if processors is None else _described(processors),
         versions=_versions(),
-        passes=run.passes,
-        replayed_chunks=sum(state.replayed_chunks for state in run.counters),
-        operators=run.operators,
+        passes=ledger.num_passes,
+        replayed_chunks=ledger.num_replayed_chunks,
+        operators=ledger.operators,
         reason=reason,
     )
 
 
-def _steady(run: Run) -> Work | None:
-    moments = run.timeline.between("compute", *_STEADY)
+def _steady(timeline: Timeline) -> Work | None:
+    moments = timeline.between("compute", *_STEADY)
     if moments is None:
         return None
-    done = run.timeline.within("compute", *moments)
+    done = timeline.within("compute", *moments)
     return Work(seconds=moments[1] - moments[0], images=done["images"], pixels=done["pixels"], macs=done["macs"])
 
 
-def _line(run: Run, own: Totals) -> Line | None:
+def _line(run: Run, ledger: Ledger, own: Totals) -> Line | None:
     """What the steps were doing in the steady part; None if there was none."""
-    moments, processors = run.timeline.between("compute", *_STEADY), run.processors
+    moments, processors = ledger.timeline.between("compute", *_STEADY), ledger.processors
     if moments is None or processors is None:
         return None
-    num_actors = _num_actors(run)
+    num_actors, within = _num_actors(ledger), ledger.timeline.within
     free_cpus = max(0.0, processors.num_cpus - num_actors * processors.actor_cpus)
     # A shard is read by one task.
-    readers = min(run.plan.by_format.total(), free_cpus / processors.read_cpus)
+    readers = min(run.plan.num_shards, free_cpus / processors.read_cpus)
     return Line(
         seconds=moments[1] - moments[0],
         num_actors=num_actors,
-        busy_s={step: run.timeline.within(step, *moments)["busy_s"] for step in ("read", "decode", "compute", "write")},
+        busy_s={step: within(step, *moments)["busy_s"] for step in ("read", "decode", "compute", "write")},
         room={
             "read": max(1.0, readers),
             "decode": max(1.0, (free_cpus - processors.read_cpus) / processors.decode_cpus),
@@ -93,31 +95,31 @@ def _line(run: Run, own: Totals) -> Line | None:
             "write": processors.num_collectors,
         },
         store_share=own.seconds.get("read_wait", 0.0) / max(own.seconds.get("read", 0.0), 1e-9),
-        tail_share=_tail_share(run, processors.num_collectors),
+        tail_share=_tail_share(ledger.timeline, processors.num_collectors),
         device=processors.device,
         precision=run.identity["precision"],
     )
 
 
-def _tail_share(run: Run, num_collectors: int) -> float:
+def _tail_share(timeline: Timeline, num_collectors: int) -> float:
     """Which part of the time from the network's first work to the last write was spent writing after its last."""
-    computed, written = run.timeline.ends("compute"), run.timeline.ends("write")
+    computed, written = timeline.ends("compute"), timeline.ends("write")
     if computed is None or written is None:
         return 0.0
     # Busy, and not just later: a collector's last rows may wait for a process to start.
-    busy_s = run.timeline.within("write", computed[1], max(computed[1], written[1]))["busy_s"]
+    busy_s = timeline.within("write", computed[1], max(computed[1], written[1]))["busy_s"]
     return busy_s / num_collectors / max(written[1] - computed[0], 1e-9)
 
 
-def _num_actors(run: Run) -> int:
+def _num_actors(ledger: Ledger) -> int:
     """Actors that worked side by side: restarted ones come as other processes."""
-    seen = sum(step == "compute" for step, _ in run.timeline.processes())
-    return seen if run.processors is None else min(seen, run.processors.num_actors[1])
+    seen = sum(step == "compute" for step, _ in ledger.timeline.processes())
+    return seen if ledger.processors is None else min(seen, ledger.processors.num_actors[1])
 
 
-def _processes(run: Run) -> list[dict[str, Any]]:
+def _processes(timeline: Timeline) -> list[dict[str, Any]]:
     """How busy each process was in the time between the first and the last of the network's work."""
-    ends = run.timeline.ends("compute")
+    ends = timeline.ends("compute")
     span_s = ends[1] - ends[0] if ends else 0.0
     return [
         {
@@ -127,7 +129,7 @@ def _processes(run: Run) -> list[dict[str, Any]]:
             "busy_s": round(busy_s, 3),
             "busy_share": round(min(1.0, busy_s / span_s), 4) if span_s else None,
         }
-        for (step, process), (busy_s, images) in run.timeline.processes().items()
+        for (step, process), (busy_s, images) in timeline.processes().items()
     ]
 
 

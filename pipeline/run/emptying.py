@@ -13,7 +13,8 @@ from pipeline.output.published import PublishedFile
 from pipeline.output.slice_chain import by_shard, chain_of
 from pipeline.plan.planner import Emptying
 from pipeline.publish.publish import empty_file
-from pipeline.run.state import Run
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
 from pipeline.run.step_settings import sink_config
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 _THREADS = 16
 
 
-def empty_files(run: Run, emptyings: Iterable[Emptying]) -> None:
+def empty_files(run: Run, ledger: Ledger, emptyings: Iterable[Emptying]) -> None:
     """Empties some files of the output, and notes what they are now.
 
     Raises:
@@ -31,23 +32,25 @@ def empty_files(run: Run, emptyings: Iterable[Emptying]) -> None:
     config = sink_config(run)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="empty") as pool:
         receipts = list(pool.map(lambda entry: empty_file(entry.file, entry.awaits, config), todo))
+    emptied = []
     for entry, receipt in zip(todo, receipts, strict=True):
         if receipt is None:
             raise OutputError(f"{entry.file.file} changed while this run wanted to empty it; start the command again")
-        run.published[receipt.file] = PublishedFile.of(receipt.file, receipt.etag, receipt.footer)
+        emptied.append(PublishedFile.of(receipt.file, receipt.etag, receipt.footer))
+    ledger.take_files(emptied)
     if todo:
         logger.info("files.emptied files=%d", len(todo))
 
 
-def empty_late_files(run: Run) -> None:
+def empty_late_files(run: Run, ledger: Ledger) -> None:
     """Empties what a run that was overtaken wrote beside this run's slices while this one was under way."""
-    files = by_shard(run.published.values())
+    files = by_shard(ledger.files.values())
     late: list[Emptying] = []
-    for shard in run.plan.rows:
+    for shard in run.plan.shards:
         there = [file for file in files.get(shard.hash16, []) if not file.emptied]
         current = [file for file in there if shard.etag is None or file.source_etag == shard.etag]
         chain = chain_of(current)
         if chain.complete:
             names = {file.file for file in chain.files}
             late += [Emptying(file, shard.etag) for file in there if file.file not in names]
-    empty_files(run, late)
+    empty_files(run, ledger, late)

@@ -1,8 +1,13 @@
-"""The passes of a run: what is missing runs again, within bounds."""
+"""The passes of a run: what is missing runs again, within bounds.
+
+a pass that was whole, or of which Ray dropped blocks  ->  one of the `max_passes`
+a pass that was given up: the cluster changed          ->  does not count; ten in a row without a slice end the run
+a run that was ended                                   ->  KeyboardInterrupt
+"""
 
 import logging
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pipeline.account.progress import Progress
 from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
@@ -16,106 +21,183 @@ from pipeline.flow.datasink import SliceDatasink
 from pipeline.flow.ray_errors import Dropped, ignore_advice
 from pipeline.flow.run_pass import FlowConfig, run_pass
 from pipeline.flow.steps import Steps
-from pipeline.plan.sampling import drawn
-from pipeline.read.header_sample import planned_work
+from pipeline.plan.plan import Plan
+from pipeline.run.ledger import Ledger
 from pipeline.run.remaining import missing, refresh, waves
+from pipeline.run.run import Run
 from pipeline.run.run_limits import hours_over
-from pipeline.run.state import Plan, Run
 from pipeline.run.step_settings import infer_config, read_config, sink_config
 from pipeline.run.stopper import Ending, Stopper
 from pipeline.run.watch import Watch
+from pipeline.run.work_sample import sample_work
 
 logger = logging.getLogger(__name__)
 
-
 # Actors that are told to end finish what they are at.
 _FREE_S = 30.0
-
-
 # Passes in a row that are given up before they publish anything: nodes come and go too fast.
 _MOST_FRUITLESS = 10
 
 
-_SAMPLED_FROM_BYTES = 16 * 2**20
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one pass.
+
+    Attributes:
+        num_published: slices that the pass published.
+        dropped: blocks that Ray dropped; empty if the pass was whole or was given up.
+        is_given_up: the cluster lost or regained nodes, and the pass was ended to begin another.
+    """
+
+    num_published: int
+    dropped: Sequence[Dropped] = ()
+    is_given_up: bool = False
 
 
-_SAMPLED_SHARDS = 8
+class Passes:
+    """The passes of one run, on one set of collectors."""
+
+    def __init__(
+        self,
+        run: Run,
+        ledger: Ledger,
+        processors: Processors,
+        on_progress: Callable[[Progress], None],
+        steps: Steps,
+        stopper: Stopper,
+    ) -> None:
+        """Starts the collectors.
+
+        Args:
+            processors: how the cluster's processors are divided at the start of the run.
+            on_progress: called about once a second.
+            steps: what decodes and what infers.
+            stopper: ends the run, or a pass.
+        """
+        self._run, self._ledger, self._on_progress = run, ledger, on_progress
+        self._steps, self._stopper = steps, stopper
+        self._weights = put_object(run.checkpoint.files.weights)
+        # Before the sample's thread: it silences warnings now and then, which would undo this.
+        ignore_advice()
+        sample_work(run, ledger)
+        self._first_processors = processors
+        self._capacity = Capacity(processors, processors)
+        self._collectors = Collectors(sink_config(run), processors)
+        self._num_given_up = self._num_fruitless = 0
+
+    def until_whole(self) -> Sequence[Dropped]:
+        """Runs pass after pass until nothing is missing or no pass is left; returns what the last pass dropped.
+
+        Raises:
+            KeyboardInterrupt: the run was ended early; the stopper knows why.
+            OutputError: a collector cannot publish any more.
+        """
+        dropped: Sequence[Dropped] = ()
+        while self._num_left() and self._is_work_missing():
+            outcome = self.one_pass()
+            dropped = outcome.dropped
+            self._count_fruitless(outcome)
+            if outcome.is_given_up:
+                self._num_given_up += 1
+                self._wait_for_actors()
+            check_fatal(self._run, self._ledger)
+            refresh(self._run, self._ledger)
+        return dropped
+
+    def one_pass(self) -> Outcome:
+        """Runs what is missing once."""
+        is_last = self._num_left() == 1
+        number = self._ledger.begin_pass()
+        self._start_collectors(number)
+        self._divide(number)
+        logger.info("pass.started number=%d last=%s", number, is_last)
+        flow = self._flow(number, is_last)
+        num_before = len(self._ledger.receipts)
+        dropped: list[Dropped] = []
+        try:
+            with self._watch():
+                for wave in waves(missing(self._run.plan, self._ledger.files)):
+                    sink = SliceDatasink(self._collectors.actors)
+                    dropped += run_pass(wave, flow, sink, self._ledger.take_operators)
+        except KeyboardInterrupt:
+            self._stopper.rearm()  # goes on raising, unless the pass alone was ended
+            return Outcome(len(self._ledger.receipts) - num_before, is_given_up=True)
+        return Outcome(len(self._ledger.receipts) - num_before, dropped)
+
+    def stop(self) -> None:
+        """Ends the collectors."""
+        self._collectors.stop()
+
+    def _num_left(self) -> int:
+        """Passes that may still begin."""
+        return self._run.config.compute.max_passes - (self._ledger.num_passes - self._num_given_up)
+
+    def _is_work_missing(self) -> bool:
+        return next(missing(self._run.plan, self._ledger.files), None) is not None
+
+    def _start_collectors(self, number: int) -> None:
+        try:
+            self._collectors.start_pass(number)
+        except CollectorsGoneError as error:
+            self._stopper.stop(Ending("failed", str(error)))
+            raise
+
+    def _divide(self, number: int) -> None:
+        """Divides what processors the cluster has now, from the second pass on."""
+        self._capacity = Capacity(self._first_processors, self._capacity.now)
+        if number > 1 and (processors := self._capacity.divided()) != self._capacity.now:
+            logger.info("processors.divided again: %s", processors.describe())
+            self._ledger.note_processors(processors)
+            self._capacity = Capacity(self._first_processors, processors)
+
+    def _flow(self, number: int, is_last: bool) -> FlowConfig:
+        run, processors = self._run, self._capacity.now
+        return FlowConfig(
+            read=read_config(run, number, last_pass=is_last),
+            sizes=run.config.sizes,
+            infer=infer_config(run, processors.device),
+            weights=self._weights,
+            network=run.checkpoint.network,
+            processors=processors,
+            careful=is_last,
+            tell=self._collectors.teller(),
+            steps=self._steps,
+            thumbnails=num_offered(run.config.thumbnails, _least_chunks(run.plan)),
+        )
+
+    def _watch(self) -> Watch:
+        run = self._run
+        return Watch(
+            run.plan,
+            self._ledger,
+            self._collectors,
+            self._on_progress,
+            self._stopper,
+            run.config.compute.no_progress_timeout_s,
+            stop_if=(hours_over(run), _give_up_pass(self._capacity.regained)),
+            stop_if_quiet=(_give_up_pass(self._capacity.lost),),
+        )
+
+    def _count_fruitless(self, outcome: Outcome) -> None:
+        """Ends the run where passes are given up again and again before they publish anything."""
+        if outcome.num_published:
+            self._num_fruitless = 0
+        elif outcome.is_given_up:
+            self._num_fruitless += 1
+        if self._num_fruitless == _MOST_FRUITLESS:
+            why = f"the cluster changed {self._num_fruitless} times in a row before anything was published"
+            self._stopper.stop(Ending("stalled", why))
+
+    def _wait_for_actors(self) -> None:
+        if not wait_until_free(self._capacity.divided().fits, _FREE_S):
+            logger.warning("actors.linger: those of the last pass have not ended, and the next may wait for them")
 
 
-_SAMPLED_IMAGES = 64
-
-
-def check_fatal(run: Run) -> None:
+def check_fatal(run: Run, ledger: Ledger) -> None:
     """Raises what a collector could not go on for; where it lost the right to write, the fence says that."""
-    if fatal := next((state.fatal for state in run.counters if state.fatal), None):
+    if ledger.fatal is not None:
         run.lease.fence.check()
-        raise OutputError(f"{fatal}; the rows published so far are whole, the same command continues")
-
-
-def run_passes(
-    run: Run, processors: Processors, on_progress: Callable[[Progress], None], steps: Steps, stopper: Stopper
-) -> list[Dropped]:
-    """Runs what is missing, again and again within bounds; returns what the last pass dropped."""
-    config = run.config
-    weights = put_object(run.checkpoint.files.weights)
-    # Before the sample's thread: it silences warnings now and then, which would undo this.
-    ignore_advice()
-    _sample_headers(run)
-    collectors = Collectors(sink_config(run), processors)
-    dropped: list[Dropped] = []
-    before, max_passes, num_fruitless = processors, config.compute.max_passes, 0
-    try:
-        while run.passes < max_passes and next(missing(run), None) is not None:
-            run.passes += 1
-            last_pass = run.passes == max_passes
-            try:
-                collectors.start_pass(run.passes)
-            except CollectorsGoneError as error:
-                stopper.stop(Ending("failed", str(error)))
-                raise
-            capacity = Capacity(before, processors)
-            if run.passes > 1 and (processors := capacity.divided()) != capacity.now:
-                logger.info("processors.divided again: %s", processors.describe())
-                run.processors, capacity = processors, Capacity(before, processors)
-            logger.info("pass.started number=%d last=%s", run.passes, last_pass)
-            flow = FlowConfig(
-                read=read_config(run, last_pass=last_pass),
-                sizes=config.sizes,
-                infer=infer_config(run, processors.device),
-                weights=weights,
-                network=run.checkpoint.network,
-                processors=processors,
-                careful=last_pass,
-                tell=collectors.teller(),
-                steps=steps,
-                thumbnails=num_offered(config.thumbnails, _least_chunks(run.plan)),
-            )
-            ends, num_published = (hours_over(run), _give_up_pass(capacity.regained)), len(run.receipts)
-            try:
-                quiet = (_give_up_pass(capacity.lost),)
-                with Watch(run, collectors, on_progress, stopper, stop_if=ends, stop_if_quiet=quiet):
-                    dropped = [
-                        block
-                        for wave in waves(missing(run))
-                        for block in run_pass(wave, flow, SliceDatasink(collectors.actors), run.take_operators)
-                    ]
-            except KeyboardInterrupt:
-                # For the cluster's sake and not for the run's: that pass does not count.
-                stopper.reopen()
-                dropped, max_passes, is_given_up = [], max_passes + 1, True
-            else:
-                is_given_up = False
-            num_fruitless = 0 if len(run.receipts) > num_published else num_fruitless + is_given_up
-            if num_fruitless == _MOST_FRUITLESS:
-                why = f"the cluster changed {num_fruitless} times in a row before anything was published"
-                stopper.stop(Ending("stalled", why))
-            if is_given_up and not wait_until_free(capacity.divided().fits, _FREE_S):
-                logger.warning("actors.linger: those of the last pass have not ended, and the next may wait for them")
-            check_fatal(run)
-            refresh(run)
-    finally:
-        collectors.stop()
-    return dropped
+        raise OutputError(f"{ledger.fatal}; the rows published so far are whole, the same command continues")
 
 
 def _give_up_pass(reason: Callable[[], str | None]) -> Callable[[], Ending | None]:
@@ -123,34 +205,12 @@ def _give_up_pass(reason: Callable[[], str | None]) -> Callable[[], Ending | Non
 
     def check() -> Ending | None:
         why = reason()
-        return None if why is None else Ending("stalled", why, is_again=True)
+        return None if why is None else Ending("stalled", why, is_pass_only=True)
 
     return check
 
 
-def _sample_headers(run: Run) -> None:
-    """Finds out beside the run how much there is to do; one that is small is over before that matters."""
-    if run.plan.bytes < _SAMPLED_FROM_BYTES:
-        return
-    shards = drawn(run.plan.rows, _SAMPLED_SHARDS)
-
-    def sample() -> None:
-        work = planned_work(
-            shards,
-            _SAMPLED_IMAGES,
-            plan_bytes=run.plan.bytes,
-            config=run.config.input,
-            network=run.checkpoint.network,
-            sizes=run.config.sizes,
-        )
-        if work is not None and work.macs:
-            run.planned_macs = work.macs
-            logger.info("work.sampled images=%d gmac=%.0f", work.images_sampled, work.macs / 1e9)
-
-    threading.Thread(target=sample, name="sample", daemon=True).start()
-
-
 def _least_chunks(plan: Plan) -> int:
     """The fewest chunks that the plan's images can be read as; about that many, where tars hide how many there are."""
-    hidden = plan.bytes // CHUNK_MAX_BYTES if plan.uncounted else 0
-    return max(plan.by_format.total(), plan.num_todo // CHUNK_MAX_RECORDS, hidden)
+    hidden = plan.num_bytes // CHUNK_MAX_BYTES if plan.num_uncounted else 0
+    return max(plan.num_shards, plan.num_images // CHUNK_MAX_RECORDS, hidden)

@@ -7,6 +7,7 @@ after that: from then on nobody else changes it.
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
@@ -19,31 +20,32 @@ from pipeline.config.precision import choose_precision
 from pipeline.errors import OutputError
 from pipeline.inputs.listing import Found, Survey
 from pipeline.lease.lease import Lease
-from pipeline.output.layout import PLAN_FILE, RUNS, new_run_id
+from pipeline.output.layout import PLAN_FILE, new_run_id
+from pipeline.output.past_runs import files_of_runs
 from pipeline.output.published import PublishedFile, published_files, read_output_rows
-from pipeline.plan.plan_file import OwnGroups, PlanFile, planned_objects, read_plan
-from pipeline.plan.planned_shard import PlannedShard
-from pipeline.plan.planner import Planner, PlanOptions, PlanSummary
+from pipeline.plan.plan import Plan, make_plan
+from pipeline.plan.plan_file import OwnGroups, planned_objects, read_plan
+from pipeline.plan.planner import Planner, PlanOptions
 from pipeline.read.input_checks import check_permission, checked_inputs, count_records
-from pipeline.run.state import Plan, Run
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
 from pipeline.store.errors import NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import StoreConfig, list_objects, open_reader
-from pipeline.store.uris import join_uri, name_of
+from pipeline.store.storage import StoreConfig, open_reader
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:
-    """Everything that can go wrong before any work: weights, inputs, output, plan.
+def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Ledger]:
+    """Checks everything that can go wrong before any work; returns the facts of the run, and its ledger.
 
     Args:
         started_at: `time.time()` of the start of the program.
         lease: taken here, unless it is a dry run.
 
     Raises:
-        PipelineError, model.errors.CheckpointError: with a sentence that says what to do.
+        PipelineError: weights, inputs or output cannot be used; the message says what to do.
     """
     output, store = config.output.uri, config.output.store
     # `org/name@commit` of the weights that the output was made with so far.
@@ -59,7 +61,7 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> Run:
 
 def prepare_with(
     config: JobConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
-) -> Run:
+) -> tuple[Run, Ledger]:
     """The same for a checkpoint that was read already."""
     listing_began = time.monotonic()
     survey = Survey(config.input, config.output.uri)
@@ -78,24 +80,24 @@ def prepare_with(
         published = published_files(output, store, identity=digest)
         if digest is None and published:
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
-        plan = _make_plan(config, chain(first, listed), published)
-        plan.ignored = survey.ignored
+        plan = _plan(config, chain(first, listed), published)
+        plan = replace(plan, num_ignored=survey.ignored)
         # Later, one object that may not be read must not keep the others, and what is kept of them, waiting.
         if not published:
-            check_permission(plan.rows, config.input)
+            check_permission(plan.shards, config.input)
     except StoreError as error:
         raise OutputError(f"output {output} cannot be read: {error}") from error
-    return Run(
+    run = Run(
         config=config,
         run_id=config.run_id or new_run_id(started_at),
         started_at=started_at,
         checkpoint=checkpoint,
         identity=identity,
         plan=plan,
-        published={file.file: file for file in published},
         lease=lease,
         listing_s=time.monotonic() - listing_began,
     )
+    return run, Ledger(started_at, published)
 
 
 def _stored_digest(output: str, store: StoreConfig, identity: dict[str, Any]) -> str | None:
@@ -107,9 +109,9 @@ def _stored_digest(output: str, store: StoreConfig, identity: dict[str, Any]) ->
     return identity_digest(identity)
 
 
-def _make_plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:
+def _plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:
     output, store = config.output.uri, config.output.store
-    earlier = _earlier_plans(output, store)
+    earlier = files_of_runs(output, store, PLAN_FILE)
     planner = Planner(
         found,
         published,
@@ -129,35 +131,7 @@ def _make_plan(config: JobConfig, found: Iterable[Found], published: list[Publis
         planner.allot(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
     if config.bounds.since_s is not None:
         planner.recall(planned_objects(_opened(earlier, store)))
-    return counted_plan(planner.shards(), planner.summary)
-
-
-def counted_plan(shards: Iterable[PlannedShard], summary: PlanSummary) -> Plan:
-    """The shards on disk, and what they come to.
-
-    Args:
-        summary: what there is to say of them besides; complete when the last has been taken.
-    """
-    plan = Plan(rows=PlanFile(()), summary=summary)
-    plan.rows = PlanFile(_counted(shards, plan))
-    return plan
-
-
-def _counted(shards: Iterable[PlannedShard], plan: Plan) -> Iterator[PlannedShard]:
-    """The shards, counted as they pass."""
-    for shard in shards:
-        plan.by_format[shard.format] += 1
-        plan.by_action[shard.action] += 1
-        plan.bytes += shard.size
-        plan.num_todo += shard.num_todo or 0
-        plan.uncounted += shard.num_todo is None
-        yield shard
-
-
-def _earlier_plans(output: str, store: StoreConfig) -> list[ObjectInfo]:
-    """Every plan over this output, the oldest first."""
-    plans = [info for info in list_objects(join_uri(output, RUNS), store) if name_of(info.uri) == PLAN_FILE]
-    return sorted(plans, key=lambda info: info.uri)
+    return make_plan(planner.shards(), planner.summary)
 
 
 def _opened(plans: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[BinaryIO]:

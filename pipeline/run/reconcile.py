@@ -1,27 +1,28 @@
 """Plan against output: every way in which published slices do not add up, as a sentence."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.output.footer import Footer
+from pipeline.output.published import PublishedFile
 from pipeline.output.slice_chain import by_shard, chain_of
+from pipeline.plan.plan import Plan
 from pipeline.run.remaining import missing
-from pipeline.run.state import Run
 
 logger = logging.getLogger(__name__)
 
 
-def find_problems(run: Run) -> list[str]:
+def find_problems(plan: Plan, published: Mapping[str, PublishedFile]) -> list[str]:
     """One sentence for each way in which plan and output do not add up; empty if they do."""
     problems = []
-    for shard in missing(run):
+    for shard in missing(plan, published):
         if shard.action == "rewrite":
             # Every record has its row; some are older than they could be. The next run plans them again.
             logger.warning("rewrite.left shard=%s slices=%d", shard.shard, len(shard.rewrites))
         else:
             problems.append(f"{shard.shard}: not all of its slices are published")
-    files = by_shard(run.published.values())
-    for shard in run.plan.rows:
+    files = by_shard(published.values())
+    for shard in plan.shards:
         there = [file for file in files.get(shard.hash16, []) if shard.etag is None or file.source_etag == shard.etag]
         chain = chain_of(there)
         if chain.complete:

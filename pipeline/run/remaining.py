@@ -1,6 +1,6 @@
-"""What a run has left to do: its plan against what is published by now."""
+"""What a run has left to do: its plan against the files in the output by now."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -8,8 +8,11 @@ import pyarrow as pa
 from pipeline.config.identity import identity_digest
 from pipeline.output.published import PublishedFile, published_files
 from pipeline.output.slice_chain import by_shard, chain_of
+from pipeline.plan.plan import Plan
 from pipeline.plan.planned_shard import PlannedShard, to_table
-from pipeline.run.state import Run
+from pipeline.publish.receipt import Receipt
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
 
 # Shards, and loose files in them, that one execution of the flow takes; a longer plan is run in several, so that what
 # Ray keeps of its tasks does not grow with the input.
@@ -20,16 +23,16 @@ _PART_SHARDS = 1024
 _PART_MEMBERS = 65_536
 
 
-def missing(run: Run) -> Iterator[PlannedShard]:
+def missing(plan: Plan, published: Mapping[str, PublishedFile]) -> Iterator[PlannedShard]:
     """The planned shards of which something is still to do, each with the slices that it has now."""
-    files = by_shard(run.published.values())
-    for shard in run.plan.rows:
+    files = by_shard(published.values())
+    for shard in plan.shards:
         there = [file for file in files.get(shard.hash16, []) if shard.etag is None or file.source_etag == shard.etag]
         chain = chain_of(there)
         rewrites = tuple(
             rewrite
             for rewrite in shard.rewrites
-            if rewrite.file in run.published and run.published[rewrite.file].etag == rewrite.file_etag
+            if rewrite.file in published and published[rewrite.file].etag == rewrite.file_etag
         )
         if chain.complete and rewrites:
             yield replace(shard, action="rewrite", done=chain.done(), rewrites=rewrites)
@@ -59,13 +62,13 @@ def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
         yield wave
 
 
-def failed_again(run: Run) -> int:
+def failed_again(run: Run, published: Mapping[str, PublishedFile]) -> int:
     """Records that had failed before, were tried again by this run, and failed once more for such a reason.
 
     Rewrites tell, in which a record that changed and failed may count for one of them; never more than were tried.
     """
     codes = run.config.output.retry_failed
-    owns = [file.footer.own for file in run.published.values() if file.run_id == run.run_id]
+    owns = [file.footer.own for file in published.values() if file.run_id == run.run_id]
     failed = sum(
         count
         for own in owns
@@ -76,19 +79,13 @@ def failed_again(run: Run) -> int:
     return min(failed, run.plan.summary.retried_records)
 
 
-def refresh(run: Run) -> None:
-    """Brings `run.published` up to what is visible in the output now."""
-    known = [*run.published.values(), *_receipted(run)]
-    files = published_files(
-        run.config.output.uri, run.config.output.store, identity=identity_digest(run.identity), known=known
-    )
-    run.published = {file.file: file for file in files}
+def refresh(run: Run, ledger: Ledger) -> None:
+    """Lists the output, and brings the ledger's files up to date with it."""
+    output, store, identity = run.config.output.uri, run.config.output.store, identity_digest(run.identity)
+    known = [*ledger.files.values(), *receipted_files(ledger.receipts)]
+    ledger.take_listing(published_files(output, store, identity=identity, known=known))
 
 
-def add_receipts(run: Run) -> None:
-    """Brings `run.published` up to what the collectors told, without a look at the output."""
-    run.published |= {file.file: file for file in _receipted(run)}
-
-
-def _receipted(run: Run) -> list[PublishedFile]:
-    return [PublishedFile.of(receipt.file, receipt.etag, receipt.footer) for receipt in run.receipts]
+def receipted_files(receipts: Iterable[Receipt]) -> list[PublishedFile]:
+    """The output files that some receipts are about."""
+    return [PublishedFile.of(receipt.file, receipt.etag, receipt.footer) for receipt in receipts]

@@ -1,10 +1,11 @@
 """How a run that was asked to do a part of the work ends: when, and what it says is left."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from pipeline.output.published import PublishedFile
 from pipeline.run.remaining import missing
-from pipeline.run.state import Run
+from pipeline.run.run import Run
 from pipeline.run.stopper import Ending
 
 
@@ -29,10 +30,10 @@ def bound_by_images(run: Run) -> str | None:
     return f"bounded by --max-images {run.config.bounds.max_images}: {left}"
 
 
-def bound_by_hours(run: Run, ending: Ending) -> str:
+def bound_by_hours(run: Run, published: Mapping[str, PublishedFile], ending: Ending) -> str:
     """What a run that ended by `--max-hours` left of its plan, and of all that it had not planned, as a sentence."""
     images, shards = run.plan.summary.postponed_images, run.plan.summary.postponed_shards
-    for shard in missing(run):
+    for shard in missing(run.plan, published):
         images += shard.num_todo or 0
         shards += shard.num_todo is None
     return f"{ending.reason}: {describe_left(images, shards)}"

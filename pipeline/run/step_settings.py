@@ -5,7 +5,7 @@ from pipeline.config.identity import identity_digest
 from pipeline.infer.config import InferConfig
 from pipeline.publish.config import SinkConfig
 from pipeline.read.read_shard import ReadConfig
-from pipeline.run.state import Run
+from pipeline.run.run import Run
 
 
 def sink_config(run: Run) -> SinkConfig:
@@ -21,8 +21,8 @@ def sink_config(run: Run) -> SinkConfig:
     )
 
 
-def read_config(run: Run, *, last_pass: bool) -> ReadConfig:
-    """What the read step of the run's current pass needs besides the plan row."""
+def read_config(run: Run, pass_number: int, *, last_pass: bool) -> ReadConfig:
+    """What the read step of a pass needs besides the plan row."""
     config, output = run.config, run.config.output
     return ReadConfig(
         input=config.input,
@@ -31,7 +31,7 @@ def read_config(run: Run, *, last_pass: bool) -> ReadConfig:
         task=config.task,
         network=run.checkpoint.network,
         sizes=config.sizes,
-        pass_number=run.passes,
+        pass_number=pass_number,
         last_pass=last_pass,
     )
 

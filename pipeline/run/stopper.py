@@ -1,8 +1,14 @@
-"""How a run is ended early, once: by a signal from outside, or by a thread of its own that finds a reason.
+"""How a run is ended early, once: by a signal from outside, or by a thread of the run that finds a reason.
 
-The main thread waits deep inside a library when either happens. So both come to it as a signal, whose handler raises
-`KeyboardInterrupt` there, as Ctrl-C does: libraries catch an ordinary exception on its way. It is raised once. What
-follows, the close, is not interrupted by a second signal; SIGKILL remains, and the same command continues after it.
+    SIGTERM, SIGINT       -> Stopper (the handler)  -> KeyboardInterrupt in the main thread, once
+    Stopper.stop(ending)  -> SIGTERM to this process ->     "
+
+The main thread waits deep inside a library when either happens. A signal handler that raises `KeyboardInterrupt`
+reaches it there, as Ctrl-C does; libraries catch ordinary exceptions on their way. From then on the stopper is
+disarmed: a second signal does not interrupt the finish that follows. SIGKILL still ends the process, and the same
+command continues after it.
+
+A command makes one stopper and hands it to everything that may end the command early.
 """
 
 import logging
@@ -21,89 +27,94 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why a run ends before its work is done: what the report says, and a sentence.
+    """Why a run, or one pass of it, ends before its work is done.
 
-    `is_bound` tells an end that the run was asked for when it was started from one that nobody foresaw; `is_again` an
-    end of the pass alone, after which the next begins.
+    Attributes:
+        status: status of the run in its report.
+        reason: a sentence for the report.
+        is_bound: the user asked for this end when the run was started, as with `--max-hours`.
+        is_pass_only: only the current pass ends; the next one begins after it.
     """
 
     status: Status
     reason: str
     is_bound: bool = False
-    is_again: bool = False
+    is_pass_only: bool = False
 
 
 class Stopper:
     """The handler of SIGTERM and SIGINT.
 
     Attributes:
-        ending: why the run was ended; None while nobody has asked for it.
-        is_closed: nothing interrupts the main thread any more.
+        ending: why the run ends early; None while nothing has ended it.
+        is_armed: True while signals and `stop` interrupt the main thread.
     """
 
     def __init__(self) -> None:
         self.ending: Ending | None = None
+        self.is_armed = True
         self._lock = threading.Lock()
-        self.is_closed = False
 
     def install(self) -> None:
-        """Makes this the handler; does nothing outside the main thread, where Python allows none."""
+        """Makes this stopper the handler of the signals; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self)
 
     def stop(self, ending: Ending) -> None:
-        """Ends the run from any thread; if it has been ended before, that reason remains."""
+        """Ends the run from any thread. The first ending counts, but the end of a pass gives way to that of the run."""
         with self._lock:
-            if self.is_closed or self.ending is not None:
+            if self.ending is not None:
+                if self.ending.is_pass_only and not ending.is_pass_only:
+                    self.ending = ending  # the main thread is interrupted already, and finds it in `rearm`
+                return
+            if not self.is_armed:
                 return
             self.ending = ending
         # The main thread may be in a system call, which only a real signal interrupts.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
-    def reopen(self) -> None:
-        """After an end of the pass alone: from here on the main thread may be interrupted again.
+    def rearm(self) -> None:
+        """Lets the main thread be interrupted again after a pass alone was ended.
 
         Raises:
-            KeyboardInterrupt: a signal came meanwhile, or the run was ended for another reason.
+            KeyboardInterrupt: the run was ended as well, by a signal or by `stop`.
         """
         with self._lock:
-            if self.ending is None or not self.ending.is_again:
+            if self.ending is None or not self.ending.is_pass_only:
                 raise KeyboardInterrupt
-            self.ending, self.is_closed = None, False
+            self.ending, self.is_armed = None, True
 
-    def close(self) -> None:
+    def disarm(self) -> None:
         """From here on neither signals nor `stop` interrupt the main thread."""
-        self.is_closed = True
+        self.is_armed = False
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        """Arms this stopper until the end of the block, whatever it has ended before."""
+        self.ending, self.is_armed = None, True
+        try:
+            yield
+        finally:
+            self.disarm()
 
     def __call__(self, number: int, frame: object) -> None:
         """Called by Python in the main thread when a signal has come."""
         name = signal.Signals(number).name
-        if self.is_closed and self.ending is not None and self.ending.is_again:
-            self.ending = Ending("stopped", f"the run was told to stop ({name})")
-            return
-        if self.is_closed:
-            logger.warning("run.closing signal=%s: what is left takes a moment, and is not interrupted", name)
-            return
-        self.is_closed = True
-        self.ending = self.ending or Ending("stopped", f"the run was told to stop ({name})")
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def installed_stopper() -> Iterator[Stopper]:
-    """The stopper that handles this process' signals, or one that does so until the end of the block."""
-    found = signal.getsignal(signal.SIGTERM)
-    if isinstance(found, Stopper) and not found.is_closed:
-        yield found
-        return
-    with own_stopper() as stopper:
-        yield stopper
+        told_to_stop = Ending("stopped", f"the run was told to stop ({name})")
+        if self.is_armed:
+            self.is_armed = False
+            self.ending = self.ending or told_to_stop
+            raise KeyboardInterrupt
+        if self.ending is not None and self.ending.is_pass_only:
+            self.ending = told_to_stop
+        else:
+            logger.warning("run.closing signal=%s: the run is about to end, and is not interrupted", name)
 
 
 @contextmanager
 def own_stopper() -> Iterator[Stopper]:
-    """A stopper that handles this process' signals until the end of the block, whoever does before and after it."""
+    """Installs a new stopper until the end of the block; the handlers before it come back after it."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     stopper = Stopper()
     stopper.install()

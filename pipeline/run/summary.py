@@ -3,9 +3,9 @@
 from typing import Any
 
 from pipeline.account.report import Report
-from pipeline.output.layout import REPORT_FILE, RUNS
+from pipeline.output.layout import REPORT_FILE
 from pipeline.plan.planner import PlanSummary
-from pipeline.run.state import Run
+from pipeline.run.run import Run
 from pipeline.store.uris import join_uri, shown
 
 
@@ -15,14 +15,14 @@ def describe_plan(run: Run) -> dict[str, Any]:
     return {
         "dry_run": True,
         "output": shown(run.config.output.uri),
-        "shards": plan.by_format.total(),
+        "shards": plan.num_shards,
         "shards_by_format": dict(plan.by_format),
         "shards_by_action": dict(plan.by_action),
-        "images": plan.num_todo,
-        "shards_not_counted": plan.uncounted,
-        "bytes": plan.bytes,
+        "images": plan.num_images,
+        "shards_not_counted": plan.num_uncounted,
+        "bytes": plan.num_bytes,
         **describe_changes(summary),
-        "ignored": plan.ignored,
+        "ignored": plan.num_ignored,
     }
 
 
@@ -47,7 +47,7 @@ def describe_left_out(summary: PlanSummary) -> dict[str, int]:
     }
 
 
-def summarise(run: Run, report: Report) -> dict[str, Any]:
+def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
     """The report's headline, for the last line of stdout."""
     output = run.config.output.uri
     worked = not run.plan.is_empty
@@ -55,10 +55,10 @@ def summarise(run: Run, report: Report) -> dict[str, Any]:
     but = f", but for {older:,} objects that are older than --since" if older else ""
     return {
         "status": report.status,
-        "message": run.bound or report.status if worked else f"nothing to do: every row is published{but}",
+        "message": bound or report.status if worked else f"nothing to do: every row is published{but}",
         "run_id": report.run_id,
         "output": shown(output),
-        "report": shown(join_uri(output, RUNS, report.run_id, REPORT_FILE)) if worked else None,
+        "report": shown(join_uri(run.folder, REPORT_FILE)) if worked else None,
         "listed": report.run.listed,
         "ok": report.run.ok,
         "failed": report.run.failed,

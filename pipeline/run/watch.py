@@ -7,13 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from types import TracebackType
 
 from pipeline.account.progress import Progress, share_done
-from pipeline.account.totals import Totals
 from pipeline.flow.collectors import Collectors
-from pipeline.run.state import Run
+from pipeline.plan.plan import Plan
+from pipeline.run.ledger import Ledger
 from pipeline.run.stopper import Ending, Stopper
 
 logger = logging.getLogger(__name__)
@@ -48,24 +47,29 @@ class Watch:
 
     def __init__(
         self,
-        run: Run,
+        plan: Plan,
+        ledger: Ledger,
         collectors: Collectors,
         on_progress: Callable[[Progress], None],
         stopper: Stopper,
+        no_progress_timeout_s: float,
         stop_if: Sequence[Callable[[], Ending | None]] = (),
         stop_if_quiet: Sequence[Callable[[], Ending | None]] = (),
     ) -> None:
         """Watches nothing yet.
 
         Args:
+            plan: what there is to do.
+            ledger: takes what the collectors tell.
             stopper: ends the pass.
+            no_progress_timeout_s: seconds without progress after which the run is ended.
             stop_if: asked every second; the first to give a reason ends the pass.
             stop_if_quiet: asked once nothing has come for a while.
         """
-        self._run, self._collectors, self._on_progress = run, collectors, on_progress
+        self._plan, self._ledger, self._collectors, self._on_progress = plan, ledger, collectors, on_progress
         self._stopper, self._stop_if, self._stop_if_quiet = stopper, stop_if, stop_if_quiet
-        self._no_progress = NoProgress(run.config.compute.no_progress_timeout_s)
-        self._quiet = NoProgress(min(_QUIET_S, run.config.compute.no_progress_timeout_s / 2))
+        self._no_progress = NoProgress(no_progress_timeout_s)
+        self._quiet = NoProgress(min(_QUIET_S, no_progress_timeout_s / 2))
         self._ended = threading.Event()
         self._polling = threading.Lock()
         self._thread = threading.Thread(target=self._poll_until_ended, name="watch", daemon=True)
@@ -90,7 +94,7 @@ class Watch:
                 self._poll(_POLL_TIMEOUT_S)
             ending = self._why_end()
             if ending is not None and not self._ended.is_set():
-                if ending.is_again:
+                if ending.is_pass_only:
                     logger.warning("pass.given_up reason=%s; what it had not published is begun again", ending.reason)
                 else:
                     level = logging.INFO if ending.is_bound else logging.ERROR
@@ -102,11 +106,9 @@ class Watch:
         for check in self._stop_if:
             if ending := check():
                 return ending
-        counters = self._run.counters
-        if fatal := next((state.fatal for state in counters if state.fatal), None):
-            return Ending("failed", fatal)
-        arrived = tuple((state.arrived.listed, state.replayed_chunks) for state in counters)
-        marker = (arrived, len(self._run.receipts))
+        if self._ledger.fatal is not None:
+            return Ending("failed", self._ledger.fatal)
+        marker = self._ledger.progress_mark
         if self._quiet.since(marker) is not None:
             for check in self._stop_if_quiet:
                 if ending := check():
@@ -118,20 +120,15 @@ class Watch:
         return Ending("stalled", f"nothing arrived and no file was published for {quiet_s:.0f} s: {where}")
 
     def _poll(self, timeout_s: float) -> None:
-        run = self._run
-        states = self._collectors.poll(timeout_s)
-        run.counters = [replace(state, receipts=()) for state in states]
-        run.take(receipt for state in states for receipt in state.receipts)
-        first = [state.first_row_at for state in states if state.first_row_at is not None]
-        run.first_row_at = min([*first, run.first_row_at or float("inf")]) if first else run.first_row_at
-        arrived = sum((state.arrived for state in states), Totals())
+        plan, ledger = self._plan, self._ledger
+        ledger.take_states(self._collectors.poll(timeout_s))
         self._on_progress(
             Progress(
-                arrived=arrived,
-                published=run.did,
-                replayed_chunks=sum(state.replayed_chunks for state in states),
-                total=None if run.plan.uncounted else run.plan.num_todo,
-                share=share_done(arrived, run.plan.bytes, run.planned_macs),
-                first_row_at=run.first_row_at,
+                arrived=ledger.arrived,
+                published=ledger.totals,
+                replayed_chunks=ledger.num_replayed_chunks,
+                total=None if plan.num_uncounted else plan.num_images,
+                share=share_done(ledger.arrived, plan.num_bytes, ledger.planned_macs),
+                first_row_at=ledger.first_row_at,
             )
         )

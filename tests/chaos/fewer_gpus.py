@@ -26,8 +26,8 @@ from pipeline.flow import run_pass as flow
 from pipeline.flow.steps import ActorStep, Steps
 from pipeline.infer.config import InferConfig
 from pipeline.run import watch
-from pipeline.run.run import execute
-from pipeline.run.state import Run
+from pipeline.run.execute import execute
+from pipeline.run.ledger import Ledger
 from tests.chaos.nodes import WAIT_S, OnCpu, environment, prepared, rows_of, tell, undisturbed, write_inputs
 from tests.chaos.ray_cluster import RayCluster, running_cluster
 
@@ -87,15 +87,15 @@ def play(folder: Path) -> dict[str, Any]:
     write_inputs(folder)
     with environment(folder) as env, running_cluster(env, folder, ["--num-cpus=2"]) as cluster:
         first, second = cluster.add(*WITH_GPU), cluster.add(*WITH_GPU)
-        with prepared(folder, cluster.address, num_actors=2) as run:
+        with prepared(folder, cluster.address, num_actors=2) as (run, ledger):
             expected = undisturbed(run)
             actors: list[int] = []
             logging.getLogger("pipeline.run.watch").addHandler(Release(begun))
             ended = threading.Event()
-            striking = threading.Thread(target=strike, args=(run, cluster, begun, actors, ended))
+            striking = threading.Thread(target=strike, args=(ledger, cluster, begun, actors, ended))
             striking.start()
             try:
-                report = execute(run, lambda progress: None, Steps(decode=decode_chunk, infer=HeldUp(begun)))
+                report = execute(run, ledger, lambda progress: None, Steps(decode=decode_chunk, infer=HeldUp(begun)))
             finally:
                 ended.set()
                 striking.join()
@@ -118,15 +118,15 @@ class Release(logging.Handler):
             (self._begun / "back").touch()
 
 
-def strike(run: Run, cluster: RayCluster, begun: Path, actors: list[int], ended: threading.Event) -> None:
+def strike(ledger: Ledger, cluster: RayCluster, begun: Path, actors: list[int], ended: threading.Event) -> None:
     """Kills a node once both actors have a chunk, and adds one once a single actor is held up."""
     while not ended.wait(0.2):
-        if run.processors is not None and [run.processors.num_actors[1]] != actors[-1:]:
-            actors.append(run.processors.num_actors[1])
+        if ledger.processors is not None and [ledger.processors.num_actors[1]] != actors[-1:]:
+            actors.append(ledger.processors.num_actors[1])
         if len(list(begun.glob("1-*"))) == 2 and not (begun / "lost").exists():
             cluster.others[1].kill()
             (begun / "lost").touch()
-        if actors == [2, 1] and list(begun.glob(f"{run.passes}-*")) and cluster.num_others == 1:
+        if actors == [2, 1] and list(begun.glob(f"{ledger.num_passes}-*")) and cluster.num_others == 1:
             cluster.add(*WITH_GPU)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.cli.command import output_lease
 from model.checkpoints.load import save_checkpoint
 from model.checkpoints.random_weights import random_weights
 from model.network.config import PVTv2Config
@@ -28,10 +27,12 @@ from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import ActorStep
 from pipeline.infer.config import InferConfig
 from pipeline.inputs.config import InputConfig
+from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
 from pipeline.read.read_shard import read_shard
+from pipeline.run.ledger import Ledger
 from pipeline.run.prepare import prepare
-from pipeline.run.state import Run
+from pipeline.run.run import Run
 from pipeline.run.step_settings import infer_config, read_config
 from tests.jobs.conftest import LABELS, photo
 
@@ -105,8 +106,8 @@ def told_by(module: str, file: Path, timeout_s: float) -> tuple[dict[str, Any], 
 
 
 @contextlib.contextmanager
-def prepared(folder: Path, address: str, num_actors: int) -> Iterator[Run]:
-    """A run over the inputs in a folder, on actors that each take a GPU, with its lease."""
+def prepared(folder: Path, address: str, num_actors: int) -> Iterator[tuple[Run, Ledger]]:
+    """A run over the inputs in a folder, on actors that each take a GPU, with its lease; and its ledger."""
     config = JobConfig(
         task=Classify(top_k=1),
         input=InputConfig(uris=(str(folder / "in"),)),
@@ -118,7 +119,7 @@ def prepared(folder: Path, address: str, num_actors: int) -> Iterator[Run]:
         ),
         run_id="nodes",
     )  # fmt: skip
-    with output_lease(config.output, "nodes") as lease:
+    with Lease(config.output.uri, config.output.store, "nodes") as lease:
         yield prepare(config, time.time(), lease)
 
 
@@ -126,8 +127,8 @@ def undisturbed(run: Run) -> Rows:
     """Image id -> status and label, by the same steps in this process alone."""
     step = OnCpu()(run.checkpoint.files.weights, infer_config(run, "cpu"))
     rows: Rows = {}
-    for shard in run.plan.rows:
-        for chunk in read_shard(shard, read_config(run, last_pass=False)):
+    for shard in run.plan.shards:
+        for chunk in read_shard(shard, read_config(run, 1, last_pass=False)):
             decoded = Chunk.from_table(decode_chunk(chunk, SizePolicy()).to_table())
             answers = step.pack(step.submit(step.unpack(decoded))())
             rows |= _by_id(answers.rows.select(["image_id", "status", "label"]).to_pydict())

@@ -32,7 +32,7 @@ from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import Steps
-from pipeline.run.run import execute
+from pipeline.run.execute import execute
 from tests.chaos.nodes import (
     ROOT,
     ROWS_PER_FILE,
@@ -137,14 +137,14 @@ def play(folder: Path) -> dict[str, Any]:
         print("nodes: head (no processors), decode (2 CPUs), gpu (1 CPU and 1 GPU)", flush=True)
         refused = refusal(folder, cluster.address)
         print(f"a job that is not told of an open cluster: exit {refused['exit_code']}, {refused['error']}", flush=True)
-        with prepared(folder, cluster.address, num_actors=1) as run:
+        with prepared(folder, cluster.address, num_actors=1) as (run, ledger):
             expected = undisturbed(run)
             ended = threading.Event()
             watching = threading.Thread(target=nodes.watch, args=(folder, ended))
             watching.start()
             try:
                 steps = Steps(decode=HeldUp(folder / "decoding"), infer=OnCpu())
-                report = execute(run, lambda progress: None, steps)
+                report = execute(run, ledger, lambda progress: None, steps)
             finally:
                 ended.set()
                 watching.join()

@@ -164,7 +164,7 @@ def on_warm_ray(warm_ray: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     def already_joined(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterator[Cluster]:
         yield warm_ray
 
-    monkeypatch.setattr("pipeline.run.run.joined_cluster", already_joined)
+    monkeypatch.setattr("pipeline.run.execute.joined_cluster", already_joined)
     yield
 
 

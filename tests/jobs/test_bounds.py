@@ -6,15 +6,15 @@ import time
 import duckdb
 import pytest
 
-from jobs.cli.command import output_lease
 from pipeline.chunks.task import Classify
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.flow.steps import NETWORK, Steps
 from pipeline.inputs.config import InputConfig
+from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
+from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.run.run import execute
 from tests.support.slow_steps import SlowDecoding
 
 pytestmark = [
@@ -68,8 +68,8 @@ def test_a_run_whose_hours_are_over_publishes_what_is_whole(photos, tmp_path, ti
         compute=ComputeConfig(num_actors=(1, 1), device="cpu"),
         bounds=BoundsConfig(max_hours=1e-6),
     )
-    with output_lease(config.output, "bounded") as lease:
-        run = prepare(config, time.time(), lease)
-        report = execute(run, lambda _: None, Steps(decode=SlowDecoding(30.0), infer=NETWORK.infer))
-    assert (report.status, run.bound, report.reason) == ("stopped", run.bound, run.bound)
-    assert run.bound == f"bounded by --max-hours 1e-06: {10 - report.run.listed} images are left"
+    with Lease(config.output.uri, config.output.store, "bounded") as lease:
+        run, ledger = prepare(config, time.time(), lease)
+        report = execute(run, ledger, lambda _: None, Steps(decode=SlowDecoding(30.0), infer=NETWORK.infer))
+    assert (report.status, ledger.bound, report.reason) == ("stopped", ledger.bound, ledger.bound)
+    assert ledger.bound == f"bounded by --max-hours 1e-06: {10 - report.run.listed} images are left"

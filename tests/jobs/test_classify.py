@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from jobs.cli.command import output_lease
 from pipeline.chunks.sample import rank
 from pipeline.chunks.task import Classify
 from pipeline.cluster.config import ComputeConfig
@@ -28,9 +27,10 @@ from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import Steps
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import has_image_ending
+from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
+from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.run.run import execute
 from tests.jobs.conftest import ONE_ACTOR
 from tests.support.waiting_step import WaitingNetwork
 
@@ -358,9 +358,9 @@ def test_the_next_chunk_is_unpacked_while_the_network_is_at_the_one_before(tmp_p
         compute=ComputeConfig(num_actors=(1, 1), no_progress_timeout_s=60),
         run_id="waiting",
     )
-    with output_lease(config.output, "waiting") as lease:
-        run = prepare(config, time.time(), lease)
-        report = execute(run, lambda _: None, Steps(decode=decode_chunk, infer=WaitingNetwork(6)))
+    with Lease(config.output.uri, config.output.store, "waiting") as lease:
+        run, ledger = prepare(config, time.time(), lease)
+        report = execute(run, ledger, lambda _: None, Steps(decode=decode_chunk, infer=WaitingNetwork(6)))
     assert (report.status, report.passes, report.run.ok) == ("done", 1, 12)
     assert set(table(tmp_path / "out").column("label_id").to_pylist()) == {1}
 

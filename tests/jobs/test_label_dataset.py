@@ -312,7 +312,7 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
 def test_failures_that_may_pass_are_tried_again_unless_told_otherwise(monkeypatch):
     asked = []
 
-    def run_config(config, started_at, upkeep):
+    def run_config(config, started_at, stopper, upkeep):
         asked.append(config.output.retry_failed)
         return {"exit_code": 0}
 

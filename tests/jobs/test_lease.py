@@ -3,13 +3,14 @@
 import json
 import signal
 import time
+from functools import partial
 
 import pytest
 
 from jobs.classify import classify
-from jobs.cli import command as cli
+from jobs.cli import run_job
 from jobs.cli.command import run_command
-from pipeline.lease.lease import Lease
+from pipeline.errors import PipelineError
 from pipeline.lease.record import find_lease
 from pipeline.store.uris import canonical_uri
 from tests.support.leases import CONFIG, LIVE, foreign, record, write
@@ -82,27 +83,24 @@ def test_another_jobs_output_is_refused_before_its_lease_is_taken(run, output, t
 def test_the_lease_is_held_while_the_run_works_and_given_back_after_it(run, output, monkeypatch):
     seen = []
 
-    def work(prepared, on_progress):
+    def work(prepared, ledger, on_progress, stopper):
         prepared.lease.fence.check()
         seen.append(record(output))
-        raise cli.PipelineError("enough")
+        raise PipelineError("enough")
 
-    monkeypatch.setattr("jobs.cli.command.execute", work)
+    monkeypatch.setattr("jobs.cli.run_job.execute", work)
     assert run("--run-id", "mine")[0] == 1
     assert [(lease.state, lease.run_id) for lease in seen] == [("held", "mine")]
     assert (record(output).state, record(output).run_id) == ("released", "mine")
 
 
 def test_a_run_whose_lease_is_taken_ends_with_exit_9_and_says_who_has_it(run, output, monkeypatch):
-    def make(config, run_id):
-        return Lease(config.uri, config.store, run_id, LIVE, on_lost=cli._stop_main_thread)
-
-    def work(prepared, on_progress):
+    def work(prepared, ledger, on_progress, stopper):
         write(output, foreign())
         time.sleep(30)
 
-    monkeypatch.setattr("jobs.cli.command.output_lease", make)
-    monkeypatch.setattr("jobs.cli.command.execute", work)
+    monkeypatch.setattr("jobs.cli.run_job.output_lease", partial(run_job.output_lease, timing=LIVE))
+    monkeypatch.setattr("jobs.cli.run_job.execute", work)
     started = time.monotonic()
     code, summary = run()
     assert code == 9
@@ -116,7 +114,7 @@ def test_a_run_that_lost_its_lease_writes_neither_index_nor_report(run, output, 
         write(output, foreign())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.run.run._join", interrupted)
+    monkeypatch.setattr("pipeline.run.execute._join", interrupted)
     code, summary = run()
     assert code == 9
     assert "went to run their-run" in summary["error"]

@@ -7,15 +7,15 @@ import time
 import pytest
 import ray
 
-from jobs.cli.command import output_lease
 from pipeline.chunks.task import Classify
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.job_config import JobConfig
 from pipeline.flow.steps import NETWORK, Steps
 from pipeline.inputs.config import InputConfig
+from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
+from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.run.run import execute
 from pipeline.store.storage import StoreConfig
 from tests.jobs.conftest import joined_ray
 from tests.support.fault_proxy import FaultProxy, Refuse
@@ -82,9 +82,9 @@ def report(on_warm_ray, prometheus, tars, profile, s3, tiny_weights):
             run_id="seen",
         )
         steps = Steps(decode=SlowDecoding(0.03), infer=NETWORK.infer)  # Prometheus sees it more than once
-        with output_lease(config.output, "seen") as lease:
+        with Lease(config.output.uri, config.output.store, "seen") as lease:
             moments = []
-            report = execute(prepare(config, time.time(), lease), lambda _: moments.append(time.time()), steps)
+            report = execute(*prepare(config, time.time(), lease), lambda _: moments.append(time.time()), steps)
     assert (report.status, report.run.listed) == ("done", NUM_TARS * IMAGES_PER_TAR)
     eventually(lambda: prometheus.values('ray_pvtv2_running{run_id="seen"} == 0'))
     return report.to_dict(), moments[-1] - 1.0

@@ -18,8 +18,8 @@ from pipeline.inputs.config import InputConfig
 from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
 from pipeline.run import watch
+from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.run.run import execute
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -72,7 +72,7 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
             precision="fp32",
         )
         with Lease(config.output.uri, config.output.store, "faults") as lease:
-            report = execute(prepare(config, time.time(), lease), lambda progress: None)
+            report = execute(*prepare(config, time.time(), lease), lambda progress: None)
         query = f"SELECT key, status, error_code, label_id FROM read_parquet('{output}/data/*.parquet') ORDER BY key"
         return report, duckdb.sql(query).fetchall() if list(output.glob("data/*")) else []
 

@@ -15,8 +15,8 @@ from pipeline.flow import run_pass as flow
 from pipeline.inputs.config import InputConfig
 from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
+from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.run.run import execute
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
 pytestmark = [
@@ -56,7 +56,7 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
             thumbnails=24,
         )
         with Lease(config.output.uri, config.output.store, name) as lease:
-            report = execute(prepare(config, time.time(), lease), lambda progress: None)
+            report = execute(*prepare(config, time.time(), lease), lambda progress: None)
         return report, duckdb.sql(SELECT.format(output)).fetchall() if list(output.glob("data/*")) else []
 
     return run

@@ -30,10 +30,9 @@ from pipeline.publish.collector import Collector
 from pipeline.read.read_shard import ReadConfig, read_shard
 from pipeline.run import prepare
 from pipeline.run.emptying import empty_files, empty_late_files
-from pipeline.run.finish import close
+from pipeline.run.execute import write_plan
+from pipeline.run.finish import finish
 from pipeline.run.remaining import missing, refresh
-from pipeline.run.run import write_plan
-from pipeline.run.state import Run
 from pipeline.run.step_settings import sink_config
 
 CHECKPOINT = Checkpoint(
@@ -96,13 +95,13 @@ class SimulatedRun:
             run_id=f"run-{number:04d}",
         )
         identity = job_identity(self.config, CHECKPOINT, "fp32")
-        self.run: Run = prepare.prepare_with(self.config, time.time(), _NoLease(), CHECKPOINT, identity)
+        self.run, self.ledger = prepare.prepare_with(self.config, time.time(), _NoLease(), CHECKPOINT, identity)
 
     def begin(self) -> None:
         """Writes identity and plan, and empties what is out of date."""
         claim_identity(self.config.output.uri, self.config.output.store, self.run.identity)
         write_plan(self.run)
-        empty_files(self.run, self.run.plan.summary.emptied)
+        empty_files(self.run, self.ledger, self.run.plan.summary.emptied)
 
     def work(self, may_publish: Callable[[], None] = lambda: None, passes: int = 2) -> None:
         """Reads and publishes what is missing.
@@ -111,23 +110,23 @@ class SimulatedRun:
             may_publish: called before every PUT of a slice; may raise `KilledError`.
         """
         for number in range(1, passes + 1):
-            if next(missing(self.run), None) is None:
+            if next(missing(self.run.plan, self.ledger.files), None) is None:
                 return
-            self.run.passes = number
+            self.ledger.begin_pass()
             collector = Collector(replace(sink_config(self.run), may_write=may_publish))
             collector.start_pass(number)
-            for shard in missing(self.run):
+            for shard in missing(self.run.plan, self.ledger.files):
                 for chunk in read_shard(shard, self._read_config(number, number == passes)):
                     collector.add(_answered(chunk).to_table())
             state = collector.state()
             assert state.fatal is None, state.fatal
-            self.run.take(state.receipts)
-            refresh(self.run)
+            self.ledger.take_receipts(state.receipts)
+            refresh(self.run, self.ledger)
 
     def finish(self) -> Report:
         """Closes the accounts."""
-        empty_late_files(self.run)
-        return close(self.run, None)
+        empty_late_files(self.run, self.ledger)
+        return finish(self.run, self.ledger, None)
 
     def _read_config(self, number: int, last: bool) -> ReadConfig:
         return ReadConfig(

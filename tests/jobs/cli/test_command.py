@@ -11,9 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from jobs.cli import progress
-from jobs.cli.command import Upkeep, _kept, configure_logging, output_lease, run_command, verdicts
+from jobs.cli.command import configure_logging, run_command
 from jobs.cli.flags import (
-    EXIT_CODES,
     compute_config,
     input_config,
     job_config,
@@ -22,7 +21,7 @@ from jobs.cli.flags import (
     size_policy,
 )
 from jobs.cli.progress import ProgressDisplay
-from model.errors import CheckpointError
+from jobs.cli.run_job import Upkeep, _kept, output_lease, verdicts
 from pipeline import errors
 from pipeline.account.progress import Progress
 from pipeline.account.report import Report, Seconds
@@ -31,10 +30,11 @@ from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.job_config import BoundsConfig, JobConfig
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import EXIT_CODES, ConfigError, PipelineError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import NameFilter
 from pipeline.output.config import OutputConfig
+from pipeline.run.stopper import Stopper
 from pipeline.store.storage import StoreConfig
 
 REQUIRED = ("--input", "/in", "--output", "/out", "--weights", "/w")
@@ -113,7 +113,7 @@ def test_every_flag_of_the_output_has_its_place():
 
 def test_a_run_is_at_least_as_patient_with_its_lease_as_with_its_store():
     for deadline_s, expected in ((5.0, 60.0), (300.0, 300.0)):
-        lease = output_lease(OutputConfig(uri="/out", store=StoreConfig(deadline_s=deadline_s)), "run-1")
+        lease = output_lease(OutputConfig(uri="/out", store=StoreConfig(deadline_s=deadline_s)), "run-1", Stopper())
         assert lease.timing.expiry_s == expected
 
 
@@ -194,7 +194,7 @@ def ended(capsys, command, *arguments):
 
 
 def failing(error):
-    def command(arguments):
+    def command(arguments, stopper):
         raise error
 
     return command
@@ -203,29 +203,29 @@ def failing(error):
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PipelineError)]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, CheckpointError])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_error_of_ours_is_a_sentence_and_its_exit_code(capsys, kind):
     code, summary, said = ended(capsys, failing(kind("what to do:\n  this")))
-    assert code == (4 if kind is CheckpointError else kind.exit_code)
+    assert code == kind.exit_code
     status = "stopped" if kind is errors.StoppedError else "failed"
     assert summary == {"status": status, "exit_code": code, "error": "what to do: this"}
     assert said == "error: what to do: this\n"
 
 
 def test_every_exit_code_is_explained():
-    codes = {kind.exit_code for kind in KINDS} | {0, 4}
+    codes = {kind.exit_code for kind in KINDS} | {0}
     explained = {word for line in EXIT_CODES.splitlines()[1:] for word in line.split() if word.isdigit()}
     assert explained == {str(code) for code in codes}
 
 
 def test_arguments_reach_the_command_and_its_summary_is_the_last_line(capsys):
-    code, summary, said = ended(capsys, lambda arguments: {"given": arguments, "exit_code": 0}, "--a", "b")
+    code, summary, said = ended(capsys, lambda arguments, stopper: {"given": arguments, "exit_code": 0}, "--a", "b")
     assert (code, summary, said) == (0, {"given": ["--a", "b"], "exit_code": 0}, "")
-    assert ended(capsys, lambda arguments: {"exit_code": 6})[0] == 6
+    assert ended(capsys, lambda arguments, stopper: {"exit_code": 6})[0] == 6
 
 
 def test_an_error_that_nobody_foresaw_says_where_and_shows_no_traceback(capsys):
-    def command(arguments):
+    def command(arguments, stopper):
         return {}["a key"]
 
     code, summary, said = ended(capsys, command)
@@ -248,7 +248,7 @@ def test_ctrl_c_before_the_work_is_a_stop(capsys):
 
 
 def test_a_request_to_end_is_a_stop(capsys):
-    def command(arguments):
+    def command(arguments, stopper):
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 
@@ -301,10 +301,10 @@ def test_records_that_failed_again_are_no_share_of_what_failed_now():
 
 
 def test_what_the_upkeep_fails_with_stands_beside_what_it_found():
-    def fails(run):
+    def fails(run, ledger):
         raise errors.OutputError("no room")
 
-    more, found = _kept(Upkeep(check=lambda run: None, keep=fails), None)
+    more, found = _kept(Upkeep(check=lambda run: None, keep=fails), None, None)
     assert (more, [error.exit_code for error in found]) == ({}, [5])
 
 

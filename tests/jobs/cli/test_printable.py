@@ -39,7 +39,7 @@ def test_an_event_is_one_line_whatever_it_names_and_a_traceback_keeps_its_own():
 
 @pytest.mark.usefixtures("signal_handlers")
 def test_an_error_is_one_line_whatever_it_names(capsys):
-    def command(arguments):
+    def command(arguments, stopper):
         raise InputError(f"{HOSTILE} is no image")
 
     assert run_command(command, []) == 3

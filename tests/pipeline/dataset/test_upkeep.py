@@ -13,10 +13,12 @@ from pipeline.dataset.dataset_file import find_published, labels_uri
 from pipeline.dataset.exports import ExportConfig
 from pipeline.dataset.policy import Policy
 from pipeline.dataset.update import DatasetConfig
-from pipeline.dataset.upkeep import check_dataset, keep_dataset
+from pipeline.dataset.upkeep import check_dataset
+from pipeline.dataset.upkeep import keep_dataset as keep_with_stopper
 from pipeline.errors import ConfigError, InputError, LeaseLostError, OutputError, StoppedError
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
+from pipeline.run.stopper import own_stopper
 from pipeline.store.storage import put
 from tests.pipeline.dataset.conftest import MODEL_LABELS, STORE, row
 
@@ -31,13 +33,22 @@ def run(world):
     )
     held = SimpleNamespace(check=lambda: None, fence=SimpleNamespace(check=lambda: None))
     checkpoint = SimpleNamespace(labels=MODEL_LABELS)
-    return SimpleNamespace(
-        config=config, checkpoint=checkpoint, lease=held, bound=None, run_id="run-1", published=world.files
-    )
+    return SimpleNamespace(config=config, checkpoint=checkpoint, lease=held, run_id="run-1")
 
 
 @pytest.fixture
-def drifted(world, run):
+def keep_dataset(world):
+    """Brings the data set up to date with the world's files, by a stopper of its own."""
+
+    def keep(run, config, exports, bound=None):
+        with own_stopper() as stopper:
+            return keep_with_stopper(run, SimpleNamespace(files=world.files, bound=bound), config, exports, stopper)
+
+    return keep
+
+
+@pytest.fixture
+def drifted(world, run, keep_dataset):
     """The same after a first update, and with images that are not like the earlier ones."""
     world.publish("a" * 16, [row("files:a", i, "cat") for i in range(60)], shard="files:a")
     keep_dataset(run, DatasetConfig(), ExportConfig())
@@ -46,7 +57,7 @@ def drifted(world, run):
     return run
 
 
-def test_a_drift_is_told_before_an_export_that_failed(drifted):
+def test_a_drift_is_told_before_an_export_that_failed(drifted, keep_dataset):
     kept = keep_dataset(drifted, DatasetConfig(), NOWHERE)
     assert [error.exit_code for error in kept.errors()] == [8, 5]
     assert "labels have a stability index of" in str(kept.errors()[0])
@@ -59,9 +70,9 @@ def test_a_drift_is_told_before_an_export_that_failed(drifted):
     assert keep_dataset(drifted, DatasetConfig(), ExportConfig()).errors() == []
 
 
-def test_a_part_of_the_work_drifts_without_an_error(drifted, caplog):
-    drifted.bound = "bounded by --max-images 40: 3 images are left"
-    kept = keep_dataset(drifted, DatasetConfig(), ExportConfig())
+def test_a_part_of_the_work_drifts_without_an_error(drifted, keep_dataset, caplog):
+    bound = "bounded by --max-images 40: 3 images are left"
+    kept = keep_dataset(drifted, DatasetConfig(), ExportConfig(), bound)
     assert kept.errors() == []
     assert kept.summary()["drift"]["labels"]["over"] is True
     assert "dataset.drifted in a part of the work: labels" in caplog.text
@@ -84,7 +95,7 @@ def test_another_version_of_a_data_set_is_found_before_the_work(world, run):
 
 @pytest.mark.parametrize("where", ["between the writes", "in a query"])
 def test_a_run_that_is_told_to_stop_in_the_middle_leaves_the_data_set_as_it_was(
-    world, run, where, monkeypatch, signal_handlers
+    world, run, keep_dataset, where, monkeypatch, signal_handlers
 ):
     world.publish("a" * 16, [row("files:a", i, "cat") for i in range(60)], shard="files:a")
 
@@ -108,7 +119,7 @@ def test_a_run_that_is_told_to_stop_in_the_middle_leaves_the_data_set_as_it_was(
     assert find_published(world.output, STORE) is None
 
 
-def test_a_run_that_lost_its_lease_says_that_and_writes_nothing(world, run):
+def test_a_run_that_lost_its_lease_says_that_and_writes_nothing(world, run, keep_dataset):
     world.publish("a" * 16, [row("files:a", 0, "cat")], shard="files:a")
 
     def lost() -> None:

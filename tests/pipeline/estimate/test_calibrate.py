@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +18,6 @@ from pipeline.estimate.calibrate import calibrate, rows_per_slice
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.run.stopper import installed_stopper
 from pipeline.store.storage import StoreConfig, list_objects, put
 from pipeline.store.uris import canonical_uri, join_uri
 
@@ -42,7 +40,7 @@ def planned(tmp_path):
             weights="/w", dry_run=True, calibrate=True,
         )  # fmt: skip
         checkpoint = SimpleNamespace(load_s=2.0)
-        plan = SimpleNamespace(rows=[SHARD], by_format=Counter(tar=1))
+        plan = SimpleNamespace(shards=[SHARD])
         return SimpleNamespace(config=config, run_id="r", checkpoint=checkpoint, identity={}, plan=plan, listing_s=3.0)
 
     return make
@@ -54,10 +52,10 @@ def executed(monkeypatch):
     runs = []
 
     def install(execute):
-        def record(run, on_progress):
+        def record(run, ledger, on_progress, stopper):
             runs.append(run)
             put(join_uri(run.config.output.uri, "data", "x.parquet"), b"rows", run.config.output.store)
-            return execute(on_progress)
+            return execute(on_progress, stopper)
 
         monkeypatch.setattr(module, "execute", record)
         return runs
@@ -80,21 +78,21 @@ def progress(rows, files, first_row_at):
 
 
 def test_the_job_is_run_into_a_folder_of_its_own_and_nothing_of_it_stays(planned, executed, tmp_path):
-    runs = executed(lambda on_progress: report())
+    runs = executed(lambda on_progress, stopper: report())
     (tmp_path / "a").mkdir()
     pace = calibrate(planned(), 64 * 64, 0.1, lambda progress: None)
     assert (pace.fixed_s, pace.gmac_per_s, pace.num_actors) == (8.0, 3.0, 2)
     (run,) = runs
     assert "/a/out/calibration/" in run.config.output.uri
     assert (run.config.dry_run, run.config.calibrate) == (False, False)
-    assert [shard.shard for shard in run.plan.rows] == [SHARD.shard]
+    assert [shard.shard for shard in run.plan.shards] == [SHARD.shard]
     # What loading and listing took belongs to the start of the job.
     assert 4.9 < time.time() - run.started_at < 60
     assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
 
 
 def test_what_was_in_the_output_stays(planned, executed, tmp_path):
-    executed(lambda on_progress: report())
+    executed(lambda on_progress, stopper: report())
     kept = tmp_path / "a" / "out" / "runs" / "1" / "report.json"
     kept.parent.mkdir(parents=True)
     kept.write_text("{}")
@@ -104,13 +102,13 @@ def test_what_was_in_the_output_stays(planned, executed, tmp_path):
 
 
 def test_nothing_stays_in_an_object_store(planned, executed, s3_root):
-    executed(lambda on_progress: report())
+    executed(lambda on_progress, stopper: report())
     assert calibrate(planned(f"{s3_root}/out"), 64 * 64, 0.1, lambda progress: None) is not None
     assert list(list_objects(s3_root, STORE)) == []
 
 
 def test_nothing_stays_of_a_job_that_fails(planned, executed, tmp_path):
-    def fail(on_progress):
+    def fail(on_progress, stopper):
         raise ConfigError("no cluster there")
 
     executed(fail)
@@ -120,12 +118,11 @@ def test_nothing_stays_of_a_job_that_fails(planned, executed, tmp_path):
 
 
 def test_a_user_who_stops_it_stops_the_job_and_nothing_stays(planned, executed, tmp_path):
-    def interrupted(on_progress):
-        with installed_stopper() as stopper:
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.01)
-            return report("stopped", stopper.ending.reason)
+    def interrupted(on_progress, stopper):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        return report("stopped", stopper.ending.reason)
 
     executed(interrupted)
     with pytest.raises(StoppedError, match=r"SIGINT.*calibration"):
@@ -136,13 +133,12 @@ def test_a_user_who_stops_it_stops_the_job_and_nothing_stays(planned, executed, 
 def test_it_ends_itself_after_a_minute_and_that_is_no_error(planned, executed):
     seen = []
 
-    def go_on(on_progress):
-        with installed_stopper() as stopper:
-            with pytest.raises(KeyboardInterrupt):
-                for _ in range(100):
-                    on_progress(progress(1000, 50, time.time() - 61))
-                    time.sleep(0.01)
-            return report("stopped", stopper.ending.reason)
+    def go_on(on_progress, stopper):
+        with pytest.raises(KeyboardInterrupt):
+            for _ in range(100):
+                on_progress(progress(1000, 50, time.time() - 61))
+                time.sleep(0.01)
+        return report("stopped", stopper.ending.reason)
 
     executed(go_on)
     assert calibrate(planned(), 64 * 64, 0.1, seen.append) is not None
@@ -159,19 +155,19 @@ def test_it_goes_on_for_longer_where_few_slices_are_published(seconds, files, is
 
 
 def test_a_trial_that_fails_is_said_since_the_run_may_too(planned, executed, caplog):
-    executed(lambda on_progress: report("stalled", "nothing arrived for 1800 s"))
+    executed(lambda on_progress, stopper: report("stalled", "nothing arrived for 1800 s"))
     assert calibrate(planned(), 64 * 64, 0.1, lambda progress: None) is not None
     assert "nothing arrived for 1800 s" in caplog.text
 
 
 def test_a_sample_without_a_steady_part_gives_no_pace_and_the_log_says_so(planned, executed, caplog):
-    executed(lambda on_progress: report(steady=None))
+    executed(lambda on_progress, stopper: report(steady=None))
     assert calibrate(planned(), 64 * 64, 0.1, lambda progress: None) is None
     assert "calibration.no_pace" in caplog.text
 
 
 def test_a_short_sample_gives_the_pace_that_it_had_and_the_log_says_so(planned, executed, caplog):
-    executed(lambda on_progress: report(steady=0.5))
+    executed(lambda on_progress, stopper: report(steady=0.5))
     assert calibrate(planned(), 64 * 64, 0.1, lambda progress: None).steady_s == 0.5
     assert "calibration.short" in caplog.text
 

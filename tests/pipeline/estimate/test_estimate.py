@@ -19,7 +19,8 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.loose_files import Member
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.run.passes import _sample_headers
+from pipeline.run.ledger import Ledger
+from pipeline.run.work_sample import sample_work
 from pipeline.store.storage import StoreConfig, head, put
 from pipeline.store.uris import canonical_uri
 from tests.support.waiting import eventually
@@ -48,7 +49,7 @@ def run(tmp_path):
             ),
             identity={"precision": "fp32", "labels": ["a"]},
             checkpoint=SimpleNamespace(network=NETWORK),
-            plan=SimpleNamespace(rows=list(shards), bytes=sum(shard.size for shard in shards)),
+            plan=SimpleNamespace(shards=list(shards), num_bytes=sum(shard.size for shard in shards)),
         )
 
     return make
@@ -176,24 +177,23 @@ def test_nothing_to_do_takes_no_time(run):
 def test_a_large_run_finds_out_beside_its_work_how_much_there_is_to_do(run, shard, monkeypatch, caplog):
     caplog.set_level("INFO", "pipeline")
     planned = run(shard("tar", 10), shard("files", 6, name="loose"))
-    planned.planned_macs = None
-    _sample_headers(planned)
-    assert planned.planned_macs is None  # it is small
-    monkeypatch.setattr("pipeline.run.passes._SAMPLED_FROM_BYTES", 1)
-    _sample_headers(planned)
-    eventually(lambda: planned.planned_macs)
-    assert planned.planned_macs / 1e9 == pytest.approx(16 * GMAC, rel=0.1)
+    ledger = Ledger(0.0)
+    sample_work(planned, ledger)
+    assert ledger.planned_macs is None  # it is small
+    monkeypatch.setattr("pipeline.run.work_sample._SAMPLED_FROM_BYTES", 1)
+    sample_work(planned, ledger)
+    eventually(lambda: ledger.planned_macs)
+    assert ledger.planned_macs / 1e9 == pytest.approx(16 * GMAC, rel=0.1)
     eventually(lambda: "work.sampled images=16" in caplog.text)
 
 
 def test_a_sample_in_which_nothing_can_be_read_says_nothing_of_the_work(run, shard, tmp_path, monkeypatch):
     """It was taken for a run in which nothing is left to do."""
-    monkeypatch.setattr("pipeline.run.passes._SAMPLED_FROM_BYTES", 1)
+    monkeypatch.setattr("pipeline.run.work_sample._SAMPLED_FROM_BYTES", 1)
     unreadable = shard("parquet", 2)
     put(unreadable.shard, b"no Parquet", STORE)
-    planned = run(unreadable)
-    planned.planned_macs = None
-    _sample_headers(planned)
+    ledger = Ledger(0.0)
+    sample_work(run(unreadable), ledger)
     for thread in [thread for thread in threading.enumerate() if thread.name == "sample"]:
         thread.join()
-    assert planned.planned_macs is None
+    assert ledger.planned_macs is None

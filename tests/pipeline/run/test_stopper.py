@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.run.stopper import SIGNALS, Ending, Stopper, installed_stopper, own_stopper
+from pipeline.run.stopper import SIGNALS, Ending, Stopper, own_stopper
 
 pytestmark = pytest.mark.usefixtures("signal_handlers")
 
@@ -67,10 +67,10 @@ def test_the_first_reason_remains(stopper):
 def test_after_the_end_of_a_pass_alone_the_next_may_be_interrupted(stopper):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            stopper.stop(Ending("stalled", "fewer nodes", is_again=True))
+            stopper.stop(Ending("stalled", "fewer nodes", is_pass_only=True))
             time.sleep(1)
-        stopper.reopen()
-        assert (stopper.ending, stopper.is_closed) == (None, False)
+        stopper.rearm()
+        assert (stopper.ending, stopper.is_armed) == (None, True)
     with pytest.raises(KeyboardInterrupt):
         send(signal.SIGTERM)
     assert stopper.ending.reason == "the run was told to stop (SIGTERM)"
@@ -78,11 +78,11 @@ def test_after_the_end_of_a_pass_alone_the_next_may_be_interrupted(stopper):
 
 def test_a_signal_at_the_end_of_a_pass_alone_ends_the_run(stopper):
     with pytest.raises(KeyboardInterrupt):
-        stopper.stop(Ending("stalled", "fewer nodes", is_again=True))
+        stopper.stop(Ending("stalled", "fewer nodes", is_pass_only=True))
         time.sleep(1)
     send(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        stopper.reopen()
+        stopper.rearm()
     assert stopper.ending == Ending("stopped", "the run was told to stop (SIGTERM)")
 
 
@@ -90,29 +90,46 @@ def test_an_end_for_good_is_not_taken_back(stopper):
     with pytest.raises(KeyboardInterrupt):
         send(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        stopper.reopen()
-    assert stopper.is_closed
+        stopper.rearm()
+    assert not stopper.is_armed
 
 
 def test_nothing_interrupts_the_close_of_a_run_that_is_done(stopper):
-    stopper.close()
+    stopper.disarm()
     send(signal.SIGTERM)
     stopper.stop(STALLED)
     assert stopper.ending is None
 
 
-def test_a_stopper_that_is_installed_is_used_and_another_one_goes_with_its_block():
+def test_a_stopper_of_a_block_goes_with_it():
     before = signal.getsignal(signal.SIGTERM)
-    with installed_stopper() as outer:
+    with own_stopper() as outer:
         assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is outer
-        with installed_stopper() as inner:
-            assert inner is outer
-        outer.close()
-        # A closed one belongs to a run that is over.
-        with installed_stopper() as fresh:
-            assert fresh is not outer
+        with own_stopper() as inner:
+            assert signal.getsignal(signal.SIGTERM) is inner
         assert signal.getsignal(signal.SIGTERM) is outer
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stopper_whose_run_is_over_interrupts_what_it_is_armed_for_again(stopper):
+    stopper.disarm()
+    with pytest.raises(KeyboardInterrupt), stopper.armed():
+        send(signal.SIGTERM)
+    assert stopper.ending is not None
+    with stopper.armed():
+        assert stopper.ending is None
+    send(signal.SIGTERM)
+    assert stopper.ending is None
+
+
+def test_a_reason_to_end_the_run_comes_before_the_end_of_a_pass_alone(stopper):
+    with pytest.raises(KeyboardInterrupt):
+        stopper.stop(Ending("stalled", "fewer nodes", is_pass_only=True))
+        time.sleep(1)
+    stopper.stop(Ending("failed", "the lease was lost"))
+    with pytest.raises(KeyboardInterrupt):
+        stopper.rearm()
+    assert stopper.ending == Ending("failed", "the lease was lost")
 
 
 def test_a_part_of_a_program_is_ended_by_a_stopper_of_its_own_and_the_rest_goes_on(stopper):

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from model.network.config import VARIANTS
-from pipeline.account.totals import Totals
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.flow.collectors import CollectorActor
 from pipeline.publish import publish
 from pipeline.publish.config import SinkConfig
+from pipeline.run.ledger import Ledger
 from pipeline.run.stopper import Ending
 from pipeline.run.watch import NoProgress, Watch
 from pipeline.store.storage import StoreConfig
@@ -53,22 +53,16 @@ def actor(tmp_path):
 
 @pytest.fixture
 def watch(actor, monkeypatch):
-    """(timeout, ...) -> a watch that polls quickly, its run, and the endings that it asked for."""
+    """(timeout, ...) -> a watch that polls quickly, the run's ledger, and the endings that it asked for."""
     monkeypatch.setattr("pipeline.run.watch._POLL_S", 0.02)
 
     def make(timeout_s=1000.0, **options):
-        compute = SimpleNamespace(no_progress_timeout_s=timeout_s)
-        run = SimpleNamespace(
-            config=SimpleNamespace(compute=compute), counters=[], receipts=[], first_row_at=None,
-            did=Totals(files=1), planned_macs=None,
-            plan=SimpleNamespace(uncounted=0, num_todo=8, bytes=600),
-        )  # fmt: skip
-        run.take = run.receipts.extend
+        plan, ledger = SimpleNamespace(num_uncounted=0, num_images=8, num_bytes=600), Ledger(time.time())
         endings, seen = [], []
         stopper = SimpleNamespace(stop=endings.append)
         collectors = Collectors(actor)
-        watch = Watch(run, collectors, seen.append, stopper, **options)
-        return watch, run, endings, seen, collectors
+        watch = Watch(plan, ledger, collectors, seen.append, stopper, timeout_s, **options)
+        return watch, ledger, endings, seen, collectors
 
     return make
 
@@ -91,14 +85,14 @@ def test_time_without_progress_begins_anew_with_every_change():
 
 
 def test_rows_and_files_are_told_as_they_come_and_once_more_at_the_end(watch, actor, answered_chunk):
-    watcher, run, endings, seen, _ = watch()
+    watcher, ledger, endings, seen, _ = watch()
     with watcher:
         actor.take(answered_chunk(0, 3, slice_rows=3, failed=(1,)).to_table(), 1, PUBLISHING)
     last = seen[-1]
     assert (last.arrived.listed, last.arrived.failed, last.published.files, last.total, last.share) == (3, 1, 1, 8, 0.5)
-    assert [receipt.footer.slice for receipt in run.receipts] == [0]
-    assert run.first_row_at == last.first_row_at
-    assert run.first_row_at <= time.time()
+    assert [receipt.footer.slice for receipt in ledger.receipts] == [0]
+    assert ledger.first_row_at == last.first_row_at
+    assert ledger.first_row_at <= time.time()
     assert endings == []
 
 
@@ -112,7 +106,7 @@ def test_a_pass_in_which_nothing_arrives_ends_and_says_who_holds_what(watch, act
 
 
 def test_a_pass_in_which_nothing_arrives_may_be_given_up_before_it_is_ended(watch, caplog):
-    again = Ending("stalled", "2 CPUs are left", is_again=True)
+    again = Ending("stalled", "2 CPUs are left", is_pass_only=True)
     answers = [None, again]
     watcher, _, endings, _, _ = watch(timeout_s=60.0, stop_if_quiet=(lambda: answers.pop(0),))
     watcher._quiet = NoProgress(0.1)
@@ -180,11 +174,11 @@ def test_a_store_that_refuses_for_good_ends_the_pass_at_once(watch, actor, answe
 
 
 def test_an_interrupted_pass_drops_what_is_unfinished_and_tells_what_was_published(watch, actor, answered_chunk):
-    watcher, run, _, _, collectors = watch()
+    watcher, ledger, _, _, collectors = watch()
     with pytest.raises(KeyboardInterrupt), watcher:
         actor.take(answered_chunk(0, 2, slice_rows=2).to_table(), 1, PUBLISHING)
         raise KeyboardInterrupt
     assert collectors.finished
-    assert len(run.receipts) == 1
+    assert len(ledger.receipts) == 1
     actor.take(answered_chunk(9, 1, slice_number=1, slice_first_row=9, slice_rows=1).to_table(), 1, PUBLISHING)
     assert len(actor.answer(0).state.receipts) == 1

@@ -1,0 +1,173 @@
+"""What the commands share that run the pipeline: one run from its config to its summary."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobs.cli.command import configure_logging, run_and_notify
+from jobs.cli.flags import job_config
+from jobs.cli.printable import printable
+from jobs.cli.progress import ProgressDisplay
+from pipeline.account.report import Report
+from pipeline.chunks.task import Task
+from pipeline.config.job_config import JobConfig
+from pipeline.errors import AccountsError, IncompleteError, LeaseLostError, PipelineError, TooManyFailedError
+from pipeline.estimate.estimate import estimate_run
+from pipeline.lease.lease import Lease, LeaseTiming
+from pipeline.output.config import OutputConfig
+from pipeline.output.layout import new_run_id
+from pipeline.run.execute import execute
+from pipeline.run.ledger import Ledger
+from pipeline.run.prepare import prepare
+from pipeline.run.remaining import failed_again
+from pipeline.run.run import Run
+from pipeline.run.stopper import Ending, Stopper
+from pipeline.run.summary import describe_plan, summarise
+from pipeline.store.uris import shown
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upkeep:
+    """What a job does besides its rows, while it has the output.
+
+    Attributes:
+        check: called before the work, in a dry run too; raises what is wrong.
+        keep: called when the work is done, or as much of it as was asked for, and the accounts close; gives more of the
+            summary, and errors to end with.
+    """
+
+    check: Callable[[Run], None]
+    keep: Callable[[Run, Ledger], tuple[dict[str, Any], list[PipelineError]]]
+
+
+def run_job(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    task: Callable[[argparse.Namespace], Task],
+    stopper: Stopper | None,
+) -> dict[str, Any]:
+    """Runs what some arguments ask for; returns its summary.
+
+    Args:
+        parser: of `make_parser`, with the job's own flags.
+        task: what they ask of the network.
+        stopper: of the command.
+    """
+    started_at = time.time()
+    flags = parser.parse_args(arguments)
+    configure_logging(flags.log_level)
+    return run_and_notify(
+        flags, lambda stopper: run_config(job_config(flags, task(flags)), started_at, stopper), stopper
+    )
+
+
+def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: Upkeep | None = None) -> dict[str, Any]:
+    """Does what is asked for; returns the summary.
+
+    Args:
+        started_at: `time.time()` of the start of the program.
+        stopper: ends the run early.
+    """
+    config = replace(config, run_id=config.run_id or new_run_id(started_at))
+    with output_lease(config.output, config.run_id or "", stopper) as lease:
+        run, ledger = prepare(config, started_at, lease)
+        if upkeep is not None:
+            upkeep.check(run)
+        if config.dry_run:
+            print_plan(run)
+            return {**describe_plan(run), "estimate": _estimate(run), "status": "planned", "exit_code": 0}
+        with closing(ProgressDisplay()) as display:
+            report = execute(run, ledger, display, stopper=stopper)
+        more: dict[str, Any] = {}
+        is_bound = ledger.bound is not None
+        again = failed_again(run, ledger.files)
+        errors = verdicts(report, config.max_failed_fraction, is_bound=is_bound, failed_again=again)
+        if upkeep is not None and (report.status == "done" or is_bound):
+            more, later = _kept(upkeep, run, ledger)
+            errors += later
+    # What is for people comes before what the next run mends.
+    errors.sort(key=lambda error: isinstance(error, IncompleteError))
+    for error in errors:
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
+    if errors:
+        more["error"] = "; ".join(map(str, errors))
+    exit_code = errors[0].exit_code if errors else 0
+    return {**summarise(run, ledger.bound, report), **more, "exit_code": exit_code}
+
+
+def _kept(upkeep: Upkeep, run: Run, ledger: Ledger) -> tuple[dict[str, Any], list[PipelineError]]:
+    """What the upkeep gives; what it fails with is one error beside those of the run."""
+    try:
+        return upkeep.keep(run, ledger)
+    except LeaseLostError:
+        raise
+    except PipelineError as error:
+        return {}, [error]
+
+
+def _estimate(run: Run) -> dict[str, Any] | None:
+    if not run.config.calibrate:
+        return estimate_run(run, lambda _: None)
+    with closing(ProgressDisplay()) as display:
+        return estimate_run(run, display)
+
+
+def output_lease(config: OutputConfig, run_id: str, stopper: Stopper, timing: LeaseTiming | None = None) -> Lease:
+    """Returns the lease of a run on its output, which is not taken yet. The stopper ends a run that loses its lease.
+
+    Args:
+        timing: default: a run is at least as patient with its lease as with the output's store.
+    """
+    timing = timing or LeaseTiming(expiry_s=max(LeaseTiming.expiry_s, config.store.deadline_s))
+
+    def end_run() -> None:
+        logger.error("run.ended reason=the lease on the output was lost; the run writes nothing more")
+        stopper.stop(Ending("failed", "the lease on the output was lost"))
+
+    return Lease(config.uri, config.store, run_id, timing, on_lost=end_run)
+
+
+def print_plan(run: Run) -> None:
+    """A line for each shard that a run would read: what is done with it, its format, records, MiB and URI."""
+    for shard in run.plan.shards:
+        records = "?" if shard.num_todo is None else f"{shard.num_todo:,}"
+        size = f"{shard.size / 2**20:,.1f} MiB"
+        print(f"{shard.action:8}  {shard.format:7}  {records:>9}  {size:>14}  {printable(shown(shard.shard))}")
+    for entry in run.plan.summary.emptied:
+        file = entry.file
+        print(f"{'empty':8}  {'':7}  {file.rows:>9,}  {'':>14}  {printable(shown(file.shard))} slice {file.slice}")
+
+
+def verdicts(
+    report: Report, max_failed_fraction: float, *, is_bound: bool = False, failed_again: int = 0
+) -> list[PipelineError]:
+    """What is wrong with a run that ended, worst first; empty if all is well.
+
+    Args:
+        is_bound: it did all that it was asked for, which was not everything: its failures are looked at as well.
+        failed_again: records that had failed before and were tried again in vain: told then, and no share of this run.
+    """
+    if report.problems:
+        more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
+        return [AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")]
+    found: list[PipelineError] = []
+    listed, failed = report.run.listed - failed_again, report.run.failed - failed_again
+    # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
+    if (report.status == "done" or is_bound) and listed and failed / listed > max_failed_fraction:
+        found.append(
+            TooManyFailedError(
+                f"{failed} of {listed} records failed ({dict(report.run.failed_by_code)}), more than "
+                f"--max-failed-fraction {max_failed_fraction:g}; every one of them has its row"
+            )
+        )
+    if report.status != "done":
+        why = f"{report.status}: {report.reason}" if report.reason else report.status
+        found.append(IncompleteError(f"{why}; the rows published so far are whole, the same command continues"))
+    return found

@@ -1,0 +1,72 @@
+"""The plan of one run: its shards on disk, and how many there are of which kind."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline.plan.plan_file import PlanFile
+from pipeline.plan.planned_shard import PlannedShard
+from pipeline.plan.planner import PlanSummary
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The plan of one run, complete.
+
+    Attributes:
+        shards: planned shards, in the order in which they are read.
+        summary: what the planner found different from the run before.
+        by_format: number of planned shards of each format.
+        by_action: number of planned shards for each action, such as `new` or `continue`.
+        num_images: images to read, of the shards whose images are counted.
+        num_uncounted: shards whose images are not counted, such as tars.
+        num_bytes: bytes of all planned shards.
+        num_ignored: listed objects that are no input.
+    """
+
+    shards: PlanFile
+    summary: PlanSummary
+    by_format: Counter[str]
+    by_action: Counter[str]
+    num_images: int
+    num_uncounted: int
+    num_bytes: int
+    num_ignored: int = 0
+
+    @property
+    def num_shards(self) -> int:
+        """Number of planned shards."""
+        return self.by_format.total()
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to read and nothing to empty."""
+        return not self.num_shards and not self.summary.emptied
+
+
+def make_plan(shards: Iterable[PlannedShard], summary: PlanSummary) -> Plan:
+    """Writes the shards to a file on disk and counts them on the way; returns the plan.
+
+    Args:
+        summary: the planner's summary, which is complete once the last shard was taken.
+    """
+    by_format, by_action, counts = Counter[str](), Counter[str](), Counter[str]()
+
+    def counted() -> Iterator[PlannedShard]:
+        for shard in shards:
+            by_format[shard.format] += 1
+            by_action[shard.action] += 1
+            counts["bytes"] += shard.size
+            counts["images"] += shard.num_todo or 0
+            counts["uncounted"] += shard.num_todo is None
+            yield shard
+
+    return Plan(
+        shards=PlanFile(counted()),
+        summary=summary,
+        by_format=by_format,
+        by_action=by_action,
+        num_images=counts["images"],
+        num_uncounted=counts["uncounted"],
+        num_bytes=counts["bytes"],
+    )

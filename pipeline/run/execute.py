@@ -1,0 +1,148 @@
+"""The order of a run after it was prepared: join the cluster, pass after pass, finish, with the report last."""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+
+from pipeline.account.metrics import RunMetrics
+from pipeline.account.progress import Progress
+from pipeline.account.report import Report
+from pipeline.cluster.cluster import NO_ROOM, joined_cluster
+from pipeline.cluster.processors import Processors, divide_processors
+from pipeline.config.identity import claim_identity
+from pipeline.errors import OutputError
+from pipeline.flow.ray_errors import Dropped
+from pipeline.flow.steps import NETWORK, Steps
+from pipeline.output.layout import PLAN_FILE
+from pipeline.run.build_report import build_report
+from pipeline.run.emptying import empty_files, empty_late_files
+from pipeline.run.finish import finish, finish_early
+from pipeline.run.ledger import Ledger
+from pipeline.run.passes import Passes, check_fatal
+from pipeline.run.remaining import missing, refresh
+from pipeline.run.run import Run
+from pipeline.run.stopper import Ending, Stopper, own_stopper
+from pipeline.store.errors import ExistsError, StoreError
+from pipeline.store.storage import delete, put, sweep_temporaries
+from pipeline.store.uris import is_local, join_uri, local_path, shown
+
+logger = logging.getLogger(__name__)
+
+
+def execute(
+    run: Run,
+    ledger: Ledger,
+    on_progress: Callable[[Progress], None],
+    steps: Steps = NETWORK,
+    stopper: Stopper | None = None,
+) -> Report:
+    """Does the planned work, closes the accounts and writes the report last.
+
+    Args:
+        ledger: takes what the run finds out.
+        steps: what decodes and what infers.
+        stopper: ends the run early; None: the run makes its own.
+
+    Raises:
+        PipelineError: the work could not be begun, or the output cannot be written.
+    """
+    if run.plan.is_empty:
+        return build_report(run, ledger, "done", [])
+    output, store = run.config.output.uri, run.config.output.store
+    sweep_temporaries(output)
+    try:
+        claim_identity(output, store, run.identity)
+        write_plan(run)
+        # The cluster is left when the report is written: that takes a second or two of the three that Ray leaves a job
+        # which it stops.
+        with ExitStack() as until_closed:
+            stopper = stopper or until_closed.enter_context(own_stopper())
+            ending, last_error = _work(run, ledger, on_progress, steps, stopper, until_closed)
+            # Whoever lost the output writes no report either.
+            run.lease.check()
+            check_fatal(run, ledger)
+            run.lease.fence.check()
+            return finish(run, ledger, last_error) if ending is None else finish_early(run, ledger, ending)
+    except StoreError as error:
+        raise OutputError(f"output {output} cannot be written: {error}") from error
+
+
+def _work(
+    run: Run,
+    ledger: Ledger,
+    on_progress: Callable[[Progress], None],
+    steps: Steps,
+    stopper: Stopper,
+    until_closed: ExitStack,
+) -> tuple[Ending | None, str | None]:
+    """Does all that is planned; returns why it was ended early, if it was, and what the last pass gave up with.
+
+    Nothing interrupts the main thread after it.
+    """
+    dropped: Sequence[Dropped] = []
+    try:
+        empty_files(run, ledger, run.plan.summary.emptied)
+        if run.plan.num_shards:
+            processors = _join(run, until_closed)
+            ledger.note_processors(processors)
+            metrics = until_closed.enter_context(closing(_metrics(run, processors)))
+
+            def report_progress(progress: Progress) -> None:
+                metrics.update(progress)
+                on_progress(progress)
+
+            passes = Passes(run, ledger, processors, report_progress, steps, stopper)
+            try:
+                dropped = passes.until_whole()
+            finally:
+                passes.stop()
+            refresh(run, ledger)
+            empty_late_files(run, ledger)
+        stopper.disarm()
+    except KeyboardInterrupt:
+        return stopper.ending or Ending("stopped", "the run was told to stop"), None
+    for_room = [block.reason for block in dropped if block.for_room]
+    if for_room and next(missing(run.plan, ledger.files), None) is not None:
+        return Ending("failed", f"{NO_ROOM} ({for_room[-1]})"), None
+    return None, dropped[-1].reason if dropped else None
+
+
+def _join(run: Run, until_closed: ExitStack) -> Processors:
+    """Joins the cluster until the stack is closed; returns how its processors are divided."""
+    config, output = run.config, run.config.output
+    paths = [local_path(uri) for uri in config.input.uris if is_local(uri)]
+    if is_local(output.uri):
+        marker = join_uri(output.uri, f".node-check-{secrets.token_hex(8)}")
+        put(marker, b"", output.store)
+        until_closed.callback(delete, marker, output.store)
+        paths.append(local_path(marker))
+    cluster = until_closed.enter_context(joined_cluster(config.compute, paths))
+    processors = divide_processors(
+        cluster.num_cpus, cluster.num_gpus, config.compute.device, config.compute.num_actors, cluster.idle_nodes
+    )
+    logger.info("processors.divided cpus=%g gpus=%g: %s", cluster.num_cpus, cluster.num_gpus, processors.describe())
+    return processors
+
+
+def _metrics(run: Run, processors: Processors) -> RunMetrics:
+    info = {
+        "kind": run.identity["job"],
+        "weights_sha256": run.identity["weights_sha256"],
+        "precision": run.identity["precision"],
+        "device": processors.device,
+        "output": shown(run.config.output.uri),
+    }
+    return RunMetrics(run.run_id, run.started_at, processors.num_actors[1], info)
+
+
+def write_plan(run: Run) -> None:
+    """Writes the run's plan into its folder.
+
+    Raises:
+        OutputError: another run has had the same name.
+    """
+    try:
+        put(join_uri(run.folder, PLAN_FILE), run.plan.shards.to_bytes(), run.config.output.store, if_absent=True)
+    except ExistsError as error:
+        raise OutputError(f"--run-id {run.run_id} was used before in this output; choose another") from error

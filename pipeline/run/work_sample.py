@@ -1,0 +1,39 @@
+"""An estimate of a run's work, made beside the run from a sample of image headers: the progress display needs it."""
+
+import logging
+import threading
+
+from pipeline.plan.sampling import drawn
+from pipeline.read.header_sample import planned_work
+from pipeline.run.ledger import Ledger
+from pipeline.run.run import Run
+
+logger = logging.getLogger(__name__)
+
+# A smaller run is over before the estimate is there.
+_SAMPLED_FROM_BYTES = 16 * 2**20
+_SAMPLED_SHARDS = 8
+_SAMPLED_IMAGES = 64
+
+
+def sample_work(run: Run, ledger: Ledger) -> None:
+    """Starts a thread that estimates the multiply-accumulates of the whole plan, and notes them in the ledger."""
+    plan = run.plan
+    if plan.num_bytes < _SAMPLED_FROM_BYTES:
+        return
+    shards = drawn(plan.shards, _SAMPLED_SHARDS)
+
+    def sample() -> None:
+        work = planned_work(
+            shards,
+            _SAMPLED_IMAGES,
+            plan_bytes=plan.num_bytes,
+            config=run.config.input,
+            network=run.checkpoint.network,
+            sizes=run.config.sizes,
+        )
+        if work is not None and work.macs:
+            ledger.note_planned_macs(work.macs)
+            logger.info("work.sampled images=%d gmac=%.0f", work.images_sampled, work.macs / 1e9)
+
+    threading.Thread(target=sample, name="sample", daemon=True).start()
