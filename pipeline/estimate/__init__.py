@@ -1,1 +1,1 @@
-"""What a planned run will take: its work from a sample of headers, its time from an earlier run or a trial."""
+"""Estimates a planned run: its work from a sample of image headers, its time from an earlier run or a trial."""

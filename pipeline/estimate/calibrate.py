@@ -1,7 +1,8 @@
-"""The pace of a job that has not run yet: the job itself, on a drawn part of its plan, for a minute; nothing stays.
+"""Measures the pace of a job that has not run yet: runs a sample of its plan for a minute, and keeps nothing.
 
-It is the real run, on the real cluster, into a folder of its own in the output: what every node can reach, and what
-takes as long to write to. That folder lies outside `runs`, where it might be taken for an earlier run.
+The trial is a real run on the real cluster. It writes into a scratch folder in the output, since every node can reach
+the output, and writing there takes as long as in the run. The scratch folder lies outside `runs/`, so that no later run
+takes the trial for an earlier run.
 """
 
 import logging
@@ -34,15 +35,16 @@ from pipeline.store.uris import is_local, join_uri, local_path, shown
 
 logger = logging.getLogger(__name__)
 
-# From the first row on. Where images take long, so few slices are published by then that it goes on for a while.
+# Seconds from the first row to the end of the trial. Where images take long, few slices are published in ENOUGH_S, and
+# the trial goes on until MOST_S.
 ENOUGH_S = 60.0
 MOST_S = 180.0
-_ENOUGH_FILES = 4  # for each actor
+_ENOUGH_FILES = 4  # published files per actor
 
 _MOST_SHARDS = 1024
 _MOST_MEMBERS = 200_000
-# Only what is published is in the account, and what is not when the trial ends is lost to it. So a slice is one chunk,
-# or where chunks are quickly done some more, lest writing be what bounds a fast device.
+# The trial measures only what is published when it ends. So a slice is one chunk, or some chunks where the network is
+# quick with one: with slices too small, writing would bound a fast device.
 _SLICE_GMAC = 250.0
 _MOST_CHUNKS = 8
 
@@ -51,21 +53,22 @@ _CLEANINGS = 3
 
 
 def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callable[[Progress], None]) -> Pace | None:
-    """The pace at which the planned run would go; None if the network did nothing, and the log says so.
+    """Returns the pace at which the planned run would go; None if no image reached the network.
 
     The output is left as it was, whatever happens.
 
     Args:
-        image_px, image_gmac: pixels and giga-MACs of one image, on average.
+        image_px, image_gmac: mean pixels and giga-MACs of an image.
+        on_progress: called about once a second.
 
     Raises:
-        PipelineError: the run could not be begun, or was told to stop.
+        PipelineError: the trial could not begin, or the user stopped it.
     """
     output, store = run.config.output.uri, run.config.output.store
-    # A name of its own: a calibration that was killed may have left a folder.
+    # The name is random, since a calibration that was killed may have left its folder.
     folder = join_uri(output, CALIBRATION, f"{run.run_id}-{secrets.token_hex(4)}")
     lease = Lease(folder, store, run.run_id)
-    # Whatever ends the trial, signals do not interrupt what follows it.
+    # However the trial ends, signals do not interrupt the cleaning that follows.
     with own_stopper() as stopper, _scratch_folder(folder, store), stopper.armed(), lease:
         trial = _trial(run, folder, rows_per_slice(image_px, image_gmac), lease)
         ledger = Ledger(trial.started_at)
@@ -85,7 +88,7 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
         raise StoppedError(f"{report.reason}, in its calibration; nothing of it was kept")
     if report.status in ("failed", "stalled"):
         reason = report.reason or "; ".join(report.problems)
-        logger.warning("calibration.failed status=%s reason=%r: the run itself may, too", report.status, reason)
+        logger.warning("calibration.failed status=%s reason=%r: the run itself may fail, too", report.status, reason)
     pace = pace_of(report.to_dict())
     if pace is None:
         logger.warning("calibration.no_pace reason=%r", report.reason or "no image reached the network")
@@ -99,19 +102,19 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
         pace.gmac_per_s,
     )
     if pace.steady_s < LONG_S:
-        logger.warning("calibration.short steady_s=%.1f: so small a sample tells little of a long run", pace.steady_s)
+        logger.warning("calibration.short steady_s=%.1f: a trial so short says little about a long run", pace.steady_s)
     return pace
 
 
 def rows_per_slice(image_px: float, image_gmac: float) -> int:
-    """Rows at which the trial's slices end: those of one chunk, or of some where the network is quick with one."""
+    """Returns the rows of a slice in the trial: those of one chunk, or of some where the network is quick with one."""
     chunk_rows = max(1, min(CHUNK_MAX_RECORDS, int(CHUNK_MAX_BYTES / max(1.0, 3 * image_px))))
     chunks = math.ceil(_SLICE_GMAC / max(1e-9, chunk_rows * image_gmac))
     return chunk_rows * min(_MOST_CHUNKS, chunks)
 
 
 def _is_enough(progress: Progress, num_actors: int, now: float) -> bool:
-    """True when the trial has gone on for long enough."""
+    """Returns True if the trial has gone on for long enough."""
     if progress.first_row_at is None:
         return False
     seconds = now - progress.first_row_at
@@ -119,7 +122,7 @@ def _is_enough(progress: Progress, num_actors: int, now: float) -> bool:
 
 
 def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
-    """The run over a part of the plan; it takes the time that this one has spent on weights and listing for its own."""
+    """Returns a run over a sample of the plan. Its start lies back by the time that loading and listing have taken."""
     output = replace(run.config.output, uri=folder, rows_per_file=rows_per_file)
     shards = trial_plan(run.plan.shards, most_shards=_MOST_SHARDS, most_members=_MOST_MEMBERS, neighbours=rows_per_file)
     return Run(
@@ -136,12 +139,12 @@ def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
 
 @contextmanager
 def _scratch_folder(folder: str, store: StoreConfig) -> Iterator[None]:
-    """Removes what is in a folder when the block ends; on a local disk the folder too, and those made above it."""
+    """Empties a folder when the block ends. On a local disk the folder goes too, with the parents made for it."""
     made = [place for place in local_path(folder).parents if not place.exists()] if is_local(folder) else []
     try:
         yield
     finally:
-        # A collector that was ended in the middle of a write may have written after all.
+        # A collector that was ended during a write may finish the write later.
         for _ in range(_CLEANINGS):
             try:
                 num_removed = _remove_below(folder, store)
@@ -150,13 +153,13 @@ def _scratch_folder(folder: str, store: StoreConfig) -> Iterator[None]:
                 break
             if not num_removed:
                 break
-        with suppress(OSError):  # not empty: somebody else's by now
+        with suppress(OSError):  # a folder that is not empty has another user by now
             for place in made:
                 place.rmdir()
 
 
 def _remove_below(folder: str, store: StoreConfig) -> int:
-    """Removes everything below a folder; returns how many files that were, of a local disk 1 for the folder itself."""
+    """Removes everything below a folder; returns the number of removed files, or 1 for a folder on a local disk."""
     if is_local(folder):
         path = local_path(folder)
         if not path.exists():

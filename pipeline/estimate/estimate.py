@@ -1,4 +1,4 @@
-"""What a planned run will take: work by the headers of a sample of its images, time by the pace of a run like it."""
+"""Estimates a planned run: its work from a sample of image headers, its time from the pace of a similar run."""
 
 import logging
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from pipeline.run.run import Run
 logger = logging.getLogger(__name__)
 
 NUM_SHARDS = 24
-NUM_IMAGES = 600  # in all shards that are drawn
+NUM_IMAGES = 600  # of all sampled shards together
 
 
 def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str, Any] | None:
-    """What the planned run will take, for the last line of a dry run; None if there is nothing to read.
+    """Returns the estimate for the last line of a dry run; None if there is nothing to read.
 
-    `images`, `mpix` and `gmac` are of the whole plan. `seconds` and `cost` go by the start and the pace of an earlier
-    run, `like_run`; or where there is none, of a calibration, if one is asked for. Else they are None.
+    `images`, `mpix` and `gmac` are those of the whole plan. `seconds` and `cost` are estimated from the pace of the
+    earlier run `like_run`; without such a run from a calibration, if `--calibrate` asks for one; else they are None.
 
     Args:
-        on_progress: told how a calibration goes.
+        on_progress: called about once a second during a calibration.
     """
     config = run.config
     work = planned_work(
@@ -59,7 +59,7 @@ def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str,
 
 
 def _time_and_cost(gmac: float, pace: Pace | None, price_per_hour: float | None) -> dict[str, float | None]:
-    """What so many giga-MACs take at a pace, and what the actors of that time cost."""
+    """Returns the seconds that `gmac` giga-MACs take at a pace, and what the actors cost in that time."""
     if pace is None:
         return {"seconds": None, "cost": None}
     seconds = pace.seconds(gmac)

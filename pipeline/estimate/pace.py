@@ -1,4 +1,4 @@
-"""How fast a job goes: what the report of a run says of its start, its end and the time between."""
+"""The pace of a run, read from its report: how long its start and its end took, and how fast the time between was."""
 
 import logging
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from pipeline.run.run import Run
 
 logger = logging.getLogger(__name__)
 
-# A steady part of so many seconds is taken over a later run's that was shorter: small nights tell little of large ones.
+# An earlier run with a steady part of this length is preferred to a later run with a shorter one: a run over few images
+# says little about a long one.
 LONG_S = 10.0
-# Reports that are read in search of one.
+# Reports that are read at most in search of a pace.
 _MOST_REPORTS = 30
 
 
@@ -24,12 +25,12 @@ class Pace:
     """How fast a run was.
 
     Attributes:
-        run_id: which one.
-        fixed_s: from the start of the program to the first row, and from the end of the network's work to the report;
-            of a run that was ended early only the former, since it ended in the middle of work that it let go.
-        steady_s: how long its steady part was.
-        gmac_per_s: all actors' in that time.
-        num_actors: how many it had at most.
+        run_id: name of the run.
+        fixed_s: seconds from the start of the program to the first row, and from the end of the network's work to the
+            report. The second part is 0 for a run that ended early, which dropped the work that it was doing.
+        steady_s: seconds of the steady part.
+        gmac_per_s: giga-MACs per second of all actors in the steady part.
+        num_actors: largest number of actors.
     """
 
     run_id: str
@@ -39,15 +40,18 @@ class Pace:
     num_actors: int
 
     def seconds(self, gmac: float) -> float:
-        """What a run of so many giga-MACs takes at this pace."""
+        """Returns the seconds that a run of `gmac` giga-MACs takes at this pace."""
         return self.fixed_s + gmac / self.gmac_per_s
 
 
 def pace_of(report: Mapping[str, Any]) -> Pace | None:
-    """The pace of a run by its report, as `report.json` holds it; None if it had no steady part.
+    """Returns the pace of a run from its report; None if the run had no steady part.
+
+    Args:
+        report: content of `report.json`.
 
     Raises:
-        KeyError, TypeError: it is no report, or that of an older version.
+        KeyError, TypeError: the mapping is no report, or a report of an older version.
     """
     steady, seconds = report["rates"]["steady"], report["seconds"]
     if not steady or not steady["gmac_per_s"] > 0:
@@ -63,9 +67,9 @@ def pace_of(report: Mapping[str, Any]) -> Pace | None:
 
 
 def last_pace(run: Run) -> Pace | None:
-    """The pace of the last run of this very job whose steady part was long; else of the one where it was longest.
+    """Returns the pace of the newest run of the same job with a long steady part; else the one with the longest.
 
-    Reports of another identity are passed over: other weights, precision or size policies have a pace of their own.
+    Reports with another identity are skipped: other weights, precision or size policies have another pace.
     """
     output, store, wanted = run.config.output.uri, run.config.output.store, reported_identity(run.identity)
     longest: Pace | None = None

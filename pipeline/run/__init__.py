@@ -1,1 +1,1 @@
-"""The order of a run: prepare, pass after pass, close, report."""
+"""The order of a run: prepare, pass after pass, finish with the report."""

@@ -1,4 +1,4 @@
-"""What a run came to, as its report: from the published files' footers, the receipts and the timeline."""
+"""Makes the report of a run from the footers of the published files, the receipts and the timeline."""
 
 import importlib.metadata
 import platform
@@ -18,12 +18,18 @@ from pipeline.run.run import Run
 from pipeline.run.summary import describe_left_out
 
 _REPORTED_PACKAGES = ("ray", "torch", "pyarrow", "pillow", "obstore", "pvtv2-batch")
-# Before and after these shares of the network's work, some actors are not there yet, or have nothing to do any more.
+# Between these two shares of the network's work the run is steady. Before the first, some actors have not started yet;
+# after the second, some have nothing left to do.
 _STEADY = (0.1, 0.9)
 
 
 def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], reason: str | None = None) -> Report:
-    """The report of a run; its sums are those of the published files' footers."""
+    """Returns the report of a run. Its sums are those of the published files' footers.
+
+    Args:
+        problems: one sentence for each way in which plan and output do not add up.
+        reason: why the run ended before its work was done; None if it did not.
+    """
     footers = [file.footer for file in ledger.files.values() if not file.emptied]
     own = sum((footer.own or footer.totals for footer in footers if footer.run_id == run.run_id), Totals())
     own = replace(own, counts={**own.counts, "bytes_out": sum(receipt.bytes_out for receipt in ledger.receipts)})
@@ -76,13 +82,13 @@ def _steady(timeline: Timeline) -> Work | None:
 
 
 def _line(run: Run, ledger: Ledger, own: Totals) -> Line | None:
-    """What the steps were doing in the steady part; None if there was none."""
+    """Returns what the steps were doing in the steady part of the run; None if the run had no steady part."""
     moments, processors = ledger.timeline.between("compute", *_STEADY), ledger.processors
     if moments is None or processors is None:
         return None
     num_actors, within = _num_actors(ledger), ledger.timeline.within
     free_cpus = max(0.0, processors.num_cpus - num_actors * processors.actor_cpus)
-    # A shard is read by one task.
+    # One task reads a shard, so no more tasks read than there are shards.
     readers = min(run.plan.num_shards, free_cpus / processors.read_cpus)
     return Line(
         seconds=moments[1] - moments[0],
@@ -102,23 +108,26 @@ def _line(run: Run, ledger: Ledger, own: Totals) -> Line | None:
 
 
 def _tail_share(timeline: Timeline, num_collectors: int) -> float:
-    """Which part of the time from the network's first work to the last write was spent writing after its last."""
+    """Returns the share of the time that was spent writing after the network had ended.
+
+    The whole is the time from the network's first work to the last write.
+    """
     computed, written = timeline.ends("compute"), timeline.ends("write")
     if computed is None or written is None:
         return 0.0
-    # Busy, and not just later: a collector's last rows may wait for a process to start.
+    # Busy seconds, not the time that passed: a collector's last rows may wait for a process to start.
     busy_s = timeline.within("write", computed[1], max(computed[1], written[1]))["busy_s"]
     return busy_s / num_collectors / max(written[1] - computed[0], 1e-9)
 
 
 def _num_actors(ledger: Ledger) -> int:
-    """Actors that worked side by side: restarted ones come as other processes."""
+    """Returns the number of actors that worked side by side; a restarted actor is another process in the timeline."""
     seen = sum(step == "compute" for step, _ in ledger.timeline.processes())
     return seen if ledger.processors is None else min(seen, ledger.processors.num_actors[1])
 
 
 def _processes(timeline: Timeline) -> list[dict[str, Any]]:
-    """How busy each process was in the time between the first and the last of the network's work."""
+    """Returns how busy each process was between the network's first and last work."""
     ends = timeline.ends("compute")
     span_s = ends[1] - ends[0] if ends else 0.0
     return [

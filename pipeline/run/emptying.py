@@ -1,7 +1,7 @@
-"""Emptying: output files whose rows are those of a source that changed or is gone are exchanged for empty ones.
+"""Replaces output files by empty ones where their source changed or is gone.
 
-The name stays taken, so that a writer that comes late cannot create it again. Only a slice of the very version that the
-empty file awaits may fill it.
+The file name stays taken, so a writer that comes late cannot create the file again. Only a slice of the version that
+the empty file names may fill it.
 """
 
 import logging
@@ -23,10 +23,10 @@ _THREADS = 16
 
 
 def empty_files(run: Run, ledger: Ledger, emptyings: Iterable[Emptying]) -> None:
-    """Empties some files of the output, and notes what they are now.
+    """Replaces some files of the output by empty ones, and notes the empty files in the ledger.
 
     Raises:
-        OutputError: one of them was changed by somebody else since it was listed.
+        OutputError: somebody else changed one of the files after it was listed.
     """
     todo = list(emptyings)
     config = sink_config(run)
@@ -43,7 +43,7 @@ def empty_files(run: Run, ledger: Ledger, emptyings: Iterable[Emptying]) -> None
 
 
 def empty_late_files(run: Run, ledger: Ledger) -> None:
-    """Empties what a run that was overtaken wrote beside this run's slices while this one was under way."""
+    """Empties files that another, overtaken run published for this run's shards while this run worked."""
     files = by_shard(ledger.files.values())
     late: list[Emptying] = []
     for shard in run.plan.shards:

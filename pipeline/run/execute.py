@@ -37,15 +37,17 @@ def execute(
     steps: Steps = NETWORK,
     stopper: Stopper | None = None,
 ) -> Report:
-    """Does the planned work, closes the accounts and writes the report last.
+    """Does the planned work, compares the plan with the output, and writes the report last.
 
     Args:
-        ledger: takes what the run finds out.
-        steps: what decodes and what infers.
-        stopper: ends the run early; None: the run makes its own.
+        run: facts of the run.
+        ledger: findings of the run, which grow here.
+        on_progress: called about once a second.
+        steps: functions that decode and infer.
+        stopper: handler of the signals that end the run early; None: the run installs its own.
 
     Raises:
-        PipelineError: the work could not be begun, or the output cannot be written.
+        PipelineError: the work could not begin, or the output cannot be written.
     """
     if run.plan.is_empty:
         return build_report(run, ledger, "done", [])
@@ -54,12 +56,12 @@ def execute(
     try:
         claim_identity(output, store, run.identity)
         write_plan(run)
-        # The cluster is left when the report is written: that takes a second or two of the three that Ray leaves a job
-        # which it stops.
+        # The run leaves the cluster after the report is written: that takes a second or two, and Ray kills a job three
+        # seconds after the request to stop.
         with ExitStack() as until_closed:
             stopper = stopper or until_closed.enter_context(own_stopper())
             ending, last_error = _work(run, ledger, on_progress, steps, stopper, until_closed)
-            # Whoever lost the output writes no report either.
+            # A run that lost the output to another run writes no report.
             run.lease.check()
             check_fatal(run, ledger)
             run.lease.fence.check()
@@ -76,9 +78,10 @@ def _work(
     stopper: Stopper,
     until_closed: ExitStack,
 ) -> tuple[Ending | None, str | None]:
-    """Does all that is planned; returns why it was ended early, if it was, and what the last pass gave up with.
+    """Does all planned work; afterwards nothing interrupts the main thread any more.
 
-    Nothing interrupts the main thread after it.
+    Returns:
+        Why the run ended early, or None; and the last error of the last pass, or None.
     """
     dropped: Sequence[Dropped] = []
     try:
@@ -92,11 +95,7 @@ def _work(
                 metrics.update(progress)
                 on_progress(progress)
 
-            passes = Passes(run, ledger, processors, report_progress, steps, stopper)
-            try:
-                dropped = passes.until_whole()
-            finally:
-                passes.stop()
+            dropped = Passes(run, ledger, processors, report_progress, steps, stopper).run()
             refresh(run, ledger)
             empty_late_files(run, ledger)
         stopper.disarm()
@@ -109,7 +108,7 @@ def _work(
 
 
 def _join(run: Run, until_closed: ExitStack) -> Processors:
-    """Joins the cluster until the stack is closed; returns how its processors are divided."""
+    """Joins the cluster until the stack is closed; returns how the cluster's processors are divided."""
     config, output = run.config, run.config.output
     paths = [local_path(uri) for uri in config.input.uris if is_local(uri)]
     if is_local(output.uri):
@@ -137,10 +136,10 @@ def _metrics(run: Run, processors: Processors) -> RunMetrics:
 
 
 def write_plan(run: Run) -> None:
-    """Writes the run's plan into its folder.
+    """Writes the run's plan into the run's folder.
 
     Raises:
-        OutputError: another run has had the same name.
+        OutputError: an earlier run had the same run ID.
     """
     try:
         put(join_uri(run.folder, PLAN_FILE), run.plan.shards.to_bytes(), run.config.output.store, if_absent=True)

@@ -1,4 +1,4 @@
-"""The finish: plan against output, then index, report and page."""
+"""The end of a run: compares plan and output, then writes index, report and page."""
 
 import logging
 
@@ -21,12 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 def finish(run: Run, ledger: Ledger, last_error: str | None) -> Report:
-    """Compares the plan with what is published, and writes index and report.
+    """Compares the plan with what is published; writes index, report and page; returns the report.
 
-    A run whose plan was bounded has done all that it planned when this finds no problem, and is stopped all the same.
+    A run whose plan was bounded is reported as stopped, although it has done everything that it planned.
+
+    Args:
+        last_error: last error of the last pass; None if there was none.
     """
     refresh(run, ledger)
-    _take_unheard(run, ledger)
+    _take_lost_receipts(run, ledger)
     problems = find_problems(run.plan, ledger.files)
     if problems and last_error:
         problems.append(f"the last pass dropped work: {last_error}")
@@ -40,10 +43,10 @@ def finish(run: Run, ledger: Ledger, last_error: str | None) -> Report:
 
 
 def finish_early(run: Run, ledger: Ledger, ending: Ending) -> Report:
-    """Writes the report of a run that was ended before its work was done, and after it the index.
+    """Writes report, index and page of a run that ended before its work was done; returns the report.
 
-    Ray kills a job three seconds after it told it to stop. So nothing is listed here: the receipts tell what this run
-    published. What the index lacks, the next run reads from the files.
+    Ray kills a job three seconds after the request to stop, so there is no time to list the output: the receipts say
+    what this run published. The next run reads from the files what the index lacks.
     """
     ledger.take_files(receipted_files(ledger.receipts))
     bound = bound_by_hours(run, ledger.files, ending) if ending.is_bound else None
@@ -55,11 +58,11 @@ def finish_early(run: Run, ledger: Ledger, ending: Ending) -> Report:
     return report
 
 
-def _take_unheard(run: Run, ledger: Ledger) -> None:
-    """Reads back what this run published and nobody told of: a collector that dies takes its last second with it."""
-    heard = {receipt.file for receipt in ledger.receipts}
+def _take_lost_receipts(run: Run, ledger: Ledger) -> None:
+    """Reads back from this run's files the receipts that did not arrive, such as the last ones of a dead collector."""
+    known = {receipt.file for receipt in ledger.receipts}
     for file in ledger.files.values():
-        if file.run_id == run.run_id and not file.emptied and file.file not in heard:
+        if file.run_id == run.run_id and not file.emptied and file.file not in known:
             logger.info("receipt.read_back file=%s", file.file)
             ledger.take_receipts([receipt_read_back(file, sink_config(run))])
 
@@ -69,15 +72,15 @@ def _write_index(run: Run, ledger: Ledger) -> None:
 
 
 def _write_report(run: Run, ledger: Ledger, report: Report) -> None:
-    """Puts the account into the run's folder; with `report.json`, which comes last, all of it is there."""
+    """Writes the timeline, then the report: where `report.json` is, the account of the run is complete."""
     store = run.config.output.store
     put(join_uri(run.folder, TIMELINE_FILE), ledger.timeline.to_parquet(), store)
     put(join_uri(run.folder, REPORT_FILE), report.to_json(), store)
 
 
 def _write_page(run: Run, ledger: Ledger, report: Report) -> None:
-    """Puts the page beside it, the last thing of all: a job that is stopped may not have the second that it takes."""
-    # Here and not above: it loads what draws the charts.
+    """Writes the page last of all: it takes a second, which a job that was stopped may not have."""
+    # Imported here, since the page loads the library that draws the charts.
     from pipeline.page.page import write_page
 
     write_page(run.folder, report.to_dict(), list(ledger.timeline.rows()), run.config.output.store)

@@ -1,4 +1,4 @@
-"""The passes of a run: what is missing runs again, within bounds.
+"""The passes of a run: work that is missing is run again, a bounded number of times.
 
 a pass that was whole, or of which Ray dropped blocks  ->  one of the `max_passes`
 a pass that was given up: the cluster changed          ->  does not count; ten in a row without a slice end the run
@@ -33,9 +33,9 @@ from pipeline.run.work_sample import sample_work
 
 logger = logging.getLogger(__name__)
 
-# Actors that are told to end finish what they are at.
+# Actors that are asked to end finish their current chunk first.
 _FREE_S = 30.0
-# Passes in a row that are given up before they publish anything: nodes come and go too fast.
+# Passes in a row that may be given up before they publish a slice. With more, nodes come and go too fast for the run.
 _MOST_FRUITLESS = 10
 
 
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Passes:
-    """The passes of one run, on one set of collectors."""
+    """The passes of one run, which share their collectors."""
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class Passes:
         """Starts the collectors.
 
         Args:
-            processors: how the cluster's processors are divided at the start of the run.
+            processors: division of the cluster's processors at the start of the run.
             on_progress: called about once a second.
-            steps: what decodes and what infers.
-            stopper: ends the run, or a pass.
+            steps: functions that decode and infer.
+            stopper: ends the run, or one pass.
         """
         self._run, self._ledger, self._on_progress = run, ledger, on_progress
         self._steps, self._stopper = steps, stopper
         self._weights = put_object(run.checkpoint.files.weights)
-        # Before the sample's thread: it silences warnings now and then, which would undo this.
+        # This comes before the thread of `sample_work`, which silences warnings for moments and would undo it.
         ignore_advice()
         sample_work(run, ledger)
         self._first_processors = processors
@@ -85,27 +85,33 @@ class Passes:
         self._collectors = Collectors(sink_config(run), processors)
         self._num_given_up = self._num_fruitless = 0
 
-    def until_whole(self) -> Sequence[Dropped]:
-        """Runs pass after pass until nothing is missing or no pass is left; returns what the last pass dropped.
+    def run(self) -> Sequence[Dropped]:
+        """Runs pass after pass until no work is missing or no pass is left, then ends the collectors.
+
+        Returns:
+            The blocks that the last pass dropped.
 
         Raises:
             KeyboardInterrupt: the run was ended early; the stopper knows why.
             OutputError: a collector cannot publish any more.
         """
         dropped: Sequence[Dropped] = ()
-        while self._num_left() and self._is_work_missing():
-            outcome = self.one_pass()
-            dropped = outcome.dropped
-            self._count_fruitless(outcome)
-            if outcome.is_given_up:
-                self._num_given_up += 1
-                self._wait_for_actors()
-            check_fatal(self._run, self._ledger)
-            refresh(self._run, self._ledger)
+        try:
+            while self._num_left() and self._is_work_missing():
+                outcome = self.one_pass()
+                dropped = outcome.dropped
+                self._count_fruitless(outcome)
+                if outcome.is_given_up:
+                    self._num_given_up += 1
+                    self._wait_for_actors()
+                check_fatal(self._run, self._ledger)
+                refresh(self._run, self._ledger)
+        finally:
+            self._collectors.stop()
         return dropped
 
     def one_pass(self) -> Outcome:
-        """Runs what is missing once."""
+        """Runs the missing work once."""
         is_last = self._num_left() == 1
         number = self._ledger.begin_pass()
         self._start_collectors(number)
@@ -120,16 +126,12 @@ class Passes:
                     sink = SliceDatasink(self._collectors.actors)
                     dropped += run_pass(wave, flow, sink, self._ledger.take_operators)
         except KeyboardInterrupt:
-            self._stopper.rearm()  # goes on raising, unless the pass alone was ended
+            self._stopper.rearm()  # raises once more, unless the pass alone was ended
             return Outcome(len(self._ledger.receipts) - num_before, is_given_up=True)
         return Outcome(len(self._ledger.receipts) - num_before, dropped)
 
-    def stop(self) -> None:
-        """Ends the collectors."""
-        self._collectors.stop()
-
     def _num_left(self) -> int:
-        """Passes that may still begin."""
+        """Returns how many passes may still begin. Passes that were given up do not count."""
         return self._run.config.compute.max_passes - (self._ledger.num_passes - self._num_given_up)
 
     def _is_work_missing(self) -> bool:
@@ -143,7 +145,7 @@ class Passes:
             raise
 
     def _divide(self, number: int) -> None:
-        """Divides what processors the cluster has now, from the second pass on."""
+        """From the second pass on, divides the processors that the cluster has now."""
         self._capacity = Capacity(self._first_processors, self._capacity.now)
         if number > 1 and (processors := self._capacity.divided()) != self._capacity.now:
             logger.info("processors.divided again: %s", processors.describe())
@@ -179,7 +181,7 @@ class Passes:
         )
 
     def _count_fruitless(self, outcome: Outcome) -> None:
-        """Ends the run where passes are given up again and again before they publish anything."""
+        """Ends the run if too many passes in a row were given up before they published a slice."""
         if outcome.num_published:
             self._num_fruitless = 0
         elif outcome.is_given_up:
@@ -189,19 +191,25 @@ class Passes:
             self._stopper.stop(Ending("stalled", why))
 
     def _wait_for_actors(self) -> None:
+        """Waits until the actors of a pass that was given up have ended."""
         if not wait_until_free(self._capacity.divided().fits, _FREE_S):
-            logger.warning("actors.linger: those of the last pass have not ended, and the next may wait for them")
+            logger.warning("actors.linger: actors of the last pass have not ended, and the next pass may wait for them")
 
 
 def check_fatal(run: Run, ledger: Ledger) -> None:
-    """Raises what a collector could not go on for; where it lost the right to write, the fence says that."""
+    """Raises the error for which a collector cannot publish any more, if one has such an error.
+
+    Raises:
+        LeaseLostError: the run lost its right to write.
+        OutputError: the output cannot be written for another reason.
+    """
     if ledger.fatal is not None:
         run.lease.fence.check()
         raise OutputError(f"{ledger.fatal}; the rows published so far are whole, the same command continues")
 
 
 def _give_up_pass(reason: Callable[[], str | None]) -> Callable[[], Ending | None]:
-    """Turns a reason to give up a pass into the ending of that pass alone."""
+    """Turns a function that finds a reason to give up the pass into one that returns the ending of the pass."""
 
     def check() -> Ending | None:
         why = reason()
@@ -211,6 +219,6 @@ def _give_up_pass(reason: Callable[[], str | None]) -> Callable[[], Ending | Non
 
 
 def _least_chunks(plan: Plan) -> int:
-    """The fewest chunks that the plan's images can be read as; about that many, where tars hide how many there are."""
+    """Returns the smallest number of chunks that hold the plan's images; an estimate where images are not counted."""
     hidden = plan.num_bytes // CHUNK_MAX_BYTES if plan.num_uncounted else 0
     return max(plan.num_shards, plan.num_images // CHUNK_MAX_RECORDS, hidden)

@@ -1,7 +1,7 @@
-"""What a run sets out to do: everything that can be wrong is found here, before any work.
+"""Prepares a run: finds everything that can be wrong before the work begins, and makes the plan.
 
-Nothing is written but the lease, and that only when weights, inputs and identity were found right. The output is listed
-after that: from then on nobody else changes it.
+Only the lease is written here, and only after weights, inputs and identity were found right. The output is listed after
+the lease was taken: from then on no other run changes the output.
 """
 
 import logging
@@ -42,13 +42,13 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
 
     Args:
         started_at: `time.time()` of the start of the program.
-        lease: taken here, unless it is a dry run.
+        lease: lease on the output, which is taken here unless the run is a dry run.
 
     Raises:
         PipelineError: weights, inputs or output cannot be used; the message says what to do.
     """
     output, store = config.output.uri, config.output.store
-    # `org/name@commit` of the weights that the output was made with so far.
+    # `org/name@commit` of the weights that earlier runs used for this output.
     pinned = stored_setting(output, store, "weights_revision") if is_hub(config.weights) else None
     stored = stored_setting(output, store, "precision") if config.precision == "auto" else None
     precision, reason = choose_precision(config.precision, stored, config.compute.device)
@@ -62,27 +62,27 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
 def prepare_with(
     config: JobConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
 ) -> tuple[Run, Ledger]:
-    """The same for a checkpoint that was read already."""
+    """Does what `prepare` does, for a checkpoint that was read already."""
     listing_began = time.monotonic()
     survey = Survey(config.input, config.output.uri)
     listed = checked_inputs(survey, config.input)
     output, store = config.output.uri, config.output.store
     try:
         _stored_digest(output, store, identity)
-        # An input that is missing or empty is found with the first object.
+        # An input that is missing or empty raises when its first object is asked for.
         first = list(islice(listed, 1))
         if not config.dry_run:
-            # The lease rests on the conditions that this tries.
+            # The preflight tries the conditional writes that the lease relies on.
             preflight(output, store)
             lease.take(config.output.wait_for_lease_s)
-        # Again: whoever had the lease until now may have been the first to write.
+        # Read again: the run that had the lease before may have been the first to write.
         digest = _stored_digest(output, store, identity)
         published = published_files(output, store, identity=digest)
         if digest is None and published:
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
         plan = _plan(config, chain(first, listed), published)
         plan = replace(plan, num_ignored=survey.ignored)
-        # Later, one object that may not be read must not keep the others, and what is kept of them, waiting.
+        # Checked only while the output is empty. Later, one object that may not be read must not hold up all others.
         if not published:
             check_permission(plan.shards, config.input)
     except StoreError as error:
@@ -101,7 +101,7 @@ def prepare_with(
 
 
 def _stored_digest(output: str, store: StoreConfig, identity: dict[str, Any]) -> str | None:
-    """Digest of the identity, which is that of the output; None if the output has none yet."""
+    """Returns the digest of the identity if the output has this identity; None if the output has none yet."""
     try:
         check_identity(output, store, identity)
     except NotFoundError:
@@ -135,7 +135,7 @@ def _plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFi
 
 
 def _opened(plans: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[BinaryIO]:
-    """Each of these plans, until the next is asked for."""
+    """Yields each plan as an open file, which is closed when the next is asked for."""
     for info in plans:
         with open_reader(info.uri, store, size=info.size, etag=info.etag) as file:
             yield file

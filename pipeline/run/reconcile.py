@@ -1,4 +1,4 @@
-"""Plan against output: every way in which published slices do not add up, as a sentence."""
+"""Compares plan and output, and says in sentences what does not add up."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 def find_problems(plan: Plan, published: Mapping[str, PublishedFile]) -> list[str]:
-    """One sentence for each way in which plan and output do not add up; empty if they do."""
+    """Returns one sentence for each way in which plan and output do not add up; none if they do."""
     problems = []
     for shard in missing(plan, published):
         if shard.action == "rewrite":
-            # Every record has its row; some are older than they could be. The next run plans them again.
+            # Every record has its row. Some rows are older than they could be, and the next run plans them again.
             logger.warning("rewrite.left shard=%s slices=%d", shard.shard, len(shard.rewrites))
         else:
             problems.append(f"{shard.shard}: not all of its slices are published")
@@ -31,10 +31,15 @@ def find_problems(plan: Plan, published: Mapping[str, PublishedFile]) -> list[st
 
 
 def discrepancies(footers: Sequence[Footer], num_records: int | None) -> list[str]:
-    """One sentence for each way in which the slices of one shard, in order, do not add up.
+    """Returns one sentence for each way in which the slices of one shard do not add up.
 
-    They follow one another without gap or overlap from row 0; each file's rows are its `ok + failed`, and with those
-    that were taken out they are its span; where the plan knows how many records there are, so many are covered.
+    Slices add up if they follow one another from row 0 without gap or overlap; if the rows of each file are `ok` or
+    `failed`, and together with the rows that were taken out are as many as the file spans; and if they cover all
+    records of the shard.
+
+    Args:
+        footers: footers of the shard's slices, in order.
+        num_records: records in the shard; None if the plan does not know.
     """
     found = []
     next_row = 0

@@ -1,4 +1,4 @@
-"""What a run has left to do: its plan against the files in the output by now."""
+"""Finds what a run still has to do: the plan, without what is in the output already."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -14,17 +14,17 @@ from pipeline.publish.receipt import Receipt
 from pipeline.run.ledger import Ledger
 from pipeline.run.run import Run
 
-# Shards, and loose files in them, that one execution of the flow takes; a longer plan is run in several, so that what
-# Ray keeps of its tasks does not grow with the input.
+# One execution of the flow takes at most so many shards, and loose files in them. A longer plan runs in several
+# executions, so that Ray's records of its tasks do not grow with the input.
 _WAVE_SHARDS = 100_000
 _WAVE_MEMBERS = 4_000_000
-# The same for the tables that a wave consists of.
+# One table of a wave holds at most so many shards, and loose files in them.
 _PART_SHARDS = 1024
 _PART_MEMBERS = 65_536
 
 
 def missing(plan: Plan, published: Mapping[str, PublishedFile]) -> Iterator[PlannedShard]:
-    """The planned shards of which something is still to do, each with the slices that it has now."""
+    """Yields the planned shards that are not done, each with the slices that are published by now."""
     files = by_shard(published.values())
     for shard in plan.shards:
         there = [file for file in files.get(shard.hash16, []) if shard.etag is None or file.source_etag == shard.etag]
@@ -41,7 +41,7 @@ def missing(plan: Plan, published: Mapping[str, PublishedFile]) -> Iterator[Plan
 
 
 def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
-    """The shards as tables of the plan, as much at a time as Ray's driver and object store bear well."""
+    """Yields the shards as tables, in waves that Ray's driver and object store can hold."""
     wave: list[pa.Table] = []
     part: list[PlannedShard] = []
     num_shards = num_members = 0
@@ -63,9 +63,10 @@ def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
 
 
 def failed_again(run: Run, published: Mapping[str, PublishedFile]) -> int:
-    """Records that had failed before, were tried again by this run, and failed once more for such a reason.
+    """Returns how many records failed in an earlier run, were tried again by this run, and failed again.
 
-    Rewrites tell, in which a record that changed and failed may count for one of them; never more than were tried.
+    The count is taken from the files that this run rewrote. A record in them that failed since its source changed may
+    be counted too, but the count never exceeds the number of records that were tried again.
     """
     codes = run.config.output.retry_failed
     owns = [file.footer.own for file in published.values() if file.run_id == run.run_id]
@@ -80,12 +81,12 @@ def failed_again(run: Run, published: Mapping[str, PublishedFile]) -> int:
 
 
 def refresh(run: Run, ledger: Ledger) -> None:
-    """Lists the output, and brings the ledger's files up to date with it."""
+    """Lists the output, and notes in the ledger which files the output has now."""
     output, store, identity = run.config.output.uri, run.config.output.store, identity_digest(run.identity)
     known = [*ledger.files.values(), *receipted_files(ledger.receipts)]
     ledger.take_listing(published_files(output, store, identity=identity, known=known))
 
 
 def receipted_files(receipts: Iterable[Receipt]) -> list[PublishedFile]:
-    """The output files that some receipts are about."""
+    """Returns the output files that some receipts describe."""
     return [PublishedFile.of(receipt.file, receipt.etag, receipt.footer) for receipt in receipts]

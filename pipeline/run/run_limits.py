@@ -1,4 +1,4 @@
-"""How a run that was asked to do a part of the work ends: when, and what it says is left."""
+"""The limits `--max-images` and `--max-hours`: when they end a run, and the sentence that says what is left."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from pipeline.run.stopper import Ending
 
 
 def hours_over(run: Run) -> Callable[[], Ending | None]:
-    """Asked again and again, gives the run's end when `--max-hours` have passed since it began."""
+    """Returns a function that returns the run's ending once `--max-hours` have passed, and None before."""
     hours = run.config.bounds.max_hours
 
     def check() -> Ending | None:
@@ -22,7 +22,7 @@ def hours_over(run: Run) -> Callable[[], Ending | None]:
 
 
 def bound_by_images(run: Run) -> str | None:
-    """What a run that did all that it had planned left by `--max-images`, as a sentence; None if nothing."""
+    """Returns a sentence that says what `--max-images` left to later runs; None if nothing is left."""
     summary = run.plan.summary
     if not summary.postponed_images and not summary.postponed_shards:
         return None
@@ -31,7 +31,10 @@ def bound_by_images(run: Run) -> str | None:
 
 
 def bound_by_hours(run: Run, published: Mapping[str, PublishedFile], ending: Ending) -> str:
-    """What a run that ended by `--max-hours` left of its plan, and of all that it had not planned, as a sentence."""
+    """Returns a sentence that says what a run left to later runs when `--max-hours` ended it.
+
+    Counted are shards of the plan that are not done, and what `--max-images` kept out of the plan.
+    """
     images, shards = run.plan.summary.postponed_images, run.plan.summary.postponed_shards
     for shard in missing(run.plan, published):
         images += shard.num_todo or 0
@@ -40,7 +43,12 @@ def bound_by_hours(run: Run, published: Mapping[str, PublishedFile], ending: End
 
 
 def describe_left(images: int, shards: int) -> str:
-    """So many images, and shards that hide how many theirs are, in words."""
+    """Returns in words how much is left.
+
+    Args:
+        images: images that are counted.
+        shards: shards whose images are not counted.
+    """
     counts = [(shards, "shard"), (images, "image")]
     parts = [f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count]
     if not parts:

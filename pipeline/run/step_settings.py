@@ -1,4 +1,4 @@
-"""Settings of the read, infer and sink steps, made from those of the run."""
+"""Makes the settings of the read, infer and sink steps from those of the run."""
 
 from pipeline.chunks.columns import output_schema
 from pipeline.config.identity import identity_digest
@@ -9,7 +9,7 @@ from pipeline.run.run import Run
 
 
 def sink_config(run: Run) -> SinkConfig:
-    """Where and as what this run publishes."""
+    """Returns what the sink step needs to publish slices."""
     return SinkConfig(
         output=run.config.output.uri,
         store=run.config.output.store,
@@ -22,7 +22,7 @@ def sink_config(run: Run) -> SinkConfig:
 
 
 def read_config(run: Run, pass_number: int, *, last_pass: bool) -> ReadConfig:
-    """What the read step of a pass needs besides the plan row."""
+    """Returns what the read step of a pass needs besides the planned shard."""
     config, output = run.config, run.config.output
     return ReadConfig(
         input=config.input,
@@ -37,7 +37,7 @@ def read_config(run: Run, pass_number: int, *, last_pass: bool) -> ReadConfig:
 
 
 def infer_config(run: Run, device: str) -> InferConfig:
-    """What the infer step needs besides the weights."""
+    """Returns what the infer step needs besides the weights."""
     return InferConfig(
         config_json=run.checkpoint.files.config_json,
         preprocessor_json=run.checkpoint.files.preprocessor_json,

@@ -1,4 +1,4 @@
-"""How a run is ended early, once: by a signal from outside, or by a thread of the run that finds a reason.
+"""Ends a run early, once: at a signal from outside, or when a thread of the run finds a reason.
 
     SIGTERM, SIGINT       -> Stopper (the handler)  -> KeyboardInterrupt in the main thread, once
     Stopper.stop(ending)  -> SIGTERM to this process ->     "

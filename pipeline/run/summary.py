@@ -1,4 +1,4 @@
-"""The summary of a run: the last line of stdout, as a dictionary."""
+"""Makes the summary of a run, which a command prints as the last line of stdout."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pipeline.store.uris import join_uri, shown
 
 
 def describe_plan(run: Run) -> dict[str, Any]:
-    """What a run would do, in numbers."""
+    """Returns how much work a run would do: the summary of a dry run."""
     plan, summary = run.plan, run.plan.summary
     return {
         "dry_run": True,
@@ -27,7 +27,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
 
 
 def describe_changes(summary: PlanSummary) -> dict[str, int]:
-    """What the planner found different from the last time, for the last line of stdout."""
+    """Returns what the planner found different from the run before."""
     return {
         "complete_shards": summary.complete_shards,
         "changed_shards": summary.changed_shards,
@@ -39,7 +39,7 @@ def describe_changes(summary: PlanSummary) -> dict[str, int]:
 
 
 def describe_left_out(summary: PlanSummary) -> dict[str, int]:
-    """What the run's bounds left for later ones."""
+    """Returns what `--since` and `--max-images` left to later runs."""
     return {
         "older_objects": summary.older_objects,
         "postponed_images": summary.postponed_images,
@@ -48,7 +48,11 @@ def describe_left_out(summary: PlanSummary) -> dict[str, int]:
 
 
 def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
-    """The report's headline, for the last line of stdout."""
+    """Returns the most important figures of a report.
+
+    Args:
+        bound: what ended a run that was asked to do no more; None for every other run.
+    """
     output = run.config.output.uri
     worked = not run.plan.is_empty
     older = run.plan.summary.older_objects

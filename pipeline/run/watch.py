@@ -1,6 +1,6 @@
-"""Watches a pass from the driver: rows, failures and published files, as the collectors tell of them.
+"""Watches a pass from the driver: asks the collectors for rows, failures and published files, and shows progress.
 
-It also ends a pass that should not go on: nothing arrives any more, or somebody else has a reason.
+The watch also ends the pass: where nothing arrives any more, or where one of the given functions finds a reason.
 """
 
 import logging
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _POLL_TIMEOUT_S = 10.0
-# Ray kills a job three seconds after it told it to stop; a slice is published in a fraction of this.
+# A slice is published in a fraction of this time. Ray kills a job three seconds after the request to stop.
 _FINISH_S = 1.0
-# An actor that is started again takes less, and a node that is replaced mostly more; then other actors go on.
+# Ray starts an actor again in less time. Replacing a node mostly takes longer, but then other actors go on.
 _QUIET_S = 60.0
 
 
 class NoProgress:
-    """Notices that nothing changes: progress is a chunk that arrives at a collector, or a file that is published."""
+    """Measures for how long nothing has arrived at a collector, and no file was published."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s, self._clock = timeout_s, clock
@@ -34,7 +34,7 @@ class NoProgress:
         self._changed_at = clock()
 
     def since(self, marker: Hashable) -> float | None:
-        """Seconds for which the marker has not changed, if they are too many; else None."""
+        """Returns the seconds for which the marker has not changed; None if they are fewer than the timeout."""
         now = self._clock()
         if marker != self._marker:
             self._marker, self._changed_at = marker, now
@@ -56,15 +56,16 @@ class Watch:
         stop_if: Sequence[Callable[[], Ending | None]] = (),
         stop_if_quiet: Sequence[Callable[[], Ending | None]] = (),
     ) -> None:
-        """Watches nothing yet.
+        """Makes a watch, which begins with its block.
 
         Args:
-            plan: what there is to do.
-            ledger: takes what the collectors tell.
+            plan: plan of the run, which progress is compared with.
+            ledger: findings of the run, which take the collectors' states.
+            on_progress: called about once a second.
             stopper: ends the pass.
             no_progress_timeout_s: seconds without progress after which the run is ended.
-            stop_if: asked every second; the first to give a reason ends the pass.
-            stop_if_quiet: asked once nothing has come for a while.
+            stop_if: functions that are called every second; the first ending that one returns ends the pass.
+            stop_if_quiet: the same, called only after nothing has arrived for a while.
         """
         self._plan, self._ledger, self._collectors, self._on_progress = plan, ledger, collectors, on_progress
         self._stopper, self._stop_if, self._stop_if_quiet = stopper, stop_if, stop_if_quiet
