@@ -1,8 +1,8 @@
-"""Compares two labelled outputs of the same images: what a change of the model, or of a setting, did to the labels.
+"""Compares two labelled outputs of the same images, such as before and after a change of the model or of a setting.
 
     python jobs/diff_labels.py s3://bucket/labels-b0 s3://bucket/labels-b2 --report s3://bucket/b0-b2
 
-It compares what the networks said; corrections by people are in neither. The last line of stdout is a summary as JSON.
+The labels are those of the networks, without corrections by people. The last line of stdout is a summary as JSON.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _PRINTED = (
 
 
 def diff_labels(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
-    """Compares; returns the summary."""
+    """Compares the outputs; returns the summary."""
     started_at = time.time()
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
@@ -71,7 +71,7 @@ def diff_labels(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
 
 
 def _table(found: dict[str, Any]) -> str:
-    """The numbers, and the commonest flips, as text."""
+    """Returns the figures and the most frequent changes of a label, as text."""
     lines = [(name.replace("_", " "), "-" if found[name] is None else f"{found[name]:,}") for name in _PRINTED]
     lines += [(printable(f"{flip['label_a']} -> {flip['label_b']}"), f"{flip['images']:,}") for flip in found["flips"]]
     width = max(len(name) for name, _ in lines)

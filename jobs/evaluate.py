@@ -3,8 +3,9 @@
     python jobs/evaluate.py --predictions s3://bucket/labels
     python jobs/evaluate.py --input s3://bucket/val --weights s3://bucket/b0 --output s3://bucket/eval --preprocess both
 
-The first reads what `jobs/classify.py` wrote; the second writes that itself, into a folder of `--output` for each
-preprocessing, and goes on where it was stopped. The last line of stdout is the summary as JSON; logs go to stderr.
+The first command reads an output of `jobs/classify.py`. The second classifies first, into a folder of `--output` for
+each preprocessing, and continues where it was stopped. The last line of stdout is the summary as JSON; logs go to
+stderr.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def _check(flags: argparse.Namespace) -> None:
 def _classify(
     flags: argparse.Namespace, started_at: float, stopper: Stopper
 ) -> tuple[list[str], dict[str, Any] | None]:
-    """The outputs of a classification for each preprocessing; or the summary of one that did not get to its end."""
+    """Classifies with each preprocessing; returns the outputs, or the summary of a run that did not come to its end."""
     policies = POLICIES if flags.preprocess == "both" else (flags.preprocess,)
     outputs = []
     for policy in policies:
@@ -100,7 +101,7 @@ def _classify(
 
 
 def _evaluate(predictions: Predictions) -> dict[str, Any]:
-    """What the predictions come to, with the whole confusion under `confusion`.
+    """Returns the evaluation of some predictions, with the whole confusion matrix under `confusion`.
 
     Raises:
         InputError: no row has a true label that is a class of the network.
@@ -125,7 +126,7 @@ def _evaluate(predictions: Predictions) -> dict[str, Any]:
 
 
 def _write(folder: str, evaluations: list[dict[str, Any]], store: StoreConfig) -> None:
-    """Writes all evaluations as JSON, classes and confusion as CSV."""
+    """Writes the evaluations as JSON, and their classes and confusion as CSV."""
     classes, confusion = io.StringIO(), io.StringIO()
     rows, pairs = csv.writer(classes), csv.writer(confusion)
     names = list(evaluations[0]["classes"][0])
@@ -152,7 +153,7 @@ def _write(folder: str, evaluations: list[dict[str, Any]], store: StoreConfig) -
 
 
 def _table(evaluations: list[dict[str, Any]]) -> str:
-    """The evaluations side by side, as text."""
+    """Returns the evaluations side by side, as text."""
     lines = [("", *(found["preprocess"] for found in evaluations))]
     for name in ("evaluated", "failed", "unlabelled", "unknown"):
         lines.append((name, *(f"{found[name]:,}" for found in evaluations)))

@@ -1,8 +1,8 @@
-"""Keeps a labelled data set current: labels what is new or changed, sorts, applies corrections, tells what changed.
+"""Keeps a labelled data set current: labels new or changed images, sorts, applies corrections, reports changes.
 
     python jobs/label_dataset.py --input s3://bucket/photos --weights s3://bucket/pvt_v2_b0 --output s3://bucket/labels
 
-Safe to start at any time, twice, or late: with nothing to do it says so in seconds. The data set is one file,
+The command may start at any time, twice, or late: with nothing to do it ends in seconds. The data set is one file,
 <output>/dataset/labels.parquet. The last line of stdout is the run's summary as JSON; logs go to stderr.
 """
 
@@ -86,7 +86,7 @@ def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict
 
 
 def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:
-    """The flags of the data set, checked; the files that they name, read."""
+    """Returns the settings of the data set: checks the flags, and reads the files that they name."""
     store = input_config(flags).store
     scores = read_class_scores(canonical_uri(flags.class_scores), store) if flags.class_scores else {}
     classes, drop_others = read_classes(canonical_uri(flags.classes), store) if flags.classes else ({}, False)

@@ -1,4 +1,4 @@
-"""Makes a page of a run's report and timeline, or of several runs beside one another.
+"""Makes a page from the report and timeline of a run, or a page that compares several runs.
 
     python jobs/report.py s3://bucket/labels
     python jobs/report.py s3://bucket/labels --run-id 20261126T172350Z-ff3b --html run.html

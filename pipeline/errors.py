@@ -1,4 +1,4 @@
-"""What can stop a job: one tree of errors, each with its exit code. This file is the only table of exit codes.
+"""The errors that stop a job, as one tree, each with its exit code. This file is the only table of exit codes.
 
 PipelineError            exit 1
 +-- ConfigError          exit 2   a flag, or a combination of flags, that cannot work
@@ -11,7 +11,7 @@ PipelineError            exit 1
 +-- IncompleteError      exit 9   ended before everything was published
 |   +-- StoppedError              by a signal
 |   +-- LeaseLostError            because the output is no longer this run's
-|   +-- CollectorsGoneError       because nobody is there to write rows
+|   +-- CollectorsGoneError       because no process is there to write rows
 +-- LeaseHeldError       exit 10  nothing was done: another run holds the output
 """
 
@@ -26,7 +26,7 @@ EXIT_CODES = """exit codes:
 
 
 class PipelineError(Exception):
-    """Stops the job; the message says what to do, and is shown to the user without a traceback."""
+    """Stops the job. The user sees the message, which says what to do, without a traceback."""
 
     exit_code = 1
 
@@ -84,18 +84,18 @@ class StoppedError(IncompleteError):
 
 
 class CollectorsGoneError(IncompleteError):
-    """Nobody is there to write rows, such as where a cluster has lost its workers."""
+    """No process is there to write rows, such as where a cluster has lost its workers."""
 
 
 class LeaseLostError(IncompleteError):
-    """The output is no longer this run's; it stopped writing.
+    """The output is no longer this run's, and the run stopped writing.
 
-    Not an exit code of its own, and not that of `LeaseHeldError`: what was published is whole and the same command
-    continues, as after every other end that came early. If another run holds the output then, it is told so.
+    The exit code is that of every other early end, and not that of `LeaseHeldError`: what was published is whole, and
+    the same command continues. Where another run holds the output then, that command ends with `LeaseHeldError`.
     """
 
 
 class LeaseHeldError(PipelineError):
-    """Another run holds the output; this one did nothing."""
+    """Another run holds the output, and this run did nothing."""
 
     exit_code = 10

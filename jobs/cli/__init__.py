@@ -1,1 +1,1 @@
-"""What the commands share: flags, logging, progress, the last line of stdout and the webhook."""
+"""Code that the commands share: flags, logging, progress, the last line of stdout and the webhook."""

@@ -1,4 +1,4 @@
-"""What all commands share: logging, signals, the last line, the exit code and the webhook."""
+"""Runs any command: logging, signals, the last line of stdout, the exit code and the webhook."""
 
 import argparse
 import json
@@ -18,12 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 def run_command(command: Callable[[Sequence[str], Stopper], dict[str, Any]], arguments: Sequence[str]) -> int:
-    """Runs a command; its summary becomes the last line of stdout, its errors become sentences and exit codes.
+    """Runs a command, prints its summary as the last line of stdout, and returns the exit code of the process.
+
+    An error of the command is printed as a sentence, and becomes a summary too.
 
     Args:
-        command: (arguments, stopper) -> summary; the summary's `exit_code` is the process'.
+        command: (arguments, stopper) -> summary; the summary has the `exit_code`.
     """
-    # Never taken away: a signal that comes while the process ends changes neither its last line nor its exit code.
+    # The stopper stays the handler until the process ends: a late signal changes neither last line nor exit code.
     stopper = Stopper()
     stopper.install()
     summary = _summary_of(lambda: command(arguments, stopper))
@@ -38,12 +40,12 @@ def run_and_notify(
     """Runs `work`, then posts its summary to the webhook, if one is set; returns the summary.
 
     Args:
-        flags: `notify_url` is the webhook's URL, in place of the one in the environment; a dry run posts nothing.
-        work: returns the summary; a summary is made of its errors too.
-        stopper: the command's; None: one is made here, for as long as the work takes.
+        flags: parsed flags of the command. `notify_url` replaces the URL in the environment; a dry run posts nothing.
+        work: function that takes the stopper and returns the summary. Its errors become summaries too.
+        stopper: stopper of the command; None: a stopper is installed while the work is done.
 
     Raises:
-        ConfigError: the webhook's URL cannot be one.
+        ConfigError: the URL is not the URL of a webhook.
     """
     if stopper is None:
         with own_stopper() as stopper:
@@ -52,14 +54,14 @@ def run_and_notify(
     if webhook is None or flags.dry_run:
         return work(stopper)
     summary = _summary_of(lambda: work(stopper))
-    # The process ends with what is posted here, whatever signal comes meanwhile.
+    # A signal that comes while the summary is posted does not change the end of the process.
     stopper.disarm()
     webhook.send(run_ended(summary))
     return summary
 
 
 def _summary_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The summary of some work; of its error, if it ends with one."""
+    """Returns the summary of some work, or of the error that the work ends with."""
     try:
         return work()
     except PipelineError as error:
@@ -85,7 +87,7 @@ def _failure(error: PipelineError) -> dict[str, Any]:
 
 
 def configure_logging(level: str) -> None:
-    """Sends log lines to stderr; libraries speak up only when something is wrong."""
+    """Sends log lines to stderr; libraries log only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -1,4 +1,4 @@
-"""What the commands share that run the pipeline: one run from its config to its summary."""
+"""Does one run of the pipeline, from config to summary, for the commands that need one."""
 
 import argparse
 import logging
@@ -35,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Upkeep:
-    """What a job does besides its rows, while it has the output.
+    """Further work of a job, which is done while the run holds its lease.
 
     Attributes:
-        check: called before the work, in a dry run too; raises what is wrong.
-        keep: called when the work is done, or as much of it as was asked for, and the accounts close; gives more of the
-            summary, and errors to end with.
+        check: function that is called before the work, also in a dry run, and raises an error if something is wrong.
+        keep: function that is called after a run that did all its work, or all that its bounds allow. It returns
+            further entries of the summary, and the errors that the run ends with.
     """
 
     check: Callable[[Run], None]
@@ -53,12 +53,13 @@ def run_job(
     task: Callable[[argparse.Namespace], Task],
     stopper: Stopper | None,
 ) -> dict[str, Any]:
-    """Runs what some arguments ask for; returns its summary.
+    """Parses the arguments of a job and runs it; returns the summary.
 
     Args:
-        parser: of `make_parser`, with the job's own flags.
-        task: what they ask of the network.
-        stopper: of the command.
+        parser: parser of `make_parser`, with the job's own flags added.
+        arguments: words of the command line.
+        task: function that makes the task of the network from the parsed flags.
+        stopper: stopper of the command; None: a stopper is installed while the job runs.
     """
     started_at = time.time()
     flags = parser.parse_args(arguments)
@@ -69,11 +70,12 @@ def run_job(
 
 
 def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: Upkeep | None = None) -> dict[str, Any]:
-    """Does what is asked for; returns the summary.
+    """Does one run, or plans it if the run is a dry run; returns the summary.
 
     Args:
         started_at: `time.time()` of the start of the program.
-        stopper: ends the run early.
+        stopper: installed stopper, which ends the run early.
+        upkeep: further work of the job; None: there is none.
     """
     config = replace(config, run_id=config.run_id or new_run_id(started_at))
     with output_lease(config.output, config.run_id or "", stopper) as lease:
@@ -92,7 +94,7 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
         if upkeep is not None and (report.status == "done" or is_bound):
             more, later = _kept(upkeep, run, ledger)
             errors += later
-    # What is for people comes before what the next run mends.
+    # Errors that people must look at come before those that the next run repairs.
     errors.sort(key=lambda error: isinstance(error, IncompleteError))
     for error in errors:
         print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
@@ -103,7 +105,7 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
 
 
 def _kept(upkeep: Upkeep, run: Run, ledger: Ledger) -> tuple[dict[str, Any], list[PipelineError]]:
-    """What the upkeep gives; what it fails with is one error beside those of the run."""
+    """Calls `upkeep.keep` and returns its result; of an error that it raises, only the loss of the lease goes on."""
     try:
         return upkeep.keep(run, ledger)
     except LeaseLostError:
@@ -120,10 +122,10 @@ def _estimate(run: Run) -> dict[str, Any] | None:
 
 
 def output_lease(config: OutputConfig, run_id: str, stopper: Stopper, timing: LeaseTiming | None = None) -> Lease:
-    """Returns the lease of a run on its output, which is not taken yet. The stopper ends a run that loses its lease.
+    """Returns the lease of a run on its output, not taken yet. A run that loses the lease is ended by the stopper.
 
     Args:
-        timing: default: a run is at least as patient with its lease as with the output's store.
+        timing: times of the lease; None: the lease lasts at least as long as a request to the store is repeated.
     """
     timing = timing or LeaseTiming(expiry_s=max(LeaseTiming.expiry_s, config.store.deadline_s))
 
@@ -135,7 +137,7 @@ def output_lease(config: OutputConfig, run_id: str, stopper: Stopper, timing: Le
 
 
 def print_plan(run: Run) -> None:
-    """A line for each shard that a run would read: what is done with it, its format, records, MiB and URI."""
+    """Prints a line for each shard that a run would read: its action, format, records, MiB and URI."""
     for shard in run.plan.shards:
         records = "?" if shard.num_todo is None else f"{shard.num_todo:,}"
         size = f"{shard.size / 2**20:,.1f} MiB"
@@ -148,18 +150,19 @@ def print_plan(run: Run) -> None:
 def verdicts(
     report: Report, max_failed_fraction: float, *, is_bound: bool = False, failed_again: int = 0
 ) -> list[PipelineError]:
-    """What is wrong with a run that ended, worst first; empty if all is well.
+    """Returns the errors that a run ends with, worst first; none if all is well.
 
     Args:
-        is_bound: it did all that it was asked for, which was not everything: its failures are looked at as well.
-        failed_again: records that had failed before and were tried again in vain: told then, and no share of this run.
+        is_bound: a bound ended the run, which did all that the bound allowed. Its failed records are judged too.
+        failed_again: records that failed in an earlier run and once more in this one. They do not count here, since the
+            earlier run reported them.
     """
     if report.problems:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
         return [AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")]
     found: list[PipelineError] = []
     listed, failed = report.run.listed - failed_again, report.run.failed - failed_again
-    # Divided: a product with a fraction such as 0.29 may lie just below the whole number that it stands for.
+    # Compared as a quotient: a product with a fraction such as 0.29 may lie just below the whole number it stands for.
     if (report.status == "done" or is_bound) and listed and failed / listed > max_failed_fraction:
         found.append(
             TooManyFailedError(

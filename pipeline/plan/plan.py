@@ -15,7 +15,7 @@ class Plan:
 
     Attributes:
         shards: planned shards, in the order in which they are read.
-        summary: what the planner found different from the run before.
+        summary: changes that the planner found since the run before.
         by_format: number of planned shards of each format.
         by_action: number of planned shards for each action, such as `new` or `continue`.
         num_images: images to read, of the shards whose images are counted.

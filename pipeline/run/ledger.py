@@ -1,4 +1,4 @@
-"""The ledger of a run: what the run has found out so far. The report is made of a ledger and the facts in `run.py`.
+"""The ledger of a run holds its findings. A report is made of a ledger and of the facts in `run.py`.
 
     list of output files    ->  take_listing, take_files    ->  files
     collectors' answers     ->  take_states, take_receipts  ->  receipts, totals, breakdown, timeline, first_row_at
@@ -22,7 +22,7 @@ from pipeline.publish.receipt import Receipt
 
 
 class Ledger:
-    """What one run has found out so far."""
+    """The findings of one run so far."""
 
     def __init__(self, started_at: float, files: Iterable[PublishedFile] = ()) -> None:
         """Opens the ledger of a run.
@@ -47,7 +47,7 @@ class Ledger:
         self._files = _by_name(files)
 
     def take_files(self, files: Iterable[PublishedFile]) -> None:
-        """Takes output files that this run wrote, in place of older files of their names."""
+        """Takes output files that this run wrote; they replace older files with the same names."""
         self._files = {**self._files, **_by_name(files)}
 
     def take_states(self, states: Sequence[CollectorState]) -> None:
@@ -55,13 +55,13 @@ class Ledger:
         self._states = [replace(state, receipts=()) for state in states]
         self.take_receipts(receipt for state in states for receipt in state.receipts)
         moments = [state.first_row_at for state in states if state.first_row_at is not None]
-        # A collector that was restarted does not know of the rows before.
+        # A collector that was restarted does not know of the rows before its restart.
         if self._first_row_at is not None:
             moments.append(self._first_row_at)
         self._first_row_at = min(moments, default=None)
 
     def take_receipts(self, receipts: Iterable[Receipt]) -> None:
-        """Takes receipts of slices that this run published, and adds up what they say beyond the files' footers."""
+        """Takes receipts of slices that this run published, and adds up their totals, breakdowns and work."""
         for receipt in receipts:
             self._totals += receipt.footer.own or receipt.footer.totals
             self._totals += Totals(seconds={"put": receipt.put_s}, counts={"bytes_out": receipt.bytes_out})
@@ -84,11 +84,11 @@ class Ledger:
         self._processors = processors
 
     def note_planned_macs(self, macs: float) -> None:
-        """Notes the work of the whole plan, estimated from a sample."""
+        """Notes the estimated multiply-accumulates of the whole plan."""
         self._planned_macs = macs
 
     def note_bound(self, bound: str | None) -> None:
-        """Notes what ended a run that was asked to do no more, and what is left; None for every other run."""
+        """Notes the sentence that says which bound ended the run and what is left; None if no bound did."""
         self._bound = bound
 
     @property
@@ -164,7 +164,7 @@ class Ledger:
 
     @property
     def bound(self) -> str | None:
-        """What ended a run that was asked to do no more, and what is left; None for every other run."""
+        """A sentence that says which bound ended the run and what is left; None if no bound did."""
         return self._bound
 
 

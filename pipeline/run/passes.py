@@ -41,7 +41,7 @@ _MOST_FRUITLESS = 10
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one pass.
+    """The outcome of one pass.
 
     Attributes:
         num_published: slices that the pass published.

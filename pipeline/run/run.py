@@ -1,4 +1,4 @@
-"""The facts of a run: what is known before the work begins, and does not change any more.
+"""The facts of a run: everything that is known before the work begins and does not change afterwards.
 
 prepare  ->  Run      facts, frozen: config, checkpoint, identity, plan, lease
          ->  Ledger   findings, which grow: published files, receipts, counters, timeline (see `ledger.py`)
@@ -21,7 +21,7 @@ class Run:
     """The facts of one run.
 
     Attributes:
-        config: what the user asked for.
+        config: settings that the user chose.
         run_id: name of the run's folder below `runs/`.
         started_at: `time.time()` of the start of the program.
         checkpoint: weights of the network, and the labels of its classes.

@@ -1,4 +1,4 @@
-"""The limits `--max-images` and `--max-hours`: when they end a run, and the sentence that says what is left."""
+"""The bounds `--max-images` and `--max-hours`: when they end a run, and the sentence that says what is left."""
 
 import time
 from collections.abc import Callable, Mapping

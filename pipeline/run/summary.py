@@ -51,7 +51,7 @@ def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
     """Returns the most important figures of a report.
 
     Args:
-        bound: what ended a run that was asked to do no more; None for every other run.
+        bound: sentence that says which bound ended the run; None if no bound did.
     """
     output = run.config.output.uri
     worked = not run.plan.is_empty
