@@ -130,7 +130,7 @@ def output_lease(config: OutputConfig, run_id: str, stopper: Stopper, timing: Le
     timing = timing or LeaseTiming(expiry_s=max(LeaseTiming.expiry_s, config.store.deadline_s))
 
     def end_run() -> None:
-        logger.error("run.ended reason=the lease on the output was lost; the run writes nothing more")
+        logger.error("run.interrupted reason=the lease on the output was lost; the run writes nothing more")
         stopper.stop(Ending("failed", "the lease on the output was lost"))
 
     return Lease(config.uri, config.store, run_id, timing, on_lost=end_run)

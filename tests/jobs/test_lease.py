@@ -94,7 +94,7 @@ def test_the_lease_is_held_while_the_run_works_and_given_back_after_it(run, outp
     assert (record(output).state, record(output).run_id) == ("released", "mine")
 
 
-def test_a_run_whose_lease_is_taken_ends_with_exit_9_and_says_who_has_it(run, output, monkeypatch):
+def test_a_run_whose_lease_is_taken_ends_with_exit_9_and_says_who_has_it(run, output, monkeypatch, caplog):
     def work(prepared, ledger, on_progress, stopper):
         write(output, foreign())
         time.sleep(30)
@@ -106,6 +106,7 @@ def test_a_run_whose_lease_is_taken_ends_with_exit_9_and_says_who_has_it(run, ou
     assert code == 9
     assert "went to run their-run (host far-away" in summary["error"]
     assert time.monotonic() - started < 25, "the run was not interrupted"
+    assert "run.interrupted reason=the lease on the output was lost" in caplog.text
     assert record(output).run_id == "their-run"
 
 
