@@ -29,7 +29,7 @@ from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.infer.infer_step import InferStep
 from pipeline.publish.receipt import slice_totals
-from pipeline.read.cut import _Clock
+from pipeline.read.build_chunk import ReadClock
 from pipeline.run.step_settings import infer_config
 from pipeline.store.meter import count_fetch, waiting
 
@@ -54,7 +54,7 @@ def main() -> None:
         parts = {
             "store: counting each request": lambda: [count_fetch(0.0, 0.0, 1) for _ in range(COUNT)],
             "store: counting each wait": lambda: [_wait() for _ in range(COUNT)],
-            "chunk: clocks and marks": lambda: (_Clock().measured(), [_marked(encoded) for _ in range(3)]),
+            "chunk: clocks and marks": lambda: (ReadClock().measured(), [_marked(encoded) for _ in range(3)]),
             "chunk: measures into an array and back, four times": lambda: [_there_and_back() for _ in range(4)],
             "slice: sums": lambda: (seconds_of([answered.measured]), counts_of([answered.measured])),
             "collector: what arrived": lambda: arrived + slice_totals(answered.rows, [answered]),

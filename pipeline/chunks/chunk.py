@@ -53,7 +53,7 @@ class Header:
         slice_rows: records that make the slice whole, or its rewrite; None but in its last chunk.
         end: True in the last chunk of the shard's last slice.
         ignored: members of the shard that were passed over, counted where they stood.
-        drop: indexes in the shard of the slice's records that have no row; empty but in its last chunk.
+        pruned: indexes in the shard of the slice's records that have no row; empty but in its last chunk.
         overwrites: ETag of the output file in which these records exchange their rows; None: the slice is new.
         file: name of that file.
     """
@@ -70,7 +70,7 @@ class Header:
     end: bool
     ignored: int
     slice_last_row: int | None = None
-    drop: tuple[int, ...] = ()
+    pruned: tuple[int, ...] = ()
     overwrites: str | None = None
     file: str | None = None
 
@@ -154,7 +154,7 @@ class Chunk:
 
 def _header(text: bytes) -> Header:
     values = json.loads(text)
-    return Header(**{**values, "drop": tuple(values["drop"])})
+    return Header(**{**values, "pruned": tuple(values["pruned"])})
 
 
 def _one_large_binary(buffer: pa.Buffer) -> pa.Array:

@@ -22,7 +22,7 @@ from pipeline.estimate.pace import LONG_S, Pace, pace_of
 from pipeline.lease.lease import Lease
 from pipeline.output.layout import CALIBRATION
 from pipeline.plan.plan import make_plan
-from pipeline.plan.planner import PlanSummary
+from pipeline.plan.plan_summary import PlanSummary
 from pipeline.plan.sampling import trial_plan
 from pipeline.run.execute import execute
 from pipeline.run.ledger import Ledger

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.account.progress import Progress
 from pipeline.estimate.calibrate import calibrate
 from pipeline.estimate.pace import Pace, last_pace
-from pipeline.plan.sampling import drawn
+from pipeline.plan.sampling import sample_shards
 from pipeline.read.header_sample import planned_work
 from pipeline.run.run import Run
 
@@ -28,7 +28,7 @@ def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str,
     """
     config = run.config
     work = planned_work(
-        drawn(run.plan.shards, NUM_SHARDS),
+        sample_shards(run.plan.shards, NUM_SHARDS),
         NUM_IMAGES,
         plan_bytes=run.plan.num_bytes,
         config=run.config.input,

@@ -10,7 +10,7 @@ from pipeline.output.published import OutputRow, PublishedFile
 from pipeline.output.slice_chain import Chain, DoneSlice, chain_of
 from pipeline.plan.planned_shard import Action, PlannedShard, Rewrite
 
-Look = Callable[[PublishedFile], Sequence[OutputRow]]
+ReadRows = Callable[[PublishedFile], Sequence[OutputRow]]
 Retries = Callable[[str | None], bool]
 
 
@@ -55,24 +55,24 @@ class ObjectState:
         )
 
 
-def state_of(etag: str, files: Sequence[PublishedFile], retries: Retries, look: Look) -> ObjectState:
+def state_of(etag: str, files: Sequence[PublishedFile], retries: Retries, read_rows: ReadRows) -> ObjectState:
     """What is to do in an object.
 
     Args:
         etag: its present version.
         files: its output files, of any version.
         retries: tells the error codes whose records are tried again.
-        look: output file -> its rows.
+        read_rows: output file -> its rows.
     """
     current = [file for file in files if file.source_etag == etag]
     stale = [file for file in files if file.source_etag != etag]
     whole = chain = chain_of(current)
-    lost, num_lost = _lost_tail(chain, retries, look)
+    lost, num_lost = _lost_tail(chain, retries, read_rows)
     emptied = list(stale)
     if lost is not None:
         chain = chain_of(file for file in chain.files if file.slice < lost.slice)
         emptied += [file for file in current if file.slice >= lost.slice and not file.emptied]
-    rewrites = _rewrites(chain.files, retries, look)
+    rewrites = _rewrites(chain.files, retries, read_rows)
     action: Action | None
     if chain.complete:
         action = "rewrite" if rewrites else None
@@ -95,7 +95,7 @@ def _has_failed(file: PublishedFile, retries: Retries) -> bool:
     return file.failed > 0 and any(map(retries, file.footer.totals.failed_by_code))
 
 
-def _lost_tail(chain: Chain, retries: Retries, look: Look) -> tuple[PublishedFile | None, int]:
+def _lost_tail(chain: Chain, retries: Retries, read_rows: ReadRows) -> tuple[PublishedFile | None, int]:
     """The slice from which on a shard is read again, since the store lost the rest of it, and the rows that say so.
 
     One row without a key stands for records nobody has counted, so it cannot be exchanged by itself.
@@ -103,17 +103,17 @@ def _lost_tail(chain: Chain, retries: Retries, look: Look) -> tuple[PublishedFil
     last = chain.files[-1] if chain.files and chain.files[-1].end else None
     if last is None or not _has_failed(last, retries):
         return None, 0
-    num_lost = sum(row.key is None and retries(row.error_code) for row in look(last))
+    num_lost = sum(row.key is None and retries(row.error_code) for row in read_rows(last))
     return (last, num_lost) if num_lost else (None, 0)
 
 
-def _rewrites(files: Sequence[PublishedFile], retries: Retries, look: Look) -> tuple[Rewrite, ...]:
+def _rewrites(files: Sequence[PublishedFile], retries: Retries, read_rows: ReadRows) -> tuple[Rewrite, ...]:
     """The exchanges of failed rows that are tried again."""
     rewrites = []
     for file in files:
         if not _has_failed(file, retries):
             continue
-        redo = tuple(row.row for row in look(file) if row.key and retries(row.error_code))
+        redo = tuple(row.row for row in read_rows(file) if row.key and retries(row.error_code))
         if redo:
             rewrites.append(
                 Rewrite(file.slice, file.file, file.etag, file.first_row, file.last_row, file.end, redo, file.pruned)

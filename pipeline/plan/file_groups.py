@@ -39,18 +39,18 @@ class OpenGroup:
     def __init__(self, shard: PlannedShard) -> None:
         self.shard = shard
         self.found: dict[int, Found] = {}
-        self.foreign: set[int] = set()
+        self.in_older_group: set[int] = set()
         self._num_left = len(shard.members)
 
-    def see(self, row: int, found: Found | None, *, foreign: bool) -> None:
+    def see(self, row: int, found: Found | None, *, in_older_group: bool) -> None:
         """Notes what the listing says of one member.
 
         Args:
             found: None if it is not listed.
-            foreign: it belongs to another group, so that it has no row here.
+            in_older_group: the member belongs to an older group, so that it has no row here.
         """
-        if foreign:
-            self.foreign.add(row)
+        if in_older_group:
+            self.in_older_group.add(row)
         elif found is not None:
             self.found[row] = found
         self._num_left -= 1
@@ -89,7 +89,7 @@ def plan_group(
     roots: Sequence[str],
     prune: bool,
     retries: Callable[[str | None], bool],
-    look: Callable[[PublishedFile], Sequence[OutputRow]],
+    read_rows: Callable[[PublishedFile], Sequence[OutputRow]],
 ) -> tuple[PlannedShard | None, Findings]:
     """What is to do in a group whose members have all been seen; None if nothing is.
 
@@ -98,7 +98,7 @@ def plan_group(
         roots: where this run looked; what lies elsewhere is as it was.
         prune: take out the rows of members that are gone.
         retries: tells the error codes whose records are tried again.
-        look: output file -> its rows.
+        read_rows: output file -> its rows.
     """
     shard = group.shard
     members = [_current(member, group.found.get(row), roots) for row, member in enumerate(shard.members)]
@@ -107,23 +107,23 @@ def plan_group(
     if not any(is_inside(member.uri, root) for member in members for root in roots):
         return None, Findings(is_ours=False)
     gone = {row for row, member in enumerate(members) if member.etag is None}
-    unwanted = group.foreign | (gone if prune else set())
+    unwanted = group.in_older_group | (gone if prune else set())
     rewrites = []
     for file in chain.files:
-        rewrite = _rewrite(file, members, gone, unwanted, group.foreign, retries, look, findings)
+        rewrite = _rewrite(file, members, gone, unwanted, group.in_older_group, retries, read_rows, findings)
         if rewrite is not None:
             rewrites.append(rewrite)
     if chain.complete and not rewrites:
         return None, findings
     published = {row for file in chain.files for row in range(file.first_row, file.last_row + 1)}
-    drop = () if chain.complete else tuple(sorted(unwanted - published))
+    pruned = () if chain.complete else tuple(sorted(unwanted - published))
     planned = replace(
         shard,
         action="rewrite" if chain.complete else "continue",
         members=tuple(members),
         size=sum(member.size for member in members if member.etag is not None),
         known=True,
-        drop=drop,
+        pruned=pruned,
         done=chain.done(),
         rewrites=tuple(rewrites),
     )
@@ -136,9 +136,11 @@ def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> Pl
     A group with slices that are not published has them read by whoever plans it, so nothing is done there.
     """
     before = {file.file: set(file.pruned) for file in files}
-    drops = [(rewrite, before[rewrite.file].union(rewrite.drop)) for rewrite in planned.rewrites]
+    exchanges = [(rewrite, before[rewrite.file].union(rewrite.pruned)) for rewrite in planned.rewrites]
     rewrites = tuple(
-        replace(rewrite, redo=(), drop=tuple(sorted(drop))) for rewrite, drop in drops if drop > before[rewrite.file]
+        replace(rewrite, redo=(), pruned=tuple(sorted(pruned)))
+        for rewrite, pruned in exchanges
+        if pruned > before[rewrite.file]
     )
     return replace(planned, rewrites=rewrites) if rewrites and planned.action == "rewrite" else None
 
@@ -158,9 +160,9 @@ def _rewrite(
     members: Sequence[Member],
     gone: set[int],
     unwanted: set[int],
-    foreign: set[int],
+    in_older_group: set[int],
     retries: Callable[[str | None], bool],
-    look: Callable[[PublishedFile], Sequence[OutputRow]],
+    read_rows: Callable[[PublishedFile], Sequence[OutputRow]],
     findings: Findings,
 ) -> Rewrite | None:
     """The exchange of rows that one published slice needs; None if it needs none."""
@@ -168,13 +170,13 @@ def _rewrite(
     there = [row for row in rows if row not in file.pruned]
     is_current = file.source_etag == version_of((members[row].uri, members[row].etag) for row in there)
     may_retry = file.failed > 0 and any(map(retries, file.footer.totals.failed_by_code))
-    is_back = [row for row in file.pruned if row not in gone and row not in foreign]
+    is_back = [row for row in file.pruned if row not in gone and row not in in_older_group]
     redo = set(is_back)
     findings.changed += len(is_back)
     if not is_current or may_retry:
-        for entry in look(file):
+        for entry in read_rows(file):
             etag = members[entry.row].etag
-            if etag is None or entry.row in foreign:
+            if etag is None or entry.row in in_older_group:
                 continue
             if entry.source_etag != etag:
                 redo.add(entry.row)
@@ -182,13 +184,13 @@ def _rewrite(
             elif retries(entry.error_code):
                 redo.add(entry.row)
                 findings.retried += 1
-    dropped = {row for row in there if row in unwanted}
+    newly_pruned = {row for row in there if row in unwanted}
     findings.removed += sum(row in gone for row in there)
-    findings.pruned += sum(row in gone for row in dropped)
-    if not redo and not dropped:
+    findings.pruned += sum(row in gone for row in newly_pruned)
+    if not redo and not newly_pruned:
         return None
-    drop = (set(file.pruned) - redo) | dropped
+    pruned = (set(file.pruned) - redo) | newly_pruned
     return Rewrite(
         file.slice, file.file, file.etag, file.first_row, file.last_row, file.end,
-        tuple(sorted(redo)), tuple(sorted(drop)),
+        tuple(sorted(redo)), tuple(sorted(pruned)),
     )  # fmt: skip

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.plan.plan_file import PlanFile
+from pipeline.plan.plan_summary import PlanSummary
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.plan.planner import PlanSummary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

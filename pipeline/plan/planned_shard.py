@@ -7,7 +7,7 @@ file never moves to another group.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -26,7 +26,7 @@ class Rewrite:
         file, file_etag: the file and the version of it that the rewrite was planned on; another one is left alone.
         first_row, last_row: the slice's rows, both ends included.
         redo: rows to read again, ascending.
-        drop: rows between the two that the file has no more afterwards, ascending; those dropped before included.
+        pruned: rows between the two that have no row in the file afterwards, ascending; earlier ones included.
     """
 
     slice: int
@@ -36,7 +36,7 @@ class Rewrite:
     last_row: int
     end: bool
     redo: tuple[int, ...]
-    drop: tuple[int, ...]
+    pruned: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class PlannedShard:
         num_records: how many records the shard holds; None: as many as are found.
         members: the loose files, in order; empty for a tar or Parquet object.
         known: the group was made by an earlier plan, which keeps its membership.
-        drop: rows of slices that are not published yet which get no row; only in groups.
+        pruned: records of slices that are not published yet that get no row; only in groups.
         done: slices that are not read again.
         rewrites: slices that are read again in part.
     """
@@ -68,7 +68,7 @@ class PlannedShard:
     num_records: int | None
     members: tuple[Member, ...] = ()
     known: bool = False
-    drop: tuple[int, ...] = ()
+    pruned: tuple[int, ...] = ()
     done: tuple[DoneSlice, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
 
@@ -86,7 +86,7 @@ class PlannedShard:
         if self.num_records is None:
             return None
         done = sum(slice.last_row - slice.first_row + 1 for slice in self.done)
-        return self.num_records - done - len(self.drop) + redo
+        return self.num_records - done - len(self.pruned) + redo
 
 
 _ROWS = pa.list_(pa.int64())
@@ -152,9 +152,11 @@ PLAN_SCHEMA = pa.schema(
 def to_table(shards: Iterable[PlannedShard]) -> pa.Table:
     """The shards as a table of `PLAN_SCHEMA`, one row each."""
     rows = list(shards)
-    columns = {name: [getattr(row, name) for row in rows] for name in PLAN_SCHEMA.names if name != "members"}
-    for name in ("done", "rewrites"):
-        columns[name] = [[asdict(entry) for entry in entries] for entries in columns[name]]
+    names = [name for name in PLAN_SCHEMA.names if name not in ("members", "drop")]
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    columns["drop"] = [row.pruned for row in rows]
+    columns["done"] = [[asdict(done) for done in row.done] for row in rows]
+    columns["rewrites"] = [[{**asdict(rewrite), "drop": rewrite.pruned} for rewrite in row.rewrites] for row in rows]
     arrays = {name: pa.array(values, PLAN_SCHEMA.field(name).type) for name, values in columns.items()}
     # There may be thousands of members in a row, so they go into their columns without a dictionary each.
     members = [member for row in rows for member in row.members]
@@ -166,19 +168,23 @@ def to_table(shards: Iterable[PlannedShard]) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> list[PlannedShard]:
-    """The shards in a plan's table."""
-    return [
-        PlannedShard(
-            **{
-                **row,
-                "members": tuple(Member(**member) for member in row["members"] or ()),
-                "drop": tuple(row["drop"] or ()),
-                "done": tuple(DoneSlice(**done) for done in row["done"] or ()),
-                "rewrites": tuple(
-                    Rewrite(**{**rewrite, "redo": tuple(rewrite["redo"]), "drop": tuple(rewrite["drop"])})
-                    for rewrite in row["rewrites"] or ()
-                ),
-            }
-        )
-        for row in table.to_pylist()
-    ]
+    """Returns the shards in a plan's table."""
+    return [_shard(row) for row in table.to_pylist()]
+
+
+def _shard(row: dict[str, Any]) -> PlannedShard:
+    pruned = row.pop("drop")
+    return PlannedShard(
+        **{
+            **row,
+            "members": tuple(Member(**member) for member in row["members"] or ()),
+            "pruned": tuple(pruned or ()),
+            "done": tuple(DoneSlice(**done) for done in row["done"] or ()),
+            "rewrites": tuple(map(_rewrite, row["rewrites"] or ())),
+        }
+    )
+
+
+def _rewrite(row: dict[str, Any]) -> Rewrite:
+    pruned = row.pop("drop")
+    return Rewrite(**{**row, "redo": tuple(row["redo"]), "pruned": tuple(pruned)})

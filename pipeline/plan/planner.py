@@ -5,9 +5,8 @@ keeps is one small entry for each output file. It is a function of what it is gi
 files whose rows differ from the listing, and writes nothing.
 """
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FILES_SCHEME
@@ -17,7 +16,10 @@ from pipeline.output.published import OutputRow, PublishedFile
 from pipeline.output.slice_chain import by_shard
 from pipeline.plan.archives import state_of
 from pipeline.plan.file_groups import OpenGroup, new_group, plan_group, without_reading
+from pipeline.plan.merge import merge_by_uri
+from pipeline.plan.plan_summary import Emptying, PlanSummary
 from pipeline.plan.planned_shard import PlannedShard
+from pipeline.plan.record_budget import RecordBudget
 from pipeline.store.uris import is_inside
 
 # Loose files in a group, about: enough that a read task is worth its overhead, however small the slices are.
@@ -47,44 +49,6 @@ class PlanOptions:
         return code is not None and self.retry_codes is not None and (not self.retry_codes or code in self.retry_codes)
 
 
-@dataclass(frozen=True, slots=True)
-class Emptying:
-    """An output file to be emptied, and the version of its source that may fill it again; None: none may."""
-
-    file: PublishedFile
-    awaits: str | None
-
-
-@dataclass(slots=True)
-class PlanSummary:
-    """What the planner came upon; complete when the last planned shard has been taken.
-
-    Attributes:
-        complete_shards: tar and Parquet objects, and groups, of which every row is published and current.
-        new_shards, continued_shards, changed_shards: planned ones by what they are; a group counts as changed if some
-            of its files did.
-        retried_records: failed records that are tried again.
-        removed_records: rows in the output whose source is gone.
-        pruned_records: those of them that this run takes out.
-        older_objects: tars, Parquet objects and loose files that are not taken since they are older than `since_s`.
-        postponed_images: records that are left for the next run, as far as they are known.
-        postponed_shards: tars and Parquet objects that are, and hide how many of theirs.
-        emptied: files to be emptied before the work begins.
-    """
-
-    complete_shards: int = 0
-    new_shards: int = 0
-    continued_shards: int = 0
-    changed_shards: int = 0
-    retried_records: int = 0
-    removed_records: int = 0
-    pruned_records: int = 0
-    older_objects: int = 0
-    postponed_images: int = 0
-    postponed_shards: int = 0
-    emptied: list[Emptying] = field(default_factory=list)
-
-
 class Planner:
     """Makes one plan.
 
@@ -93,7 +57,7 @@ class Planner:
         published: the output's files.
         earlier: the groups that each earlier plan made, one iterator a plan, in its order; oldest plan first.
         count_records: (tar or Parquet object, at most) -> records in it; called only under a limit or `max_images`.
-        look: output file -> its rows; called for files whose rows differ from the listing, or are tried again.
+        read_rows: output file -> its rows; called for files whose rows differ from the listing, or are tried again.
     """
 
     def __init__(
@@ -104,7 +68,7 @@ class Planner:
         config: InputConfig,
         options: PlanOptions,
         count_records: Callable[[Found, int], int],
-        look: Callable[[PublishedFile], Sequence[OutputRow]],
+        read_rows: Callable[[PublishedFile], Sequence[OutputRow]],
     ) -> None:
         self.summary = PlanSummary()
         self._listed = listed
@@ -112,65 +76,40 @@ class Planner:
         self._earlier = earlier
         self._roots = config.uris
         self._options = options
-        self._look = look
+        self._read_rows = read_rows
         self._count_records = count_records
-        self._budget: int | None = None
-        self._allotted: dict[str, int] = {}
-        self._limit = config.limit
-        self._images_left = options.max_images
+        self._budget = RecordBudget(config.limit, options.max_images)
         self._begun: set[str] = set()
         self._seen: set[str] = set()
         self._group_size = options.rows_per_file * max(1, _GROUP_FILES // options.rows_per_file)
 
-    def allot(self, planned: Iterable[PlannedShard]) -> None:
-        """Under `--limit`: the records that earlier plans took, all of them; call before `shards`."""
-        for shard in planned:
-            self._allotted[shard.hash16] = shard.num_records or 0
-        if self._limit is not None:
-            self._budget = max(0, self._limit - sum(self._allotted.values()))
+    def deduct_planned(self, planned: Iterable[PlannedShard]) -> None:
+        """Takes the records of all earlier plans off `--limit`; must be called before `shards` under a limit."""
+        self._budget.deduct(planned)
 
-    def recall(self, codes: Iterable[str]) -> None:
-        """Under `since_s`: `hash16` of tars and Parquet objects that earlier plans began; call before `shards`."""
+    def note_begun(self, codes: Iterable[str]) -> None:
+        """Notes the `hash16` of objects that earlier plans began; must be called before `shards` under `since_s`."""
         self._begun.update(codes)
 
     def shards(self) -> Iterator[PlannedShard]:
         """The shards that this run has to read, in the order of their first URI."""
-        if self._limit is not None and self._budget is None:
-            self._budget = self._limit
         fresh: list[Found] = []
-        for found, members in _merged(self._listed, self._earlier):
+        for found, members in merge_by_uri(self._listed, self._earlier):
             if found is not None and not found.is_loose:
-                yield from self._object(found)
+                yield from self._plan_object(found)
             elif found is not None and not members and self._takes_file(found):
                 fresh.append(found)
                 if len(fresh) == self._group_size:
-                    yield self._fresh_group(fresh)
+                    yield self._new_group(fresh)
                     fresh = []
             for index, (group, row) in enumerate(members):
                 # A file that two plans put into groups belongs to the older one.
-                group.see(row, found if found is not None and found.is_loose else None, foreign=index > 0)
+                group.see(row, found if found is not None and found.is_loose else None, in_older_group=index > 0)
                 if group.is_seen:
-                    yield from self._known_group(group)
+                    yield from self._plan_group(group)
         if fresh:
-            yield self._fresh_group(fresh)
-        self._removed_objects()
-
-    def _take(self, wanted: int) -> int:
-        """How many records of those wanted `--limit` still allows."""
-        if self._budget is None:
-            return wanted
-        taken = min(wanted, self._budget)
-        self._budget -= taken
-        return taken
-
-    @property
-    def _is_spent(self) -> bool:
-        """True when this run is to read as much as `max_images` allows already."""
-        return self._images_left == 0
-
-    def _spend(self, images: int) -> None:
-        if self._images_left is not None:
-            self._images_left = max(0, self._images_left - images)
+            yield self._new_group(fresh)
+        self._note_removed_objects()
 
     def _postpone(self, planned: PlannedShard) -> None:
         if planned.num_todo is None:
@@ -186,37 +125,37 @@ class Planner:
         if self._is_older(found):
             self.summary.older_objects += 1
             return False
-        if not self._take(1):
+        if not self._budget.take_file():
             return False
-        if self._is_spent:
+        if self._budget.is_spent:
             self.summary.postponed_images += 1
             return False
-        self._spend(1)
+        self._budget.spend(1)
         return True
 
-    def _fresh_group(self, found: Sequence[Found]) -> PlannedShard:
+    def _new_group(self, found: Sequence[Found]) -> PlannedShard:
         self.summary.new_shards += 1
         return new_group(found)
 
-    def _known_group(self, group: OpenGroup) -> Iterator[PlannedShard]:
+    def _plan_group(self, group: OpenGroup) -> Iterator[PlannedShard]:
         files = self._files.get(group.shard.hash16, [])
         self._seen.add(group.shard.hash16)
         options = self._options
-        planned, findings = plan_group(group, files, self._roots, options.prune, options.retries, self._look)
+        planned, findings = plan_group(group, files, self._roots, options.prune, options.retries, self._read_rows)
         summary = self.summary
         summary.emptied += [Emptying(file, None) for file in findings.extra]
         summary.removed_records += findings.removed
         if planned is None:
             summary.complete_shards += findings.is_ours
             return
-        if self._is_spent and planned.num_todo:
+        if self._budget.is_spent and planned.num_todo:
             self._postpone(planned)
             if (pruning := without_reading(planned, files)) is not None:
                 summary.pruned_records += findings.pruned
                 yield pruning
             return
         # What is tried again has had its turn: it must not keep new images waiting, night after night.
-        self._spend(max(0, (planned.num_todo or 0) - findings.retried))
+        self._budget.spend(max(0, (planned.num_todo or 0) - findings.retried))
         summary.retried_records += findings.retried
         summary.pruned_records += findings.pruned
         if planned.action == "continue":
@@ -224,7 +163,7 @@ class Planner:
         summary.changed_shards += findings.changed > 0
         yield planned
 
-    def _object(self, found: Found) -> Iterator[PlannedShard]:
+    def _plan_object(self, found: Found) -> Iterator[PlannedShard]:
         """A tar or Parquet object, if some of its rows are not published as they should be."""
         info, summary = found.info, self.summary
         code = hash16(info.uri)
@@ -233,22 +172,22 @@ class Planner:
         if self._is_older(found) and not files and code not in self._begun:
             summary.older_objects += 1
             return
-        state = state_of(info.etag, files, self._options.retries, self._look)
-        at_most = self._at_most(code)
+        state = state_of(info.etag, files, self._options.retries, self._read_rows)
+        at_most = self._budget.at_most(code)
         if state.action is None or at_most == 0:
             summary.complete_shards += state.action is None
             summary.emptied += [Emptying(file, info.etag) for file in state.emptied]
             return
         num_records = None if at_most is None else self._count_records(found, at_most)
-        if num_records is not None and code not in self._allotted:
-            self._take(num_records)
+        if num_records is not None:
+            self._budget.take(code, num_records)
         planned = state.planned(found, code, num_records)
-        if self._is_spent and planned.num_todo != 0:
+        if self._budget.is_spent and planned.num_todo != 0:
             self._postpone(planned)
             # What changed keeps its old rows until it is read.
             summary.emptied += [Emptying(file, info.etag) for file in state.emptied_anyway]
             return
-        self._spend(max(0, self._num_todo(found, planned) - state.retried))
+        self._budget.spend(max(0, self._num_todo(found, planned) - state.retried))
         summary.emptied += [Emptying(file, info.etag) for file in state.emptied]
         summary.retried_records += state.retried
         summary.changed_shards += state.action == "replace"
@@ -256,19 +195,16 @@ class Planner:
         summary.new_shards += state.action == "new"
         yield planned
 
-    def _at_most(self, code: str) -> int | None:
-        """How many records of an object `--limit` allows; None: all of them."""
-        return self._allotted.get(code, self._budget)
-
     def _num_todo(self, found: Found, planned: PlannedShard) -> int:
         """Records to read in an object; of one that hides them so many at most as this run is still to read."""
-        if planned.num_todo is not None or self._images_left is None:
+        images_left = self._budget.images_left
+        if planned.num_todo is not None or images_left is None:
             return planned.num_todo or 0
         done = sum(slice.last_row - slice.first_row + 1 for slice in planned.done)
         redo = sum(len(rewrite.redo) for rewrite in planned.rewrites)
-        return max(0, self._count_records(found, done + self._images_left) - done) + redo
+        return max(0, self._count_records(found, done + images_left) - done) + redo
 
-    def _removed_objects(self) -> None:
+    def _note_removed_objects(self) -> None:
         """What the output holds of tar and Parquet objects that are gone from where this run looked."""
         for code, files in self._files.items():
             uri = files[0].shard
@@ -282,43 +218,3 @@ class Planner:
                 # Files that wait for a version which does not come any more wait no longer.
                 waiting = [file for file in files if file.emptied and file.source_etag is not None]
                 self.summary.emptied += [Emptying(file, None) for file in [*there, *waiting]]
-
-
-def _merged(
-    listed: Iterable[Found], earlier: Sequence[Iterable[PlannedShard]]
-) -> Iterator[tuple[Found | None, list[tuple[OpenGroup, int]]]]:
-    """Each URI that is listed or known, in order: the listed object if it is there, and the groups that it is in."""
-
-    def from_plan(number: int, shards: Iterable[PlannedShard]) -> Iterator[tuple[str, int, tuple[OpenGroup, int]]]:
-        for shard in shards:
-            group = OpenGroup(shard)
-            for row, member in enumerate(shard.members):
-                yield member.uri, number, (group, row)
-
-    known = heapq.merge(*(from_plan(n, shards) for n, shards in enumerate(earlier)), key=lambda entry: entry[:2])
-    pending = next(known, None)
-    for found in listed:
-        uri = found.info.uri
-        while pending is not None and pending[0] < uri:
-            members, pending = _same_uri(pending, known)
-            yield None, members
-        members = []
-        if pending is not None and pending[0] == uri:
-            members, pending = _same_uri(pending, known)
-        yield found, members
-    while pending is not None:
-        members, pending = _same_uri(pending, known)
-        yield None, members
-
-
-_Known = tuple[str, int, tuple[OpenGroup, int]]
-
-
-def _same_uri(first: _Known, rest: Iterator[_Known]) -> tuple[list[tuple[OpenGroup, int]], _Known | None]:
-    """What the entries with the first one's URI say, and the entry after them."""
-    members = [first[2]]
-    following = next(rest, None)
-    while following is not None and following[0] == first[0]:
-        members.append(following[2])
-        following = next(rest, None)
-    return members, following

@@ -8,7 +8,7 @@ from pipeline.inputs.loose_files import Member
 from pipeline.plan.planned_shard import PlannedShard
 
 
-def drawn(shards: Iterable[PlannedShard], count: int) -> list[PlannedShard]:
+def sample_shards(shards: Iterable[PlannedShard], count: int) -> list[PlannedShard]:
     """That many of the shards, each with the same chance."""
     rng = random.Random(0)
     kept: list[PlannedShard] = []
@@ -29,11 +29,11 @@ def trial_plan(
     `most_members`, by lot too, but `neighbours` at a time: next to one another in a folder lie files of one kind, and
     a chunk of one kind is not the same work as a chunk of all kinds.
     """
-    kept = drawn(shards, most_shards)
+    kept = sample_shards(shards, most_shards)
     random.Random(1).shuffle(kept)
     most = max(neighbours, most_members // max(1, len(kept)))
     for shard in kept:
-        whole = replace(shard, action="new", done=(), rewrites=(), drop=(), known=False)
+        whole = replace(shard, action="new", done=(), rewrites=(), pruned=(), known=False)
         if not shard.is_group:
             yield whole
         elif members := _some_members(shard, most, neighbours):

@@ -92,7 +92,7 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
     file = pq.ParquetFile(pa.BufferReader(written))
     older, before = file.read(), Footer.from_json(file.metadata.metadata[FOOTER_KEY])
     fresh = pa.concat_tables([chunk.rows for chunk in chunks])
-    exchanged = {*fresh.column("row").to_pylist(), *last.drop}
+    exchanged = {*fresh.column("row").to_pylist(), *last.pruned}
     kept = older.filter(pa.array([row not in exchanged for row in older.column("row").to_pylist()], pa.bool_()))
     names = config.schema.names
     kept_rows = kept.select(names).cast(config.schema).replace_schema_metadata(None)

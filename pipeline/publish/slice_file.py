@@ -69,7 +69,7 @@ def serialise(
                 attempt=attempt,
                 nonce=secrets.token_hex(8),
                 totals=totals + spent,
-                pruned=last.drop,
+                pruned=last.pruned,
                 own=None if own is None else own + spent,
             )
             writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.to_json()})

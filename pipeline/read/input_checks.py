@@ -11,7 +11,7 @@ from pipeline.inputs.formats import FORMATS
 from pipeline.inputs.listing import Found
 from pipeline.inputs.record import ColumnError, Record
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.plan.sampling import drawn
+from pipeline.plan.sampling import sample_shards
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, StoreError
 from pipeline.store.storage import open_reader, read_range
 from pipeline.store.uris import is_local
@@ -98,7 +98,7 @@ def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> Non
     """
     if all(is_local(uri) for uri in config.uris):
         return
-    refusal = _refusal(islice(shards, 1), config) and _refusal(drawn(shards, _ASKED_SHARDS), config)
+    refusal = _refusal(islice(shards, 1), config) and _refusal(sample_shards(shards, _ASKED_SHARDS), config)
     if refusal is not None:
         raise InputError(f"the input may be listed, but not read: {refusal}; check the credentials or the profile")
 

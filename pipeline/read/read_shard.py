@@ -16,7 +16,8 @@ from pipeline.inputs.formats import FORMATS
 from pipeline.inputs.loose_files import read_files
 from pipeline.inputs.record import Record, ShardEnd
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.read.cut import CutConfig, Placed, cut_rewrites, cut_slices
+from pipeline.read.build_chunk import CutConfig, Placed
+from pipeline.read.cut import cut_rewrites, cut_slices
 from pipeline.store.errors import ChangedError, NotFoundError, StoreError
 from pipeline.store.storage import open_reader
 
@@ -126,15 +127,15 @@ def _redone_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed 
 
 def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig) -> Iterator[Placed | ShardEnd]:
     """The records of some members of a group; those without a row are not fetched."""
-    drop = set(shard.drop)
+    pruned = set(shard.pruned)
     fetched = read_files(
-        [shard.members[row] for row in rows if row not in drop], config.input.store, give_up_failed=config.last_pass
+        [shard.members[row] for row in rows if row not in pruned], config.input.store, give_up_failed=config.last_pass
     )
     for row in rows:
-        if row in drop:
+        if row in pruned:
             member = shard.members[row]
             record = Record(key=member.key, data=None, true_label=member.true_label)
-            yield _place(row, record, config, dropped=True)
+            yield _place(row, record, config, pruned=True)
         else:
             yield _place(row, next(fetched), config)
     yield ShardEnd(0)
@@ -161,7 +162,7 @@ def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> 
     return [(max(row, num_known), None)]
 
 
-def _place(row: int, record: Record, config: ReadConfig, *, dropped: bool = False) -> Placed:
+def _place(row: int, record: Record, config: ReadConfig, *, pruned: bool = False) -> Placed:
     """The record with its sizes. A chunk carries it encoded, then decoded: the larger of the two is what counts."""
     num_bytes, net = 0, None
     if record.data is not None and record.failure is None:
@@ -171,4 +172,4 @@ def _place(row: int, record: Record, config: ReadConfig, *, dropped: bool = Fals
         num_bytes = max(len(record.data), 0 if net is None else 3 * net.width * net.height)
     texts = (record.key, record.true_label, *record.kept)
     output_bytes = config.task.row_bytes(config.network, net) + sum(len(text) for text in texts if text is not None)
-    return Placed(row, record, num_bytes, output_bytes, dropped)
+    return Placed(row, record, num_bytes, output_bytes, pruned)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pipeline.errors import OutputError
 from pipeline.output.published import PublishedFile
 from pipeline.output.slice_chain import by_shard, chain_of
-from pipeline.plan.planner import Emptying
+from pipeline.plan.plan_summary import Emptying
 from pipeline.publish.publish import empty_file
 from pipeline.run.ledger import Ledger
 from pipeline.run.run import Run

@@ -128,9 +128,9 @@ def _plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFi
         lambda file: read_output_rows(file, output, store),
     )
     if config.input.limit is not None:
-        planner.allot(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
+        planner.deduct_planned(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
     if config.bounds.since_s is not None:
-        planner.recall(planned_objects(_opened(earlier, store)))
+        planner.note_begun(planned_objects(_opened(earlier, store)))
     return make_plan(planner.shards(), planner.summary)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.account.report import Report
 from pipeline.output.layout import REPORT_FILE
-from pipeline.plan.planner import PlanSummary
+from pipeline.plan.plan_summary import PlanSummary
 from pipeline.run.run import Run
 from pipeline.store.uris import join_uri, shown
 

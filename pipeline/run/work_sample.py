@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from pipeline.plan.sampling import drawn
+from pipeline.plan.sampling import sample_shards
 from pipeline.read.header_sample import planned_work
 from pipeline.run.ledger import Ledger
 from pipeline.run.run import Run
@@ -21,7 +21,7 @@ def sample_work(run: Run, ledger: Ledger) -> None:
     plan = run.plan
     if plan.num_bytes < _SAMPLED_FROM_BYTES:
         return
-    shards = drawn(plan.shards, _SAMPLED_SHARDS)
+    shards = sample_shards(plan.shards, _SAMPLED_SHARDS)
 
     def sample() -> None:
         work = planned_work(

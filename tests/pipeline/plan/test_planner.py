@@ -77,9 +77,9 @@ class Planned:
             lambda file: self._look(file, rows),
         )
         if limit is not None:
-            planner.allot(shard for plan in earlier for shard in plan)
+            planner.deduct_planned(shard for plan in earlier for shard in plan)
         if options.get("since_s") is not None:
-            planner.recall(shard.hash16 for plan in earlier for shard in plan if not shard.members)
+            planner.note_begun(shard.hash16 for plan in earlier for shard in plan if not shard.members)
         self.shards = list(planner.shards())
         self.summary = planner.summary
 
@@ -177,12 +177,12 @@ def test_a_group_that_was_planned_but_not_published_is_finished_under_its_own_na
 def test_a_file_that_two_plans_grouped_has_its_row_in_the_older_group():
     first, second = Planned(loose("a.jpg", "b.jpg")).shards, Planned(loose("b.jpg", "c.jpg")).shards
     both = Planned(loose("a.jpg", "b.jpg", "c.jpg"), [], [first, second])
-    assert {tuple(keys(shard)): shard.drop for shard in both.shards} == {
+    assert {tuple(keys(shard)): shard.pruned for shard in both.shards} == {
         ("a.jpg", "b.jpg"): (), ("b.jpg", "c.jpg"): (0,),
     }  # fmt: skip
     files = [*published(first[0], [2]), *published(second[0], [2])]
     (rewritten,) = Planned(loose("a.jpg", "b.jpg", "c.jpg"), files, [first, second]).shards
-    assert (keys(rewritten), rewritten.rewrites[0].drop) == (["b.jpg", "c.jpg"], (0,))
+    assert (keys(rewritten), rewritten.rewrites[0].pruned) == (["b.jpg", "c.jpg"], (0,))
 
 
 # Changed.
@@ -224,7 +224,7 @@ def test_a_changed_loose_file_is_the_only_one_read_again():
     )
     (shard,) = again.shards
     (rewrite,) = shard.rewrites
-    assert (shard.action, rewrite.redo, rewrite.drop, rewrite.file_etag) == ("rewrite", (1,), (), "file-etag-0")
+    assert (shard.action, rewrite.redo, rewrite.pruned, rewrite.file_etag) == ("rewrite", (1,), (), "file-etag-0")
     assert shard.members[1].etag == "e2"
     assert again.looked == [files[1].file]
     assert again.summary.changed_shards == 1
@@ -243,7 +243,7 @@ def test_what_is_gone_is_counted_and_stays_unless_it_is_to_be_pruned():
     assert (again.shards, again.summary.removed_records, again.summary.pruned_records) == ([], 4, 0)
     pruned = Planned(loose("a.jpg"), files, [first], rows=rows, prune=True)
     (shard,) = pruned.shards
-    assert [(rewrite.redo, rewrite.drop) for rewrite in shard.rewrites] == [((), (1,))]
+    assert [(rewrite.redo, rewrite.pruned) for rewrite in shard.rewrites] == [((), (1,))]
     assert [(entry.file, entry.awaits) for entry in pruned.summary.emptied] == [(files[1], None)]
     assert pruned.summary.pruned_records == 4
 
@@ -263,15 +263,15 @@ def test_a_pruned_file_that_is_back_gets_its_row_again():
     gone = Planned(loose("a.jpg"), files, [first])
     assert (gone.shards, gone.summary.removed_records) == ([], 0)
     (back,) = Planned(loose("a.jpg", "b.jpg"), files, [first]).shards
-    assert [(rewrite.redo, rewrite.drop) for rewrite in back.rewrites] == [((1,), ())]
+    assert [(rewrite.redo, rewrite.pruned) for rewrite in back.rewrites] == [((1,), ())]
 
 
 def test_a_group_that_is_not_published_and_lost_a_file_keeps_its_bounds():
     first = Planned(loose("a.jpg", "b.jpg", "c.jpg")).shards
     (kept,) = Planned(loose("a.jpg", "c.jpg"), [], [first]).shards
-    assert ([member.etag for member in kept.members], kept.drop) == (["e1", None, "e1"], ())
+    assert ([member.etag for member in kept.members], kept.pruned) == (["e1", None, "e1"], ())
     (pruned,) = Planned(loose("a.jpg", "c.jpg"), [], [first], prune=True).shards
-    assert (keys(pruned), pruned.drop, pruned.num_todo) == (["a.jpg", "b.jpg", "c.jpg"], (1,), 2)
+    assert (keys(pruned), pruned.pruned, pruned.num_todo) == (["a.jpg", "b.jpg", "c.jpg"], (1,), 2)
 
 
 def test_what_lies_outside_the_inputs_of_this_run_is_left_alone():
@@ -494,7 +494,7 @@ def test_rows_of_what_is_gone_are_taken_out_without_a_bound():
     pruned, new = tonight.shards
     assert keys(new) == ["0.jpg"]
     # b changed and d is back, for the next run; a goes now.
-    assert [(rewrite.redo, rewrite.drop) for rewrite in pruned.rewrites] == [((), (0, 3))]
+    assert [(rewrite.redo, rewrite.pruned) for rewrite in pruned.rewrites] == [((), (0, 3))]
     assert [entry.file for entry in tonight.summary.emptied] == files[1:]
     assert (tonight.summary.pruned_records, left(tonight)) == (4, (2, 0))
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pipeline.inputs.loose_files import Member
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.plan.sampling import drawn, trial_plan
+from pipeline.plan.sampling import sample_shards, trial_plan
 
 TAR = PlannedShard(
     shard="s3://b/0.tar", name="0", hash16="0", format="tar", action="continue", etag="x", size=1000, num_records=None,
@@ -19,7 +19,7 @@ def group(num_members, name="g", gone=()):
     )
     return PlannedShard(
         shard=f"files:{name}", name=name, hash16=name, format="files", action="replace", etag=None,
-        size=10 * num_members, num_records=num_members, members=members, known=True, drop=(3,),
+        size=10 * num_members, num_records=num_members, members=members, known=True, pruned=(3,),
     )  # fmt: skip
 
 
@@ -30,11 +30,11 @@ def trial(*shards, most_shards=100, most_members=1000, neighbours=4):
 
 def test_so_many_shards_are_drawn_each_with_the_same_chance():
     shards = [replace(TAR, hash16=f"{number}") for number in range(1000)]
-    assert drawn(shards, 2000) == shards
-    some = drawn(shards, 200)
+    assert sample_shards(shards, 2000) == shards
+    some = sample_shards(shards, 200)
     assert len({shard.hash16 for shard in some}) == 200
     assert 400 < sum(int(shard.hash16) for shard in some) / 200 < 600
-    assert drawn(shards, 200) == some
+    assert sample_shards(shards, 200) == some
 
 
 def test_a_tar_is_tried_from_its_beginning_whatever_of_it_is_done():

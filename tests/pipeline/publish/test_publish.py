@@ -54,10 +54,10 @@ def table(config, name=NAME):
         return pq.read_table(source)
 
 
-def rewrite_of(file, answered_chunk, rows, drop=(), etag=None, **changes):
+def rewrite_of(file, answered_chunk, rows, pruned=(), etag=None, **changes):
     """The chunk that exchanges some rows of a file."""
     return answered_chunk(
-        rows[0] if rows else file.first_row, len(rows), slice_rows=len(rows), drop=tuple(drop),
+        rows[0] if rows else file.first_row, len(rows), slice_rows=len(rows), pruned=tuple(pruned),
         overwrites=etag or file.etag, file=file.file, slice_last_row=file.last_row, **changes,
     )  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_another_slice_under_the_name_is_refused(config, answered_chunk):
 
 
 def test_rows_without_a_place_in_the_output_are_noted(config, answered_chunk):
-    chunk = answered_chunk(0, 2, slice_rows=2, slice_last_row=3, drop=(2, 3))
+    chunk = answered_chunk(0, 2, slice_rows=2, slice_last_row=3, pruned=(2, 3))
     publish_new([chunk], chunk.header, config)
     file = only_file(config)
     assert (file.first_row, file.last_row, file.rows, file.pruned) == (0, 3, 2, (2, 3))
@@ -204,7 +204,7 @@ def test_an_emptying_whose_answer_was_lost_is_known(config, publish_four, monkey
 
 
 def test_rows_are_exchanged_and_taken_out_and_the_others_stay(config, publish_four, answered_chunk):
-    chunk = rewrite_of(publish_four, answered_chunk, [1], drop=[3], attempt="bbbbbbbb")
+    chunk = rewrite_of(publish_four, answered_chunk, [1], pruned=[3], attempt="bbbbbbbb")
     receipt = publish_rewrite([chunk], chunk.header, config)
     rows = table(config).to_pylist()
     assert [(row["row"], row["status"]) for row in rows] == [(0, "ok"), (1, "ok"), (2, "ok")]
@@ -216,7 +216,7 @@ def test_rows_are_exchanged_and_taken_out_and_the_others_stay(config, publish_fo
 
 
 def test_rows_can_be_taken_out_without_reading_any(config, publish_four, answered_chunk):
-    chunk = rewrite_of(publish_four, answered_chunk, [], drop=[0, 1])
+    chunk = rewrite_of(publish_four, answered_chunk, [], pruned=[0, 1])
     publish_rewrite([chunk], chunk.header, config)
     assert table(config).column("row").to_pylist() == [2, 3]
     assert only_file(config).footer.own.listed == 0
@@ -226,7 +226,7 @@ def test_a_rewrite_that_was_planned_on_another_version_changes_nothing(config, p
     first = rewrite_of(publish_four, answered_chunk, [1])
     publish_rewrite([first], first.header, config)
     there = only_file(config)
-    late = rewrite_of(publish_four, answered_chunk, [], drop=[0, 2])
+    late = rewrite_of(publish_four, answered_chunk, [], pruned=[0, 2])
     assert publish_rewrite([late], late.header, config) is None
     assert only_file(config) == there
 
@@ -239,7 +239,7 @@ def test_a_rewrite_that_is_overtaken_between_reading_and_writing_changes_nothing
 
     def read_and_be_overtaken(*args, **conditions):
         body = real(*args, **conditions)
-        other = rewrite_of(publish_four, answered_chunk, [], drop=[0])
+        other = rewrite_of(publish_four, answered_chunk, [], pruned=[0])
         monkeypatch.setattr(publish, "read", real)
         publish_rewrite([other], other.header, config)
         return body

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.config.job_config import BoundsConfig
-from pipeline.plan.planner import PlanSummary
+from pipeline.plan.plan_summary import PlanSummary
 from pipeline.run import run_limits as bounds
 from pipeline.run.run_limits import bound_by_images, describe_left, hours_over
 

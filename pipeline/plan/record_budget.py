@@ -1,0 +1,56 @@
+"""How many records a plan may still take: under `--limit` for the whole output, under `--max-images` for this run."""
+
+from collections.abc import Iterable
+
+from pipeline.plan.planned_shard import PlannedShard
+
+
+class RecordBudget:
+    """What is left of both limits while a plan is made.
+
+    Args:
+        limit: records that the output may hold; None: any number.
+        max_images: records that this run may read; None: any number.
+
+    Attributes:
+        images_left: records that this run may still read; None: any number.
+    """
+
+    def __init__(self, limit: int | None, max_images: int | None) -> None:
+        self.images_left = max_images
+        self._limit = self._limit_left = limit
+        self._taken_earlier: dict[str, int] = {}
+
+    def deduct(self, planned: Iterable[PlannedShard]) -> None:
+        """Takes the records that earlier plans took, all of them, off the limit."""
+        for shard in planned:
+            self._taken_earlier[shard.hash16] = shard.num_records or 0
+        if self._limit is not None:
+            self._limit_left = max(0, self._limit - sum(self._taken_earlier.values()))
+
+    def at_most(self, hash16: str) -> int | None:
+        """Returns how many records of a shard the limit allows; None: all of them."""
+        return self._taken_earlier.get(hash16, self._limit_left)
+
+    def take(self, hash16: str, wanted: int) -> None:
+        """Takes records of a shard off the limit, unless an earlier plan took them."""
+        if self._limit_left is not None and hash16 not in self._taken_earlier:
+            self._limit_left -= min(wanted, self._limit_left)
+
+    def take_file(self) -> bool:
+        """Takes one loose file off the limit; returns False if the limit is reached."""
+        if self._limit_left is None:
+            return True
+        is_allowed = self._limit_left > 0
+        self._limit_left -= is_allowed
+        return is_allowed
+
+    @property
+    def is_spent(self) -> bool:
+        """True if this run reads as many records as it may already."""
+        return self.images_left == 0
+
+    def spend(self, images: int) -> None:
+        """Takes records that this run will read off `images_left`."""
+        if self.images_left is not None:
+            self.images_left = max(0, self.images_left - images)
