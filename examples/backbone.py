@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BackboneOutput
 
-from model.network.pvt_v2 import PVTv2
+from model import PVTv2
 
 
 class Backbone(nn.Module):

@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
 from jobs.cli.printable import printable
-from model.checkpoints.load import LoadedModel, load_checkpoint
+from model import LoadedModel, load_checkpoint
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import FailedImage, decode_image
 

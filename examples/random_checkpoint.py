@@ -10,11 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
-from model.checkpoints.load import save_checkpoint
-from model.checkpoints.random_weights import random_weights
-from model.errors import LabelsError
-from model.network.config import VARIANTS
-from model.network.labels import read_labels
+from model import VARIANTS, LabelsError, random_weights, read_labels, save_checkpoint
 
 
 def main() -> None:

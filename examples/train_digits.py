@@ -16,10 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from examples.digits import BANDS, LABELS, Indexes, Pixels, draw_size, load_digits, render, split
 from examples.training import Example, fit, fresh_weights
-from model.checkpoints.load import load_checkpoint, save_checkpoint
-from model.network.config import PVTv2Config
-from model.network.pvt_v2 import PVTv2
-from model.packed import run_packed
+from model import PackedPVTv2, PVTv2, PVTv2Config, load_checkpoint, save_checkpoint
 
 CONFIG = PVTv2Config(
     embed_dims=(24, 48, 96, 128),
@@ -59,12 +56,13 @@ def steps(digits: Pixels, labels: Indexes, num_steps: int, seed: int) -> Iterato
 def accuracies(model: PVTv2, digits: Pixels, labels: Indexes, seed: int) -> list[float]:
     """The share of digits classified rightly when each is drawn once in every band; one for each band."""
     rng = np.random.default_rng(seed)
+    packed = PackedPVTv2(model)
     shares = []
     for band in BANDS:
         num_right = 0
         for digit, label in zip(digits, labels, strict=True):
             image = torch.from_numpy(np.array(render(digit, *draw_size(band, rng), rng)))
-            logits = run_packed(model, [image]).logits
+            logits = packed.run([image]).logits
             num_right += int(logits.argmax()) == label
         shares.append(num_right / len(labels))
     return shares

@@ -18,9 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from examples.predict_images import Pixels, read_tree
 from examples.training import Example, fit, fresh_weights
-from model.checkpoints.load import load_checkpoint, save_checkpoint
-from model.network.config import VARIANTS
-from model.network.pvt_v2 import PVTv2
+from model import VARIANTS, PVTv2, load_checkpoint, save_checkpoint
 
 IMAGES_PER_STEP = 32
 RATE = 1e-3

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from model.network.config import PVTv2Config
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, normalised
-from model.network.pvt_v2 import PVTv2
+from model import IMAGENET_MEAN, IMAGENET_STD, PVTv2, PVTv2Config, normalised
 
 Example = tuple[Tensor, int]
 """An image, HWC, RGB, uint8, and the number of its class."""
@@ -107,7 +105,7 @@ def _backward(model: PVTv2, examples: Sequence[Example]) -> tuple[float, int]:
     for group in by_size.values():
         images_BHWC = torch.stack([image for image, _ in group])
         classes_B = torch.tensor([number for _, number in group])
-        pixels_BHWC = normalised(model, images_BHWC, IMAGENET_MEAN, IMAGENET_STD)
+        pixels_BHWC = normalised(images_BHWC, IMAGENET_MEAN, IMAGENET_STD)
         logits_BK = model(pixels_BHWC.permute(0, 3, 1, 2))
         loss = cross_entropy(logits_BK, classes_B, reduction="sum", label_smoothing=SMOOTHING)
         loss.backward()

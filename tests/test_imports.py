@@ -36,7 +36,12 @@ PLACES = {
     "jinja2": {"pipeline/page/page.py"},
     "markupsafe": {"pipeline/page/parts.py", "pipeline/page/charts.py"},
     "argparse": {"jobs/", "model/checkpoints/pickled.py"},  # there, a class that training states hold
-    "torch": {"model/", "pipeline/infer/infer_step.py", "pipeline/infer/output_columns.py"},
+    "torch": {
+        "model/",
+        "pipeline/infer/infer_step.py",
+        "pipeline/infer/matmul_peak.py",
+        "pipeline/infer/output_columns.py",
+    },
     "safetensors": {"model/"},
     "triton": {"model/gpu/kernels/"},
     "duckdb": {"pipeline/dataset/database.py"},

@@ -18,9 +18,7 @@ import pyarrow as pa
 
 from benchmarks.job.flow import Bench, encoded_chunks, write_linked
 from benchmarks.tools.machine import command, machine, versions
-from model.checkpoints.load import save_checkpoint
-from model.checkpoints.random_weights import random_weights
-from model.network.config import VARIANTS
+from model import VARIANTS, random_weights, save_checkpoint
 from pipeline.account.breakdown import Breakdown, breakdown_of
 from pipeline.account.timeline import Timeline
 from pipeline.chunks.chunk import Chunk

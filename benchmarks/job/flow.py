@@ -32,9 +32,7 @@ from benchmarks.job.noted import Note, noted, read_notes
 from benchmarks.job.stand_ins import SleepingNetwork, no_decoding
 from benchmarks.tools.machine import machine, versions
 from benchmarks.tools.photos import COMMON_SIZES, photos
-from model.checkpoints.load import save_checkpoint
-from model.checkpoints.random_weights import random_weights
-from model.network.config import VARIANTS
+from model import VARIANTS, random_weights, save_checkpoint
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify

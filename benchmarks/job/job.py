@@ -23,9 +23,7 @@ from benchmarks.job.rows import Rows, compare, our_steady_rate, read_ours, read_
 from benchmarks.tools.machine import command, machine, versions
 from benchmarks.tools.photos import read_sizes, write_photos, write_tars
 from benchmarks.tools.process_tree import Measured, run_measured
-from model.checkpoints.load import save_checkpoint
-from model.checkpoints.random_weights import random_weights
-from model.network.config import VARIANTS
+from model import VARIANTS, random_weights, save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = "ours"

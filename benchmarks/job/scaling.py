@@ -21,9 +21,7 @@ from benchmarks.job.flow import Bench, images_within, write_linked
 from benchmarks.job.noted import Note
 from benchmarks.job.stand_ins import SleepingNetwork
 from benchmarks.tools.machine import machine, versions
-from model.checkpoints.load import save_checkpoint
-from model.checkpoints.random_weights import random_weights
-from model.network.config import VARIANTS
+from model import VARIANTS, random_weights, save_checkpoint
 from pipeline.chunks.chunk import CHUNK_MAX_RECORDS
 from pipeline.decode.decode_chunk import decode_chunk
 from pipeline.flow.steps import Steps

@@ -30,12 +30,7 @@ from benchmarks.network.batches import Size, batch_sizes, commonest, equal_batch
 from benchmarks.network.networks import Peer, Precision, Setting, normalised, peers, settings
 from benchmarks.tools.machine import command, machine, versions
 from benchmarks.tools.photos import read_sizes
-from model.checkpoints.random_weights import random_weights
-from model.cpu.compiled import is_compiled
-from model.network.config import VARIANTS
-from model.network.cost import count_macs
-from model.network.pvt_v2 import PVTv2
-from model.packed import run_packed
+from model import VARIANTS, PackedPVTv2, PVTv2, count_macs, is_compiled, random_weights
 from pipeline.infer.allocator import tune_allocator
 from pipeline.infer.packs import Budget, plan_packs
 
@@ -158,11 +153,12 @@ def _packed(network: PVTv2, precision: Precision, images: list[Tensor]) -> Run:
     """Our network as an infer actor runs it; a chunk's images may stand in any order."""
     if precision == "bf16":
         network = random_weights(network.config, 0).to(torch.bfloat16)
+    packed = PackedPVTv2(network)
 
     def run() -> Tensor:
         logits = torch.empty(len(images), network.config.num_classes)
         for pack in plan_packs([(image.shape[0], image.shape[1]) for image in images], BUDGET):
-            logits[pack] = run_packed(network, [images[i] for i in pack]).logits
+            logits[pack] = packed.run([images[i] for i in pack]).logits
         return logits
 
     return run

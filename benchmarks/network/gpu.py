@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.network import gpu_sections
 from benchmarks.network.gpu_peers import missing
 from benchmarks.network.gpu_sections import Setting
-from model.network.config import VARIANTS
+from model import VARIANTS
 
 PACKAGES = ("torch", "triton", "timm", "transformers", "numpy")
 # Name, function, its arguments, seconds it may take.

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from model import VARIANTS
 from model.checkpoints.transformers_config import write_config
-from model.network.config import VARIANTS
 
 LIBRARIES = ("timm", "transformers")
 # How a peer computes: all of it in bfloat16, or float32 weights under autocast to one of two types.

@@ -20,13 +20,9 @@ from torch import Tensor
 
 from benchmarks.network.gpu_peers import installed, ways
 from benchmarks.tools.photos import read_sizes
-from model.checkpoints.random_weights import random_weights
+from model import IMAGENET_MEAN, IMAGENET_STD, VARIANTS, PVTv2, PVTv2Config, count_macs, random_weights
 from model.gpu import plain
 from model.gpu.engine import MAX_TOKENS, Engine
-from model.network.config import VARIANTS, PVTv2Config
-from model.network.cost import count_macs
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
-from model.network.pvt_v2 import PVTv2
 from pipeline.infer.packs import Budget, plan_packs
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -10,10 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from model import IMAGENET_MEAN, IMAGENET_STD, PVTv2
 from model.checkpoints.rename import NAMINGS, TRANSFORMERS_BASE, SourceFormat, upstream_names
 from model.checkpoints.transformers_config import write_config
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
-from model.network.pvt_v2 import PVTv2
 
 Precision = Literal["fp32", "bf16"]
 

@@ -18,8 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from model.checkpoints.load import load_checkpoint
-from model.packed import run_packed
+from model import PackedPVTv2, load_checkpoint
 from pipeline.infer.allocator import tune_allocator
 from pipeline.infer.packs import Budget, plan_packs
 
@@ -67,14 +66,14 @@ class Ours:
     def __init__(self, weights: str, precision: str) -> None:
         torch.set_num_threads(1)
         tune_allocator()
-        self.loaded = load_checkpoint(weights)
-        self.model = self.loaded.model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+        loaded = load_checkpoint(weights)
+        model = loaded.model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+        self.network = PackedPVTv2(model, mean=loaded.mean, std=loaded.std)
 
     def classify(self, images: list[torch.Tensor]) -> Answers:
         ids, scores = np.zeros(len(images), np.int32), np.zeros(len(images), np.float32)
         for pack in plan_packs([(image.shape[0], image.shape[1]) for image in images], BUDGET):
-            chosen = [images[index] for index in pack]
-            output = run_packed(self.model, chosen, mean=self.loaded.mean, std=self.loaded.std)
+            output = self.network.run([images[index] for index in pack])
             best, which = output.logits.softmax(-1).max(-1)
             ids[pack], scores[pack] = which.numpy(), best.numpy()
         return ids, scores

@@ -10,11 +10,7 @@ import sys
 import torch
 
 from jobs import classify  # noqa: F401 - an image in which the job cannot even be imported is no good
-from model.checkpoints.random_weights import random_weights
-from model.cpu.compiled import is_compiled
-from model.network.config import PVTv2Config
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, normalised
-from model.packed import run_packed
+from model import IMAGENET_MEAN, IMAGENET_STD, PVTv2Config, is_compiled, normalised, random_weights, run_packed
 
 TOLERANCE = 1e-3  # of answers around 1: far above rounding, on GPUs too, and far below what a wrong kernel does
 SIZES = ((64, 48), (40, 90))
@@ -34,7 +30,7 @@ def difference(device: str) -> float:
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in SIZES]
     model = random_weights(SMALL, seed=0)
-    plain = [model(normalised(model, image[None], IMAGENET_MEAN, IMAGENET_STD).permute(0, 3, 1, 2)) for image in images]
+    plain = [model(normalised(image[None], IMAGENET_MEAN, IMAGENET_STD).permute(0, 3, 1, 2)) for image in images]
     packed = run_packed(model.to(device), images).logits
     assert packed is not None  # logits are what is asked for by default
     return float((packed.cpu() - torch.cat(plain)).abs().nan_to_num(float("inf")).max())

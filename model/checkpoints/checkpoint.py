@@ -1,6 +1,6 @@
-"""What a checkpoint is, told from its files: the network, and whether its tensors are all there.
+"""Inspects the files of a checkpoint: which network they describe, and whether all tensors of that network are there.
 
-safetensors are looked into without torch; only weights that torch pickled load it.
+safetensors are inspected without torch; weights that torch pickled need torch.
 """
 
 import hashlib
@@ -13,24 +13,25 @@ from model.checkpoints.rename import Naming, SourceFormat, find_naming, upstream
 from model.checkpoints.timm_config import read_timm_config
 from model.checkpoints.transformers_config import Description, json_object, read_config, read_preprocessing
 from model.errors import CheckpointError
-from model.network.config import VARIANTS, PVTv2Config, structure, variant_of
+from model.network.config import IMAGENET_MEAN, IMAGENET_STD, RGB, VARIANTS, PVTv2Config, structure, variant_of
 from model.network.labels import NUM_IMAGENET_CLASSES, imagenet_labels
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
 
-_BLOCK_EPS = 1e-6  # of all three sources
+_BLOCK_EPS = 1e-6  # epsilon of the norms in the blocks, the same in all three sources
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """What is known of a checkpoint whose tensors are those of its network.
+    """The description of a checkpoint whose tensors fit its network.
 
     Attributes:
-        labels: one per class; ImageNet's where a thousand classes have no names of their own, None where others have
-            none.
-        mean, std: RGB, of pixels in [0, 1], for `run_packed`.
-        digest: SHA-256 of the weights file's bytes, in hex.
-        naming: whose names the checkpoint uses.
-        base: what the checkpoint puts before the names of the backbone's tensors.
+        config: Configuration of the network.
+        labels: One label per class. A thousand classes without names have ImageNet's labels; other classes without
+            names have None.
+        mean: RGB mean of pixels in [0, 1], for `run_packed`.
+        std: RGB standard deviation of pixels in [0, 1], for `run_packed`.
+        digest: SHA-256 of the bytes of the weights file, in hex.
+        naming: Names that the checkpoint's source gives to tensors.
+        base: Prefix of the names of the backbone's tensors.
     """
 
     config: PVTv2Config
@@ -43,22 +44,23 @@ class CheckpointInfo:
 
     @property
     def source_format(self) -> SourceFormat:
-        """Whose names the checkpoint uses: those of `transformers`, `timm`, or the authors' `original`."""
+        """The source whose names the checkpoint uses: `transformers`, `timm`, or `original` for the authors' own."""
         return self.naming.source_format
 
 
 def inspect_checkpoint(
     weights: bytes, config_json: str | None = None, preprocessor_json: str | None = None, variant: str | None = None
 ) -> CheckpointInfo:
-    """What the contents of a checkpoint's files are.
+    """Returns the description of a checkpoint from the contents of its files.
 
     Args:
-        weights: of a safetensors file, or of one that torch pickled.
-        config_json, preprocessor_json: the files beside it, as text.
-        variant: a key of `VARIANTS`, for weights without a `config.json`; found from their shapes where not given.
+        weights: Bytes of the weights file: safetensors, or a file of `torch.save`.
+        config_json: Text of `config.json`, if there is such a file.
+        preprocessor_json: Text of `preprocessor_config.json`, if there is such a file.
+        variant: Key of `VARIANTS`, for weights without a `config.json`; by default found from the shapes.
 
     Raises:
-        CheckpointError: a file is broken, or does not hold the tensors of the network it should.
+        CheckpointError: A file is broken, or the tensors are not those of the network that is described.
     """
     if variant is not None and variant not in VARIANTS:
         raise CheckpointError(f"There is no variant {variant!r}: choose one of {', '.join(VARIANTS)}.")
@@ -87,7 +89,7 @@ def inspect_checkpoint(
 
 
 def is_pickled(weights: bytes) -> bool:
-    """True for what torch saved, as a zip archive or as the bare pickle of its early versions."""
+    """Returns whether the bytes are a file of `torch.save`: a zip archive, or the bare pickle of early versions."""
     return weights.startswith(b"PK\x03\x04") or (weights[:1] == b"\x80" and weights[8:9] != b"{")
 
 
@@ -95,7 +97,7 @@ def _tensor_infos(weights: bytes) -> Tensors:
     if weights.startswith(b"version https://git-lfs"):
         raise CheckpointError("The weights are a Git LFS pointer: fetch the file itself with `git lfs pull`.")
     if is_pickled(weights):
-        from model.checkpoints.pickled import read_pickled  # it needs torch
+        from model.checkpoints.pickled import read_pickled  # loads torch, which safetensors need not
 
         state = read_pickled(weights)
         return {name: TensorInfo(tuple(value.shape), value.is_floating_point()) for name, value in state.items()}
@@ -126,9 +128,9 @@ def _describe(config_json: str) -> Description:
 def _config(
     tensors: Tensors, naming: Naming, base: str, described: Description | None, variant: str | None
 ) -> PVTv2Config:
-    """The configuration that `config.json`, `variant` or the tensors themselves call for, in this order.
+    """Returns the configuration that `config.json`, else `variant`, else the tensors themselves describe.
 
-    The epsilons are those of the network whose names the tensors have; a configuration of transformers tells its own.
+    The epsilons are those of the tensors' source; a `config.json` of transformers has epsilons of its own.
     """
     num_classes = _num_classes(tensors, naming, base, described.num_classes if described else None)
     if described is not None:
@@ -158,7 +160,7 @@ def _config(
 
 
 def _num_classes(tensors: Tensors, naming: Naming, base: str, described: int | None) -> int:
-    """Rows of the head; 0 for a backbone without one. A classifier whose head was lost is no backbone."""
+    """Returns the rows of the head; 0 for a backbone. A classifier whose head is missing keeps its classes."""
     (name,) = upstream_names("head.weight", naming.table, base)
     head = tensors.get(name)
     if head is None:

@@ -1,4 +1,4 @@
-"""Checkpoints: from files or bytes to a network that is ready to run, strictly, and back to files."""
+"""Loads checkpoints into networks, strictly: every tensor must fit. Saves networks as checkpoints."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,33 +14,32 @@ from model.checkpoints.rename import TRANSFORMERS, TRANSFORMERS_BASE, upstream_n
 from model.checkpoints.sources import read_files
 from model.checkpoints.transformers_config import write_config, write_preprocessing
 from model.errors import CheckpointError
-from model.network.config import PVTv2Config
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
+from model.network.config import IMAGENET_MEAN, IMAGENET_STD, PVTv2Config
 from model.network.pvt_v2 import PVTv2
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel(CheckpointInfo):
-    """A network with its weights, and what came with them.
+    """A network with its weights, and the description of its checkpoint.
 
     Attributes:
-        model: on the CPU, float32.
+        model: The network, on the CPU, in float32.
     """
 
     model: PVTv2
 
 
 def load_checkpoint(source: str | Path, variant: str | None = None) -> LoadedModel:
-    """The model of a checkpoint of transformers, timm or the authors' repository.
+    """Returns the model of a checkpoint of transformers, timm or the authors' repository.
 
     Args:
-        source: a folder, or a `.safetensors`, `.pth` or `.bin` file, as a local path or an `s3://` URI (boto3's
-            credentials); or `hf://org/name[@revision]`. A `config.json` and a `preprocessor_config.json` beside it are
-            used.
-        variant: a key of `VARIANTS`, for weights without a `config.json`; found from their shapes where not given.
+        source: Folder, or `.safetensors`, `.pth` or `.bin` file, as a local path or an `s3://` URI (read with boto3's
+            credentials); or `hf://org/name[@revision]`. A `config.json` and a `preprocessor_config.json` beside the
+            weights are read.
+        variant: Key of `VARIANTS`, for weights without a `config.json`; by default found from the shapes.
 
     Raises:
-        CheckpointError: a file is missing or broken, or does not hold the tensors of the network it should.
+        CheckpointError: A file is missing or broken, or the tensors are not those of the network that is described.
     """
     files = read_files(source)
     try:
@@ -55,11 +54,11 @@ def parse_checkpoint(
     preprocessor_json: str | None = None,
     variant: str | None = None,
 ) -> LoadedModel:
-    """The model in the contents of a checkpoint's files. See `load_checkpoint`."""
+    """Returns the model in the contents of a checkpoint's files. See `load_checkpoint`."""
     weights = bytes(weights)
     info = inspect_checkpoint(weights, config_json, preprocessor_json, variant)
     tensors = read_pickled(weights) if is_pickled(weights) else safetensors.torch.load(weights)
-    # Memory for the parameters but no values: drawing them first would take longer than loading.
+    # The parameters get memory but no values: drawing initial values would take longer than loading.
     with torch.device("meta"):
         model = PVTv2(info.config)
     model = model.to_empty(device="cpu")
@@ -73,7 +72,7 @@ def save_checkpoint(model: PVTv2, config: PVTv2Config, labels: tuple[str, ...] |
     """Writes a folder that transformers and `load_checkpoint` read; the same model gives the same bytes.
 
     Raises:
-        ValueError: transformers cannot express the network, or the labels are not one per class.
+        ValueError: transformers cannot express the network, or there is not one label per class.
     """
     texts = {
         CONFIG_FILE: write_config(config, labels),

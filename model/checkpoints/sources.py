@@ -1,21 +1,20 @@
-"""Where the files of a checkpoint come from: a local folder or file, S3, or the Hugging Face Hub."""
+"""Reads the files of a checkpoint from a local folder or file, from S3, or from the Hugging Face Hub."""
 
 from pathlib import Path
 
 from model.checkpoints.files import WEIGHTS_ENDINGS, CheckpointFiles, gather_files, read_folder
+from model.checkpoints.hub import is_hub, read_hub
 from model.errors import CheckpointError
 
 
 def read_files(source: str | Path) -> CheckpointFiles:
-    """The files of the checkpoint at a local path, an `s3://` URI (boto3's credentials), or `hf://org/name[@revision]`.
+    """Reads the files of the checkpoint at a local path, an `s3://` URI, or `hf://org/name[@revision]`.
 
     Raises:
-        CheckpointError: they are not there, or cannot be read.
+        CheckpointError: The files are not there, or cannot be read.
     """
     text = str(source)
-    if text.startswith("hf://"):
-        from model.checkpoints.hub import read_hub  # the library is loaded for these alone
-
+    if is_hub(text):
         return read_hub(text)
     if text.startswith("s3://"):
         return _read_s3(text)
@@ -39,7 +38,10 @@ def _read_file(path: Path) -> CheckpointFiles:
 
 
 def _read_s3(uri: str) -> CheckpointFiles:
-    import boto3  # loaded for these alone; jobs have a store of their own
+    # A reader of S3 of the package's own: `model` is used without the pipeline, whose store it must not import. Jobs
+    # read weights through that store, and hand the bytes to `parse_checkpoint`. Importing boto3 takes a while, which
+    # other sources need not spend.
+    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")

@@ -1,15 +1,14 @@
-"""The two JSON files beside transformers' weights: `config.json` and `preprocessor_config.json`."""
+"""Reads and writes the two JSON files beside transformers' weights: `config.json` and `preprocessor_config.json`."""
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from model.errors import CheckpointError, LabelsError
-from model.network.config import KERNELS, NUM_STAGES, STRIDES, PVTv2Config
+from model.network.config import IMAGENET_MEAN, IMAGENET_STD, KERNELS, NUM_STAGES, RGB, STRIDES, PVTv2Config
 from model.network.labels import labels_by_number
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
 
-# Ours and theirs, with what transformers takes where the file does not say.
+# Field of `PVTv2Config` -> key in the file, and the value that transformers takes for a key that is missing.
 _TUPLES = {
     "embed_dims": ("hidden_sizes", (32, 64, 160, 256)),
     "depths": ("depths", (2, 2, 2, 2)),
@@ -17,7 +16,7 @@ _TUPLES = {
     "mlp_ratios": ("mlp_ratios", (8, 8, 4, 4)),
     "sr_ratios": ("sr_ratios", (8, 4, 2, 1)),
 }
-# What this network cannot vary.
+# Keys whose values `PVTv2` cannot vary.
 _FIXED = {
     "num_channels": 3,
     "num_encoder_blocks": NUM_STAGES,
@@ -29,13 +28,14 @@ _FIXED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a `config.json` says.
+    """The content of a `config.json`.
 
     Attributes:
-        config: the network; its `num_classes` is 0 and means nothing.
-        num_classes: None where the file does not say.
-        labels: None where the file has no names, or just numbered ones.
-        mean, std: RGB, of pixels in [0, 1]; None where the file does not say.
+        config: Configuration of the network, but for the classes: its `num_classes` is always 0.
+        num_classes: Number of classes; None if the file has no such number.
+        labels: One label per class; None if the file has no labels, or only numbered ones.
+        mean: RGB mean of pixels in [0, 1]; None if the file has none.
+        std: RGB standard deviation of pixels in [0, 1]; None if the file has none.
     """
 
     config: PVTv2Config
@@ -46,10 +46,10 @@ class Description:
 
 
 def read_config(raw: dict[str, Any]) -> Description:
-    """What the JSON object of a `config.json` says.
+    """Returns the description in the JSON object of a `config.json`.
 
     Raises:
-        CheckpointError: it describes another network, or one that this package cannot build.
+        CheckpointError: The object describes another network, or a network that this package cannot build.
     """
     if raw.get("model_type") != "pvt_v2":
         raise CheckpointError(
@@ -82,10 +82,10 @@ def read_config(raw: dict[str, Any]) -> Description:
 
 
 def write_config(config: PVTv2Config, labels: tuple[str, ...] | None) -> str:
-    """The text of a `config.json` from which transformers builds the same network.
+    """Returns the text of a `config.json` from which transformers builds the same network.
 
     Raises:
-        ValueError: transformers cannot express the network, or the labels are not one per class.
+        ValueError: transformers cannot express the network, or there is not one label per class.
     """
     if config.block_eps != config.embed_eps:
         raise ValueError("transformers knows one epsilon for all norms, so block_eps and embed_eps must be equal.")
@@ -110,10 +110,10 @@ def write_config(config: PVTv2Config, labels: tuple[str, ...] | None) -> str:
 
 
 def read_preprocessing(text: str) -> tuple[RGB, RGB]:
-    """Mean and standard deviation, of pixels in [0, 1], that the text of a `preprocessor_config.json` asks for.
+    """Returns the mean and the standard deviation, of pixels in [0, 1], in the text of a `preprocessor_config.json`.
 
     Raises:
-        CheckpointError: it is no JSON, or asks for pixels that are scaled in another way.
+        CheckpointError: The text is not JSON, or pixels are to be scaled in another way than to [0, 1].
     """
     raw = json_object(text, "preprocessor_config.json")
     factor = raw.get("rescale_factor", 1 / 255) if raw.get("do_rescale", True) else 1
@@ -129,16 +129,20 @@ def read_preprocessing(text: str) -> tuple[RGB, RGB]:
 
 
 def write_preprocessing(mean: RGB, std: RGB) -> str:
-    """The text of a `preprocessor_config.json` that keeps images at their size and normalises them so."""
+    """Returns the text of a `preprocessor_config.json` that keeps images at their size and normalises pixels."""
     raw = {"do_resize": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
     return json.dumps({**raw, "image_mean": mean, "image_std": std}, indent=2) + "\n"
 
 
 def json_object(text: str, name: str) -> dict[str, Any]:
-    """The JSON object in a text.
+    """Returns the JSON object in a text.
+
+    Args:
+        text: Text of a JSON file.
+        name: Name of the text in error messages.
 
     Raises:
-        CheckpointError: it holds none; `name` is what to call it.
+        CheckpointError: The text holds no JSON object.
     """
     try:
         raw = json.loads(text)
@@ -150,7 +154,7 @@ def json_object(text: str, name: str) -> dict[str, Any]:
 
 
 def _whole_numbers(raw: object) -> tuple[int, ...]:
-    """As a tuple of ints; 8.0 counts as whole. What is no list of numbers is refused by the configuration."""
+    """Returns a tuple of ints; 8.0 counts as whole. `PVTv2Config` then refuses values that are not whole numbers."""
     if not isinstance(raw, list | tuple):
         return (0,)
     return tuple(int(n) if isinstance(n, float) and n.is_integer() else n for n in raw)
@@ -165,15 +169,15 @@ def _labels(id2label: object) -> tuple[str, ...] | None:
 
 
 def _numbered_labels(num_classes: int) -> tuple[str, ...]:
-    """The names that transformers gives to classes that have none."""
+    """Returns the names that transformers gives to classes without names."""
     return tuple(f"LABEL_{number}" for number in range(num_classes))
 
 
 def rgb(raw: object, name: str) -> RGB:
-    """Three numbers.
+    """Returns a list of three numbers as a tuple.
 
     Raises:
-        CheckpointError: they are something else.
+        CheckpointError: The value is not three numbers.
     """
     if isinstance(raw, list | tuple) and len(raw) == 3 and all(isinstance(n, int | float) for n in raw):
         return float(raw[0]), float(raw[1]), float(raw[2])

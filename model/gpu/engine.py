@@ -1,8 +1,8 @@
 """Runs packs on a GPU: a few captured graphs of fixed capacity serve images of any sizes.
 
-A pack goes to the smallest capacity that has room for it. Its bytes travel while the pack before runs, and one launch
-replays the whole network, where it would be some hundred launches. What does not fit the largest capacity is split;
-one image that is too large for it runs launch by launch, in room of its own.
+A pack runs in the smallest capacity into which it fits. The bytes of a pack travel while the pack before it runs, and
+one launch replays the whole network, which would otherwise be some hundred launches. A pack that does not fit into the
+largest capacity is split; an image that does not fit into it alone runs launch by launch, in memory of its own.
 """
 
 import logging
@@ -15,31 +15,30 @@ import torch
 from torch import Tensor
 
 from model.gpu.device_errors import CaptureError, is_out_of_memory
+from model.gpu.exact_float32 import exact_float32
 from model.gpu.forward import Outputs, TabledPVTv2
 from model.gpu.graphs import Graphs
 from model.gpu.operations import Operations
 from model.gpu.tables import Capacity, Sizes, capacity_for, capacity_of, device_tables, fits, needs, split
 from model.gpu.upload import Copy
-from model.network.config import PVTv2Config, stage_sides
-from model.network.exact_float32 import exact_float32
-from model.network.normalise import RGB
+from model.network.config import RGB, PVTv2Config, stage_sides
 from model.network.pvt_v2 import PVTv2
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 256 * 1024  # of stage 1, in the largest capacity
-# Capacities as parts of the largest: a pack that just does not fit one fills two thirds of the next.
+MAX_TOKENS = 256 * 1024  # tokens of stage 1 in the largest capacity
+# Capacities as parts of the largest. A pack that just does not fit into one fills at least half of the next.
 _PARTS = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125)
 
 
 @dataclass(frozen=True, slots=True)
 class PackOutputs:
-    """What each image of a pack alone would give, in the order of the images. N images, C channels, K classes.
+    """The outputs of a pack, in the order of the images. N images, C channels, K classes.
 
     Attributes:
         embedding: NC, float32.
-        logits: NK, float32; None without a head.
-        maps: for each image four maps CHW, of the network's dtype, as views; empty unless asked for.
+        logits: NK, float32; None if the network has no head.
+        maps: Four maps CHW for each image, of the network's dtype, as views; empty unless maps were asked for.
     """
 
     embedding: Tensor
@@ -47,18 +46,19 @@ class PackOutputs:
     maps: tuple[tuple[Tensor, ...], ...]
 
     def owned(self) -> list[Tensor]:
-        """One tensor for each piece of memory that the outputs lie in."""
+        """Returns one tensor for each piece of memory in which the outputs lie."""
         logits = () if self.logits is None else (self.logits,)
         tensors = (self.embedding, *logits, *(map_CHW for of_image in self.maps for map_CHW in of_image))
         return list({tensor.untyped_storage().data_ptr(): tensor for tensor in tensors}.values())
 
 
 class DeviceSeconds(NamedTuple):
-    """What a pack took a GPU.
+    """The seconds that a pack took a GPU.
 
     Attributes:
-        compute: from when its turn came to its outputs; waiting for the pack's own bytes is in it.
-        upload: copying it to the device, beside the pack before; 0 where its images were there, or no graph runs it.
+        compute: Seconds from the start of the pack to its outputs, with the time that it waited for its own bytes.
+        upload: Seconds of copying the pack to the device, which happens while the pack before it runs; 0 if the pack
+            runs without a graph.
     """
 
     compute: float
@@ -66,7 +66,7 @@ class DeviceSeconds(NamedTuple):
 
 
 class Ticket:
-    """A pack that was handed in; its outputs may still be under way."""
+    """A pack that was submitted; its outputs may not be computed yet."""
 
     def __init__(
         self,
@@ -75,13 +75,20 @@ class Ticket:
         done: torch.cuda.Event | None = None,
         copies: Sequence[Copy] = (),
     ) -> None:
-        """Of a pack that has run, or that runs on a GPU between two events that keep time, after these copies to it."""
+        """Describes a pack.
+
+        Args:
+            outputs: Outputs of the pack, which hold no numbers before `done`.
+            begun: Event before the pack on the GPU; None for a pack that has run.
+            done: Event after the pack on the GPU; None for a pack that has run.
+            copies: Copies of the pack to the GPU.
+        """
         self._outputs, self._begun, self._done, self._copies = outputs, begun, done, copies
 
     def result(self) -> PackOutputs:
-        """The outputs, ready for work that is queued after this on the current stream of their device.
+        """Returns the outputs, for use by work that is queued on their device's current stream from now on.
 
-        That work waits for this pack alone, not for packs that were handed in later.
+        Such work waits for this pack alone, not for packs that were submitted later.
         """
         if self._done is not None:
             stream = torch.cuda.current_stream(self._outputs.embedding.device)
@@ -91,7 +98,7 @@ class Ticket:
         return self._outputs
 
     def device_s(self) -> DeviceSeconds:
-        """What the pack took the device, once its outputs were read; elsewhere than on a GPU nothing."""
+        """Returns the seconds that the pack took the GPU, once its outputs were read; zeros on another device."""
         if self._begun is None or self._done is None:
             return DeviceSeconds(0.0, 0.0)
         upload_ms = sum(copy.begun.elapsed_time(copy.done) for copy in self._copies)
@@ -99,9 +106,9 @@ class Ticket:
 
 
 class Engine:
-    """A network, ready for packs of images of any sizes, on its device and of its dtype.
+    """A network that is prepared for packs of images of any sizes, on its device and of its dtype.
 
-    One thread at a time may use it. On a device that is no GPU packs run operation by operation, for tests.
+    One thread at a time may use an engine. On another device than a GPU, packs run operation by operation, for tests.
     """
 
     @torch.inference_mode()
@@ -115,15 +122,15 @@ class Engine:
         max_tokens: int = MAX_TOKENS,
         use_graphs: bool = True,
     ) -> None:
-        """Prepares the weights as they are now.
+        """Prepares the weights that the model has now.
 
         Args:
-            model: of float32, bfloat16 or float16.
-            operations: that run on the model's device.
-            mean: RGB, of pixels in [0, 1].
-            std: as `mean`.
-            max_tokens: of stage 1, in the largest capacity.
-            use_graphs: False runs every pack launch by launch.
+            model: Network of float32, bfloat16 or float16.
+            operations: Implementation of the operations for the model's device.
+            mean: RGB mean of pixels in [0, 1].
+            std: RGB standard deviation of pixels in [0, 1].
+            max_tokens: Tokens of stage 1 in the largest capacity.
+            use_graphs: Replay captured graphs; False runs every pack launch by launch.
         """
         self._config: PVTv2Config = model.config
         self._network = TabledPVTv2(model, operations, mean=mean, std=std)
@@ -136,21 +143,21 @@ class Engine:
             self._stream = torch.cuda.Stream(self._device)
             if use_graphs:
                 self._graphs = Graphs(self._config, self._network, self._capacities[-1], self._stream)
-            # The weights were prepared on another stream than the one that reads them.
+            # The weights were prepared on the current stream, and the engine's own stream reads them.
             torch.cuda.synchronize(self._device)
 
     @torch.inference_mode()
     def submit(self, images: Sequence[Tensor], *, maps: bool = False) -> Ticket:
-        """Hands in a pack; on a GPU this returns while it runs.
+        """Submits a pack, and returns while the pack runs if the device is a GPU.
 
         Args:
-            images: at least one; HWC, RGB, uint8, of sizes that the network takes, on any device. Images in the host's
-                memory are copied before this returns.
-            maps: whether the outputs have maps.
+            images: At least one image; HWC, RGB, uint8, of sizes that the network takes, on any device. Images in the
+                host's memory are copied before `submit` returns.
+            maps: Whether the outputs have maps.
 
         Raises:
-            torch.OutOfMemoryError: there is no room for it on the device. What this engine held for packs of that size
-                was let go; smaller ones may fit.
+            torch.OutOfMemoryError: The device has not enough memory for the pack. The engine has freed what it held for
+                packs of that size; smaller packs may fit.
         """
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         needed = needs(self._config, sizes)
@@ -159,7 +166,7 @@ class Engine:
         on_device = [image for image in images if image.is_cuda]
         if on_device:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        for image in on_device:  # their owner may let go of them before they are read
+        for image in on_device:  # the owner may free an image before it is read
             image.record_stream(self._stream)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -170,12 +177,12 @@ class Engine:
         return Ticket(outputs, begun, done, copies)
 
     def release(self) -> None:
-        """Lets go of all graphs; packs that come later capture them again."""
+        """Frees all graphs; later packs capture graphs again."""
         if self._graphs is not None:
             self._graphs.release()
 
     def num_graphs(self) -> int:
-        """Graphs that are captured."""
+        """Returns the number of captured graphs."""
         return 0 if self._graphs is None else len(self._graphs)
 
     def _run_parts(self, images: Sequence[Tensor], sizes: Sizes, needed: np.ndarray, maps: bool) -> PackOutputs:
@@ -196,7 +203,7 @@ class Engine:
         )
 
     def _run_part(self, images: Sequence[Tensor], sizes: Sizes, needed: np.ndarray, maps: bool) -> PackOutputs:
-        """Runs images for which there is room together."""
+        """Runs images that fit together."""
         capacity = next((capacity for capacity in self._capacities if fits(needed, capacity)), None)
         just = capacity_for(needed)
         try:
@@ -205,7 +212,7 @@ class Engine:
             if not is_out_of_memory(error):
                 raise
             message = str(error)
-        # Outside the handler: the exception's frames hold the activations.
+        # Done outside the handler, since the frames of the exception hold the activations.
         had_graphs = self.num_graphs() > 0
         self.release()
         if capacity is None and had_graphs:
@@ -216,11 +223,13 @@ class Engine:
         raise torch.OutOfMemoryError(message)
 
     def _run(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity | None, just: Capacity) -> Outputs:
-        """Outputs that the next run may write over.
+        """Returns outputs that the next run may overwrite.
 
         Args:
-            capacity: of the graph to use; None: of none.
-            just: room for these images.
+            images: Images of the pack.
+            sizes: (height, width) of each image.
+            capacity: Capacity whose graph is used; None to run launch by launch.
+            just: Capacity for exactly these images.
         """
         with exact_float32():
             if capacity is not None and self._graphs is not None:
@@ -235,7 +244,7 @@ class Engine:
             return self._network(_pixels(images, room, self._device), tables)
 
     def _own(self, outputs: Outputs, sizes: Sizes, maps: bool) -> PackOutputs:
-        """Copies of what belongs to the images."""
+        """Returns copies of the outputs that belong to the images."""
         count = len(sizes)
         found: list[list[Tensor]] = [[] for _ in range(count if maps else 0)]
         if maps:
@@ -253,7 +262,7 @@ class Engine:
 
 
 def _pixels(images: Sequence[Tensor], room: Capacity, device: torch.device) -> Tensor:
-    """The pixels X3 of all images on the device, one image after the other."""
+    """Returns the pixels X3 of all images on the device, one image after the other."""
     pixels_X3 = torch.empty(room.pixels, 3, dtype=torch.uint8, device=device)
     start = 0
     for image_HWC in images:

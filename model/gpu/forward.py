@@ -1,10 +1,10 @@
-"""PVTv2 over a pack that tables describe: one sequence of operations of fixed shapes, whatever the sizes of its images.
+"""PVTv2 over a pack that tables describe: the same operations of fixed shapes for images of any sizes.
 
 Letters in names of tensors: as in `model/gpu/operations.py`.
 
-Source: the network of `pvt_v2.py`, whose weights are copied as the operations want them. Differences: strided
-convolutions are matrix products over patches that were laid out as rows; a residual path and the norm that follows are
-one operation; where the tokens themselves are the keys, queries, keys and values come from one linear; embedding and
+Source: the network in `model/network/pvt_v2.py`, whose weights are laid out for the operations. Differences: strided
+convolutions are matrix products over patches that were laid out as rows; adding a residual and the norm after it are
+one operation; where the tokens themselves are the keys, one linear layer gives queries, keys and values; embedding and
 logits are float32, whatever the network's dtype.
 """
 
@@ -16,18 +16,17 @@ from torch.nn.functional import linear, pad
 
 from model.gpu.operations import Operations, patch_row
 from model.gpu.tables import Maps, Tables
-from model.network.config import KERNELS, STRIDES
-from model.network.normalise import RGB
+from model.network.config import KERNELS, RGB, STRIDES
 from model.network.pvt_v2 import Attention, Block, PVTv2, Stage
 
 
 class Outputs(NamedTuple):
-    """Of a whole pack; rows that belong to no image mean nothing.
+    """The outputs of a whole pack. Rows that belong to no image may hold anything.
 
     Attributes:
-        maps: of each stage, TC, after its norm; of the network's dtype.
+        maps: Map TC of each stage after its norm, of the network's dtype.
         embedding: NC, float32: the mean of the last map of each image.
-        logits: NK, float32; None without a head.
+        logits: NK, float32; None if the network has no head.
     """
 
     maps: tuple[Tensor, ...]
@@ -36,10 +35,10 @@ class Outputs(NamedTuple):
 
 
 class TabledPVTv2:
-    """A network, prepared to run packs."""
+    """A network that is prepared to run packs."""
 
     def __init__(self, model: PVTv2, operations: Operations, *, mean: RGB, std: RGB) -> None:
-        """Prepares the weights as they are now, on their device and of their dtype."""
+        """Prepares the weights that the model has now, on their device and of their dtype."""
         parameter = next(model.parameters())
         self._operations = operations
         self._dtype = parameter.dtype
@@ -49,11 +48,11 @@ class TabledPVTv2:
         self._head = None if model.head is None else (model.head.weight.float(), model.head.bias.float())
 
     def __call__(self, pixels_X3: Tensor, tables: Tables) -> Outputs:
-        """All that the network gives.
+        """Returns the outputs of the network.
 
         Args:
-            pixels_X3: uint8, RGB, image after image; `tables.pixels.num_rows` of them.
-            tables: of the same images.
+            pixels_X3: uint8, RGB, image after image; `tables.pixels.num_rows` pixels.
+            tables: Tables of the same images.
         """
         rows_TP = self._operations.pixel_patches(
             pixels_X3,
@@ -82,7 +81,7 @@ class TabledPVTv2:
 
 
 class _Norm(NamedTuple):
-    """Weight and bias, float32, and epsilon: the last arguments of the operations that have a norm."""
+    """The weight and bias of a norm, in float32, and its epsilon, in the order in which operations take them."""
 
     weight: Tensor
     bias: Tensor
@@ -90,7 +89,7 @@ class _Norm(NamedTuple):
 
 
 class _Stage:
-    """A patch embedding, some blocks, a norm."""
+    """A stage: a patch embedding, some blocks, a norm."""
 
     def __init__(self, stage: Stage, index: int, operations: Operations) -> None:
         self._operations = operations
@@ -103,7 +102,7 @@ class _Stage:
         self._blocks = [_Block(cast(Block, block), operations) for block in stage.blocks]
 
     def __call__(self, rows_TP: Tensor, maps: Maps, keys: Maps) -> Tensor:
-        """The map TC after the stage's norm."""
+        """Returns the map TC after the stage's norm."""
         x_TC = self._operations.norm(linear(rows_TP, *self._embed), *self._embed_norm)
         normed_TC = self._operations.norm(x_TC, *self._blocks[0].norm1)
         for block, following in zip(self._blocks, [*(b.norm1 for b in self._blocks[1:]), self._norm], strict=True):
@@ -112,7 +111,7 @@ class _Stage:
 
 
 class _Block:
-    """Attention and MLP, each beside a residual path; the norm before it was done by what came before."""
+    """A block: attention and MLP, each with a residual connection. The operation before the block applies `norm1`."""
 
     def __init__(self, block: Block, operations: Operations) -> None:
         self._operations = operations
@@ -127,10 +126,14 @@ class _Block:
     def __call__(
         self, x_TC: Tensor, normed_TC: Tensor, maps: Maps, keys: Maps, following: _Norm
     ) -> tuple[Tensor, Tensor]:
-        """The tokens, and what the following norm makes of them.
+        """Returns the tokens TC after the block, and the same tokens after the norm that follows.
 
         Args:
-            normed_TC: what `norm1` made of `x_TC`.
+            x_TC: Tokens before the block.
+            normed_TC: `x_TC` after `norm1`.
+            maps: Tables of the tokens.
+            keys: Tables of the keys.
+            following: Norm after the block.
         """
         y_TC = self._attention(normed_TC, maps, keys)
         x_TC, normed_TC = self._operations.add_norm(x_TC, y_TC, *self._norm2)
@@ -140,7 +143,7 @@ class _Block:
 
 
 class _Attention:
-    """Attention from every token to the few keys of its own image."""
+    """Attention from every token to the keys of its own image."""
 
     def __init__(self, attention: Attention, operations: Operations) -> None:
         self._operations = operations
@@ -158,7 +161,7 @@ class _Attention:
             self._qkv = (torch.cat((q_weight, kv_weight)), bias)
 
     def __call__(self, x_TC: Tensor, maps: Maps, keys: Maps) -> Tensor:
-        """What each token gathers from the keys' values, TC."""
+        """Returns the attention output TC of each token, projected."""
         channels = x_TC.shape[1]
         if self._reduces:
             q_TC = linear(x_TC, *self._q)
@@ -169,7 +172,7 @@ class _Attention:
         return linear(y_TC, *self._proj)
 
     def _reduced(self, x_TC: Tensor, maps: Maps, keys: Maps) -> Tensor:
-        """The tokens MC that keys and values are made from."""
+        """Returns the reduced tokens MC, from which keys and values are made."""
         if self._is_linear:
             rows_MP = self._operations.pooled(x_TC, maps, keys)
         else:

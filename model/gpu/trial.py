@@ -1,4 +1,4 @@
-"""Whether a GPU's engine can be used here: it is tried once, on images whose answer the plain network gives as well."""
+"""Tries an engine on a few images, and compares its outputs with those of the plain network, before it is used."""
 
 import logging
 
@@ -6,22 +6,23 @@ import torch
 
 from model.gpu.device_errors import is_out_of_memory
 from model.gpu.engine import Engine
-from model.network.normalise import RGB, normalised
+from model.network.config import RGB
+from model.network.normalise import normalised
 from model.network.pvt_v2 import PVTv2, to_embedding
 
 logger = logging.getLogger(__name__)
 
-# Difference of the embeddings over their length: far above rounding, far below what a wrong kernel does.
+# Largest allowed difference of embeddings, divided by their length: far above rounding, far below a wrong kernel's.
 _TOLERANCES = {torch.float32: 0.01, torch.float16: 0.05, torch.bfloat16: 0.2}
 _SIZES = ((64, 40), (37, 75), (64, 40))
 
 
 @torch.inference_mode()
 def engine_for(model: PVTv2, *, mean: RGB, std: RGB) -> Engine | None:
-    """An engine for a network on a GPU, or None where there can be none; the log says why.
+    """Returns an engine for a network on a GPU, or None if no engine can be used; the log then says why.
 
     Raises:
-        torch.OutOfMemoryError: there is no room for it.
+        torch.OutOfMemoryError: The device has not enough memory for an engine.
     """
     dtype = next(model.parameters()).dtype
     if dtype not in _TOLERANCES:
@@ -32,7 +33,7 @@ def engine_for(model: PVTv2, *, mean: RGB, std: RGB) -> Engine | None:
 
         engine = Engine(model, operations, mean=mean, std=std)
         difference = _difference(engine, model, mean, std)
-    except Exception as error:  # whatever a missing or other compiler may raise: there is another way to run packs
+    except Exception as error:  # a missing or broken compiler can raise any error; packs can run without an engine
         if is_out_of_memory(error):
             raise
         logger.warning("engine.unusable error=%s: %s; packs run group by group", type(error).__name__, error)
@@ -44,17 +45,18 @@ def engine_for(model: PVTv2, *, mean: RGB, std: RGB) -> Engine | None:
 
 
 def _difference(engine: Engine, model: PVTv2, mean: RGB, std: RGB) -> float:
-    """Largest difference of an image's embeddings over their length; 0 where the plain network gives no numbers."""
+    """Returns the largest difference of an image's embeddings, divided by their length.
+
+    Weights that make the plain network return NaN are not the engine's fault: the difference is then 0.
+    """
     generator = torch.Generator().manual_seed(0)
     sizes = [[max(side, model.config.min_side_px) for side in size] for size in _SIZES]
     images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes]
     found_NC = engine.submit(images).result().embedding
-    plain_NC = torch.cat(
-        [
-            to_embedding(model.forward_features(normalised(model, image_HWC[None], mean, std).permute(0, 3, 1, 2))[-1])
-            for image_HWC in images
-        ]
-    ).float()
+    weight = next(model.parameters())
+    pixels = [normalised(image[None], mean, std, device=weight.device, dtype=weight.dtype) for image in images]
+    maps = [model.forward_features(pixels_BHWC.permute(0, 3, 1, 2))[-1] for pixels_BHWC in pixels]
+    plain_NC = torch.cat([to_embedding(map_BCHW) for map_BCHW in maps]).float()
     if not plain_NC.isfinite().all():
         return 0.0
     return float(((found_NC - plain_NC).norm(dim=1) / plain_NC.norm(dim=1)).nan_to_num(float("inf")).max())

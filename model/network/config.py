@@ -1,29 +1,36 @@
-"""The numbers that make a PVTv2: one configuration, and the table of published variants."""
+"""The configuration of a PVTv2, and the table of the published variants."""
 
 from dataclasses import dataclass
 
 NUM_STAGES = 4
-KERNELS = (7, 3, 3, 3)  # of the patch embedding that opens each stage
-STRIDES = (4, 2, 2, 2)
+KERNELS = (7, 3, 3, 3)  # kernel side of the patch embedding at the start of each stage
+STRIDES = (4, 2, 2, 2)  # stride of the patch embedding at the start of each stage
 POOLED_SIDE = 7  # linear attention pools its keys to 7x7
+
+RGB = tuple[float, float, float]
+"""One number for each of red, green and blue."""
+
+# Of pixels in [0, 1]: the published weights were trained on pixels that were normalised with these.
+IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
+IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PVTv2Config:
-    """One network. Each tuple has an entry per stage.
+    """The configuration of one network. Each tuple has one entry per stage.
 
     Attributes:
-        embed_dims: channels.
-        depths: number of blocks.
-        num_heads: attention heads; divides `embed_dims`.
-        mlp_ratios: hidden channels of the MLP over `embed_dims`.
-        sr_ratios: side of the window that becomes one key; not used where `linear`.
-        linear: attend to keys pooled to 7x7 (the `-linear` variants) in place of one key per window.
-        num_classes: rows of the head; 0 leaves the head out.
-        qkv_bias: queries, keys and values have a bias.
-        block_eps: epsilon of the norms in the blocks and after each stage.
-        embed_eps: epsilon of the norms after a patch embedding and after the keys' reduction. It belongs to where the
-            weights come from: 1e-6 in transformers, 1e-5 in the original and in timm.
+        embed_dims: Channels.
+        depths: Number of blocks.
+        num_heads: Attention heads; the number divides `embed_dims`.
+        mlp_ratios: Hidden channels of the MLP divided by `embed_dims`.
+        sr_ratios: Side, in tokens, of the window that is reduced to one key. Linear attention does not use it.
+        linear: Attention sees keys that are pooled to 7x7 (the `-linear` variants), not one key per window.
+        num_classes: Rows of the head; 0 for a network without a head.
+        qkv_bias: Queries, keys and values have a bias.
+        block_eps: Epsilon of the norms in the blocks and after each stage.
+        embed_eps: Epsilon of the norms after a patch embedding and after the keys' reduction. The value depends on the
+            source of the weights: 1e-6 in transformers, 1e-5 in the original and in timm.
 
     Source: Wang et al. 2022, "PVT v2: Improved Baselines with Pyramid Vision Transformer", table 1.
     """
@@ -57,7 +64,7 @@ class PVTv2Config:
 
     @property
     def min_side_px(self) -> int:
-        """The shortest image side, in pixels, at which every stage has at least one key: 29 for standard variants."""
+        """The shortest image side in pixels at which every stage has a key: 29 for `b0` to `b5`, 1 for `b2-linear`."""
         if self.linear:
             return 1
         strides = (4, 8, 16, 32)
@@ -93,7 +100,7 @@ VARIANTS: dict[str, PVTv2Config] = {
 
 
 def variant_of(config: PVTv2Config) -> str | None:
-    """The name of the published variant with this structure, whatever its classes and epsilons; None for any other."""
+    """Returns the name of the published variant with this structure, or None; classes and epsilons do not matter."""
     for name, variant in VARIANTS.items():
         if structure(config) == structure(variant):
             return name
@@ -101,13 +108,13 @@ def variant_of(config: PVTv2Config) -> str | None:
 
 
 def structure(config: PVTv2Config) -> tuple[tuple[int, ...] | bool, ...]:
-    """What tells variants apart: channels, depths, heads, MLP and reduction ratios, kind of attention."""
+    """Returns the numbers in which variants differ: channels, depths, heads, MLP and reduction ratios, attention."""
     reduction = () if config.linear else config.sr_ratios
     return (config.embed_dims, config.depths, config.num_heads, config.mlp_ratios, reduction, config.linear)
 
 
 def stage_sides(height: int, width: int) -> tuple[tuple[int, int], ...]:
-    """(height, width) of each stage's map, in tokens, for an image of height x width pixels."""
+    """Returns (height, width) of each stage's map, in tokens, for an image of height x width pixels."""
     sides = []
     for stride in STRIDES:
         height, width = -(-height // stride), -(-width // stride)

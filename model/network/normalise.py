@@ -1,26 +1,30 @@
-"""Pixels become what the network takes: normalised by mean and standard deviation, on its device, of its dtype."""
+"""Normalises images: bytes become the floats that the network takes."""
 
 import torch
 from torch import Tensor
 
-from model.network.pvt_v2 import PVTv2
-
-RGB = tuple[float, float, float]
+from model.network.config import RGB
 
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+def normalised(
+    images_BHWC: Tensor,
+    mean: RGB,
+    std: RGB,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Returns the pixels BHWC less `mean`, over `std`.
 
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def normalised(model: PVTv2, images_BHWC: Tensor, mean: RGB, std: RGB) -> Tensor:
-    """The pixels BHWC as the network wants them: on its device, of its dtype.
-
-    Bytes are sent to the device, and become floats there: a quarter of the traffic.
+    Args:
+        images_BHWC: uint8, RGB, values in [0, 255].
+        mean: RGB mean of pixels in [0, 1].
+        std: RGB standard deviation of pixels in [0, 1].
+        device: Device of the result; by default the device of the images. The bytes are sent to the device before they
+            become floats, which is a quarter of the traffic.
+        dtype: Type of the result. The arithmetic is done in float32.
     """
-    parameter = next(model.parameters())
-    scale = torch.tensor([1 / (255 * s) for s in std], device=parameter.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=parameter.device)
-    pixels_BHWC = images_BHWC.to(parameter.device).float().mul_(scale).add_(shift)
-    return pixels_BHWC.to(parameter.dtype)
+    images_BHWC = images_BHWC.to(device)
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images_BHWC.device)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images_BHWC.device)
+    return images_BHWC.float().mul_(scale).add_(shift).to(dtype)

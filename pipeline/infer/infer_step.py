@@ -13,9 +13,8 @@ import pyarrow as pa
 import torch
 
 from model.checkpoints.load import parse_checkpoint
-from model.matmul_peak import peak_gflops
 from model.network.cost import count_macs
-from model.packed import PackedOutput, submit_packed
+from model.packed import PackedOutput, PackedPVTv2
 from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import PAYLOAD_COLUMNS
 from pipeline.chunks.failures import ErrorCode
@@ -23,6 +22,7 @@ from pipeline.chunks.measures import process_number
 from pipeline.chunks.task import Classify
 from pipeline.infer.allocator import Trimmer, tune_allocator
 from pipeline.infer.config import InferConfig
+from pipeline.infer.matmul_peak import peak_gflops
 from pipeline.infer.output_columns import Answers, ClassAnswers, FeatureAnswers
 from pipeline.infer.packs import Budget, num_tokens, plan_packs
 
@@ -50,7 +50,7 @@ class _Work:
     """A chunk on its way through the network.
 
     Attributes:
-        pending: packs that were submitted, as the rows of their images and what gives their output.
+        pending: Packs that were submitted, as the rows of their images and the function that returns their output.
         refused: rows of images that do not fit into the device's memory.
         measured: what was measured so far.
     """
@@ -75,8 +75,8 @@ class InferStep:
         loaded = parse_checkpoint(weights, config.config_json, config.preprocessor_json, config.variant)
         self._config = config
         self._network = config.task.network(loaded.config)
-        self._model = loaded.model.to(config.device, _DTYPES[config.precision])
-        self._mean, self._std = loaded.mean, loaded.std
+        model = loaded.model.to(config.device, _DTYPES[config.precision])
+        self._packed = PackedPVTv2(model, mean=loaded.mean, std=loaded.std)
         self.budget = BUDGETS[config.device]
         self.ahead = _AHEAD[config.device]
         self._trimmer = Trimmer()
@@ -130,7 +130,7 @@ class InferStep:
         """Submits the images of some rows as one pack, or in smaller ones if that runs out of memory."""
         images = [work.images.by_row[row] for row in rows]
         try:
-            output = submit_packed(self._model, images, mean=self._mean, std=self._std, outputs=work.answers.outputs)
+            output = self._packed.submit(images, work.answers.outputs)
             if self.ahead:
                 work.pending.append((rows, output))
             else:

@@ -17,7 +17,7 @@ class Answers(Protocol):
     """The answers of one chunk, gathered pack by pack.
 
     Attributes:
-        outputs: what `submit_packed` is to give.
+        outputs: Outputs that `PackedPVTv2.submit` returns.
     """
 
     outputs: Sequence[Output]

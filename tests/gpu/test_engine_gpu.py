@@ -5,9 +5,8 @@ import torch
 
 from model.checkpoints.random_weights import random_weights
 from model.gpu.engine import Engine
-from model.network.config import VARIANTS
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
-from model.packed import run_packed, submit_packed
+from model.network.config import IMAGENET_MEAN, IMAGENET_STD, VARIANTS
+from model.packed import PackedPVTv2, run_packed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,14 +53,14 @@ def exact_convolutions():
 
 
 def test_a_packs_time_on_the_device_is_told_and_is_its_own():
-    model = network("b0")
-    run_packed(model, drawn(SIZES))  # captures graphs
-    outputs = [submit_packed(model, drawn(SIZES)) for _ in range(3)]
+    packed = PackedPVTv2(network("b0"))
+    packed.run(drawn(SIZES))  # captures graphs
+    outputs = [packed.submit(drawn(SIZES)) for _ in range(3)]
     found = []
     for output in outputs:
-        packed = output()
-        packed.logits.cpu()
-        found.append(packed.device_s())
+        of_pack = output()
+        of_pack.logits.cpu()
+        found.append(of_pack.device_s())
     assert all(0 < seconds.compute < 1 and 0 < seconds.upload < 1 for seconds in found)
 
 
@@ -102,7 +101,7 @@ def test_graphs_give_what_single_launches_give(variant):
 
 
 def test_packs_in_turn_do_not_touch_one_another():
-    """Of several capacities, handed in ahead, with outputs that are kept."""
+    """The packs have several capacities, are submitted ahead, and their outputs are kept."""
     engine = engine_of(network("b0"), max_tokens=64 * 1024)
     packs = [drawn(SIZES, 1), drawn(OTHER_SIZES, 2), drawn([(224, 224)] * 16, 3), drawn([(32, 32)], 4)]
     first = [engine.submit(pack, maps=True).result() for pack in packs]
@@ -159,14 +158,15 @@ def test_run_packed_uses_the_engine_and_gives_what_the_cpu_gives():
     torch.testing.assert_close(found.logits.cpu(), expected.logits, atol=1e-4, rtol=0)
     for ours, theirs in zip(sum(found.maps, ()), sum(expected.maps, ()), strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, atol=1e-4, rtol=0)
-    later = [submit_packed(model, drawn(SIZES, seed)) for seed in range(3)]
+    packed = PackedPVTv2(model)
+    later = [packed.submit(drawn(SIZES, seed)) for seed in range(3)]
     assert later[0]().logits.equal(found.logits)
 
 
 def test_without_kernels_packs_run_group_by_group(monkeypatch, caplog):
-    import model.cpu
+    import model.gpu
 
-    monkeypatch.setattr(model.kernels, "gpu", object())
+    monkeypatch.setattr(model.gpu, "kernels", object())
     images = drawn(SIZES)
     found = run_packed(network("b0"), images).logits.cpu()
     assert "engine.unusable" in caplog.text

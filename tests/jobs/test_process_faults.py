@@ -37,14 +37,14 @@ import os, signal, sys
 if any("pipeline.infer.isolated" in argument for argument in sys.orig_argv):
     import model.packed
 
-    real = model.packed.submit_packed
+    real = model.packed.PackedPVTv2.submit
 
-    def submit_packed(network, images, **options):
+    def submit(network, images, outputs):
         if any(image.shape[0] == {KILLER_SIDE} for image in images):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return real(network, images, **options)
+        return real(network, images, outputs)
 
-    model.packed.submit_packed = submit_packed
+    model.packed.PackedPVTv2.submit = submit
 """
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from model.checkpoints.random_weights import random_weights
-from model.network.config import VARIANTS
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD, normalised
+from model.network.config import IMAGENET_MEAN, IMAGENET_STD, VARIANTS
+from model.network.normalise import normalised
 from model.packed import run_packed
 
 WITHIN = 1e-5
@@ -30,7 +30,7 @@ ALWAYS = [(32, 32), (32, 512), (1024, 64), (33, 527), (640, 640), (224, 224), (2
 
 
 def drawn_sizes(rng):
-    """(height, width), sides spread evenly over their logarithms."""
+    """Returns (height, width) of some images, whose logarithms are spread evenly."""
     sizes = list(ALWAYS)
     while len(sizes) < NUM_IMAGES:
         size = tuple(round(math.exp(rng.uniform(*map(math.log, SIDES)))) for _ in range(2))
@@ -40,7 +40,7 @@ def drawn_sizes(rng):
 
 
 def drawn_packs(sizes, rng):
-    """Positions of the images of each pack: a few, in any order."""
+    """Returns the positions of the images of each pack: a few, in any order."""
     order = rng.sample(range(len(sizes)), len(sizes))
     packs = []
     while order:
@@ -49,12 +49,12 @@ def drawn_packs(sizes, rng):
 
 
 def alone(model, image_HWC):
-    """Logits, embedding and maps of one image in the plain network, in its dtype."""
+    """Returns logits, embedding and maps of one image in the plain network, in its dtype."""
     if model.head.weight.dtype == torch.float64:
         mean, std = (torch.tensor(of_rgb, dtype=torch.float64) for of_rgb in (IMAGENET_MEAN, IMAGENET_STD))
         pixels_BHWC = (image_HWC[None].double() / 255 - mean) / std
     else:
-        pixels_BHWC = normalised(model, image_HWC[None], IMAGENET_MEAN, IMAGENET_STD)
+        pixels_BHWC = normalised(image_HWC[None], IMAGENET_MEAN, IMAGENET_STD)
     maps = model.forward_features(pixels_BHWC.permute(0, 3, 1, 2))
     embedding = maps[-1].mean(dim=(2, 3))
     return [model.head(embedding)[0], embedding[0], *(map_BCHW[0] for map_BCHW in maps)]

@@ -1,5 +1,7 @@
 """Images of mixed sizes give what each gives alone, in their order."""
 
+import gc
+import weakref
 from collections import defaultdict
 from dataclasses import replace
 
@@ -8,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import packed
 from model.checkpoints.random_weights import random_weights
 from model.network.config import VARIANTS
-from model.packed import run_packed
+from model.packed import PackedPVTv2, run_packed
 
 SIZES = [(64, 48), (33, 70), (64, 48), (48, 64), (33, 70), (64, 48)]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -69,6 +72,30 @@ def test_weights_that_change_are_used_as_they_are_then(narrow, photos):
     after = run_packed(model, images).logits
     assert (before - after).abs().max() > 1e-2
     assert after.equal(run_packed(random_weights(narrow("b0"), seed=3), images).logits)
+
+
+def test_what_was_prepared_is_used_again_until_the_model_is_gone(narrow, photos):
+    model, images = random_weights(narrow("b0"), seed=2), photos(*SIZES)
+    run_packed(model, images)
+    _, prepared = packed._PREPARED[model]
+    run_packed(model, images)
+    assert packed._PREPARED[model][1] is prepared
+    run_packed(model, images, mean=MEAN)
+    assert packed._PREPARED[model][1] is not prepared
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_prepared_network_gives_what_run_packed_gives(model, photos):
+    images = photos(*SIZES)
+    prepared = PackedPVTv2(model, mean=MEAN, std=STD)
+    expected = run_packed(model, images, mean=MEAN, std=STD, outputs=("logits", "maps"))
+    for found in (prepared.run(images, ("logits", "maps")), prepared.submit(images, ("logits", "maps"))()):
+        assert found.logits.equal(expected.logits)
+        assert all(ours.equal(theirs) for ours, theirs in zip(found.maps[0], expected.maps[0], strict=True))
+        assert (found.embedding, found.device_s) == (None, None)
 
 
 def test_the_order_of_the_images_is_kept(model, photos):

@@ -16,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d, conv2d, gelu, layer_norm, s
 from model.gpu.engine import PackOutputs
 from model.gpu.operations import Operations, patch_row
 from model.gpu.tables import BLOCK, NO_IMAGE, Maps
-from model.network.normalise import RGB
+from model.network.config import RGB
 from model.network.pvt_v2 import PVTv2
 
 Sides = Sequence[tuple[int, int]]

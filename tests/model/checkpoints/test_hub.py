@@ -49,7 +49,7 @@ def hub():
 
 @pytest.fixture
 def load(hub, tmp_path):
-    """Loads sources in a process of their own, whose library knows this hub and a cache of its own; a line for each."""
+    """Loads sources in another process, with this hub and a cache of its own; returns one line for each source."""
 
     def loaded(*sources, **env):
         done = subprocess.run(

@@ -11,15 +11,14 @@ import torch
 from model.checkpoints.load import load_checkpoint, parse_checkpoint, save_checkpoint
 from model.checkpoints.random_weights import random_weights
 from model.errors import CheckpointError
-from model.network.config import VARIANTS
-from model.network.normalise import IMAGENET_MEAN, IMAGENET_STD
+from model.network.config import IMAGENET_MEAN, IMAGENET_STD, VARIANTS
 
 LABELS = ("cat", "dog", "hen")
 
 
 @pytest.fixture(scope="module")
 def b0():
-    """The smallest published variant, so that shapes tell which it is."""
+    """A network of the smallest published variant, which its shapes identify."""
     return random_weights(replace(VARIANTS["b0"], num_classes=3), seed=0)
 
 

@@ -1,4 +1,4 @@
-"""Random weights are repeatable, leave nothing trivial, and tell images apart."""
+"""Random weights are repeatable, leave no parameter trivial, and give different images different classes."""
 
 import subprocess
 import sys

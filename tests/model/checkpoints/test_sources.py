@@ -25,9 +25,9 @@ RENAMED = {"timm": as_timm, "original": as_original}
 
 @pytest.fixture
 def narrowed(narrow, monkeypatch):
-    """The published variants, narrow: so that shapes still tell which it is."""
+    """Makes the published variants narrow; their shapes still differ."""
     variants = {name: narrow(name) for name in VARIANTS}
-    for module in ("config", "matching", "checkpoint", "timm_config"):
+    for module in ("network.config", "checkpoints.matching", "checkpoints.checkpoint", "checkpoints.timm_config"):
         monkeypatch.setattr(f"model.{module}.VARIANTS", variants)
     return variants
 
@@ -203,7 +203,7 @@ def test_a_configuration_of_timm_that_does_not_fit_is_refused(config, expected, 
 
 @pytest.fixture
 def on_s3(s3, s3_root, saved):
-    """Puts files below a URI; the network's own are given."""
+    """Puts checkpoints below a URI, and returns the URI and the local folder with the same weights."""
     folder, tensors = saved(replace(VARIANTS["b0"], num_classes=3))
     state = io.BytesIO()
     torch.save(as_original(tensors), state)

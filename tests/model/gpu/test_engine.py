@@ -1,4 +1,4 @@
-"""The engine with plain operations: parts, capacities, memory that runs out. Its GPU side is tested in `tests/gpu`."""
+"""The engine with plain operations: parts, capacities, memory that runs out. `tests/gpu` tests it on a GPU."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_each_image_gives_what_it_gives_alone(variant, narrow, photos):
     st.sampled_from([64, 300, 1500]),
 )
 def test_packs_of_any_sizes_run_in_parts_that_fit(narrow, photos, sizes, max_tokens):
-    """Also where single images are larger than the largest capacity."""
+    """Single images may be larger than the largest capacity."""
     model = random_weights(narrow("b0"), 2)
     images = photos(*sizes)
     assert_like_alone(engine_of(model, max_tokens).submit(images).result(), model, images, MEAN, STD, atol=3e-5)
@@ -54,7 +54,7 @@ def test_maps_are_given_only_if_asked_for_and_a_network_may_have_no_head(narrow,
 
 
 class OutOfMemory:
-    """Plain operations that find no room for packs of more than so many tokens of stage 1."""
+    """Plain operations that run out of memory for packs of more than `max_rows` tokens of stage 1."""
 
     def __init__(self, max_rows):
         self.max_rows = max_rows

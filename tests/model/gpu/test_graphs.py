@@ -1,4 +1,4 @@
-"""Graphs and uploads without a GPU: where bytes go and which graph runs, with streams and events that do nothing.
+"""Graphs and uploads without a GPU: streams and events do nothing, and tests see where bytes go and which graph runs.
 
 What only CUDA can show, that copies and packs really wait for one another, is tested in `tests/gpu`.
 """
@@ -21,7 +21,7 @@ ATOL = 2e-5
 
 
 class Event:
-    """Recorded at a time that goes on by a millisecond with every record."""
+    """An event; each record is a millisecond later than the record before."""
 
     now_ms = 0.0
 
@@ -54,7 +54,7 @@ class Stream:
 
 
 class Recorder:
-    """A network that knows its latest call, as a capture would."""
+    """A network that remembers its latest call, as a capture would."""
 
     def __init__(self, network):
         self.network, self.calls = network, 0
@@ -66,7 +66,7 @@ class Recorder:
 
 
 class Graph:
-    """Replays a captured call on what its arguments hold by then, into the same outputs."""
+    """Repeats a captured call on the present content of its arguments, and writes into the same outputs."""
 
     def replay(self):
         arguments, outputs = self.captured
@@ -81,7 +81,7 @@ class Graph:
 
 @pytest.fixture
 def recorders(monkeypatch):
-    """Networks whose calls are captured; the latest one is captured from."""
+    """Returns a list of networks; a capture takes the latest call of the last one."""
     found = []
     empty = torch.empty
 

@@ -1,4 +1,4 @@
-"""The plain operations on ragged maps, which GPUs' kernels are compared with, give what each map alone gives."""
+"""The plain operations, with which the GPU's kernels are compared, give for each map what it gives alone."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tables say where each token is; a capacity has room for what it says it has."""
+"""Tables say where each token is; the images that fit into a capacity have room in its tables."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def tokens_of(maps):
-    """(image, row of the matrix) of each token that the blocks cover, in their order."""
+    """Returns (image, row of the matrix) of each token that the blocks cover, in the order of the blocks."""
     found = []
     places = maps.images.tolist()
     for image, first in maps.blocks.tolist():

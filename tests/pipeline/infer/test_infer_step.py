@@ -14,7 +14,7 @@ from model.checkpoints.random_weights import random_weights
 from model.gpu.engine import DeviceSeconds
 from model.network.config import PVTv2Config
 from model.network.cost import count_macs
-from model.packed import run_packed
+from model.packed import PackedPVTv2
 from pipeline.chunks.columns import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
 from pipeline.chunks.measures import process_number
 from pipeline.chunks.task import Classify, ExtractFeatures
@@ -124,7 +124,7 @@ def test_failed_rows_stay_as_they_are_and_have_no_label(classifier, checkpoint):
 
 @pytest.mark.parametrize("images", [(), ("decode.corrupt",) * 3])
 def test_a_chunk_without_an_image_is_answered_without_the_network(classifier, monkeypatch, images):
-    monkeypatch.delattr(infer, "submit_packed")
+    monkeypatch.delattr(PackedPVTv2, "submit")
     rows = classifier().infer(decoded_chunk(*images)).rows
     assert rows.num_rows == len(images)
     assert rows.schema.field("topk_ids").type == pa.list_(pa.int32())
@@ -249,15 +249,15 @@ def memory_for(monkeypatch):
 
     def install(num_images, error=None, too_large=()):
         packs = []
-        real = infer.submit_packed
+        real = PackedPVTv2.submit
 
-        def submit_packed(model, images, **options):
+        def submit(network, images, outputs):
             packs.append(len(images))
             if len(images) > num_images or any(tuple(image.shape[:2]) in too_large for image in images):
                 raise error or torch.OutOfMemoryError("out of memory")
-            return real(model, images, **options)
+            return real(network, images, outputs)
 
-        monkeypatch.setattr(infer, "submit_packed", submit_packed)
+        monkeypatch.setattr(PackedPVTv2, "submit", submit)
         return packs
 
     return install
@@ -349,18 +349,20 @@ def queued(monkeypatch):
     def install(num_images=100):
         done = []
 
-        def submit_packed(model, images, **options):
+        real = PackedPVTv2.submit
+
+        def submit(network, images, outputs):
             done.append(("submit", len(images)))
 
             def output():
                 done.append(("wait", len(images)))
                 if len(images) > num_images:
                     raise torch.OutOfMemoryError("out of memory")
-                return replace(run_packed(model, images, **options), device_s=lambda: DeviceSeconds(0.5, 0.125))
+                return replace(real(network, images, outputs)(), device_s=lambda: DeviceSeconds(0.5, 0.125))
 
             return output
 
-        monkeypatch.setattr(infer, "submit_packed", submit_packed)
+        monkeypatch.setattr(PackedPVTv2, "submit", submit)
         monkeypatch.setitem(infer.BUDGETS, "cpu", Budget(tokens=4 * num_tokens(40, 36), pairs=2**24))
         monkeypatch.setitem(infer._AHEAD, "cpu", 1)
         return done

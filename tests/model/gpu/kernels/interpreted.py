@@ -39,7 +39,7 @@ def test_each_map_gives_what_it_gives_alone(check, dtype):
     ],
 )
 def test_each_image_gives_what_it_gives_alone(variant, depths, sizes, narrow, photos):
-    """The variants that are left out differ in depth alone; with plain operations all of them are tested."""
+    """Other variants differ in depth alone; they are tested with plain operations."""
     model = random_weights(replace(narrow(variant), depths=depths), 2)
     images = photos(*sizes)
     with memory_without_numbers():

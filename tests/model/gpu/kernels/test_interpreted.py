@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_the_kernels_and_the_engine_are_right_under_the_interpreter():
-    """In a process of its own: Triton decides when a kernel is defined whether it will be interpreted."""
+    """Runs in a process of its own: when a kernel is defined, Triton decides whether to interpret it."""
     command = [sys.executable, "-m", "pytest", "-q", "--show-capture=no", "tests/model/gpu/kernels/interpreted.py"]
     env = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)

@@ -1,4 +1,4 @@
-"""What a device reaches in a large matrix product: the peak that a network's speed is held against."""
+"""Measures the speed of a device in a large matrix product: the peak with which a network's speed is compared."""
 
 import json
 import logging
@@ -10,26 +10,26 @@ from pathlib import Path
 
 import torch
 
-from model.gpu.device_errors import is_out_of_memory
-
 logger = logging.getLogger(__name__)
 
 _SIDES = {"cpu": 1024, "cuda": 8192}
 _TURNS = 5
-_MOST_S = 1.0  # a processor that has no instructions for a type may take seconds for one turn
+_MOST_S = 1.0  # a processor without instructions for a type may take seconds for one turn; then no other turn follows
 
 
 def peak_gflops(device: str, dtype: torch.dtype) -> float:
-    """10^9 floating-point operations a second (a multiply and an add are two) of a square matrix product.
+    """Returns the speed of a square matrix product, in 10^9 floating-point operations a second.
 
-    The best of some turns on this process' threads, taken once a user, device, type and version of torch: a file below
-    `XDG_CACHE_HOME` remembers it.
+    A multiply and an add are two operations. The speed is the best of some turns with the threads of this process. A
+    file below `XDG_CACHE_HOME` remembers the speed for each device, number of threads, type and version of torch, so
+    that each is measured once.
 
     Args:
         device: `cpu` or `cuda`.
+        dtype: Type of the matrices.
 
     Returns:
-        0.0 where there is no memory for it on the device; then it is not remembered.
+        The speed; 0.0, which is not remembered, if the device has not enough memory for the matrices.
     """
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     what = f"{name}, {torch.get_num_threads()} threads, {dtype}, torch {torch.__version__}"
@@ -37,14 +37,12 @@ def peak_gflops(device: str, dtype: torch.dtype) -> float:
     if what not in known:
         try:
             known[what] = round(_measure(device, dtype), 1)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+        except torch.OutOfMemoryError:
             logger.warning("peak.not_measured of=%r: out of memory", what)
             return 0.0
         finally:
             if device == "cuda":
-                # The network runs on a stream of its own, which cannot use what this one keeps.
+                # torch keeps freed memory for the stream that used it, and the network runs on another stream.
                 torch.cuda.empty_cache()
         _remember(known)
         logger.info("peak.measured gflops=%.0f of=%r", known[what], what)
@@ -58,7 +56,7 @@ def _measure(device: str, dtype: torch.dtype) -> float:
     best_s, began = float("inf"), time.perf_counter()
     for _ in range(_TURNS):
         started = time.perf_counter()
-        (a @ b)[0, 0].item()  # which waits for a GPU
+        (a @ b)[0, 0].item()  # reading a number waits for the GPU
         ended = time.perf_counter()
         best_s = min(best_s, ended - started)
         if ended - began > _MOST_S:
@@ -88,7 +86,7 @@ def _remembered() -> dict[str, float]:
 
 
 def _remember(known: dict[str, float]) -> None:
-    """Several processes may write at a time; each leaves a whole file, or the one before."""
+    """Writes the file that remembers speeds. Processes that write at the same time each leave a whole file."""
     with suppress(OSError, RuntimeError):
         file = _file()
         file.parent.mkdir(parents=True, exist_ok=True)

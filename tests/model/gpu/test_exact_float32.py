@@ -1,9 +1,9 @@
-"""Within `exact_float32` nothing is rounded to TF32, and afterwards all is as before."""
+"""Within `exact_float32` no product is rounded to TF32; afterwards the choice of the process holds again."""
 
 import pytest
 import torch
 
-from model.network.exact_float32 import exact_float32
+from model.gpu.exact_float32 import exact_float32
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from model import matmul_peak
-from model.matmul_peak import peak_gflops
+from pipeline.infer import matmul_peak
+from pipeline.infer.matmul_peak import peak_gflops
 
 
 @pytest.fixture(autouse=True)

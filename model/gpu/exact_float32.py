@@ -1,4 +1,4 @@
-"""float32 that is float32: no TF32 in matrix products, whatever the process has chosen for others."""
+"""Matrix products of float32 without TF32, whatever the process has chosen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ import torch
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Within it, CUDA's matrix products of float32 do not round their inputs to TF32's ten bits.
+    """Runs its block with CUDA's float32 matrix products that do not round their inputs to the ten bits of TF32.
 
-    A captured graph keeps what held while it was captured.
+    A captured graph keeps the choice that held during its capture.
     """
     if torch.backends.cuda.matmul.fp32_precision != "tf32":
         yield
         return
-    # torch has an older and a newer switch, and refuses to work where they differ; this sets both.
+    # torch has an older and a newer switch, and refuses to work if they differ; the older one sets both.
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
