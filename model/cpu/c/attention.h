@@ -1,12 +1,13 @@
-/* Attention of the tokens of each image to its own few keys. */
+/* Attention of the tokens of each image to the image's own keys. */
 
 #pragma once
 
 #include "numbers.h"
 
-enum { QUERIES = 8, SUMMED = 256 }; /* queries that are at work together; keys whose sum is taken at once */
+enum { QUERIES = 8, SUMMED = 256 }; /* queries that are processed together; keys that are summed before the sum is stored */
 
-/* Some vectors of keys (one or two) of the scores (QUERIES, keys) of queries (QUERIES, depth) and keys (depth, keys). */
+/* Computes the scores of one or two vectors of keys. Scores are (QUERIES, keys), queries (QUERIES, depth), and keys
+   (depth, keys). */
 INLINE void some_scores(const float *q, const float *k, float *s, int64_t keys, int64_t depth, int vectors) {
     vec sums[QUERIES][2] = {{{0}}};
     for (int64_t d = 0; d < depth; d++)
@@ -18,7 +19,7 @@ INLINE void some_scores(const float *q, const float *k, float *s, int64_t keys, 
         for (int h = 0; h < vectors; h++) *(vec *)(s + i * keys + h * LANES) = sums[i][h];
 }
 
-/* Scores (keys), to the base of 2, become their shares, times their sum, which is given. */
+/* Replaces the scores (keys) by powers of 2, relative to the largest score, and returns the sum of the powers. */
 INLINE float shares(float *s, int64_t keys) {
     vec most = *(vec *)s, sum = {0};
     for (int64_t m = LANES; m < keys; m += LANES) most = larger(most, *(vec *)(s + m));
@@ -31,7 +32,7 @@ INLINE float shares(float *s, int64_t keys) {
     return sum_lanes(sum)[0];
 }
 
-/* Some vectors of channels (one or two) of the sums of values (keys, depth) by shares (QUERIES, stride). */
+/* Computes one or two vectors of channels of the sums of values (keys, depth), weighted by shares (QUERIES, stride). */
 INLINE void some_sums(const float *s, int64_t stride, const float *v, float *y, int64_t keys, int64_t depth, int vectors) {
     for (int64_t from = 0; from < keys; from += SUMMED) {
         const int64_t to = from + SUMMED < keys ? from + SUMMED : keys;
@@ -50,13 +51,13 @@ INLINE void some_sums(const float *s, int64_t stride, const float *v, float *y, 
     }
 }
 
-/* What each token gathers from its own image's keys, head by head. q and y are (tokens, channels); kv is (keys, 2 * channels):
-   keys, then values. `counts` has tokens and keys of each image. `space` is for the largest image:
-   (2 * depth + QUERIES) * (its keys, up to whole vectors) + 2 * QUERIES * depth floats. */
+/* Computes the attention of each token to its own image's keys, head by head. q and y are (tokens, channels); kv is
+   (keys, 2 * channels): keys, then values. `counts` has the number of tokens and of keys of each image. `space` holds
+   (2 * depth + QUERIES) * (most keys of an image, rounded up to whole vectors) + 2 * QUERIES * depth floats. */
 INLINE void all_images(const char *q, const char *kv, char *y, float *space, int64_t channels, int64_t heads, int64_t images,
                        const int64_t *counts, int half) {
     const int64_t depth = channels / heads, size = half ? 2 : 4;
-    const float scale = 1.44269504f / __builtin_sqrtf((float)depth); /* to the base of 2 */
+    const float scale = 1.44269504f / __builtin_sqrtf((float)depth); /* log2(e): powers are taken to the base 2 */
     for (int64_t image = 0; image < images; image++) {
         const int64_t tokens = counts[2 * image], keys = counts[2 * image + 1];
         const int64_t whole = (keys + LANES - 1) / LANES * LANES;
@@ -74,7 +75,7 @@ INLINE void all_images(const char *q, const char *kv, char *y, float *space, int
                 for (int64_t m = keys; m < whole; m++) k[d * whole + m] = 0;
             for (int64_t t = 0; t < tokens; t += QUERIES) {
                 const int64_t count = tokens - t < QUERIES ? tokens - t : QUERIES;
-                for (int64_t i = 0; i < QUERIES; i++) { /* short of queries, the last one is there again */
+                for (int64_t i = 0; i < QUERIES; i++) { /* if there are fewer queries, the last one is repeated */
                     const char *row = q + ((t + (i < count ? i : count - 1)) * channels + head * depth) * size;
                     for (int64_t d = 0; d < depth; d += LANES) *(vec *)(some_q + i * depth + d) = load(row + d * size, half);
                 }

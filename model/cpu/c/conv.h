@@ -4,8 +4,8 @@
 
 #include "numbers.h"
 
-/* One vector of channels of `rows` (one or two) rows: the values around a place slide along with it in registers. Steps
-   between channels (`step`) and rows (`row`) are in bytes. */
+/* Convolves one vector of channels in `rows` (one or two) rows. The nine values around a token stay in registers and shift
+   from token to token. The distances between tokens (`step`) and between rows (`row`) are in bytes. */
 INLINE void some_rows(const char *x, const vec *w, vec bias, char *y, int64_t width, int64_t step, int64_t row, int rows,
                       int has_up, int has_down, int relu, int half) {
     const vec zero = {0};
@@ -15,7 +15,7 @@ INLINE void some_rows(const char *x, const vec *w, vec bias, char *y, int64_t wi
     to[1] = load(p, half);                                                                                             \
     if (rows == 2) to[2] = load((p) + row, half);                                                                      \
     to[rows + 1] = has_down ? load((p) + rows * row, half) : zero;                                                     \
-    if (relu) /* what is no number is not below zero, and stays */                                                     \
+    if (relu) /* NaN is not below zero, and is kept */                                                                 \
         for (int d = 0; d < rows + 2; d++) to[d] = (vec)((ivec)to[d] & ~(to[d] <= zero));
     COLUMN(here, x)
     for (int64_t j = 0; j < width; j++) {
@@ -36,12 +36,12 @@ INLINE void some_rows(const char *x, const vec *w, vec bias, char *y, int64_t wi
     }
 }
 
-/* Rows of one map: x and y are (height, width, channels), w is (3, 3, channels). `above` and `below` say whether the map
-   has rows before and after these, which then lie there in x. */
+/* Convolves rows of one map: x and y are (height, width, channels), w is (3, 3, channels). `above` and `below` say whether
+   the map has a row before and after these rows; if so, that row lies next to them in x. */
 INLINE void some_map(const char *x, const float *w, const float *b, char *y, int64_t height, int64_t width,
                      int64_t channels, int above, int below, int relu, int half) {
     const int64_t size = half ? 2 : 4, step = channels * size, row = width * step;
-    /* Two rows at once load less; of floats they are too much for the nearest cache. */
+    /* Two rows at once need fewer loads. Two rows of floats do not fit into the nearest cache. */
     const int most = half ? 2 : 1;
     for (int64_t i = 0; i < height; i += most)
         for (int64_t e = 0; e < channels; e += LANES) {

@@ -1,9 +1,8 @@
-/* What a network does on a processor over maps of many sizes that lie end to end, each in one pass: the depthwise 3x3
-   convolution with its bias and GELU, the norm over channels, attention to few keys; and, where a processor multiplies
-   tiles of bfloat16, linear layers, attention, and the whole MLP with its norm.
+/* The operations of the network on a processor, over maps of many sizes that lie end to end, each in one pass: the depthwise
+   3x3 convolution with its bias and GELU, the norm over channels, and attention to few keys. On a processor that multiplies
+   tiles of bfloat16 also linear layers, attention on tiles, and the whole MLP with its norm.
 
-   Plain C with GCC's vector extensions, which clang has too; compiled once for each instruction set, the best of which is
-   taken when it runs. */
+   The code is plain C with GCC's vector extensions, which clang has too. */
 
 #include "attention.h"
 #include "conv.h"
@@ -11,7 +10,7 @@
 #include "norm.h"
 #include "tiled_attention.h"
 
-/* Each function is compiled for each instruction set and each type, and takes the best that there is when it runs. */
+/* Each function is compiled for each instruction set and each type. At run time the best one for the processor is called. */
 #if defined(__x86_64__)
 #define HAS(feature) __builtin_cpu_supports(feature)
 #define EXPORT(name, parameters, call)                                                                                 \
@@ -19,7 +18,7 @@
     __attribute__((target("avx512f"))) static void name##_avx512 parameters { EACH_TYPE(call) }                       \
     __attribute__((target("avx2,fma"))) static void name##_avx2 parameters { EACH_TYPE(call) }                        \
     static void name##_plain parameters { EACH_TYPE(call) }
-#if defined(PVTV2_FORM) /* one of them, for tests */
+#if defined(PVTV2_FORM) /* tests build one instruction set alone */
 #define JOINED(name, form) name##_##form
 #define FORM(name, form) JOINED(name, form)
 #define BEST(name, half) FORM(name, PVTV2_FORM)
@@ -65,7 +64,7 @@ PUBLIC void pvtv2_attention_1 ATTENTION_PARAMETERS {
     BEST(attention, half)(q, kv, y, space, channels, heads, images, counts, half);
 }
 
-/* 1 where there is the processor and the leave to multiply tiles, which the functions below ask for. */
+/* Returns 1 if the processor can multiply tiles and Linux permits it. The functions below need both. */
 PUBLIC int pvtv2_has_tiles_1(void) { return has_tiles(); }
 
 #if HAS_TILES

@@ -1,14 +1,14 @@
-/* Linear layers of bfloat16 on a processor that multiplies tiles (AMX): a tile is 16 rows of 64 bytes, and one instruction
-   adds up the products of 16 rows by 16 columns over 32 values in float.
+/* Linear layers of bfloat16 on a processor that multiplies tiles (AMX). A tile is 16 rows of 64 bytes; one instruction
+   multiplies 16 rows by 16 columns over 32 values, and adds the products to sums in float.
 
-   The weights are laid out as the instruction reads them: for each 32 columns, for each 32 inputs, two tiles of 16
-   columns; row r of a tile has inputs 2r and 2r + 1 of each column. */
+   The weights are laid out as the instruction reads them: for each 32 columns, and for each 32 inputs, two tiles of 16
+   columns. Row r of a tile has the inputs 2r and 2r + 1 of each column. */
 
 #pragma once
 
 #include "numbers.h"
 
-/* Older compilers come with assemblers that do not know the instructions. */
+/* The assemblers of older compilers do not know the instructions. */
 #if defined(__x86_64__) && defined(__linux__) && !defined(PVTV2_FORM) && (__GNUC__ >= 11 || __clang_major__ >= 12)
 #define HAS_TILES 1
 
@@ -21,7 +21,8 @@ typedef struct {
     uint8_t rows[16];
 } Tiles;
 
-/* Linux gives a process the registers when it asks. */
+/* Returns 1 if the processor has the instructions and Linux grants the process the registers of tiles, which it must
+   request. */
 static int has_tiles(void) {
     enum { REQUEST = 0x1023, TILE_DATA = 18 };
     uint32_t a = 7, b, c = 0, d;
@@ -31,7 +32,8 @@ static int has_tiles(void) {
     return (d & wanted) == wanted && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
-/* Tiles 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 weights. Rows of the upper and of the lower half of a block. */
+/* Sets the shapes of the tiles: 0 to 3 hold sums, 4 and 5 rows of x, 6 and 7 weights. `upper` and `lower` are the rows in
+   the upper and in the lower half of a block. */
 INLINE void shape_tiles(int upper, int lower) {
     Tiles tiles = {.palette = 1};
     const int rows[8] = {upper, upper, lower, lower, upper, lower, 16, 16};
@@ -39,7 +41,7 @@ INLINE void shape_tiles(int upper, int lower) {
     __asm__ volatile("ldtilecfg %0" ::"m"(tiles));
 }
 
-/* Others in this thread may have tiles of their own, and not look whether these are still as they left them. */
+/* Other code in this thread may use tiles and rely on its own shapes: they are saved here, and restored afterwards. */
 INLINE void take_tiles(Tiles *before) {
     __asm__ volatile("sttilecfg %0" : "=m"(*before));
     shape_tiles(16, 16);
@@ -57,7 +59,7 @@ INLINE void give_tiles_back(const Tiles *before) {
 #define STORE(tile, p, step) __asm__ volatile("tilestored %%tmm" #tile ", (%0, %1)" ::"r"(p), "r"(step) : "memory")
 #define ADD_PRODUCTS(sum, x, w) __asm__ volatile("tdpbf16ps %%tmm" #w ", %%tmm" #x ", %%tmm" #sum ::: "memory")
 
-/* Two vectors, rounded to bfloat16. */
+/* Stores two vectors, rounded to bfloat16. */
 INLINE void store_two(char *p, vec first, vec second) {
     typedef uint16_t pair __attribute__((vector_size(64), aligned(2), may_alias));
     pair rounded;
@@ -65,7 +67,7 @@ INLINE void store_two(char *p, vec first, vec second) {
     *(pair *)p = rounded;
 }
 
-/* Sums up x w in the first tiles, for 32 columns and one or two `halves` of a block of rows of x that are `row` bytes
+/* Computes x w in tiles 0 to 3, for 32 columns and one or two `halves` of a block of rows of x, which are `row` bytes
    apart. */
 INLINE void add_up(const char *x, int64_t row, const char *w, int64_t inputs, int halves) {
     const int64_t whole = 64;
@@ -89,7 +91,7 @@ INLINE void add_up(const char *x, int64_t row, const char *w, int64_t inputs, in
     }
 }
 
-/* Writes the sums to rows of floats that are `row` bytes apart. */
+/* Stores the sums in rows of floats that are `row` bytes apart. */
 INLINE void store_sums(float *sums, int64_t row, int halves) {
     char *upper = (char *)sums, *lower = upper + 16 * row;
     STORE(0, upper, row);
@@ -100,7 +102,7 @@ INLINE void store_sums(float *sums, int64_t row, int halves) {
     }
 }
 
-/* y = x w + b, and a residual where there is one, for up to 32 rows and 32 columns; `halves` of 16 rows each. */
+/* y = x w + b, plus a residual if there is one, for up to 32 rows and 32 columns; the rows are `halves` of 16 rows each. */
 INLINE void one_block(const char *x, const char *w, vec bias, vec bias2, const char *residual, char *y, int64_t inputs,
                       int64_t outputs, int rows, int halves) {
     float sums[32][32] __attribute__((aligned(64)));
@@ -117,11 +119,11 @@ INLINE void one_block(const char *x, const char *w, vec bias, vec bias2, const c
     }
 }
 
-/* y (rows, outputs) = x (rows, inputs) w + b, and a residual like y where there is one. Inputs and outputs are multiples
-   of 32. The shape of the tiles is that of whole blocks, before and after. */
+/* y (rows, outputs) = x (rows, inputs) w + b, plus a residual (rows, outputs) if there is one. Inputs and outputs are
+   multiples of 32. The tiles have the shapes of whole blocks before and after. */
 INLINE void linear(const char *x, const char *w, const float *b, const char *residual, char *y, int64_t rows,
                    int64_t inputs, int64_t outputs) {
-    enum { KEPT = 1 << 17 }; /* bytes of x that stay near while all columns are made of them */
+    enum { KEPT = 1 << 17 }; /* bytes of x that stay in the cache while all columns are computed from them */
     const int64_t fit = KEPT / (2 * inputs) / 32 * 32, some = fit < 32 ? 32 : fit;
     const int64_t whole = rows / 32 * 32;
     const int rest = (int)(rows - whole);

@@ -1,5 +1,5 @@
-/* A whole MLP with the norm before it and the residual around it: piece by piece, so that what is wide (the hidden channels)
-   stays in a core's own cache and is never written out. */
+/* A whole MLP with the norm before it and the residual connection. It runs piece by piece, so that the hidden channels stay
+   in a core's own cache and are never written to memory. */
 
 #pragma once
 
@@ -18,13 +18,14 @@ typedef struct {
     const float *second_b;
 } Weights;
 
-/* y = x + MLP(norm(x)) for maps of (height, width, channels), end to end. `space` has room, in bytes, for
-   2 * (channels + 2 * hidden) * (the most tokens of a piece + 2 rows of the widest map that is cut). */
+/* y = x + MLP(norm(x)) for maps of (height, width, channels) that lie end to end. `piece` is the most tokens of a piece; a
+   map with more tokens is cut into rows. `space` holds 2 * (channels + 2 * hidden) * (tokens of a piece + 2 rows of the
+   widest map that is cut) bytes. */
 INLINE void whole_mlp(const char *x, Weights w, char *y, char *space, int64_t channels, int64_t hidden, int64_t maps,
                       const int64_t *sides, int64_t piece, float eps, int relu) {
     const int64_t token = 2 * channels, wide = 2 * hidden;
     for (int64_t m = 0; m < maps;) {
-        /* As many whole maps as are a piece together. */
+        /* A piece is as many whole maps as fit. */
         int64_t tokens = 0, count = 0;
         while (m + count < maps) {
             const int64_t more = sides[2 * (m + count)] * sides[2 * (m + count) + 1];
@@ -43,7 +44,7 @@ INLINE void whole_mlp(const char *x, Weights w, char *y, char *space, int64_t ch
             const int64_t fit = piece / width, rows = fit < 1 ? 1 : fit;
             char *normed = space, *before = normed + (rows + 1) * width * token;
             char *after = before + (rows + 2) * width * wide;
-            /* Rows from `kept` up to `made` are there before the convolution. */
+            /* `before` holds the rows from `kept` up to `made`. */
             int64_t kept = 0, made = 0;
             for (int64_t i = 0; i < height; i += rows) {
                 const int64_t to = i + rows < height ? i + rows : height, top = to < height ? to + 1 : height;

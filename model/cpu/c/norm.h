@@ -4,7 +4,7 @@
 
 #include "numbers.h"
 
-/* Each row less its mean, over the root of its variance and eps, times w, plus b. */
+/* y = (x - mean) / sqrt(variance + eps) * w + b, for each row. */
 INLINE void all_rows(const char *x, const float *w, const float *b, char *y, int64_t rows, int64_t channels, float eps,
                      int half) {
     const int64_t size = half ? 2 : 4;

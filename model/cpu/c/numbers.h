@@ -1,4 +1,4 @@
-/* Vectors of numbers, what they are loaded from and stored to, and functions of each of them. */
+/* Vectors of 16 numbers, how they are loaded and stored, and functions of their elements. */
 
 #pragma once
 
@@ -14,8 +14,8 @@ enum { LANES = 16 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Values are float, or, where `half` is not 0, bfloat16: the upper half of a float's bits. Where it is NATIVE, the
-   processor has an instruction that rounds to them. */
+/* Values of `half`: FLOATS for float; HALVES for bfloat16, which is the upper half of a float's bits; NATIVE for bfloat16 on
+   a processor that has an instruction for rounding to it. */
 enum { FLOATS = 0, HALVES = 1, NATIVE = 2 };
 
 INLINE vec load(const char *p, int half) {
@@ -23,7 +23,7 @@ INLINE vec load(const char *p, int half) {
     return (vec)(__builtin_convertvector(*(const hvec *)p, uvec) << 16);
 }
 
-/* Rounds to the nearest, of two as near to the even one; what is no number stays none. */
+/* Stores a vector. bfloat16 is rounded to the nearest value, and to the even one of two nearest; NaN stays NaN. */
 INLINE void store(char *p, vec v, int half) {
     if (!half) {
         *(vec *)p = v;
@@ -42,7 +42,7 @@ INLINE void store(char *p, vec v, int half) {
     *(hvec *)p = __builtin_convertvector((rounded & ~none) | (none & 0x7fc0), hvec);
 }
 
-/* 2 to the power of r, which is from -1/2 to 1/2. */
+/* Returns 2 to the power of r, for r from -1/2 to 1/2. */
 INLINE vec exp2_small(vec r) {
     vec p = r * 1.327646906e-3f + 9.675541311e-3f;
     p = p * r + 5.550713283e-2f;
@@ -52,8 +52,9 @@ INLINE vec exp2_small(vec r) {
     return p;
 }
 
-/* x times the normal distribution's share below x: max(x, 0) - |x| * share below -|x|. The logarithm of that share is a
-   polynomial of degree 8, fitted for [0, 6]; beyond, less than 1e-8 is left of x below zero. Within 1e-7 of the truth. */
+/* Returns x * P(x), where P is the distribution function of the normal distribution, as max(x, 0) - |x| * P(-|x|). The
+   logarithm of P(-|x|) is a polynomial of degree 8, fitted for |x| in [0, 6]; beyond 6, |x| * P(-|x|) is less than 1e-8.
+   The error is at most 1e-7. */
 INLINE vec gelu(vec x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest whole number */
     const vec six = (vec){0} + 6.0f, zero = {0};
@@ -73,8 +74,8 @@ INLINE vec gelu(vec x) {
     return (vec)((ivec)x & ~(x < zero)) - z * share;
 }
 
-/* The same for what is rounded to bfloat16: the share below x less a half is an odd polynomial up to 4.25, where it reaches
-   a half. Within 6e-5 of the truth, which is less than is rounded away of values above 0.03. */
+/* Returns the GELU for results that are rounded to bfloat16: P(x) - 1/2 is an odd polynomial up to 4.25, where it reaches
+   1/2. The error is at most 6e-5, which is less than the rounding error of values above 0.03. */
 INLINE vec short_gelu(vec x) {
     const vec most = (vec){0} + 4.25f;
     const ivec sign = (ivec)x & INT32_MIN, small = (vec)((ivec)x & 0x7fffffff) < most;
@@ -91,7 +92,7 @@ INLINE vec short_gelu(vec x) {
     return x * (z * p + 0.5f);
 }
 
-/* 2 to the power of x, for x at most 0. What is no number stays none. */
+/* Returns 2 to the power of x, for x at most 0. NaN stays NaN. */
 INLINE vec exp2_nonpositive(vec x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest whole number */
     const ivec tiny = x < -126.0f;
@@ -100,7 +101,7 @@ INLINE vec exp2_nonpositive(vec x) {
     return exp2_small(x - (shifted - magic)) * (vec)(((ivec)shifted << 23) + (127 << 23));
 }
 
-/* The sum of all lanes, in each of them. */
+/* Returns the sum of all lanes, in each lane. */
 INLINE vec sum_lanes(vec v) {
     v += __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
     v += __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
@@ -114,7 +115,7 @@ INLINE vec larger(vec a, vec b) {
     return (vec)(((ivec)b & more) | ((ivec)a & ~more));
 }
 
-/* The largest lane, in each of them. */
+/* Returns the largest lane, in each lane. */
 INLINE vec largest_lane(vec v) {
     v = larger(v, __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
     v = larger(v, __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));

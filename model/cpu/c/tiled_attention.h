@@ -1,4 +1,4 @@
-/* Attention of the tokens of each image to its own few keys, in bfloat16, by products of tiles. */
+/* Attention of the tokens of each image to the image's own keys, in bfloat16, by products of tiles. */
 
 #pragma once
 
@@ -6,10 +6,10 @@
 
 #if HAS_TILES
 
-/* 2 to the power of x, for x at most 0, within 1e-4 of it. What is no number stays none. */
+/* Returns 2 to the power of x, for x at most 0, with an error of at most 1e-4. NaN stays NaN. */
 INLINE vec short_exp2(vec x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest whole number */
-    const ivec tiny = x < -125.0f; /* beyond, a processor may take its time over numbers without a leading one */
+    const ivec tiny = x < -125.0f; /* smaller results would be denormal numbers, which processors handle slowly */
     x = (vec)(((ivec)x & ~tiny) | ((ivec)((vec){0} - 125.0f) & tiny));
     vec shifted = x + magic;
     vec r = x - (shifted - magic);
@@ -19,7 +19,8 @@ INLINE vec short_exp2(vec x) {
     return p * (vec)(((ivec)shifted << 23) + (127 << 23));
 }
 
-/* Rows of `depth` channels, `row` bytes apart, as weights whose outputs they are; up to `whole` of them are zero. */
+/* Lays out keys as weights whose outputs are the keys. Keys are rows of `depth` channels, `row` bytes apart; rows from
+   `keys` up to `whole` are zero. */
 INLINE void lay_keys(const char *k, int64_t row, int64_t keys, int64_t whole, int64_t depth, char *to) {
     typedef uint32_t two __attribute__((aligned(2), may_alias));
     two *pairs = (two *)to;
@@ -31,7 +32,7 @@ INLINE void lay_keys(const char *k, int64_t row, int64_t keys, int64_t whole, in
                         *pairs++ = m < keys ? *(const two *)(k + m * row + 2 * (d + 2 * r)) : 0;
 }
 
-/* The same rows as weights whose inputs they are. */
+/* Lays out values as weights whose inputs are the keys; arguments as for `lay_keys`. */
 INLINE void lay_values(const char *v, int64_t row, int64_t keys, int64_t whole, int64_t depth, char *to) {
     for (int64_t d = 0; d < depth; d += 32)
         for (int64_t m = 0; m < whole; m += 32)
@@ -44,15 +45,15 @@ INLINE void lay_values(const char *v, int64_t row, int64_t keys, int64_t whole, 
                 }
 }
 
-/* Of the 16 scores from m on, those of keys that there are; the others are lower than any. */
+/* Returns 16 scores from m on; a score past the last key is lower than any other. */
 INLINE vec some_of(const float *s, int64_t m, int64_t keys) {
     const ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const ivec there = lane < (int32_t)(keys - m < LANES ? keys - m : LANES);
     return (vec)(((ivec) * (const vec *)(s + m) & there) | ((ivec)((vec){0} - 1e30f) & ~there));
 }
 
-/* The scores (keys) of one token become their shares p, times their sum, which is given; from the last key up to a whole
-   tile they are zero. `scale` is to the base of 2. */
+/* Writes powers of 2 of the scores (keys) of one token to p, relative to the largest score, and returns the sum of the
+   powers. From the last key up to a whole tile, p is zero. `scale` multiplies the scores. */
 INLINE float tiled_shares(const float *s, char *p, int64_t keys, float scale) {
     enum { BOTH = 2 * LANES };
     const int64_t last = (keys - 1) / BOTH * BOTH;
@@ -71,7 +72,7 @@ INLINE float tiled_shares(const float *s, char *p, int64_t keys, float scale) {
     return sum_lanes(sum + first + second)[0];
 }
 
-/* Up to 32 tokens of one head: q and y are rows of `row` bytes. */
+/* Computes the attention of up to 32 tokens in one head; q and y are rows of `row` bytes. */
 INLINE void some_tokens(const char *q, const char *k, const char *v, char *y, float *s, char *p, int64_t row, int64_t keys,
                         int64_t whole, int64_t depth, float scale, int tokens, int halves) {
     float sums[32][32] __attribute__((aligned(64))), shares[32];
@@ -89,8 +90,8 @@ INLINE void some_tokens(const char *q, const char *k, const char *v, char *y, fl
     }
 }
 
-/* What each token gathers from its own image's keys; arguments as of `all_images`. `space` has room, in bytes, for
-   (4 * depth + 192) * (the most keys of an image, up to a multiple of 32). */
+/* Computes the attention of each token to its own image's keys; arguments as for `all_images`. `space` holds
+   (4 * depth + 192) * (most keys of an image, rounded up to a multiple of 32) bytes. */
 INLINE void all_images_tiled(const char *q, const char *kv, char *y, char *space, int64_t channels, int64_t heads,
                              int64_t images, const int64_t *counts) {
     const int64_t depth = channels / heads, row = 2 * channels;
