@@ -1,4 +1,4 @@
-"""The files of one checkpoint folder: which of them are read, and what is said when they are missing."""
+"""The files of one checkpoint folder: which of them are read, and the errors where they are missing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,13 @@ from pathlib import Path
 from model.errors import CheckpointError
 
 WEIGHTS_FILE = "model.safetensors"
-
-
 CONFIG_FILE = "config.json"
-
-
 PREPROCESSOR_FILE = "preprocessor_config.json"
-
-
 WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
-
-# What transformers and timm call their weights, the safer format first.
+# The names of weights files in transformers and timm, the safer format first.
 _USUAL = (WEIGHTS_FILE, "pytorch_model.bin")
-
-
-# Files of training scripts that have a weights file's ending and hold none.
+# The beginnings of file names that have the ending of a weights file and belong to a training script's other files.
 _NO_WEIGHTS = ("optimizer", "scheduler", "training_args", "rng_state", "scaler")
 
 
@@ -31,9 +22,10 @@ class CheckpointFiles:
     """The contents of a checkpoint's files.
 
     Attributes:
-        weights: safetensors, or what torch pickled.
-        config_json, preprocessor_json: the files beside it, as text; None where there is none.
-        revision: `org/name@commit` where they come from the Hub; None elsewhere.
+        weights: Bytes of the weights file: safetensors, or a file of `torch.save`.
+        config_json: Text of `config.json`; None if there is no such file.
+        preprocessor_json: Text of `preprocessor_config.json`; None if there is no such file.
+        revision: `org/name@commit` of files from the Hub; None for other files.
     """
 
     weights: bytes
@@ -43,11 +35,12 @@ class CheckpointFiles:
 
 
 def read_folder(folder: Path, name: str | None = None, revision: str | None = None) -> CheckpointFiles:
-    """The files of a checkpoint in a local folder.
+    """Reads the files of a checkpoint in a local folder.
 
     Args:
-        name: what to call the folder in errors; its path where not given.
-        revision: see `CheckpointFiles`.
+        folder: Path of the folder.
+        name: Name of the folder in error messages; by default its path.
+        revision: See `CheckpointFiles`.
     """
 
     def read(name: str) -> bytes | None:
@@ -71,17 +64,17 @@ def gather_files(
     weights_name: str | None = None,
     revision: str | None = None,
 ) -> CheckpointFiles:
-    """The files of a checkpoint in any kind of folder.
+    """Reads the files of a checkpoint in any kind of folder.
 
     Args:
-        folder: what to call it in errors.
-        read: name -> content, or None where there is no such file.
-        names: of all files in the folder; asked only where none has a usual name.
-        weights_name: of the weights file; found where not given.
-        revision: see `CheckpointFiles`.
+        folder: Name of the folder in error messages.
+        read: Returns the content of the file with a name, or None if there is no such file.
+        names: Returns the names of all files in the folder; called only if no file has a usual name.
+        weights_name: Name of the weights file; by default it is searched for.
+        revision: See `CheckpointFiles`.
 
     Raises:
-        CheckpointError: there are no weights, or there are several, or a text is none.
+        CheckpointError: There are no weights, there are several weights files, or a text is not UTF-8.
     """
     candidates = (weights_name,) if weights_name is not None else _USUAL
     weights = next((data for name in candidates if (data := read(name)) is not None), None)
@@ -97,7 +90,7 @@ def gather_files(
 
 
 def _only_weights(folder: str, names: Sequence[str]) -> str:
-    """The one file in a folder that may be weights."""
+    """Returns the name of the one file that can hold weights."""
     found = [name for name in names if name.endswith(WEIGHTS_ENDINGS) and not name.startswith(_NO_WEIGHTS)]
     if len(found) == 1:
         return found[0]

@@ -1,6 +1,6 @@
-"""Checkpoints on the Hugging Face Hub, through its own library and cache.
+"""Reads checkpoints from the Hugging Face Hub, through the Hub's own library and cache.
 
-Its variables hold: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE`.
+The environment variables of that library apply: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE`.
 """
 
 import re
@@ -20,15 +20,15 @@ _SOURCE = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(@(?P<revision>\S+))?")
 
 
 def is_hub(source: str) -> bool:
-    """True for what is written as a model on the Hub."""
+    """Returns whether a source is written as a model on the Hub."""
     return source.startswith("hf://")
 
 
 def parse_hub_source(source: str) -> tuple[str, str | None]:
-    """`org/name` and the revision (branch, tag or commit) of `hf://org/name[@revision]`.
+    """Returns `org/name` and the revision (branch, tag or commit, or None) of `hf://org/name[@revision]`.
 
     Raises:
-        CheckpointError: it is written in another way.
+        CheckpointError: The source is written in another way.
     """
     match = _SOURCE.fullmatch(source)
     if match is None:
@@ -37,15 +37,16 @@ def parse_hub_source(source: str) -> tuple[str, str | None]:
 
 
 def read_hub(source: str) -> CheckpointFiles:
-    """The files of a checkpoint on the Hub, fetched once and then found in the cache.
+    """Reads the files of a checkpoint on the Hub, which are downloaded once and then found in the cache.
 
     Args:
-        source: `hf://org/name[@revision]`; without a revision, the head of its main branch.
+        source: `hf://org/name[@revision]`; without a revision, the head of the main branch is read.
 
     Raises:
-        CheckpointError: the Hub does not have it, does not give it, or cannot be reached and the cache is empty.
+        CheckpointError: The Hub does not have the model or does not give access to it, or the Hub cannot be reached and
+            the model is not in the cache.
     """
-    # Loaded for these alone: it takes a third of a second.
+    # Importing the library takes a third of a second, which other sources need not spend.
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -78,10 +79,10 @@ def read_hub(source: str) -> CheckpointFiles:
             f"{source}: the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the model is not in the cache; run "
             "once with a network, or give a local folder."
         ) from error
-    except Exception as error:  # of its HTTP library too, which is another one in each of its major versions
+    except Exception as error:  # also errors of the HTTP library below, which differs between major versions
         what = (str(error).splitlines() or [""])[0]
         raise CheckpointError(f"{source}: the Hub did not give it: {type(error).__name__}: {what}") from error
-    # The cache keeps a folder for each commit, whatever name was asked for.
+    # The name of the folder in the cache is the commit, also if a branch or tag was asked for.
     return read_folder(folder, name=f"hf://{repo}@{folder.name}", revision=f"{repo}@{folder.name}")
 
 

@@ -1,4 +1,4 @@
-"""Holds the tensors of a checkpoint against the parameters of a network: all of them, in their shapes."""
+"""Compares the tensors of a checkpoint with the parameters of a network: names, shapes and types."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ from model.errors import CheckpointError
 from model.network.config import VARIANTS, PVTv2Config, variant_of
 from model.network.shapes import Shape, parameter_shapes
 
-NUM_NAMED = 3  # tensors that an error names, of each kind
+NUM_NAMED = 3  # tensors of each kind that an error names
 
 
 class TensorInfo(NamedTuple):
-    """What a checkpoint says of one tensor."""
+    """The shape of one tensor of a checkpoint, and whether its numbers are floating-point."""
 
     shape: Shape
     is_float: bool
@@ -24,7 +24,7 @@ Tensors = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """How the tensors of a checkpoint differ from those of a network, in the checkpoint's names."""
+    """The differences between the tensors of a checkpoint and those of a network, in the checkpoint's names."""
 
     missing: list[str]
     unexpected: list[str]
@@ -32,11 +32,11 @@ class Differences:
     not_float: list[str]
 
     def count(self) -> int:
-        """How many tensors are wrong."""
+        """Returns the number of differences."""
         return len(self.missing) + len(self.unexpected) + len(self.misshapen) + len(self.not_float)
 
     def describe(self) -> str:
-        """One line that counts each kind of difference and names the first few."""
+        """Returns one line that counts each kind of difference and names the first few tensors of each."""
         kinds = {
             "missing": self.missing,
             "unexpected": self.unexpected,
@@ -51,7 +51,7 @@ class Differences:
 
 
 def compare(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> Differences:
-    """How the tensors differ from what the network of `config` needs."""
+    """Returns the differences between the tensors and those that the network of `config` needs."""
     shapes: dict[str, Shape] = {}
     for name, (length, *sides) in parameter_shapes(config).items():
         names = upstream_names(name, table, base)
@@ -70,10 +70,10 @@ def compare(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str
 
 
 def check_match(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> None:
-    """Returns if the tensors are those of the network.
+    """Checks that the tensors are those of the network.
 
     Raises:
-        CheckpointError: a tensor is missing, left over, misshapen, or of whole numbers.
+        CheckpointError: A tensor is missing, is unexpected, has another shape, or is not floating-point.
     """
     differences = compare(config, tensors, table, base)
     if differences.count():
@@ -85,13 +85,13 @@ def check_match(config: PVTv2Config, tensors: Tensors, table: RenameTable, base:
 
 
 def find_variant(like: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> tuple[str, int]:
-    """The published variant that the tensors fit best, and the number of tensors that do not fit it.
+    """Returns the name of the published variant that the tensors fit best, and the number of differences from it.
 
     Args:
-        like: its classes, biases and epsilons are taken for every variant.
-        tensors: of the checkpoint.
-        table: of the checkpoint's source.
-        base: fills the table's `{base}`.
+        like: Configuration whose classes, biases and epsilons every variant gets.
+        tensors: Tensors of the checkpoint.
+        table: Table of the checkpoint's source.
+        base: Text for `{base}` in the table.
     """
     counts = {}
     for name, variant in VARIANTS.items():
@@ -102,7 +102,7 @@ def find_variant(like: PVTv2Config, tensors: Tensors, table: RenameTable, base: 
 
 
 def with_settings(variant: PVTv2Config, like: PVTv2Config) -> PVTv2Config:
-    """The variant with the classes, biases and epsilons of another configuration."""
+    """Returns the variant with the classes, biases and epsilons of another configuration."""
     return replace(
         variant,
         num_classes=like.num_classes,

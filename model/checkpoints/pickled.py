@@ -1,4 +1,4 @@
-"""Weights that torch pickled (`.pth`, `.bin`): read as tensors alone, never as code."""
+"""Reads weights that torch pickled (`.pth`, `.bin`): as tensors alone, never as code."""
 
 import argparse
 import io
@@ -12,27 +12,27 @@ from torch import Tensor
 from model.checkpoints.rename import find_naming
 from model.errors import CheckpointError
 
-# What a training script puts around the weights; the averaged ones are those that it would evaluate.
+# Keys under which training scripts store the weights; averaged weights, which a script evaluates, come first.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def read_pickled(weights: bytes) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU; those of a whole training state are found inside it.
+    """Returns the tensors by name, on the CPU. The weights inside a whole training state are found.
 
     Raises:
-        CheckpointError: it cannot be read as plain tensors.
+        CheckpointError: The file cannot be read as plain tensors.
     """
     try:
-        # A training state holds its script's arguments, which are plain values in a plain class.
+        # A training state often holds the script's arguments, which are plain values in an `argparse.Namespace`.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle's later protocols: what cannot be read is an error
+            warnings.simplefilter("ignore")  # torch warns of newer pickle protocols; what cannot be read is an error
             content = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             "The weights are a pickle that holds more than tensors, which is not read because it could run code: save "
             f"them again as safetensors, or as a plain state_dict ({_first_line(error)})."
         ) from error
-    except Exception as error:  # whatever a broken file comes to on the way
+    except Exception as error:  # a broken file can raise any error while it is read
         raise CheckpointError(
             f"The weights are no whole file that torch saved ({_first_line(error)}): they are of another format, or "
             "were cut short."
@@ -41,7 +41,7 @@ def read_pickled(weights: bytes) -> dict[str, Tensor]:
 
 
 def _state(content: object) -> dict[str, Tensor]:
-    """The mapping from names to tensors, wherever the file has it."""
+    """Returns the mapping from names to tensors, which may lie under a key of a training state."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"The weights file holds a {type(content).__name__}, no tensors by name.")
     inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)

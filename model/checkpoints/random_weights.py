@@ -1,4 +1,4 @@
-"""Random weights for tests and examples: no parameter is left at 0 or 1, and the same seed draws the same network."""
+"""Random weights for tests and examples. Every parameter is random, and the same seed gives the same network."""
 
 import torch
 
@@ -7,15 +7,15 @@ from model.network.pvt_v2 import PVTv2
 
 BIAS_STD = 0.05
 NORM_STD = 0.1
-HEAD_GAIN = 2.0  # spreads the scores of a thousand classes: the best gets about a tenth, in place of a hundredth
+HEAD_GAIN = 2.0  # the best of a thousand classes then gets a score of about a tenth; with 1.0 about a hundredth
 
 
 def random_weights(config: PVTv2Config, seed: int) -> PVTv2:
-    """A network, on the CPU in float32, whose every parameter is drawn from a normal distribution.
+    """Returns a network, on the CPU in float32, whose parameters are drawn from normal distributions.
 
-    Weights have variance 1 / fan-in, so that each layer keeps the scale of its input and, every branch beginning with a
-    norm, activations stay near 1 at any depth. Biases and the norms' own parameters vary a little around 0 and 1.
-    Photos then get embeddings that point in clearly different directions, and so different classes.
+    Weights have variance 1 / fan-in, so that each layer keeps the scale of its input; as every branch begins with a
+    norm, activations stay near 1 at any depth. Biases vary a little around 0, and the weights of norms around 1.
+    Different photos then have clearly different embeddings, and so different classes.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):

@@ -1,8 +1,9 @@
-"""Which tensors of a checkpoint make which parameter of the network: one table per source of weights.
+"""The names of a network's parameters in the checkpoints of each source of weights: one table per source.
 
-A table goes from a module of ours to the modules of theirs whose parameters, joined along the first axis in this order,
-are its own. `{base}` is what some checkpoints put before every name of the backbone, `{number}` the stage counted
-from 1. A module that has a line of its own, with its stage in figures, is not looked up under `{stage}`.
+A table maps a module of `PVTv2` to the modules of the source. The parameters of those modules, joined along the first
+axis in the order of the table, are the parameters of the module of `PVTv2`. `{base}` is a prefix that some checkpoints
+put before every name of the backbone; `{stage}` counts from 0 and `{number}` from 1. An entry for one stage, with the
+stage as a figure, comes before the entry with `{stage}`.
 """
 
 import re
@@ -37,7 +38,7 @@ TRANSFORMERS: RenameTable = {
     "stages.{stage}.norm": ("{base}encoder.layers.{stage}.layer_norm",),
     "head": ("classifier",),
 }
-# timm and the original join keys and values into one layer, keys first, as we do.
+# timm and the original join keys and values into one layer, keys first, as `PVTv2` does.
 _TIMM: RenameTable = {
     "stages.0.embed.conv": ("{base}patch_embed.proj",),
     "stages.0.embed.norm": ("{base}patch_embed.norm",),
@@ -76,11 +77,13 @@ _ORIGINAL: RenameTable = {
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """How one source of weights names the network's tensors.
+    """The names that one source of weights gives to the network's tensors.
 
     Attributes:
-        embed_eps: epsilon of the source's norms after a patch embedding and after the keys' reduction; the others' is
-            1e-6 everywhere. A configuration of transformers says its own.
+        source_format: Name of the source.
+        table: Names of the source's modules.
+        embed_eps: Epsilon of the source's norms after a patch embedding and after the keys' reduction; the epsilon of
+            other norms is 1e-6 in every source. A `config.json` of transformers has an epsilon of its own.
     """
 
     source_format: SourceFormat
@@ -96,7 +99,7 @@ NAMINGS = (
 
 
 def find_naming(names: Iterable[str]) -> tuple[Naming, str] | None:
-    """Whose names these are, and what stands before those of the backbone; None if they are no PVTv2's."""
+    """Returns the naming of a checkpoint's tensors and the prefix of the backbone's names; None for another network."""
     names = list(names)
     for naming in NAMINGS:
         (first,) = upstream_names("stages.0.embed.conv.weight", naming.table, "")
@@ -108,12 +111,12 @@ def find_naming(names: Iterable[str]) -> tuple[Naming, str] | None:
 
 
 def upstream_names(name: str, table: RenameTable, base: str) -> tuple[str, ...]:
-    """The checkpoint's names for the parts of one of our parameters, in the order in which they are joined.
+    """Returns the checkpoint's names for the parts of one parameter of `PVTv2`, in the order in which they are joined.
 
     Args:
-        name: as in `PVTv2.state_dict`, such as `stages.2.blocks.5.attention.kv.weight`.
-        table: of the checkpoint's source.
-        base: fills the table's `{base}`.
+        name: Name in `PVTv2.state_dict`, such as `stages.2.blocks.5.attention.kv.weight`.
+        table: Table of the checkpoint's source.
+        base: Text for `{base}` in the table.
     """
     module, _, leaf = name.rpartition(".")
     stage, block = (*re.findall(r"\.(\d+)(?=\.|$)", module), "", "")[:2]

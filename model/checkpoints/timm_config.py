@@ -11,10 +11,10 @@ _ARCHITECTURES = {f"pvt_v2_{name.removesuffix('near').replace('-', '_')}": name 
 
 
 def read_timm_config(raw: dict[str, Any]) -> Description:
-    """What the JSON object says.
+    """Returns the description in the JSON object of a `config.json`.
 
     Raises:
-        CheckpointError: it describes another network.
+        CheckpointError: The object describes another network.
     """
     architecture = raw["architecture"]
     variant = _ARCHITECTURES.get(architecture)

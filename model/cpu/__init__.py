@@ -1,1 +1,1 @@
-"""The packed forward pass on CPUs, in compiled code where the processor has it and in torch elsewhere."""
+"""The forward pass of packs on CPUs: in compiled code where that is installed, else in torch's own operations."""

@@ -1,4 +1,4 @@
-"""Attention of each image's tokens to its own few keys: compiled where that was built, else torch's own."""
+"""Attention of each image's tokens to the image's own keys: in compiled code if that is installed, else in torch."""
 
 import ctypes
 
@@ -9,21 +9,22 @@ from torch.nn.functional import scaled_dot_product_attention
 from model.cpu.compiled import LANES, compiled, tiled
 from model.cpu.layout import Layout
 
-_TILE = 32  # tokens, keys and channels of a head that are at work together where the processor multiplies tiles
-_QUERIES = 8  # that the compiled code has at work together
-# Values of an image's keys in one head, up to which the compiled code takes them in half precision; for more, torch's
-# products of blocks are faster.
+_TILE = 32  # tokens, keys and channels of a head that the compiled code processes together on tiles
+_QUERIES = 8  # queries that the compiled code processes together without tiles
+# Keys of an image times channels of a head, up to which the compiled code is used in half precision without tiles; for
+# more, torch's matrix products are faster.
 _MAX_HALVES = 8192
 
 
 def attention(q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, keys: Layout, num_heads: int) -> Tensor:
-    """What each token gathers, TC; rows without meaning are zero.
+    """Returns the attention output TC of each token; rows past the last token are zero.
 
     Args:
-        q_TC: the queries; all heads' channels, one head after the other.
-        kv_MC2: the keys' channels, then the values'.
-        tokens: of the queries.
-        keys: of keys and values; the same groups of images.
+        q_TC: Queries; the channels of one head after those of another.
+        kv_MC2: The keys' channels, then the values' channels.
+        tokens: Layout of the queries.
+        keys: Layout of the keys and values; the same groups of images.
+        num_heads: Heads.
     """
     library, depth = tiled(q_TC.dtype, q_TC.device), q_TC.shape[1] // num_heads
     if library is not None and depth % _TILE == 0:
@@ -79,7 +80,7 @@ def _tiled(library: ctypes.CDLL, q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, k
 
 
 def _counts(tokens: Layout, keys: Layout) -> Tensor:
-    """Tokens and keys of each image, B2."""
+    """Returns the number of tokens and of keys of each image, B2."""
     areas = [
         (group.height * group.width, of_group.height * of_group.width)
         for group, of_group in zip(tokens.groups, keys.groups, strict=True)
@@ -89,5 +90,5 @@ def _counts(tokens: Layout, keys: Layout) -> Tensor:
 
 
 def _most_keys(keys: Layout, step: int) -> int:
-    """Of one image, up to a multiple of a number."""
+    """Returns the most keys of one image, rounded up to a multiple of `step`."""
     return -(-max(group.height * group.width for group in keys.groups) // step) * step

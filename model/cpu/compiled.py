@@ -1,6 +1,6 @@
-"""The compiled code (`cpu/`), where the package was installed with a C compiler at hand.
+"""Loads the compiled code (`model/cpu/c`), if the package was installed with a C compiler.
 
-It is built beside the packages, whatever folder those are taken from. `PVTV2_KERNELS=off` turns it off.
+Installing the package puts the library beside the package `model`. `PVTV2_KERNELS=off` turns the compiled code off.
 """
 
 import ctypes
@@ -16,11 +16,12 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 LANES = 16
-"""Channels that the compiled code does at once: it takes only multiples of them."""
+"""Channels that the compiled code processes at once; the number of channels must be a multiple."""
 
 _LIBRARY = "pvtv2_kernels"
 _POINTERS = [ctypes.c_void_p] * 4
-# The number in a name is that of its list of arguments: code that was built before a change is not called with others.
+# The number at the end of a name changes with the arguments: a library that was built before such a change lacks the
+# new name, and is not called with the wrong arguments.
 _ARGUMENTS = {
     "pvtv2_dwconv_gelu_2": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int, ctypes.c_int],
     "pvtv2_attention_1": [*_POINTERS, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int],
@@ -34,25 +35,25 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 def compiled(x_TC: Tensor) -> ctypes.CDLL | None:
-    """The compiled code, if there is any and it takes these tokens."""
+    """Returns the compiled code, or None if there is none or it does not take these tokens."""
     takes = x_TC.device.type == "cpu" and x_TC.dtype in _DTYPES and x_TC.shape[1] % LANES == 0
     return _library() if takes else None
 
 
 def tiled(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
-    """The compiled code, if it multiplies tiles of this type on this processor."""
+    """Returns the compiled code, or None if it cannot multiply tiles of this type on this processor."""
     library = _library() if dtype == torch.bfloat16 and device.type == "cpu" else None
     return library if library is not None and _has_tiles(library) else None
 
 
 def is_compiled() -> bool:
-    """True if there is compiled code to run."""
+    """Returns whether there is compiled code to run."""
     return _library() is not None
 
 
 @functools.cache
 def _has_tiles(library: ctypes.CDLL) -> bool:
-    # Once: a virtual machine's host answers the question, which takes as long as a small layer.
+    # Cached: in a virtual machine the host answers the question, which takes as long as a small layer.
     return bool(library.pvtv2_has_tiles_1())
 
 
@@ -72,11 +73,11 @@ def _library() -> ctypes.CDLL | None:
 
 
 def load(file: Path) -> ctypes.CDLL:
-    """The functions of one file.
+    """Loads a library and declares the arguments of its functions.
 
     Raises:
-        OSError: it is no library of this machine.
-        AttributeError: it was built from other code than this.
+        OSError: The file is not a library for this machine.
+        AttributeError: The library was built from another version of the code.
     """
     library = ctypes.CDLL(str(file))
     for name, arguments in _ARGUMENTS.items():

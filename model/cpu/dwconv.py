@@ -1,6 +1,6 @@
-"""The depthwise convolution in the MLP, its bias and GELU, over maps of many sizes that lie end to end.
+"""The depthwise convolution in the MLP, with its bias and GELU, over maps of many sizes that lie end to end.
 
-Compiled where that was built; else torch's own operations, which give the same to the last digits.
+The compiled code and torch's own operations give the same numbers, but for the last digits.
 """
 
 import ctypes
@@ -14,12 +14,14 @@ from model.cpu.layout import Layout
 
 
 def dwconv_gelu(x_TE: Tensor, weight_E133: Tensor, bias_E: Tensor, layout: Layout, *, relu: bool = False) -> Tensor:
-    """GELU of the 3x3 convolution of each map with zeros around it, TE; rows without meaning are zero.
+    """Returns the GELU of the 3x3 convolution of each map with zeros around it, TE; rows past the last token are zero.
 
     Args:
-        x_TE: the tokens of all maps; sums of half precision are taken in float32 where the code is compiled.
-        layout: of these.
-        relu: take only what is positive of `x_TE`. It may be changed.
+        x_TE: Tokens of all maps. The compiled code sums half precision in float32. With `relu`, `x_TE` may be changed.
+        weight_E133: Weights of the convolution.
+        bias_E: Bias of the convolution.
+        layout: Layout of the tokens.
+        relu: Apply a ReLU to `x_TE` first.
     """
     library = compiled(x_TE)
     if library is not None:

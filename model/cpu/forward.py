@@ -1,13 +1,14 @@
-"""PVTv2 over images of mixed sizes as one matrix of tokens, without padding: each image gives what it gives alone.
+"""PVTv2 over images of mixed sizes as one matrix of tokens, without padding; each image gives what it gives alone.
 
 Letters in names of tensors: T tokens of all images, C channels, P values of a patch, M keys, A heads, D channels of one
 head, E hidden channels of the MLP; B H W images of one size, S side of a window.
 
-Linears and norms see one matrix. What looks at neighbours (patch embeddings, the reduction of keys, the depthwise
-convolution) goes group by group of images of one size, on views of that matrix. Attention is each image's own.
+Linear layers and norms process the whole matrix at once. Operations that see neighbours (patch embeddings, the
+reduction of keys, the depthwise convolution) process one group of images of one size after another, on views of the
+matrix. Attention is computed within each image.
 
-Source: the network of `pvt_v2.py`, whose modules hold the weights. Differences: strided convolutions are matrix
-products over patches that were laid out as rows.
+Source: the network in `model/network/pvt_v2.py`, whose modules hold the weights. Differences: strided convolutions are
+matrix products over patches that were laid out as rows.
 """
 
 from collections.abc import Sequence
@@ -27,28 +28,28 @@ from model.network.pvt_v2 import Attention, Block, PVTv2, Stage
 
 
 class StageMap(NamedTuple):
-    """The tokens of one stage after its norm, TC, and how they lie."""
+    """The tokens of one stage after its norm, TC, and their layout."""
 
     tokens: Tensor
     layout: Layout
 
     def groups(self) -> list[Tensor]:
-        """The maps BHWC of each group of images, as views."""
+        """Returns the maps BHWC of each group of images, as views."""
         return [_view(self.tokens, group) for group in self.layout.groups]
 
 
 class RaggedPVTv2:
-    """A network, prepared to run packs; it has copies of the weights that a device wants laid out its own way."""
+    """A network that is prepared to run packs, with copies of those weights that need another layout."""
 
     def __init__(self, model: PVTv2) -> None:
-        """Prepares the weights as they are now."""
+        """Prepares the weights that the model has now."""
         self._stages = [_Stage(cast(Stage, stage), index) for index, stage in enumerate(model.stages)]
 
     def __call__(self, groups_BHWC: Sequence[Tensor]) -> list[StageMap]:
-        """The four maps of all images.
+        """Returns the four maps of all images.
 
         Args:
-            groups_BHWC: normalised images, of the weights' dtype; each group of one size.
+            groups_BHWC: Normalised images, of the weights' dtype; the images of a group have one size.
         """
         maps: list[StageMap] = []
         for stage in self._stages:
@@ -59,7 +60,7 @@ class RaggedPVTv2:
 
 
 class _Stage:
-    """A patch embedding, some blocks, a norm."""
+    """A stage: a patch embedding, some blocks, a norm."""
 
     def __init__(self, stage: Stage, index: int) -> None:
         self._index = index
@@ -79,7 +80,7 @@ class _Stage:
 
 
 class _Block:
-    """Attention and MLP, each behind a norm and beside a residual path."""
+    """A block: attention and MLP, each after a norm and with a residual connection."""
 
     def __init__(self, block: Block) -> None:
         self._norm, self._attention = LayerNorm(block.norm1), _Attention(block.attention)
@@ -91,7 +92,7 @@ class _Block:
 
 
 class _Attention:
-    """Attention from every token to the few keys of its own image."""
+    """Attention from every token to the keys of its own image."""
 
     def __init__(self, attention: Attention) -> None:
         self._num_heads, self._is_linear, self._reduces = attention.num_heads, attention.linear, attention.reduces
@@ -112,7 +113,7 @@ class _Attention:
         return self._proj(y_TC, residual_TC)
 
     def _keys(self, layout: Layout) -> Layout:
-        """How the keys lie."""
+        """Returns the layout of the keys."""
         groups: list[Group] = []
         start = 0
         for group in layout.groups:
@@ -123,7 +124,7 @@ class _Attention:
         return Layout(tuple(groups), rounded_up(start))
 
     def _reduced(self, x_TC: Tensor, layout: Layout, keys: Layout) -> Tensor:
-        """The tokens MC that keys and values are made from."""
+        """Returns the reduced tokens MC, from which keys and values are made."""
         channels, side = x_TC.shape[1], self._window
         windows_MC = x_TC.new_empty(keys.num_rows, side * side * channels)
         windows_MC[keys.num_tokens :] = 0
@@ -145,15 +146,19 @@ def _linear(layer: torch.nn.Linear) -> Linear:
 
 
 def _view(x_TC: Tensor, group: Group) -> Tensor:
-    """The maps BHWC of a group's images, without a copy."""
+    """Returns the maps BHWC of a group's images, without a copy."""
     return x_TC[group.start : group.stop].view(group.count, group.height, group.width, -1)
 
 
 def _patches(groups_BHWC: Sequence[Tensor], layout: Layout, kernel: int, stride: int, num_columns: int) -> Tensor:
-    """What the patch embedding's kernel sees at each place, as rows; zeros around each image, as a convolution has.
+    """Returns the values that the patch embedding's kernel covers at each token, as rows TP, with zeros around images.
 
     Args:
-        num_columns: as many as the kernel sees values, and some more for zeros.
+        groups_BHWC: Maps of each group of images.
+        layout: Layout of the tokens after the patch embedding.
+        kernel: Side of the kernel.
+        stride: Stride of the kernel.
+        num_columns: Columns of the result; columns past the kernel's values are zero.
     """
     channels, half = groups_BHWC[0].shape[3], kernel // 2
     num_values = kernel * kernel * channels
@@ -162,7 +167,7 @@ def _patches(groups_BHWC: Sequence[Tensor], layout: Layout, kernel: int, stride:
     rows_TP[:, num_values:] = 0
     for x_BHWC, group in zip(groups_BHWC, layout.groups, strict=True):
         count, height, width = x_BHWC.shape[:3]
-        # As far as the last patch reaches; that may be short of the image's last rows and columns.
+        # The last patch may end before the last rows and columns of the image.
         framed = ((group.height - 1) * stride + kernel, (group.width - 1) * stride + kernel)
         framed_BHWC = x_BHWC.new_zeros(count, *framed, channels)
         height, width = min(height, framed[0] - half), min(width, framed[1] - half)

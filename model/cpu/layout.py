@@ -1,10 +1,10 @@
-"""How images of mixed sizes lie end to end in one matrix of tokens."""
+"""The layout of images of mixed sizes, end to end in one matrix of tokens."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Rows of a matrix are a multiple of this, and of thirty-two numbers between one power of two and the next.
+# The least step between numbers of rows. There are 32 possible numbers between one power of two and the next.
 _LEAST_STEP = 32
 
 
@@ -13,9 +13,10 @@ class Group:
     """Images of one size, one after the other.
 
     Attributes:
-        count: how many there are.
-        height, width: of each, in pixels or tokens.
-        start: of the first one's first row.
+        count: Number of images.
+        height: Height of each image, in pixels or tokens.
+        width: Width of each image, in pixels or tokens.
+        start: First row of the first image.
     """
 
     count: int
@@ -25,17 +26,17 @@ class Group:
 
     @property
     def stop(self) -> int:
-        """One past the last row."""
+        """The row after the last row of the group."""
         return self.start + self.count * self.height * self.width
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The tokens of all images of a pack at one stage.
+    """The places of the tokens of all images of a pack at one stage.
 
     Attributes:
-        groups: in the order of their rows, without gaps.
-        num_rows: of the matrix: all tokens, then rows that mean nothing.
+        groups: Groups of images in the order of their rows, without gaps.
+        num_rows: Rows of the matrix: those of all tokens, then padding rows.
     """
 
     groups: tuple[Group, ...]
@@ -43,16 +44,16 @@ class Layout:
 
     @property
     def num_tokens(self) -> int:
-        """Rows that mean something."""
+        """The number of rows that hold tokens."""
         return self.groups[-1].stop
 
     def sides(self) -> list[int]:
-        """Height and width of each image, in the order of their rows."""
+        """Returns the height and the width of each image, in the order of their rows."""
         return [side for group in self.groups for _ in range(group.count) for side in (group.height, group.width)]
 
 
 def group_by_size(sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
-    """The indexes of the images of each size, in the order in which a pack has them."""
+    """Returns the indexes of the images of each size, in the order of the pack."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
         groups[size].append(index)
@@ -60,21 +61,21 @@ def group_by_size(sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], lis
 
 
 def rounded_up(num_rows: int) -> int:
-    """How many rows a matrix gets that needs some.
+    """Returns the number of rows of a matrix that needs `num_rows`.
 
-    Packs of many sizes share few shapes, so that what a library prepares for a shape is used again, and freed memory
-    fits the next pack; at most one row in thirty-two is too many, once there are a thousand.
+    Packs of many sizes then share few shapes: a library prepares for few shapes, and freed memory fits the next pack.
+    From a thousand rows on, at most one row in 32 is padding.
     """
     step = max(_LEAST_STEP, 1 << max(0, num_rows.bit_length() - 6))
     return -(-num_rows // step) * step
 
 
 def next_layout(groups: Sequence[Group], stride: int) -> Layout:
-    """The layout of a stage's tokens.
+    """Returns the layout of a stage's tokens.
 
     Args:
-        groups: of the stage before, or of the images.
-        stride: of the stage's patch embedding; sides are divided by it, and rounded up.
+        groups: Groups of the stage before, or of the images.
+        stride: Stride of the stage's patch embedding, by which sides are divided, rounded up.
     """
     placed: list[Group] = []
     start = 0

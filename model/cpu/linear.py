@@ -1,12 +1,16 @@
-"""Linear layers on one large matrix of tokens: on a CPU compiled, or by oneDNN; else by torch.
+"""Linear layers on one large matrix of tokens: on a CPU in compiled code or by oneDNN, else by torch.
 
-Compiled code takes bfloat16 where the processor multiplies tiles of it: oneDNN prepares some hundred kilobytes for each
-shape that it meets, and mixed sizes are many shapes. What else there is goes to oneDNN, with the weights laid out
-beforehand: torch's own linear of float32 goes to MKL, which leaves a fifth of some processors' speed unused. oneDNN is
-reached by the operations that torch's compiler puts in place of linears; a torch without them uses its own. oneDNN adds
-up a layer's products one after the other, so that its long sums round twice as badly as MKL's: those stay with torch.
-Sums of windows, of keys and values and of late patches are taken in parts: few rows, on the way to every logit.
-In half precision sums are taken in float32, whose rounding is not what is seen.
+- bfloat16 on a processor that multiplies tiles: compiled code. oneDNN would prepare some hundred kilobytes for each
+  shape of matrix, and packs of mixed sizes have many shapes.
+- Other layers on a CPU: oneDNN, with weights that are laid out beforehand. torch's own linear sends float32 to MKL,
+  which leaves a fifth of some processors' speed unused. oneDNN is called by the operations that torch's compiler puts
+  in the place of linear layers; where a torch lacks those, its own linear is used.
+- float32 with long sums: torch. oneDNN adds the products of a sum one after the other, which rounds long sums twice as
+  badly as MKL does.
+- float32 with `in_parts` (windows, keys and values, late patches): torch, in sums of 64 products each. These layers
+  have few rows, and every logit depends on them.
+
+Half precision is summed in float32, where the order of a sum hardly matters.
 """
 
 import ctypes
@@ -18,28 +22,30 @@ from torch.nn.functional import linear, pad
 
 from model.cpu.compiled import tiled
 
-# Inputs of a layer up to which oneDNN's sums are as good as the reference's; beyond, differences in the logits of deep
-# networks double (measured on B3 and B5).
+# Inputs of a layer up to which oneDNN's sums are as exact as torch's; with more inputs, differences in the logits of
+# deep networks double (measured on B3 and B5).
 _MAX_INPUTS = 320
-_PART = 64  # inputs whose products are added up at once, where a layer asks for parts
-_TILE = 32  # inputs and outputs that compiled code takes at once
+_PART = 64  # inputs whose products are summed together in a layer with `in_parts`
+_TILE = 32  # inputs and outputs that the compiled code processes at once
 
 
 class Linear:
-    """x W^T + b, and a residual added on the way.
+    """A linear layer, x W^T + b, which can add a residual.
 
     Attributes:
-        inputs: columns that it wants; those beyond the weights' must be zero.
+        inputs: Columns of the input; columns past those of the weights must be zero.
     """
 
     def __init__(
         self, weight_OI: Tensor, bias_O: Tensor | None, *, may_widen: bool = False, in_parts: bool = False
     ) -> None:
-        """Takes the weights as they are now.
+        """Prepares the weights that the layer has now.
 
         Args:
-            may_widen: whoever calls it looks how many columns are wanted.
-            in_parts: long sums of float32 are taken in parts.
+            weight_OI: Weights.
+            bias_O: Bias, if the layer has one.
+            may_widen: The caller reads `inputs`, which may be more than the columns of the weights.
+            in_parts: Take long sums of float32 in parts.
         """
         self._weight, self._bias = weight_OI, bias_O
         self._parts_SPO: Tensor | None = None
@@ -63,7 +69,7 @@ class Linear:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
 
     def __call__(self, x_TI: Tensor, residual_TO: Tensor | None = None) -> Tensor:
-        """TO; the residual stays as it is."""
+        """Returns the outputs TO; the residual is not changed."""
         if self._library is not None:
             return self.tiles(self._library, x_TI, residual_TO)
         if self._packed is None:
@@ -83,9 +89,9 @@ class Tiles:
     """Weights of bfloat16 as tiles of 32 inputs by 16 outputs, and their bias.
 
     Attributes:
-        inputs: of the weights, up to whole tiles.
-        weight: (outputs / 32, inputs / 32, 2, 16, 16, 2): in row r of a tile inputs 2r and 2r + 1 of each output.
-        bias_O: float32.
+        inputs: Inputs of the weights, rounded up to whole tiles.
+        weight: (outputs / 32, inputs / 32, 2, 16, 16, 2). Row r of a tile has the inputs 2r and 2r + 1 of each output.
+        bias_O: Bias, in float32; zeros if the layer has none.
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
@@ -97,7 +103,7 @@ class Tiles:
         self.bias_O = torch.zeros(num_outputs) if bias_O is None else bias_O.float().contiguous()
 
     def __call__(self, library: ctypes.CDLL, x_TI: Tensor, residual_TO: Tensor | None) -> Tensor:
-        """TO; the residual stays as it is."""
+        """Returns the outputs TO; the residual is not changed."""
         x_TI = x_TI.contiguous()
         num_rows, num_outputs = len(x_TI), len(self.bias_O)
         y_TO = x_TI.new_empty(num_rows, num_outputs)
@@ -117,7 +123,7 @@ class Tiles:
 
 @functools.cache
 def _has_onednn(dtype: torch.dtype) -> bool:
-    """True if this torch has the operations, for this type on this processor, and they do what is expected of them."""
+    """Returns whether this torch has oneDNN's operations for a type on this processor, and they compute correctly."""
     if not torch.backends.mkldnn.is_available():
         return False
     x, weight, bias = (tensor.to(dtype) for tensor in (torch.ones(2, 3), torch.arange(12.0).view(4, 3), torch.ones(4)))

@@ -1,7 +1,7 @@
-"""The MLP of a block with the norm before it and the residual around it, over maps of many sizes that lie end to end.
+"""The MLP of a block, with the norm before it and the residual connection, over maps of many sizes that lie end to end.
 
-Where a processor multiplies tiles of bfloat16, it is compiled as one: piece by piece, so that what is wide stays near
-the processor and is never written out. Else it goes operation by operation.
+On a processor that multiplies tiles of bfloat16, one compiled function runs the whole MLP piece by piece, so that the
+hidden channels stay in the cache and are never written to memory. Elsewhere the MLP runs operation by operation.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from model.cpu.layout import Layout
 from model.cpu.linear import Linear
 from model.cpu.norm import LayerNorm
 
-_PIECE_BYTES = 2**18  # of hidden channels, before and again after the convolution
+_PIECE_BYTES = 2**18  # size of a piece's hidden channels before the convolution; after it they take as much again
 
 
 class MLP:
@@ -24,14 +24,14 @@ class MLP:
     def __init__(
         self, norm: nn.LayerNorm, first: nn.Linear, conv: nn.Conv2d, second: nn.Linear, *, relu: bool = False
     ) -> None:
-        """Takes the weights as they are now.
+        """Prepares the weights that the modules have now.
 
         Args:
-            norm: over the channels.
-            first: channels to hidden channels.
-            conv: 3x3, of each hidden channel by itself; GELU comes after it.
-            second: hidden channels to channels.
-            relu: take only what is positive of what `first` gives.
+            norm: Norm over the channels.
+            first: Linear layer from channels to hidden channels.
+            conv: Depthwise 3x3 convolution of the hidden channels; a GELU follows it.
+            second: Linear layer from hidden channels to channels.
+            relu: Apply a ReLU after `first`.
         """
         assert conv.bias is not None
         self._relu, self._eps = relu, norm.eps
@@ -52,7 +52,12 @@ class MLP:
             )
 
     def __call__(self, x_TC: Tensor, layout: Layout) -> Tensor:
-        """TC; the layout is that of the tokens."""
+        """Returns the tokens TC after the MLP.
+
+        Args:
+            x_TC: Tokens of all maps.
+            layout: Layout of the tokens.
+        """
         if self._library is not None:
             return self._compiled(self._library, x_TC.contiguous(), layout)
         x_TE = self._first(self._norm(x_TC))

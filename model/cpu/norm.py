@@ -1,4 +1,4 @@
-"""The norm over the channels of each token: compiled where that was built, else torch's own."""
+"""The norm over the channels of each token: in compiled code if that is installed, else in torch."""
 
 import torch
 from torch import Tensor, nn
@@ -7,19 +7,19 @@ from model.cpu.compiled import compiled
 
 
 class LayerNorm:
-    """A layer norm with the weights of a module; sums are taken in float32.
+    """A layer norm with the weights of a module, which sums in float32.
 
     Attributes:
-        weights: the scale and the bias, float32.
+        weights: The scale and the bias, in float32.
     """
 
     def __init__(self, norm: nn.LayerNorm) -> None:
-        """Takes the weights as they are now."""
+        """Prepares the weights that the module has now."""
         self._norm, self._eps = norm, norm.eps
         self.weights = norm.weight.float().contiguous(), norm.bias.float().contiguous()
 
     def __call__(self, x_TC: Tensor) -> Tensor:
-        """TC, of the same dtype."""
+        """Returns the normed tokens TC, of the same dtype."""
         library = compiled(x_TC)
         if library is None:
             return self._norm(x_TC)

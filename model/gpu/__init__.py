@@ -1,1 +1,1 @@
-"""The packed forward pass on GPUs: tables of fixed shapes, captured graphs and Triton kernels."""
+"""The forward pass of packs on GPUs: tables of fixed shapes, captured graphs and Triton kernels."""

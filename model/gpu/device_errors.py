@@ -1,19 +1,19 @@
-"""What a GPU may answer with.
+"""The errors of a GPU.
 
 RuntimeError
 +-- CaptureError            a graph could not be captured, for another reason than memory
-+-- torch.OutOfMemoryError  there is no room on the device
++-- torch.OutOfMemoryError  the device has not enough memory
 """
 
 import torch
 
 
 class CaptureError(RuntimeError):
-    """A graph could not be captured; packs can run launch by launch."""
+    """A graph could not be captured; packs can still run launch by launch."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if the device had no room, also where that error led to another one."""
+    """Returns whether the error, or an error that led to it, is that the device has not enough memory."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, torch.OutOfMemoryError):

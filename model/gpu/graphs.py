@@ -1,4 +1,4 @@
-"""Captured CUDA graphs of a network, one for each capacity that was used."""
+"""Captures CUDA graphs of a network and replays them, one graph for each capacity that was used."""
 
 import logging
 from collections.abc import Sequence
@@ -15,26 +15,29 @@ from model.network.config import PVTv2Config
 
 logger = logging.getLogger(__name__)
 
-# Before a capture, kernels are compiled and loaded and libraries take their workspaces; none of that can be captured.
+# Runs before a capture: they compile and load kernels, and libraries allocate their workspaces. None of these can be
+# captured.
 _WARM_UPS = 2
 
 
 class _Captured(NamedTuple):
-    """A graph, and where it leaves its outputs."""
+    """A graph, and the tensors into which it writes its outputs."""
 
     graph: torch.cuda.CUDAGraph
     outputs: Outputs
 
 
 class Graphs:
-    """The graphs share memory: only one runs at a time, and its outputs hold until the next one runs."""
+    """The captured graphs of a network. The graphs share memory: each run overwrites the outputs of the run before."""
 
     def __init__(self, config: PVTv2Config, network: TabledPVTv2, largest: Capacity, stream: torch.cuda.Stream) -> None:
-        """Captures nothing yet.
+        """Allocates the memory of the uploads; graphs are captured when they are first needed.
 
         Args:
-            largest: of all capacities that will be asked for.
-            stream: on which all packs run; not the default one.
+            config: Configuration of the network.
+            network: Network to capture.
+            largest: Largest capacity that will be used.
+            stream: Stream on which all packs run; not the default stream.
         """
         self._network, self._stream = network, stream
         self._upload = Upload(config, largest, stream.device)
@@ -46,11 +49,11 @@ class Graphs:
         return len(self._captured)
 
     def run(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity) -> Outputs:
-        """Queues a pack on the stream, which must be the current one.
+        """Queues a pack on the stream, which must be the current one, and returns its outputs.
 
         Raises:
-            CaptureError: the graph could not be captured.
-            RuntimeError: there is no room for it on the device; see `is_out_of_memory`.
+            CaptureError: The graph could not be captured.
+            RuntimeError: The device has not enough memory; see `is_out_of_memory`.
         """
         self._copies.append(self._upload.send(images, sizes, capacity, self._stream))
         captured = self._captured.get(capacity)
@@ -60,12 +63,12 @@ class Graphs:
         return captured.outputs
 
     def take_copies(self) -> list[Copy]:
-        """The copies to the device since this was asked last."""
+        """Returns the copies to the device since the last call of this method."""
         taken, self._copies = self._copies, []
         return taken
 
     def release(self) -> None:
-        """Waits until nothing runs, and lets go of all graphs and their memory."""
+        """Waits until no pack runs, and frees all graphs and their memory."""
         self._stream.synchronize()
         self._captured.clear()
         self._pool = torch.cuda.graph_pool_handle()
@@ -78,7 +81,7 @@ class Graphs:
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads of the process may use CUDA meanwhile.
+            # "thread_local": other threads of the process may use CUDA during the capture.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 outputs = self._network(pixels_X3, tables)
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The operations on ragged maps in torch's own, map by map: what the GPU's kernels must give, and slow."""
+"""The operations on maps of many sizes in torch, map by map: slow, and the reference for the GPU's kernels."""
 
 import torch
 from torch import Tensor
@@ -98,5 +98,5 @@ def _rows(x_TC: Tensor, place: tuple[int, int, int]) -> Tensor:
 
 
 def _map(x_TC: Tensor, place: tuple[int, int, int]) -> Tensor:
-    """The map 1CHW of one image."""
+    """Returns the map 1CHW of one image."""
     return _rows(x_TC, place).view(*place[1:], -1).permute(2, 0, 1)[None]

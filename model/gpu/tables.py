@@ -1,9 +1,10 @@
-"""Where the tokens of each image of a pack lie, as small tables that a GPU's kernels read.
+"""Small tables that say where the tokens of each image of a pack lie, for a GPU's kernels.
 
-A pack's maps lie end to end, stage by stage. For each stage there are two tables of int32: *images* says where each
-image's map starts and how large it is, *blocks* cuts the maps into blocks of at most `BLOCK` tokens of one image. A
-program of a kernel takes one block and finds row and column of its tokens by division. Shapes are those of a capacity,
-whatever the pack; what a pack does not need is a map without tokens or a block of no image.
+The maps of a pack lie end to end, stage by stage. Each stage has two tables of int32: *images* has the first row and
+the size of each image's map, and *blocks* divides the maps into blocks of at most `BLOCK` tokens of one image. A
+program of a kernel processes one block, and computes row and column of its tokens by division. The shapes of the tables
+depend on the capacity, not on the pack; entries that a pack does not need are maps without tokens and blocks of no
+image.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ NO_IMAGE = -1
 _PIXELS_PER_TOKEN = STRIDES[0] ** 2
 # Sides are rounded up from stage to stage, so that a pack has more than a quarter of the tokens in the next stage.
 _MARGIN = (1.0, 1.03, 1.08, 1.2)
-# A capacity admits images down to this many tokens of stage 1 on average: rows for more would mostly stay empty.
+# A capacity admits images of at least this many tokens of stage 1 on average: rows for more images would mostly stay
+# empty.
 _MEAN_TOKENS = 256
 _MIN_IMAGES = 16
 
@@ -29,13 +31,13 @@ Sizes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capacity:
-    """What there is room for.
+    """The images that fit into a graph together.
 
     Attributes:
-        images: their number.
-        pixels: of all images.
-        tokens: rows of each stage.
-        keys: rows of each stage's keys; 0 where the tokens themselves are the keys.
+        images: Number of images.
+        pixels: Pixels of all images.
+        tokens: Tokens of all images, for each stage.
+        keys: Keys of all images, for each stage; 0 if the tokens themselves are the keys.
     """
 
     images: int
@@ -44,22 +46,23 @@ class Capacity:
     keys: tuple[int, ...]
 
     def counts(self) -> np.ndarray:
-        """All numbers, in the order of `needs`."""
+        """Returns all numbers, in the order of `needs`."""
         return np.array((self.images, self.pixels, *self.tokens, *self.keys), np.int64)
 
     def num_blocks(self, rows: int) -> int:
-        """Blocks that any images of so many tokens take at most: each image's last block may be short."""
+        """Returns the most blocks that images with so many tokens can have; each image's last block may be short."""
         return -(-rows // BLOCK) + self.images
 
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Maps that lie end to end, as a kernel sees them.
+    """The tables of maps that lie end to end.
 
     Attributes:
-        images: (N, 3), int32: first row, height and width; all zero for an image that is not there.
-        blocks: (blocks, 2), int32: image, and which of its tokens is the first; image `NO_IMAGE` for none.
-        num_rows: of the matrix whose rows the tokens are.
+        images: (N, 3), int32: first row, height and width of each map; zeros for an image that is not there.
+        blocks: (blocks, 2), int32: image of each block, and the number of its first token in that image; the image is
+            `NO_IMAGE` for a block that is not needed.
+        num_rows: Rows of the matrix that holds the tokens.
     """
 
     images: Tensor
@@ -67,7 +70,7 @@ class Maps:
     num_rows: int
 
     def places(self) -> list[tuple[int, int, int]]:
-        """First row, height and width of the maps that are there; copies from the device."""
+        """Returns first row, height and width of the maps that are there, copied from the device."""
         return [(start, height, width) for start, height, width in self.images.tolist() if height]
 
 
@@ -76,9 +79,9 @@ class Tables:
     """The tables of a pack.
 
     Attributes:
-        pixels: the images themselves; rows are pixels.
-        tokens: of each stage.
-        keys: of each stage; the tokens where they are the keys.
+        pixels: Tables of the images themselves, whose rows are pixels.
+        tokens: Tables of each stage's tokens.
+        keys: Tables of each stage's keys; the same as `tokens` if the tokens themselves are the keys.
     """
 
     pixels: Maps
@@ -87,11 +90,14 @@ class Tables:
 
 
 def needs(config: PVTv2Config, sizes: Sizes) -> np.ndarray:
-    """What each image needs, (images, 10), int64: 1, pixels, tokens of each stage, keys of each stage.
+    """Returns the share of a capacity that each image needs: 1 image, pixels, tokens and keys of each stage.
 
     Args:
-        config: of the network.
+        config: Configuration of the network.
         sizes: (height, width) of each image, in pixels.
+
+    Returns:
+        (images, 10), int64.
     """
     tokens = [_area(sides) for sides in _token_sides(sizes)]
     keys = [_area(sides) for sides in _key_sides(config, _token_sides(sizes))]
@@ -99,7 +105,7 @@ def needs(config: PVTv2Config, sizes: Sizes) -> np.ndarray:
 
 
 def capacity_of(config: PVTv2Config, num_tokens: int) -> Capacity:
-    """Room for a pack of about `num_tokens` tokens of stage 1, at least 64, as mixes of sizes usually need it."""
+    """Returns a capacity for about `num_tokens` tokens of stage 1 (at least 64) in images of usual sizes."""
     tokens = tuple(-(-int(num_tokens * margin) // 4**stage // BLOCK) * BLOCK for stage, margin in enumerate(_MARGIN))
     images = max(_MIN_IMAGES, num_tokens // _MEAN_TOKENS)
     keys = (images * POOLED_SIDE**2,) * NUM_STAGES
@@ -111,24 +117,22 @@ def capacity_of(config: PVTv2Config, num_tokens: int) -> Capacity:
 
 
 def capacity_for(needed: np.ndarray) -> Capacity:
-    """Room for just the images with these `needs`."""
+    """Returns the capacity for exactly the images with these `needs`."""
     images, pixels, *rows = (int(count) for count in needed.sum(axis=0))
     return Capacity(images=images, pixels=pixels, tokens=tuple(rows[:NUM_STAGES]), keys=tuple(rows[NUM_STAGES:]))
 
 
 def fits(needed: np.ndarray, capacity: Capacity) -> bool:
-    """True if there is room for all images with these `needs`: pixels, tokens and keys of all stages, their number.
-
-    Then their blocks fit as well, whatever the sizes.
-    """
+    """Returns whether all images with these `needs` fit into a capacity together. Their blocks then fit as well."""
     return bool((needed.sum(axis=0) <= capacity.counts()).all())
 
 
 def split(needed: np.ndarray, capacity: Capacity) -> list[list[int]]:
-    """Indexes of images that fit together, in their order; an image for which there is no room is alone.
+    """Returns the indexes of images that fit together, part by part, in order. An image that does not fit is alone.
 
     Args:
         needed: `needs` of the images.
+        capacity: Capacity into which the images of a part must fit.
     """
     parts: list[list[int]] = []
     room = used = capacity.counts()
@@ -142,7 +146,7 @@ def split(needed: np.ndarray, capacity: Capacity) -> list[list[int]]:
 
 
 def table_length(capacity: Capacity) -> int:
-    """Numbers in the tables of a pack."""
+    """Returns the number of numbers in the tables of a pack."""
     return sum(rows * columns for rows, columns in _shapes(capacity))
 
 
@@ -150,8 +154,10 @@ def write_tables(config: PVTv2Config, sizes: Sizes, capacity: Capacity, flat: np
     """Writes the tables of a pack one after the other.
 
     Args:
-        sizes: (height, width) of each image, in pixels; they must fit.
-        flat: int32, `table_length(capacity)` numbers.
+        config: Configuration of the network.
+        sizes: (height, width) of each image, in pixels; the images must fit into the capacity.
+        capacity: Capacity that gives the tables their shapes.
+        flat: int32, `table_length(capacity)` numbers, which are overwritten.
     """
     tokens = _token_sides(sizes)
     keys = _key_sides(config, tokens)
@@ -176,10 +182,11 @@ def write_tables(config: PVTv2Config, sizes: Sizes, capacity: Capacity, flat: np
 
 
 def view_tables(flat: Tensor, capacity: Capacity) -> Tables:
-    """The tables that `write_tables` wrote, as views.
+    """Returns the tables that `write_tables` wrote, as views.
 
     Args:
         flat: int32, on any device.
+        capacity: Capacity for which the tables were written.
     """
     shapes = _shapes(capacity)
     pieces = flat.split([rows * columns for rows, columns in shapes])
@@ -191,8 +198,8 @@ def view_tables(flat: Tensor, capacity: Capacity) -> Tables:
 
 
 def _shapes(capacity: Capacity) -> list[tuple[int, int]]:
-    """Of images and blocks, of the pixels, the tokens of each stage and the keys of each stage."""
-    shapes = [(capacity.images, 3), (0, 2)]  # nothing goes over the pixels block by block
+    """Returns the shapes of *images* and *blocks*: for the pixels, each stage's tokens, and each stage's keys."""
+    shapes = [(capacity.images, 3), (0, 2)]  # no kernel processes the pixels block by block
     for rows in (*capacity.tokens, *capacity.keys):
         shapes += [(capacity.images, 3), (capacity.num_blocks(rows) if rows else 0, 2)]
     return shapes
@@ -211,7 +218,7 @@ def _token_sides(sizes: Sizes) -> list[np.ndarray]:
 
 
 def _key_sides(config: PVTv2Config, tokens: list[np.ndarray]) -> list[np.ndarray]:
-    """Zero where the tokens themselves are the keys."""
+    """Returns the sides of each image's keys, stage by stage; zeros if the tokens themselves are the keys."""
     if config.linear:
         return [np.full_like(sides, POOLED_SIDE) for sides in tokens]
     return [
@@ -225,7 +232,7 @@ def _area(sides: np.ndarray) -> np.ndarray:
 
 
 def device_tables(config: PVTv2Config, sizes: Sizes, capacity: Capacity, device: torch.device) -> Tables:
-    """The tables of a pack on the device."""
+    """Returns the tables of a pack on the device."""
     flat = np.empty(table_length(capacity), np.int32)
     write_tables(config, sizes, capacity, flat)
     return view_tables(torch.from_numpy(flat).to(device), capacity)

@@ -1,8 +1,9 @@
-"""Brings packs to where graphs read them: the bytes of one pack travel while the pack before it runs.
+"""Copies packs to the memory from which graphs read; the bytes of one pack travel while the pack before it runs.
 
-A pack goes through one of two slots: page-locked memory on the host, which the copying engine of a GPU reads by itself,
-and as much on the device. From there the stream that runs packs copies it to the one place that all graphs read, which
-takes the device some microseconds. Events keep each memory from being written before it was read.
+A pack passes through one of two slots. A slot is page-locked memory on the host, which the copy engine of a GPU reads
+by itself, and as much memory on the device. From the slot, the stream that runs packs copies the pack to the one place
+from which all graphs read; this copy within the device takes microseconds. Events prevent that memory is overwritten
+before it was read.
 """
 
 from collections.abc import Sequence
@@ -18,51 +19,58 @@ _ALIGN_BYTES = 256
 
 
 class Copy(NamedTuple):
-    """Events around a pack's copy to the device, which keep time."""
+    """Events before and after a pack's copy to the device, with their times."""
 
     begun: torch.cuda.Event
     done: torch.cuda.Event
 
 
 class _Slot:
-    """Memory on both sides, and how far it got: `sent` from the host, `taken` on the device."""
+    """Memory for a pack on the host and on the device.
+
+    Attributes:
+        host: Page-locked memory.
+        device: Memory on the device.
+        sent: Event after the copy from the host.
+        taken: Event after the pack was copied on, within the device.
+    """
 
     def __init__(self, num_bytes: int, device: torch.device) -> None:
         self.host = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
         self.device = torch.empty(num_bytes, dtype=torch.uint8, device=device)
-        # An event that was never recorded holds nobody up.
+        # Nothing waits for an event that was never recorded.
         self.sent, self.taken = torch.cuda.Event(), torch.cuda.Event()
 
 
 class Upload:
-    """Tables and pixels of one pack at a fixed place on the device, and the way there."""
+    """The fixed memory on the device for tables and pixels of one pack, and the slots through which packs reach it."""
 
     def __init__(self, config: PVTv2Config, largest: Capacity, device: torch.device) -> None:
-        """Takes memory for packs up to the largest capacity."""
+        """Allocates memory for packs up to the largest capacity."""
         self._config = config
         num_bytes = _table_bytes(largest) + 3 * largest.pixels
         self._static = torch.empty(num_bytes, dtype=torch.uint8, device=device)
         self._slots = [_Slot(num_bytes, device) for _ in range(2)]
         self._turn = 0
         self._copies = torch.cuda.Stream(device)
-        # This memory may have been another stream's, whose work on it is still queued.
+        # Another stream may have freed this memory while its work on the memory is still queued.
         torch.cuda.synchronize(device)
 
     def views(self, capacity: Capacity) -> tuple[Tensor, Tables]:
-        """Pixels X3 and tables, where graphs of this capacity read them."""
+        """Returns the pixels X3 and the tables in the memory from which graphs of a capacity read, as views."""
         start = _table_bytes(capacity)
         pixels_X3 = self._static[start : start + 3 * capacity.pixels].view(-1, 3)
         flat = self._static[: 4 * table_length(capacity)].view(torch.int32)
         return pixels_X3, view_tables(flat, capacity)
 
     def send(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity, stream: torch.cuda.Stream) -> Copy:
-        """Queues the copies of a pack; what is queued on the stream after this sees it in place.
+        """Queues the copies of a pack; work that is queued on the stream afterwards finds the pack in place.
 
         Args:
-            images: HWC, RGB, uint8; those in the host's memory are copied before this returns.
-            sizes: (height, width) of each.
-            capacity: has room for them.
-            stream: the current one, on which all packs run.
+            images: HWC, RGB, uint8; images in the host's memory are copied before `send` returns.
+            sizes: (height, width) of each image.
+            capacity: Capacity into which the images fit.
+            stream: The current stream, on which all packs run.
         """
         slot = self._slots[self._turn]
         self._turn = 1 - self._turn
@@ -72,7 +80,7 @@ class Upload:
         is_on_host = not any(image.is_cuda for image in images)
         if is_on_host:
             end = _copy(images, slot.host, end)
-        # New ones for each pack: its time is read when the slot may have been used again.
+        # Each pack gets new events: its times are read when the slot may already hold another pack.
         copy = Copy(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
         slot.sent = copy.done
         with torch.cuda.stream(self._copies):
@@ -89,7 +97,7 @@ class Upload:
 
 
 def _copy(images: Sequence[Tensor], to: Tensor, start: int) -> int:
-    """Copies the pixels one image after the other; returns the byte after the last."""
+    """Copies the pixels, one image after the other, and returns the byte after the last."""
     for image_HWC in images:
         stop = start + image_HWC.numel()
         to[start:stop].view(image_HWC.shape).copy_(image_HWC)
@@ -98,5 +106,5 @@ def _copy(images: Sequence[Tensor], to: Tensor, start: int) -> int:
 
 
 def _table_bytes(capacity: Capacity) -> int:
-    """Of the tables, and up to where pixels start."""
+    """Returns the bytes of the tables, up to the start of the pixels."""
     return -(-4 * table_length(capacity) // _ALIGN_BYTES) * _ALIGN_BYTES

@@ -1,1 +1,1 @@
-"""PVTv2 as the paper has it, with its variants, cost, shapes and labels."""
+"""PVTv2 as the paper describes it, with its variants, cost, shapes and labels."""

@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the multiply-accumulates of one image, both by formula."""
+"""The cost of a network: its parameters, and the multiply-accumulates of one image, both by formula."""
 
 from functools import lru_cache
 from math import prod
@@ -8,15 +8,16 @@ from model.network.shapes import IMAGE_CHANNELS, parameter_shapes
 
 
 def count_parameters(config: PVTv2Config) -> int:
-    """The exact number of weights and biases of `PVTv2(config)`."""
+    """Returns the exact number of weights and biases of `PVTv2(config)`."""
     return sum(map(prod, parameter_shapes(config).values()))
 
 
 @lru_cache(maxsize=65536)
 def count_macs(config: PVTv2Config, height: int, width: int) -> int:
-    """The multiply-accumulates of one image of height x width pixels: convolutions, linears, attention and head.
+    """Returns the multiply-accumulates of one image of height x width pixels.
 
-    Norms, activations, biases, pooling and softmax are left out, as is usual; together they are about a hundredth.
+    Convolutions, linear layers, attention and the head are counted. Norms, activations, biases, pooling and softmax are
+    not counted, as is usual; together they are about a hundredth of the total.
     """
     total = 0
     inputs = IMAGE_CHANNELS

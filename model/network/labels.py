@@ -1,4 +1,4 @@
-"""Names of classes, read from a file in any of the usual layouts."""
+"""The names of classes, read from a file in any of the usual layouts."""
 
 import functools
 import json
@@ -12,21 +12,21 @@ NUM_IMAGENET_CLASSES = 1000
 
 @functools.cache
 def imagenet_labels() -> tuple[str, ...]:
-    """The names of the 1000 classes of ImageNet-1k, in the order in which published weights have them."""
+    """Returns the names of the 1000 classes of ImageNet-1k, in the order of the published weights."""
     return read_labels(Path(__file__).with_name("imagenet_labels.txt"))
 
 
 @functools.cache
 def imagenet_wordnet_ids() -> tuple[str, ...]:
-    """The WordNet ids of the same classes, such as `n01440764`: the names of the data set's folders."""
+    """Returns the WordNet ids of ImageNet's classes, such as `n01440764`: the names of the data set's folders."""
     return read_labels(Path(__file__).with_name("imagenet_wordnet_ids.txt"))
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
-    """The labels in a file, in the order of the classes. See `parse_labels` for the layouts.
+    """Returns the labels in a file, in the order of the classes. See `parse_labels` for the layouts.
 
     Raises:
-        LabelsError: the file cannot be read, or does not name every class once.
+        LabelsError: The file cannot be read, or does not name every class once.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -36,15 +36,15 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 
 
 def parse_labels(text: str, name: str) -> tuple[str, ...]:
-    """The labels in a text, in the order of the classes. Two classes may share a label.
+    """Returns the labels in a text, in the order of the classes. Two classes may share a label.
 
     Args:
-        text: one label per line, or a JSON list of labels, or a JSON object `{"0": label, ...}`, alone or under the key
+        text: One label per line, or a JSON list of labels, or a JSON object `{"0": label, ...}`, alone or under the key
             `id2label`.
-        name: what to call the text in errors.
+        name: Name of the text in error messages.
 
     Raises:
-        LabelsError: the text is empty, leaves a class out, or names a class twice.
+        LabelsError: The text is empty, leaves a class out, or names a class twice.
     """
     if not text.lstrip().startswith(("[", "{")):
         return _from_list(text.rstrip().splitlines(), name, "line", first=1)
@@ -62,10 +62,10 @@ def parse_labels(text: str, name: str) -> tuple[str, ...]:
 
 
 def labels_by_number(numbered: Mapping[str, object], name: str) -> tuple[str, ...]:
-    """The labels of a mapping from class numbers (as text) to labels, in the order of the numbers.
+    """Returns the labels of a mapping from class numbers (as text) to labels, in the order of the numbers.
 
     Raises:
-        LabelsError: the numbers are not 0, 1, 2 and so on, each once, or a label is no text.
+        LabelsError: The numbers are not 0, 1, 2 and so on, each once, or a label is not text.
     """
     labels: dict[int, object] = {}
     for key, label in numbered.items():

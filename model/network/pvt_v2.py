@@ -1,12 +1,13 @@
-"""PVTv2, bottom-up and for inference only.
+"""The network PVTv2, for inference only, from its smallest part to the whole.
 
 Letters in names of tensors: B images, H W sides in pixels or tokens, C channels, N = H*W tokens, M keys, A heads,
 D channels of one head, E hidden channels of the MLP, K classes.
 
-Tokens and maps share memory. A map BCHW is kept channels-last, so that in memory it is B, H, W, C: the tokens BNC that
-the linears and norms want. `to_map` and `to_tokens` only relabel the axes. Copies are made in two places, for accuracy:
-oneDNN's channels-last convolution sums all products of an output one after the other, which rounds two to four times
-worse than its own NCHW convolution or a matrix product, and is no faster. The depthwise convolution sums nine.
+Tokens and maps share memory. A map BCHW is kept channels-last, so that in memory the map is B, H, W, C: the same as the
+tokens BNC that linear layers and norms take. `to_map` and `to_tokens` only rename the axes. Maps are copied in two
+places, for accuracy: before the patch embeddings of stages 2 to 4, and in the reduction of keys. oneDNN's channels-last
+convolution sums all products of an output one after the other, which rounds two to four times worse than its own NCHW
+convolution or a matrix product, and is no faster. The depthwise convolution sums only nine products and needs no copy.
 
 Source: Wang et al. 2022, "PVT v2: Improved Baselines with Pyramid Vision Transformer", sections 3.1 to 3.3.
 Differences: keys and values come from one linear; the reducing convolution is a matrix product over its windows;
@@ -21,19 +22,19 @@ from model.network.config import KERNELS, NUM_STAGES, POOLED_SIDE, STRIDES, PVTv
 
 
 def to_map(x_BNC: Tensor, height: int, width: int) -> Tensor:
-    """The tokens as a channels-last map BCHW, without a copy."""
+    """Returns the tokens as a channels-last map BCHW, without a copy."""
     return x_BNC.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 def to_tokens(x_BCHW: Tensor) -> Tensor:
-    """The map as tokens BNC, row by row; without a copy where the map is channels-last."""
+    """Returns the map as tokens BNC, row by row; without a copy if the map is channels-last."""
     return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def to_windows(x_BCHW: Tensor, side: int) -> Tensor:
-    """The tokens of each whole window of side x side, one after the other: B, windows, side * side * C.
+    """Returns the tokens of each whole window of side x side as one row: (B, windows, side * side * C).
 
-    Rows and columns past the last whole window are left out. A copy, unless `side` is 1.
+    Rows and columns past the last whole window are left out. The result is a copy, unless `side` is 1.
     """
     height, width = x_BCHW.shape[2] // side, x_BCHW.shape[3] // side
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)[:, : height * side, : width * side]
@@ -42,7 +43,7 @@ def to_windows(x_BCHW: Tensor, side: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Overlapping patches: a strided convolution, then a norm."""
+    """The embedding of overlapping patches: a strided convolution, then a norm."""
 
     def __init__(self, config: PVTv2Config, stage: int) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=config.embed_eps)
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, int, int]:
-        """The tokens BNC, and the height and width of their map."""
+        """Returns the tokens BNC, and the height and width of their map."""
         x_BCHW = self.conv(x_BCHW)
         return self.norm(to_tokens(x_BCHW)), x_BCHW.shape[2], x_BCHW.shape[3]
 
@@ -60,8 +61,8 @@ class PatchEmbedding(nn.Module):
 class Attention(nn.Module):
     """Attention from every token to few keys: spatial-reduction attention, or linear attention.
 
-    The keys come from the map: one per window of `sr_ratios` tokens a side (tokens past the last whole window are in no
-    key), or, where `linear`, 7x7 of them at any size.
+    Spatial-reduction attention makes one key of each window of the map, `sr_ratios` tokens a side; tokens past the last
+    whole window are in no key. Linear attention makes 7x7 keys of a map of any size.
     """
 
     def __init__(self, config: PVTv2Config, stage: int) -> None:
@@ -75,13 +76,13 @@ class Attention(nn.Module):
         self.reduces = config.linear or window > 1
         if self.reduces:
             self.reduce = nn.Conv2d(channels, channels, window, stride=window)
-            # So that the weights of a window lie in memory in the order in which `to_windows` puts its tokens.
+            # The weights of a window then lie in memory in the order in which `to_windows` puts the tokens.
             weight = self.reduce.weight.data.contiguous(memory_format=torch.channels_last)
             self.reduce.weight = nn.Parameter(weight)
             self.reduce_norm = nn.LayerNorm(channels, eps=config.embed_eps)
 
     def forward(self, x_BNC: Tensor, height: int, width: int) -> Tensor:
-        """What each token BNC gathers from the keys' values."""
+        """Returns, for each token BNC, the mean of the keys' values, weighted by attention and projected."""
         x_BMC = self.reduced(to_map(x_BNC, height, width)) if self.reduces else x_BNC
         heads = (self.num_heads, -1)
         q_BAND = self.q(x_BNC).unflatten(-1, heads).transpose(1, 2)
@@ -92,7 +93,7 @@ class Attention(nn.Module):
         return self.proj(y_BAND.transpose(1, 2).flatten(2))
 
     def reduced(self, x_BCHW: Tensor) -> Tensor:
-        """The tokens BMC that keys and values are made from."""
+        """Returns the reduced tokens BMC, from which keys and values are made."""
         if self.linear:
             x_BCHW = adaptive_avg_pool2d(x_BCHW, POOLED_SIDE)
         windows = to_windows(x_BCHW, self.reduce.stride[0])
@@ -102,7 +103,7 @@ class Attention(nn.Module):
 
 
 class ConvMLP(nn.Module):
-    """The MLP with a depthwise 3x3 convolution inside, whose zero padding tells tokens where they are."""
+    """The MLP with a depthwise 3x3 convolution inside; the zero padding of that convolution encodes positions."""
 
     def __init__(self, config: PVTv2Config, stage: int) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class ConvMLP(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x_BNC: Tensor, height: int, width: int) -> Tensor:
-        """The tokens BNC, changed with a look at their eight neighbours."""
+        """Returns the tokens BNC, each computed from itself and its eight neighbours."""
         x_BNE = self.fc1(x_BNC)
         if self.linear:
             x_BNE = x_BNE.relu_()
@@ -123,7 +124,7 @@ class ConvMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and beside a residual path."""
+    """Attention and MLP, each after a norm and with a residual connection."""
 
     def __init__(self, config: PVTv2Config, stage: int) -> None:
         super().__init__()
@@ -134,13 +135,13 @@ class Block(nn.Module):
         self.mlp = ConvMLP(config, stage)
 
     def forward(self, x_BNC: Tensor, height: int, width: int) -> Tensor:
-        """The tokens BNC; the input stays as it is."""
+        """Returns the tokens BNC after the block; the input is not changed."""
         x_BNC = self.attention(self.norm1(x_BNC), height, width).add_(x_BNC)
         return self.mlp(self.norm2(x_BNC), height, width).add_(x_BNC)
 
 
 class Stage(nn.Module):
-    """A patch embedding, some blocks, a norm."""
+    """A stage: a patch embedding, some blocks, a norm."""
 
     def __init__(self, config: PVTv2Config, stage: int) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dims[stage], eps=config.block_eps)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The map BCHW at half the sides (the first stage: a quarter), rounded up."""
+        """Returns the map BCHW of half the sides (in the first stage a quarter), rounded up."""
         x_BNC, height, width = self.embed(x_BCHW)
         for block in self.blocks:
             x_BNC = block(x_BNC, height, width)
@@ -157,7 +158,7 @@ class Stage(nn.Module):
 
 
 class PVTv2(nn.Module):
-    """The whole network. Its weights take no gradients and, until a checkpoint is loaded, mean nothing."""
+    """The whole network. Its weights take no gradients, and are arbitrary until a checkpoint is loaded."""
 
     def __init__(self, config: PVTv2Config) -> None:
         super().__init__()
@@ -167,13 +168,13 @@ class PVTv2(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward_features(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four maps BCHW, each after its stage's norm, at strides 4, 8, 16 and 32 (sides rounded up).
+        """Returns the four maps BCHW, each after its stage's norm, at strides 4, 8, 16 and 32 (sides rounded up).
 
         Args:
-            images_BCHW: RGB, normalised, of the weights' dtype; quickest if already channels-last.
+            images_BCHW: RGB, normalised, of the weights' dtype; fastest if they are channels-last.
 
         Raises:
-            ValueError: the images have a side too short for one key.
+            ValueError: The images have a side that is too short for one key.
         """
         height, width = images_BCHW.shape[2:]
         if min(height, width) < self.config.min_side_px:
@@ -188,13 +189,13 @@ class PVTv2(nn.Module):
         return map1_BCHW, map2_BCHW, map3_BCHW, map4_BCHW
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """The logits BK: the head over the mean of the last map's tokens.
+        """Returns the logits BK: the head applied to the mean of the last map's tokens.
 
         Args:
-            images_BCHW: as for `forward_features`.
+            images_BCHW: As for `forward_features`.
 
         Raises:
-            ValueError: the network has no head, or the images are too small.
+            ValueError: The network has no head, or the images are too small.
         """
         if self.head is None:
             raise ValueError("This network has no head (num_classes is 0): it gives features, not logits.")
@@ -202,5 +203,5 @@ class PVTv2(nn.Module):
 
 
 def to_embedding(last_map_BCHW: Tensor) -> Tensor:
-    """The mean BC of the last map's tokens, which the head reads."""
+    """Returns the mean BC of the last map's tokens, which the head reads."""
     return to_tokens(last_map_BCHW).mean(dim=1)

@@ -1,4 +1,4 @@
-"""The names and shapes of a network's parameters, by formula: what a checkpoint can be held against without torch."""
+"""The names and shapes of a network's parameters, by formula: a checkpoint is compared with them without torch."""
 
 from model.network.config import KERNELS, NUM_STAGES, PVTv2Config
 
@@ -7,7 +7,7 @@ Shape = tuple[int, ...]
 
 
 def parameter_shapes(config: PVTv2Config) -> dict[str, Shape]:
-    """The shape of every parameter of `PVTv2(config)`, by its name in `PVTv2.state_dict`, in that order."""
+    """Returns the shape of every parameter of `PVTv2(config)` by its name, in the order of `PVTv2.state_dict`."""
     shapes: dict[str, Shape] = {}
     for stage in range(NUM_STAGES):
         shapes |= {f"stages.{stage}.{name}": shape for name, shape in _stage(config, stage).items()}
@@ -43,5 +43,5 @@ def _block(config: PVTv2Config, stage: int) -> dict[str, Shape]:
 
 
 def _layer(name: str, weight: Shape, *, bias: bool = True) -> dict[str, Shape]:
-    """Every layer of this network has a weight, and a bias or shift as long as the weight's first axis."""
+    """Returns the shapes of a layer's weight and of its bias, which is as long as the weight's first axis."""
     return {f"{name}.weight": weight, **({f"{name}.bias": weight[:1]} if bias else {})}

@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 
 def draw_weights(network: nn.Module, seed: int) -> None:
-    """Gives every parameter values that tell it from any other, of a size that keeps activations near 1."""
+    """Gives every parameter values of its own, of a size that keeps activations near 1."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)

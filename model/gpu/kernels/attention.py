@@ -1,7 +1,8 @@
-"""Attention of each image's tokens to its own keys, one block of queries and one head a program.
+"""The kernel for attention of each image's tokens to the image's own keys.
 
-Scores never reach memory: keys come in blocks, and what was summed so far is scaled anew when a larger score comes.
-Sums are taken in float32; float32 inputs are multiplied as such, never as TF32.
+A program processes a block of queries in one head. Scores are not written to memory: keys are processed in blocks, and
+the sums so far are rescaled when a larger score appears. Sums are taken in float32; float32 inputs are multiplied
+exactly, not as TF32.
 """
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 from model.gpu.kernels.places import map_of
 from model.gpu.tables import BLOCK, Maps
 
-# Keys that a program does at once, and its warps. Products of float32 take far more registers than tensor cores do.
+# Keys that a program processes at once, and its warps. Products of float32 take far more registers than tensor cores.
 _HALF = (64, 4)
 _SINGLE = (32, 8)
-_MIN_DOT = 16  # the least side of a matrix product in a kernel
+_MIN_DOT = 16  # smallest side of a matrix product in a kernel
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""The depthwise convolution in the MLP, its bias and GELU in one pass: it is all memory, and would be three."""
+"""The depthwise convolution in the MLP, with its bias and GELU, in one pass over memory instead of three."""
 
 import torch
 import triton
@@ -8,8 +8,8 @@ from torch import Tensor
 from model.gpu.kernels.places import gelu, map_of
 from model.gpu.tables import BLOCK, Maps
 
-_CHANNELS = 64  # that a program does at once
-_THREAD = 8  # values that a thread does: with more there are registers for few threads, and memory waits
+_CHANNELS = 64  # channels that a program processes at once
+_THREAD = 8  # values of a thread; more take more registers, so that fewer threads run and hide less memory latency
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def _dwconv_gelu(
         is_inside = is_inside & (column + right < width)
         at = (place + down * width + right)[:, None] * CHANNELS + channel[None, :]
         values = tl.load(x + at, mask=is_inside[:, None] & is_channel[None, :], other=0.0).to(tl.float32)
-        if RELU:  # what is no number is not below zero, and stays
+        if RELU:  # NaN is not below zero, and is kept
             values = tl.where(values < 0.0, 0.0, values)
         weights = tl.load(taps + tap * CHANNELS + channel, mask=is_channel, other=0.0)
         total += values * weights[None, :]

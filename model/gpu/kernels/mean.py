@@ -1,4 +1,4 @@
-"""The mean of each image's tokens, which the head reads."""
+"""The kernel for the mean of each image's tokens, which the head reads."""
 
 import torch
 import triton
@@ -8,8 +8,8 @@ from torch import Tensor
 from model.gpu.kernels.places import map_of
 from model.gpu.tables import Maps
 
-_TOKENS = 32  # that a program adds at once
-_CHANNELS = 64
+_TOKENS = 32  # tokens that a program sums at once
+_CHANNELS = 64  # channels of a program
 
 
 @triton.jit

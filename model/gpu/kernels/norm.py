@@ -1,4 +1,4 @@
-"""LayerNorm of rows, with what stands before or after it: the sum of the residual path, or a GELU."""
+"""The kernel for the layer norm of rows, which also adds the residual before it or applies a GELU after it."""
 
 import torch
 import triton
@@ -7,10 +7,10 @@ from torch import Tensor
 
 from model.gpu.kernels.places import gelu
 
-_VALUES = 2048  # that a program does at once
+_VALUES = 2048  # values that a program processes at once
 
 
-@triton.jit(do_not_specialize=["num_rows"])  # else one more compilation where 16 divides it
+@triton.jit(do_not_specialize=["num_rows"])  # else triton compiles once more for multiples of 16
 def _norm(
     x,
     y,

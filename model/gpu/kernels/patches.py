@@ -1,4 +1,4 @@
-"""Patches of maps, as the rows of a matrix product: of patch embeddings, and of the windows that become keys."""
+"""The kernel that lays out patches of maps as rows of a matrix, for patch embeddings and for the reduction of keys."""
 
 import torch
 import triton
@@ -8,7 +8,7 @@ from torch import Tensor
 from model.gpu.kernels.places import map_of
 from model.gpu.tables import BLOCK, Maps
 
-_MAX_CHANNELS = 64  # that a program copies at once
+_MAX_CHANNELS = 64  # channels that a program copies at once
 
 
 @triton.jit

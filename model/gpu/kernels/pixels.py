@@ -1,4 +1,4 @@
-"""Patches of the images themselves: bytes are normalised on their way into the rows of a matrix product."""
+"""The kernel that lays out patches of images as rows of a matrix, and normalises the bytes on the way."""
 
 import torch
 import triton
@@ -20,8 +20,8 @@ def _pixel_patches(
     out,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    ROW: tl.constexpr,  # values of a row of a patch
-    WIDE: tl.constexpr,  # the same, up to a power of two
+    ROW: tl.constexpr,  # values in a row of a patch
+    WIDE: tl.constexpr,  # `ROW`, rounded up to a power of two
     BLOCK: tl.constexpr,
 ):
     image = tl.load(blocks + 2 * tl.program_id(0))

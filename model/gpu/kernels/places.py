@@ -1,4 +1,4 @@
-"""What a program reads of the tables of `model/gpu/tables.py`."""
+"""Functions that several kernels share: a map's place in the tables of `model/gpu/tables.py`, and the GELU."""
 
 import triton
 import triton.language as tl
@@ -6,11 +6,11 @@ import triton.language as tl
 
 @triton.jit
 def map_of(images, image):
-    """First row, height and width of an image's map."""
+    """Returns first row, height and width of an image's map."""
     return tl.load(images + 3 * image), tl.load(images + 3 * image + 1), tl.load(images + 3 * image + 2)
 
 
 @triton.jit
 def gelu(x):
-    """Of float32, exactly: with erf."""
+    """Returns the exact GELU (with erf) of float32."""
     return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))

@@ -1,4 +1,4 @@
-"""Each map averaged to 7x7, for linear attention: one bin of one image a program."""
+"""The kernel that averages each map to 7x7, for linear attention; a program averages one bin of one image."""
 
 import torch
 import triton
@@ -9,8 +9,8 @@ from model.gpu.kernels.places import map_of
 from model.gpu.tables import Maps
 from model.network.config import POOLED_SIDE
 
-_TOKENS = 16  # that a program adds at once
-_CHANNELS = 256  # most programs are for images that are not there: few of them, each with many channels
+_TOKENS = 16  # tokens that a program sums at once
+_CHANNELS = 256  # channels of a program; many, so that few programs start for images that are not there
 
 
 @triton.jit

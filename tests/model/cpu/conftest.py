@@ -15,7 +15,7 @@ FLAGS = ("-O2", "-ffp-contract=fast", "-Wno-psabi", "-Wno-unused-function", "-fP
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """(name of a form) -> a library in which that form is always taken."""
+    """Builds a library, from the name of a form, that always uses that form."""
     compiler, folder = shutil.which("cc"), tmp_path_factory.mktemp("kernels")
 
     def build(form):
@@ -31,7 +31,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(params=["as installed", "avx512", "avx2", "plain", "torch"])
 def kind(request, monkeypatch, built):
-    """The form that runs in a test."""
+    """Sets the form that runs in a test."""
     if request.param == "as installed":
         assert library.is_compiled(), "the package was installed without a C compiler"
     else:
@@ -44,5 +44,5 @@ def kind(request, monkeypatch, built):
 
 @pytest.fixture
 def tiles(kind):
-    """Whether what runs in a test multiplies tiles of bfloat16."""
+    """Says whether the form that runs in a test multiplies tiles of bfloat16."""
     return library.tiled(torch.bfloat16, torch.device("cpu")) is not None

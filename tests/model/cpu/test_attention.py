@@ -24,7 +24,7 @@ def drawn(channels, dtype=torch.float32, spread=1.0):
 
 
 def exactly(q_TC, kv_MC2, tokens, keys, num_heads):
-    """Image by image."""
+    """Returns attention that is computed image by image."""
     found, depth = [], q_TC.shape[1] // num_heads
     for group, of_group in zip(tokens.groups, keys.groups, strict=True):
         for index in range(group.count):

@@ -40,7 +40,7 @@ def test_each_map_is_convolved_as_if_it_were_alone(kind, channels, relu):
 
 
 def gelus(values):
-    """GELU of each of 16 values, by a convolution that leaves them as they are."""
+    """Returns the GELU of 16 values, computed by a convolution that does not change them."""
     layout = next_layout([Group(1, 1, 1)], 1)
     x_TE = torch.zeros(layout.num_rows, 16, dtype=values.dtype)
     x_TE[0] = values

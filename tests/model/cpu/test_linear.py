@@ -1,4 +1,4 @@
-"""A linear layer gives what torch's own gives, whoever computes it."""
+"""A linear layer gives what torch's own gives, in compiled code, by oneDNN and by torch."""
 
 import pytest
 import torch
@@ -90,7 +90,7 @@ def test_what_is_no_number_stays_in_its_row(kind):
 
 
 def test_tiles_leave_those_of_others_alone(kind):
-    """oneDNN keeps in mind how it has shaped the tiles, and does not look again."""
+    """oneDNN remembers the shapes that it gave to the tiles, and does not check them again."""
     x, weight = torch.randn(64, 96).bfloat16(), torch.randn(64, 96).bfloat16()
     expected = x @ weight.t()
     for _ in range(2):

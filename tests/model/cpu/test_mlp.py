@@ -16,12 +16,12 @@ SIDES = [(1, 1), (2, 3), (9, 7), (40, 9), (3, 150), (17, 33), (1, 200), (8, 8)]
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    """Of a hundred tokens."""
+    """Makes pieces of a hundred tokens."""
     monkeypatch.setattr(module, "_PIECE_BYTES", 100 * 2 * HIDDEN)
 
 
 def drawn(sides, seed=0):
-    """The modules norm, first, conv and second; the tokens; how they lie."""
+    """Returns the modules norm, first, conv and second, the tokens, and their layout."""
     layout = next_layout([Group(2, height, width) for height, width in sides], 1)
     generator = torch.Generator().manual_seed(seed)
     norm, first = nn.LayerNorm(CHANNELS, eps=1e-6), nn.Linear(CHANNELS, HIDDEN)
@@ -36,7 +36,7 @@ def drawn(sides, seed=0):
 
 
 def one_by_one(modules, x_TC, layout, relu):
-    """Operation by operation and map by map, in the type of the modules."""
+    """Returns the MLP's output, computed operation by operation and map by map, in the type of the modules."""
     norm, first, conv, second = modules
     found = []
     for group in layout.groups:

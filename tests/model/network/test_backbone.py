@@ -1,4 +1,4 @@
-"""The four maps under heads of transformers: what they find over its own PVTv2, they find over ours.
+"""Heads of transformers find the same over our four maps as over the maps of transformers' own PVTv2.
 
 Maps differ by 1e-5 at most. A detector looks at a few points of them, chosen by earlier ones, so that its outputs may
 differ by more; 1e-4 of a logit, and of an image's side, decides nothing.
@@ -31,7 +31,7 @@ def folder(request, narrow, tmp_path_factory):
 
 
 def both(folder, stages):
-    """Theirs and ours, loaded from one folder."""
+    """Returns transformers' backbone and ours, loaded from one folder."""
     from transformers import PvtV2Backbone
     from transformers.utils import logging
 
@@ -41,7 +41,7 @@ def both(folder, stages):
 
 
 def vary(network):
-    """Moves all weights a little: fresh heads have layers of zeros, which would hide what lies below them."""
+    """Changes all weights a little: new heads have layers of zeros, which would hide the layers before them."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -50,7 +50,7 @@ def vary(network):
 
 
 def over(network, place, backbone, pixels):
-    """What the network gives with that backbone in that place."""
+    """Returns the output of a network with a backbone in the given place."""
     network = copy.deepcopy(network)
     network.set_submodule(place, backbone)
     with torch.inference_mode():
@@ -100,7 +100,7 @@ def test_a_segmenter_draws_the_same_over_our_maps(folder, images):
 
 
 def store(folder, maps_of_images):
-    """An output with maps, as a job writes it: half precision, CHW; the last row failed."""
+    """Writes an output with maps as a job writes it: half precision, CHW. The last row failed."""
     folder.mkdir(parents=True)
     count = len(maps_of_images)
     columns = {

@@ -1,4 +1,4 @@
-"""Labels from lines and from JSON, and what is refused."""
+"""Labels are read from lines and from JSON; texts that do not name every class once are refused."""
 
 import pytest
 

@@ -18,7 +18,7 @@ SIZES = [(224, 224), (229, 333), (500, 375), (32, 640)]
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def pair(request, narrow, oracle, tmp_path_factory):
-    """Ours and theirs, each loaded from the same folder; not the network that wrote it."""
+    """Returns our network and transformers', each loaded from a folder that a third network wrote."""
     folder = tmp_path_factory.mktemp(request.param)
     config = narrow(request.param)
     save_checkpoint(random_weights(config, seed=1), config, None, folder)

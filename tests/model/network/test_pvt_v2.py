@@ -1,4 +1,4 @@
-"""The network on its own: shapes, layout, and what it refuses. Its numbers are in test_parity.py."""
+"""The network's shapes, its memory layout, and the inputs that it refuses. test_parity.py tests its numbers."""
 
 from collections import Counter
 from dataclasses import replace
