@@ -1,4 +1,4 @@
-"""The demo: digits that the shipped weights never saw, the real job on a local Ray, and a look at what came out.
+"""The demo: classifies digits that the shipped weights never saw, with the real job on a local Ray, and prints rows.
 
 make demo
 """
@@ -24,7 +24,7 @@ _FAILED = """
     SELECT parse_filename(shard) AS shard, key, error_code, error_message[:60] AS error_message
     FROM rows WHERE status = 'failed' ORDER BY shard, row
 """
-# Grouping sets add the last line: all bands together.
+# The grouping sets add a last line for all bands together.
 _ACCURACY = """
     SELECT coalesce(band, 'all') AS shorter_side, count(*) AS images, sum(is_right) AS right,
            printf('%.1f %%', 100 * avg(is_right)) AS accuracy
@@ -38,7 +38,7 @@ _ACCURACY = """
 
 
 def main() -> int:
-    """Runs the demo; the exit code is the job's."""
+    """Runs the demo; returns the job's exit code."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     shards, output = FOLDER / "shards", FOLDER / "output"
     subprocess.run([sys.executable, "examples/sample_shards.py", "--out", shards], cwd=ROOT, check=True)
@@ -67,14 +67,14 @@ def main() -> int:
 
 
 def _table(relation: duckdb.DuckDBPyRelation) -> str:
-    """The rows as text, in columns."""
+    """Returns the rows of a query as text in columns."""
     texts = [relation.columns, *([str(value) for value in row] for row in relation.fetchall())]
     widths = [max(len(text[i]) for text in texts) for i in range(len(texts[0]))]
     return "\n".join("  ".join(map(str.ljust, text, widths)).rstrip() for text in texts)
 
 
 def _short(part: object) -> str:
-    """A path as it is seen from the checkout."""
+    """Returns a path relative to the checkout."""
     return str(part).removeprefix(f"{ROOT}/")
 
 

@@ -3,8 +3,8 @@
     dataset = FeatureDataset("features", "stage4")
     image_id, map_CHW = dataset[0]
 
-Parquet has to be decoded, and is, one row group (some 16 MiB) at a time; the tensors are views on what was decoded. In
-the order of the rows, as a `DataLoader` without shuffling takes them, every row group is decoded once.
+Parquet is decoded one row group (some 16 MiB) at a time, and the tensors are views of the decoded row group. A
+`DataLoader` without shuffling reads the rows in order, so that every row group is decoded once.
 """
 
 import bisect
@@ -21,14 +21,14 @@ from torch.utils.data import Dataset
 
 
 class FeatureDataset(Dataset[tuple[str, torch.Tensor]]):
-    """The rows of an output that are ok."""
+    """The successful rows of an output, as (image id, features)."""
 
     def __init__(self, output: str | Path, column: str = "embedding") -> None:
-        """Reads the status of all rows, and no features yet.
+        """Reads the status of all rows, but no features.
 
         Args:
-            output: a local folder that the job wrote to.
-            column: `embedding`, or `stage1` to `stage4` if they were stored.
+            output: Local folder that the job wrote to.
+            column: `embedding`, or one of `stage1` to `stage4` if the job stored maps.
         """
         self._column = column
         self._groups: list[tuple[Path, int, pa.Array]] = []
@@ -48,7 +48,7 @@ class FeatureDataset(Dataset[tuple[str, torch.Tensor]]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> tuple[str, torch.Tensor]:
-        """(image id, embedding C or map CHW); the tensor is not to be written to."""
+        """Returns (image id, embedding C or map CHW); the tensor must not be modified."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         group = bisect.bisect_right(self._ends, index)

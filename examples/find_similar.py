@@ -3,8 +3,8 @@
     python examples/find_similar.py --features features --image-id file:///photos/cat.jpg --neighbours 10
     python examples/find_similar.py --features features --duplicates 0.99
 
-Similarity is the cosine of two embeddings. Every pair is compared, which suits tens of thousands of images; for more,
-take an index (DuckDB's `vss`, FAISS).
+Similarity is the cosine of two embeddings. The script compares every pair, which suits tens of thousands of images. For
+more images, use an index (DuckDB's `vss`, FAISS).
 """
 
 import argparse
@@ -37,10 +37,10 @@ _DUPLICATES = """
 
 
 def open_features(output: str) -> duckdb.DuckDBPyConnection:
-    """A database with the table `features` of an output's rows that are ok.
+    """Returns a database with the table `features`, which has the successful rows of an output.
 
     Raises:
-        ValueError: there are none.
+        ValueError: The output has no such rows, or no features.
     """
     database, files = duckdb.connect(), f"{output.rstrip('/')}/data/*.parquet"
     try:
@@ -55,10 +55,10 @@ def open_features(output: str) -> duckdb.DuckDBPyConnection:
 
 
 def neighbours(database: duckdb.DuckDBPyConnection, image_id: str, count: int) -> list[tuple[str, float]]:
-    """(image id, similarity) of the images most like one of them, the most similar first.
+    """Returns (image id, similarity) of the images that are most similar to one image, the most similar first.
 
     Raises:
-        ValueError: there is no such image.
+        ValueError: The table has no such image.
     """
     if not database.execute("SELECT 1 FROM features WHERE image_id = $id", {"id": image_id}).fetchone():
         raise ValueError(f"{image_id} is not among the images; give an image_id as it stands in the output")
@@ -66,12 +66,12 @@ def neighbours(database: duckdb.DuckDBPyConnection, image_id: str, count: int) -
 
 
 def duplicates(database: duckdb.DuckDBPyConnection, threshold: float) -> list[tuple[str, str, float]]:
-    """(image id, image id, similarity) of every pair at least so similar, the most similar first."""
+    """Returns (image id, image id, similarity) of the pairs with at least this similarity, the most similar first."""
     return database.execute(_DUPLICATES, {"threshold": threshold}).fetchall()
 
 
 def main() -> None:
-    """Reads the flags, asks, and prints a line for each answer."""
+    """Reads the flags, queries the features, and prints a line for each result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--features", required=True, metavar="OUTPUT", help="the output of extract_features")
     parser.add_argument("--image-id", help="find the images most like this one")

@@ -24,9 +24,9 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def read_tree(folder: Path) -> Iterator[tuple[Path, str, Pixels]]:
-    """(path, name of the class folder, HWC pixels as a job sees them) of each image, in order of their paths.
+    """Yields (path, name of the class folder, HWC pixels as a job decodes them) of each image, in order of the paths.
 
-    Files that are no images are named on stderr and left out.
+    A file that is no image is named on stderr and left out.
     """
     for path in sorted(path for path in folder.glob("*/*") if path.is_file()):
         decoded = decode_image(path.read_bytes(), SizePolicy())
@@ -38,7 +38,7 @@ def read_tree(folder: Path) -> Iterator[tuple[Path, str, Pixels]]:
 
 @torch.inference_mode()
 def predict(loaded: LoadedModel, pixels_HWC: Pixels) -> tuple[int, float]:
-    """(number of the best class, its softmax) for one image at its own size."""
+    """Returns (number of the best class, softmax of the class) for one image at its own size."""
     image_HWC = torch.from_numpy(pixels_HWC.copy()).float() / 255
     image_HWC = (image_HWC - torch.tensor(loaded.mean)) / torch.tensor(loaded.std)
     probabilities_K = loaded.model(image_HWC.permute(2, 0, 1)[None])[0].softmax(dim=0)
@@ -47,7 +47,7 @@ def predict(loaded: LoadedModel, pixels_HWC: Pixels) -> tuple[int, float]:
 
 
 def write_predictions(loaded: LoadedModel, folder: Path, out: Path) -> tuple[int, int]:
-    """(images, those classified rightly); the CSV has a row for each, with its path below the folder."""
+    """Writes a CSV with a row for each image; returns the number of images, and of images with the right class."""
     num_images, num_right = 0, 0
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -62,7 +62,7 @@ def write_predictions(loaded: LoadedModel, folder: Path, out: Path) -> tuple[int
 
 
 def main() -> None:
-    """Reads the flags, writes the CSV, and says how many were right."""
+    """Reads the flags, writes the CSV, and prints the number of right classes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--weights", required=True, metavar="PATH|URI")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="holds one folder for each class")

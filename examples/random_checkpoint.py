@@ -1,4 +1,4 @@
-"""Writes a checkpoint with random weights, in transformers' format: for trying the jobs out without a trained model.
+"""Writes a checkpoint with random weights, in transformers' format, for trying the jobs without a trained model.
 
 python examples/random_checkpoint.py --variant b0 --out build/random-b0
 """

@@ -1,5 +1,5 @@
 "use strict";
-// What a choice is: {label, at}. An empty label drops the image; an image without a choice is undecided.
+// A choice is {label, at}. An empty label drops the image. An image without a choice is undecided.
 const sheet = JSON.parse(document.getElementById("sheet").textContent);
 const [done, counts, save, filter, undecided, by, saved, forget, notKept, noMatch] = [
   "done", "counts", "save", "filter", "undecided", "by", "saved", "forget", "not-kept", "no-match",
@@ -8,7 +8,7 @@ const items = [...document.querySelectorAll(".item")];
 const choices = sheet.rows.map(() => null);
 let current = 0;
 
-// Each choice is kept under its output, image and version: a picture that changed has to be looked at again.
+// A choice is stored under its output, image and version, so that an image that changed needs a new choice.
 const keyOf = row => JSON.stringify(["pvtv2-review", sheet.output, row.id, row.etag]);
 const BY = JSON.stringify(["pvtv2-review", "by"]);
 
@@ -68,14 +68,14 @@ function act(name, index) {
   moveOn(index);
 }
 
-/** Takes the label that was typed; emptying the field takes back the one before. */
+/** Chooses the label that was typed; an empty field withdraws the label that was typed before. */
 function take(index) {
   const label = items[index].querySelector("input").value.trim();
   if (label) choose(index, label);
   else if (items[index].dataset.choice === "changed") choose(index, null);
 }
 
-// ---- Moving about
+// ---- Moving between images
 
 const visible = () => items.flatMap((item, index) => (item.parentElement.hidden ? [] : [index]));
 
@@ -91,7 +91,7 @@ function move(steps) {
   if (shown[at] !== undefined) go(shown[at]);
 }
 
-/** To the next image; settings may hide the one that was decided. */
+/** Moves to the next image; the settings may hide the image that was decided. */
 function moveOn(index) {
   const shown = visible(), next = shown[shown.indexOf(index) + 1] ?? index;
   arrange();

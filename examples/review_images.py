@@ -19,27 +19,33 @@ from pipeline.store.storage import StoreConfig, head, open_reader
 SIDE_PX = 256
 
 Row = Mapping[str, Any]
-"""`image_id`, `shard`, `key`, `row`, `source_etag` and `error_code` of an image, as the data set has them."""
+"""`image_id`, `shard`, `key`, `row`, `source_etag` and `error_code` of an image in a data set."""
 
-# What cannot be read or decoded has no picture, and one that ended a process of the job would end this one.
+# An image that could not be read or decoded has no thumbnail. An image that crashed a process of the job would crash
+# this process, too.
 _HOPELESS = ("source.", "decode.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRules:
-    """How the job that made the data set read its shards: a key that a tar repeats depends on it."""
+    """Settings by which the job read its shards; the keys of images that a tar repeats depend on them.
+
+    Attributes:
+        names: Globs that chose images and shards.
+        image_column: Parquet column with the encoded images; None finds the column.
+    """
 
     names: NameFilter = field(default_factory=NameFilter)
     image_column: str | None = None
 
 
 def pictures(rows: Sequence[Row], store: StoreConfig, rules: ShardRules) -> dict[str, bytes | str]:
-    """For each image id a JPEG, or a sentence that says why there is none.
+    """Returns for each image id a JPEG, or a sentence that says why there is none.
 
-    Every shard is read once, from front to back, as far as the last image that is wanted of it.
+    Every shard is read once, from its start to its last wanted image.
 
     Args:
-        store: of the inputs.
+        store: Store of the inputs.
     """
     found: dict[str, bytes | str] = {}
     loose: list[Row] = []
@@ -51,7 +57,7 @@ def pictures(rows: Sequence[Row], store: StoreConfig, rules: ShardRules) -> dict
             loose.append(row)
         else:
             shards[row["shard"], row["source_etag"]].append(row)
-    # Their sizes are not known, so it is their number that bounds what is fetched ahead.
+    # The sizes of loose images are unknown here, so their number bounds how many are fetched ahead.
     members = [Member(row["image_id"], row["key"] or "", 0, row["source_etag"], None) for row in loose]
     for row, record in zip(loose, read_files(members, store, give_up_failed=True), strict=True):
         found[row["image_id"]] = _picture(record)

@@ -3,7 +3,8 @@
     python examples/review_labels.py s3://bucket/dataset --html review.html
     python examples/review_labels.py s3://bucket/dataset --html cats.html --decision accepted --order label --limit 200
 
-The page holds its pictures and loads nothing, so it can be sent to whoever knows the images (docs/use/reviewing.md).
+The page contains its thumbnails and loads nothing, so it can be sent to anybody who knows the images
+(docs/use/reviewing.md).
 """
 
 import argparse
@@ -34,7 +35,7 @@ from pipeline.store.uris import canonical_uri, join_uri, shown
 
 HERE = Path(__file__).resolve().parent
 _ORDERS = {"score": ("score", "image_id"), "label": ("label", "score", "image_id")}
-# The reasons of a data set, for people.
+# Reasons of a data set's decisions -> the texts that the page shows.
 _REASONS = {
     "score.low": "not sure enough",
     "class.dropped": "a class that is dropped",
@@ -47,10 +48,12 @@ Row = dict[str, Any]
 
 
 def read_rows(uri: str, store: StoreConfig, decision: str) -> tuple[pa.Table, Counter[str]]:
-    """(rows with a decision, how often each label occurs in the whole data set); memory holds no other rows.
+    """Returns the rows with a decision, and the count of each label in the whole data set.
+
+    Memory holds the rows with the decision, and no others.
 
     Raises:
-        FileNotFoundError: there is no such data set.
+        FileNotFoundError: There is no data set at the URI.
     """
     info = head(uri, store)
     if info is None:
@@ -66,18 +69,21 @@ def read_rows(uri: str, store: StoreConfig, decision: str) -> tuple[pa.Table, Co
 
 
 def first_rows(rows: pa.Table, order: str, limit: int) -> list[Row]:
-    """The first rows by rising score, so the least certain first, or by label; those without come last."""
+    """Returns the first rows by rising score, so the least certain first, or by label.
+
+    Rows without a score or a label come last.
+    """
     keys = [(name, "ascending", "at_end") for name in _ORDERS[order]]
     return rows.take(pc.sort_indices(rows, sort_keys=keys).slice(0, limit)).to_pylist()
 
 
 def proposed(row: Row) -> str | None:
-    """The label to confirm: the data set's, which is another than the network's where classes are renamed."""
+    """Returns the label to confirm: the data set's, which differs from the network's where classes are renamed."""
     return row["label"] or row["model_label"] or None
 
 
 def quick_labels(here: Counter[str], labels: Counter[str]) -> list[str]:
-    """The labels that have a digit for a key: the commonest of the page, then of the data set."""
+    """Returns the labels that get a digit key: the most frequent on the page, then those of the data set."""
     names = [name for name, _ in (*here.most_common(), *labels.most_common())]
     return list(dict.fromkeys(names))[:_NUM_QUICK]
 
@@ -90,15 +96,17 @@ def render(
     labels: Counter[str],
     num_all: int,
 ) -> str:
-    """The page.
+    """Returns the page as HTML.
 
     Args:
-        output: URI of the folder that has the data set.
-        found: for each image id a JPEG, or why there is none.
-        labels: how often each label occurs in the data set.
-        num_all: rows that have the decision, shown or not.
+        output: URI of the folder that contains the data set.
+        decision: Decision of the rows.
+        rows: Rows that the page shows.
+        found: For each image id a JPEG, or the reason why there is none.
+        labels: Count of each label in the data set.
+        num_all: Number of rows that have the decision, shown or not.
     """
-    # Text and attributes are escaped, and so is what the script reads (`tojson`): whatever an image is called.
+    # Names of images are untrusted: Jinja escapes text and attributes, and `tojson` escapes the data for the script.
     environment = Environment(
         loader=FileSystemLoader([HERE, HERE.parent / "pipeline" / "page" / "templates"]),
         autoescape=True,
@@ -132,7 +140,7 @@ def _card(row: Row, picture: bytes | str) -> Row:
 
 
 def _sha256(text: str) -> str:
-    """The digest by which the page's policy knows its own script and style."""
+    """Returns the digest of a script or a style, by which the content security policy of the page allows it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -141,7 +149,7 @@ def _data_uri(jpeg: bytes) -> str:
 
 
 def shard_rules(output: str, store: StoreConfig) -> ShardRules:
-    """How the job of this output read its shards."""
+    """Returns the settings by which the job of this output read its shards."""
     records: Any = stored_setting(output, store, "records") or {}
     include, exclude = (tuple(records.get(name, ())) for name in ("include", "exclude"))
     names = NameFilter(include=include, exclude=exclude)

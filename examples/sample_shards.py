@@ -1,6 +1,6 @@
-"""Packs handwritten digits into WebDataset tars: many sizes and formats, true labels beside them, a few files broken.
+"""Packs handwritten digits into WebDataset tars: many sizes and formats, with true labels, and a few broken files.
 
-The digits are those that the weights in weights/digits never saw.
+The digits are those that the training of weights/digits never used.
 
 python examples/sample_shards.py --out build/samples --shards 3 --images 48
 """
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 from examples.digits import BANDS, LABELS, draw_size, load_digits, render, split
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
-# Under the smallest side that the network takes: the job enlarges these.
+# Shorter sides below the smallest side that the network takes; the job enlarges these images.
 TINY = (20, 31)
 BROKEN_EVERY = 11
 
@@ -29,7 +29,7 @@ Member = tuple[str, bytes, str]
 
 
 def members(num_images: int, rng: np.random.Generator) -> Iterator[Member]:
-    """Held-out digits, none twice before all were there once, each in a format and at a size of its own."""
+    """Yields held-out digits in random formats and sizes; no digit comes twice before all have come once."""
     digits, labels = load_digits()
     _, held_out = split(labels)
     queue: list[int] = []
@@ -43,7 +43,7 @@ def members(num_images: int, rng: np.random.Generator) -> Iterator[Member]:
 
 
 def broken_members(rng: np.random.Generator) -> list[Member]:
-    """Files that no decoder can read to their end."""
+    """Returns files that no decoder can read to the end."""
     digits, labels = load_digits()
     whole = _encoded(render(digits[0], 200, 150, rng), "JPEG")
     label = LABELS[labels[0]]
@@ -55,7 +55,10 @@ def broken_members(rng: np.random.Generator) -> list[Member]:
 
 
 def write_shards(folder: Path, num_shards: int, images_per_shard: int, seed: int = 0) -> None:
-    """The sample shards; the same seed gives the same bytes. The first shard has the broken files beside its images."""
+    """Writes the sample shards; the same seed gives the same bytes.
+
+    The first shard contains the broken files beside its images.
+    """
     rng = np.random.default_rng(seed)
     broken = broken_members(rng)
     images = list(members(num_shards * images_per_shard, rng))
@@ -69,7 +72,7 @@ def write_shards(folder: Path, num_shards: int, images_per_shard: int, seed: int
 
 
 def _write_tar(path: Path, contents: list[Member]) -> None:
-    """One tar: each image with a `.cls` sidecar that holds its label."""
+    """Writes one tar, in which each image has a `.cls` sidecar with its label."""
     with tarfile.open(path, "w") as tar:
         for index, (ending, data, label) in enumerate(contents):
             for name, content in ((f"{index:05d}.{ending}", data), (f"{index:05d}.cls", label.encode())):

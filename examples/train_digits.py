@@ -1,4 +1,4 @@
-"""Trains the small PVTv2 in weights/digits on handwritten digits drawn at mixed sizes; minutes on two cores.
+"""Trains the small PVTv2 of weights/digits on handwritten digits drawn at mixed sizes; takes minutes on two cores.
 
 python examples/train_digits.py --out build/digits
 """
@@ -27,8 +27,9 @@ CONFIG = PVTv2Config(
     linear=True,
     num_classes=len(LABELS),
 )
-# Until which share of the steps, the images of each step: the range of their shorter side, and how many; those of one
-# entry have one size. Small ones are cheap: from them it learns what digits are, and then that they may be large.
+# Each phase: the share of the steps at which the phase ends, and the groups of images in each of its steps. A group is
+# the range of the shorter side and the number of images, which all get one size. The network first learns digits from
+# small images, which are cheap, and then learns that digits may be large.
 PHASES = (
     (0.30, (((32, 47), 48),)),
     (0.55, (((32, 63), 24), ((64, 127), 16))),
@@ -38,7 +39,7 @@ RATE = 2e-3
 
 
 def steps(digits: Pixels, labels: Indexes, num_steps: int, seed: int) -> Iterator[list[Example]]:
-    """The images of each step. All digits are gone through before any comes again."""
+    """Yields the images of each step; no digit comes twice before all have come once."""
     rng = np.random.default_rng(seed)
     queue: list[int] = []
     for step in range(num_steps):
@@ -54,7 +55,7 @@ def steps(digits: Pixels, labels: Indexes, num_steps: int, seed: int) -> Iterato
 
 
 def accuracies(model: PVTv2, digits: Pixels, labels: Indexes, seed: int) -> list[float]:
-    """The share of digits classified rightly when each is drawn once in every band; one for each band."""
+    """Returns for each band the share of digits with the right class, each digit drawn once at a size of the band."""
     rng = np.random.default_rng(seed)
     packed = PackedPVTv2(model)
     shares = []
@@ -69,7 +70,7 @@ def accuracies(model: PVTv2, digits: Pixels, labels: Indexes, seed: int) -> list
 
 
 def main() -> None:
-    """Reads the flags, trains, writes the checkpoint, and says how good it is."""
+    """Reads the flags, trains, writes the checkpoint, and prints its accuracy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--steps", type=int, default=3000)

@@ -1,4 +1,4 @@
-"""Trains a PVTv2 on a tree of class folders and saves it with their names as labels.
+"""Trains a PVTv2 on a tree of class folders, and saves it with the names of the folders as labels.
 
 python examples/train_images.py --images photos/train --epochs 10 --out build/photos
 """
@@ -22,18 +22,18 @@ from model import VARIANTS, PVTv2, load_checkpoint, save_checkpoint
 
 IMAGES_PER_STEP = 32
 RATE = 1e-3
-SMALLEST_CROP = 0.6  # of each side
+SMALLEST_CROP = 0.6  # smallest share of each side that a crop takes
 
 
 def reduced(pixels_HWC: Pixels, shorter_px: int) -> Image.Image:
-    """The image at a size from which its smallest crop still has that shorter side; never enlarged."""
+    """Returns the image reduced so far that its smallest crop still has this shorter side; never enlarged."""
     image = Image.fromarray(pixels_HWC)
     scale = min(1.0, shorter_px / SMALLEST_CROP / min(image.size))
     return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
 
 
 def varied(image: Image.Image, shorter_px: float, rng: np.random.Generator) -> torch.Tensor:
-    """A crop HWC, uint8, of the image's own aspect at that shorter side; every other one is mirrored."""
+    """Returns a random crop HWC, uint8, with the image's aspect and this shorter side; half of them are mirrored."""
     scale = shorter_px / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     share = rng.uniform(SMALLEST_CROP, 1)
@@ -46,7 +46,7 @@ def varied(image: Image.Image, shorter_px: float, rng: np.random.Generator) -> t
 def steps(
     images: list[Image.Image], numbers: list[int], epochs: int, shorter_px: tuple[int, int], seed: int
 ) -> Iterator[list[Example]]:
-    """The images and class numbers of each step; one shorter side is drawn for all of a step."""
+    """Yields the images and class numbers of each step; all images of a step get one shorter side."""
     rng = np.random.default_rng(seed)
     for _ in range(epochs):
         order = rng.permutation(len(images))
@@ -57,11 +57,11 @@ def steps(
 
 
 def first_weights(source: str | None, variant: str, labels: tuple[str, ...], seed: int) -> PVTv2:
-    """The network to train: fresh, or a checkpoint's; a head for other labels is left out."""
+    """Returns the network to train: with fresh weights, or a checkpoint's; a head for other labels is left out."""
     if source is None:
         return fresh_weights(replace(VARIANTS[variant], num_classes=len(labels)), seed)
     loaded = load_checkpoint(source)
-    # One epsilon for all norms, as only that can be saved; the training adapts the weights to it.
+    # All norms get one epsilon, since a saved checkpoint has only one; the training adapts the weights to it.
     config = replace(loaded.config, num_classes=len(labels), embed_eps=loaded.config.block_eps)
     model = fresh_weights(config, seed)
     tensors = loaded.model.state_dict()

@@ -1,4 +1,4 @@
-"""The loop that trains a PVTv2 on images of mixed sizes, in plain torch; both examples of training share it."""
+"""The loop that trains a PVTv2 on images of mixed sizes, in plain torch; train_digits.py and train_images.py use it."""
 
 import copy
 import math
@@ -17,15 +17,15 @@ Example = tuple[Tensor, int]
 """An image, HWC, RGB, uint8, and the number of its class."""
 
 WEIGHT_DECAY = 0.05
-WARM_UP = 0.05  # of all steps
-SMOOTHING = 0.1  # of each target, spread over all classes
+WARM_UP = 0.05  # share of all steps in which the rate rises
+SMOOTHING = 0.1  # share of each target that is spread over all classes
 MAX_GRADIENT = 1.0
-NUM_THREADS = 2  # fixed, as the order of the sums depends on it
+NUM_THREADS = 2  # fixed, since the order of the sums depends on the number of threads
 REPORT_EVERY_S = 15.0
 
 
 def fresh_weights(config: PVTv2Config, seed: int) -> PVTv2:
-    """A network to train: every branch begins small beside its residual path."""
+    """Returns a network with random weights, in which every branch begins small beside its residual path."""
     generator = torch.Generator().manual_seed(seed)
     model = PVTv2(config)
     for layer in model.modules():
@@ -39,16 +39,16 @@ def fresh_weights(config: PVTv2Config, seed: int) -> PVTv2:
 
 
 def fit(model: PVTv2, steps: Iterable[Sequence[Example]], num_steps: int, *, rate: float) -> None:
-    """Trains all weights in place: AdamW, one update a step, the rate rising to `rate` and falling as a cosine.
+    """Trains all weights in place with AdamW, one update a step; the rate rises to `rate`, then falls as a cosine.
 
     Args:
-        model: on the CPU, float32; afterwards it takes no gradients again.
-        steps: the images of each update. Those of one size go through the network together.
-        num_steps: how many there are.
-        rate: the highest learning rate.
+        model: Network on the CPU, in float32; copies that share its weights take the gradients.
+        steps: Images of each update. Images of one size go through the network together.
+        num_steps: Number of updates.
+        rate: Highest learning rate.
     """
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(1)  # of each of ours; small layers gain nothing from more
+    torch.set_num_threads(1)  # threads of torch in each of our threads; small layers gain nothing from more
     models = [copy.deepcopy(model).requires_grad_(True) for _ in range(NUM_THREADS)]
     for each in models:
         for shared, parameter in zip(model.parameters(), each.parameters(), strict=True):
@@ -80,7 +80,7 @@ def fit(model: PVTv2, steps: Iterable[Sequence[Example]], num_steps: int, *, rat
 
 
 def _optimizer(model: PVTv2) -> torch.optim.Optimizer:
-    """Weights decay; biases and norms do not."""
+    """Returns AdamW with weight decay for weights, and without for biases and norms."""
     parameters = list(model.parameters())
     groups = [
         {"params": [parameter for parameter in parameters if parameter.dim() > 1], "weight_decay": WEIGHT_DECAY},
@@ -97,7 +97,7 @@ def _share_of_rate(step: int, num_steps: int) -> float:
 
 
 def _backward(model: PVTv2, examples: Sequence[Example]) -> tuple[float, int]:
-    """Adds the gradients of the summed loss to the parameters; that loss, and how many were classified rightly."""
+    """Adds the gradients of the summed loss to the parameters; returns the loss, and the number of right classes."""
     by_size: dict[tuple[int, ...], list[Example]] = defaultdict(list)
     for example in examples:
         by_size[tuple(example[0].shape)].append(example)

@@ -1,4 +1,4 @@
-"""How long the accelerator waits: the flow around networks that sleep, and real work against what its parts take alone.
+"""How long the accelerator waits: the flow around networks that sleep, and real work against its parts alone.
 
     python -m benchmarks.job.flow --out benchmarks/results/flow.json
 
@@ -9,8 +9,9 @@
 | plumbing | thumbnails of 64x64, a network that takes no time; with decoding and without | images/s |
 | decoding | JPEGs of some sizes, in this process alone | Pillow over the same files |
 
-A rate counts the images whose work fell into a span of time. What was decoded before the network was loaded is not
-credited to the span in which it ran: there the parts' own times are added for what was done of each.
+A rate counts the images whose work lies in a span of time. Images that were decoded before the network was loaded do
+not count in the span in which the network ran: for that span the expected time adds the decoding and the computing that
+was done in it.
 """
 
 import argparse
@@ -53,7 +54,8 @@ from pipeline.run.step_settings import infer_config, read_config
 
 THUMBNAIL_SIZES = [(64, 64), (80, 64), (96, 72)]
 NUM_DISTINCT = 250
-# What the sleeping network takes for a photo: longer than a core takes to decode one, so that it need never wait.
+# Seconds that the sleeping network takes for a photo: more than a core takes to decode one, so that the network need
+# not wait.
 SLEEP_S = 0.004
 DECODED_SIZES = [(64, 64), (80, 80), (160, 120), (500, 375)]
 ALONE_S = 6.0
@@ -64,7 +66,13 @@ PACKAGES = ("ray", "torch", "pyarrow", "pillow", "simplejpeg")
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """One run of the flow: its notes by step, and when its last file was published."""
+    """One run of the flow.
+
+    Attributes:
+        images: Number of images.
+        notes: Notes of each step, in the order of their ends.
+        published_at: `time.time()` at which the last file was published.
+    """
 
     images: int
     notes: dict[str, list[Note]]
@@ -105,7 +113,7 @@ def main() -> None:
 
 
 def write_linked(folder: Path, count: int, sizes: Sequence[tuple[int, int]]) -> None:
-    """A folder of that many JPEGs, some hundred of them drawn and the others links to these."""
+    """Writes a folder of `count` JPEGs, of which at most `NUM_DISTINCT` are drawn and the others are links to these."""
     folder.mkdir()
     drawn = []
     for name, data in photos(min(count, NUM_DISTINCT), list(sizes)):
@@ -117,7 +125,7 @@ def write_linked(folder: Path, count: int, sizes: Sequence[tuple[int, int]]) -> 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the inputs, the weights and the outputs are."""
+    """The folder of inputs and outputs, and the weights."""
 
     folder: Path
     weights: Path
@@ -134,7 +142,7 @@ class Bench:
         )
 
     def run(self, name: str, steps: Steps, num_actors: int) -> Done:
-        """The job over one of the inputs, with steps of one's own that leave notes."""
+        """Runs the job over one of the inputs, with these steps, which write notes."""
         label = f"{name} {time.time_ns()}"
         notes = self.folder / f"notes {label}"
         notes.mkdir()
@@ -152,7 +160,7 @@ class Bench:
         return Done(images=report.run.listed, notes=by_step, published_at=written[1])
 
     def dry_run(self, name: str) -> Run:
-        """The same job, prepared and not run."""
+        """Returns the job over one of the inputs, prepared but not run."""
         config = self.config(name, "nowhere", 1, dry_run=True)
         lease = Lease(config.output.uri, config.output.store, "flow")
         return prepare(config, time.time(), lease)[0]
@@ -162,7 +170,7 @@ class Bench:
 
 
 def sleeping(bench: Bench) -> dict:
-    """Images/s of an actor that sleeps for a fixed time for each image, once the processes of all steps are there."""
+    """Measures an actor that sleeps for a fixed time for each image, once the processes of all steps have started."""
     done = bench.run("photos", Steps(decode=decode_chunk, infer=SleepingNetwork(SLEEP_S)), 1)
     begin, end = without_start(done.notes["compute"])
     images_per_s = images_within(done.notes["compute"], begin, end) / (end - begin)
@@ -177,23 +185,25 @@ def sleeping(bench: Bench) -> dict:
 
 
 def without_start(notes: Sequence[Note]) -> tuple[float, float]:
-    """The moments when a quarter of the chunks had ended, and all of them: at first processes start on all cores."""
+    """Returns the times when a quarter of the chunks and all chunks had ended: before, processes start on all cores."""
     return notes[len(notes) // 4].ended, notes[-1].ended
 
 
 def real(bench: Bench, name: str) -> dict:
-    """Some rounds of `real_round`: that of the median fraction, and the fractions of all."""
+    """Runs `real_round` some times; returns the round with the median fraction, and the fractions of all rounds."""
     rounds = sorted((real_round(bench, name) for _ in range(REAL_ROUNDS)), key=lambda found: found["fraction"])
     return {**rounds[REAL_ROUNDS // 2], "fractions": [found["fraction"] for found in rounds]}
 
 
 def real_round(bench: Bench, name: str) -> dict:
-    """The job's rate against what decoding and the network reach alone, while all actors are at work.
+    """Compares the job's rate with the rates of decoding and of the network alone, while all actors work.
 
-    Each alone before and after the job, in means: how fast a shared machine is changes from one minute to the next.
+    Each part runs alone before and after the job, and its rate is the mean of both, since the speed of a shared machine
+    changes from minute to minute.
 
-    From the end of the last actor's first chunk, which every network takes longer for, to the first actor's last. What
-    was decoded and what was computed in that time are counted apart, each chunk by the part of it that lies in it.
+    The span of time begins at the end of the last actor's first chunk, which takes every network longer, and ends with
+    the first actor's last chunk. Images that were decoded and images that were computed in the span are counted apart,
+    each chunk by the share of its work in the span.
     """
     run = bench.dry_run(name)
     before = {what: alone_images_per_s(run, what) for what in ("decode", "network")}
@@ -216,16 +226,16 @@ def real_round(bench: Bench, name: str) -> dict:
 
 
 def images_within(notes: Sequence[Note], begin: float, end: float) -> float:
-    """Images of which work lies between two moments."""
+    """Returns the number of images whose work lies between two times; a chunk counts by the share of its work."""
     parts = ((min(note.ended, end) - max(note.began, begin)) / (note.ended - note.began) for note in notes)
     return sum(max(0.0, part) * note.images for part, note in zip(parts, notes, strict=True))
 
 
 def plumbing(bench: Bench, steps: Steps) -> dict:
-    """Images/s of a network that takes no time: with the start of all processes, and without.
+    """Measures a network that takes no time, with the start of all processes and without.
 
-    With it, from the moment when the first chunk began to be decoded to the publication of the last file. Without it,
-    no more images are counted than were decoded in that time.
+    The rate with the start counts from the decoding of the first chunk to the publication of the last file. The rate
+    without the start counts no more images than were decoded in its span.
     """
     done = bench.run("tiny", steps, 1)
     whole_s = done.published_at - min(note.began for note in done.notes["decode"])
@@ -240,7 +250,7 @@ def plumbing(bench: Bench, steps: Steps) -> dict:
 
 
 def decoding(width: int, height: int) -> dict:
-    """Microseconds an image with and without Pillow, the best of five turns each, and their ratio."""
+    """Returns the microseconds for an image without and with Pillow, the best of five turns each, and their ratio."""
     data = [body for _, body in photos(20, [(width, height)])]
     best = {True: float("inf"), False: float("inf")}
     policy = SizePolicy()
@@ -260,7 +270,7 @@ def decoding(width: int, height: int) -> dict:
 
 
 def alone_images_per_s(run: Run, what: str) -> float:
-    """Images/s of one step on all cores, a process a core, over the first chunks of the run's input."""
+    """Returns the images/s of one step on all cores, with one process a core, over the first chunks of the input."""
     chunks = [chunk.to_table() for chunk in islice(encoded_chunks(run), ALONE_CHUNKS)]
     context = multiprocessing.get_context("spawn")
     num_processes = os.cpu_count() or 1
@@ -276,7 +286,7 @@ def alone_images_per_s(run: Run, what: str) -> float:
 
 
 def encoded_chunks(run: Run) -> Iterator[Chunk]:
-    """The chunks that the run would decode."""
+    """Yields the chunks that the run would decode."""
     for shard in run.plan.shards:
         yield from read_shard(shard, read_config(run, last_pass=False))
 
@@ -284,7 +294,7 @@ def encoded_chunks(run: Run) -> Iterator[Chunk]:
 def _measure(
     what: str, tables: Sequence[pa.Table], weights: bytes, config: InferConfig, ready: Barrier, rates: Queue
 ) -> None:
-    """In a process of its own: puts its images/s into the queue."""
+    """Measures one step in a process of its own; puts the images/s of the process into the queue."""
     chunks = [Chunk.from_table(table) for table in tables]
     work: Callable[[Chunk], Chunk]
     if what == "decode":

@@ -2,9 +2,9 @@
 
     python -m benchmarks.job.job --sizes sizes.csv --out benchmarks/results/job-b0.json
 
-Every contender gets the same images and weights and leaves Parquet with one row for each image; the rows are counted
+Every contender gets the same images and weights, and writes Parquet with one row for each image. The rows are counted
 and compared after each run. Each round runs every contender once, so that a machine whose speed drifts slows all of
-them. Quoted are medians, and ratios round by round. Contenders whose package is not installed are left out (`make
+them. The results are medians, and ratios of each round. Contenders whose package is not installed are left out (`make
 bench-env` installs all).
 """
 
@@ -35,11 +35,11 @@ RATES = ("whole_images_per_s", "steady_images_per_s")
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A command that lacks nothing but `--output`.
+    """A command, complete but for `--output`.
 
     Attributes:
-        pixels: `native`, or the side to which it resizes images.
-        needs: the package without which it cannot run.
+        pixels: `native`, or the side to which the contender resizes images.
+        needs: Package without which the contender cannot run.
     """
 
     arguments: tuple[str, ...]
@@ -86,7 +86,7 @@ def measure(name: str, contender: Contender, output: Path, log: Path) -> tuple[d
 
 
 def ratios(ours: Sequence[dict], theirs: Sequence[dict]) -> dict[str, float | None]:
-    """How many times our rate is theirs: median over the rounds; None where a run has no rate."""
+    """Returns the median over the rounds of our rate divided by theirs; None if no round has both rates."""
     found: dict[str, float | None] = {}
     for rate in RATES:
         pairs = [(a[rate], b[rate]) for a, b in zip(ours, theirs, strict=True) if a[rate] and b[rate]]
@@ -95,7 +95,7 @@ def ratios(ours: Sequence[dict], theirs: Sequence[dict]) -> dict[str, float | No
 
 
 def _left(name: str, result: Measured, output: Path) -> tuple[Rows, float]:
-    """The rows, and the steady rate; a contender that failed may have left none."""
+    """Returns the rows of a contender, and its steady rate; a contender that failed may have left no rows."""
     if not any(output.rglob("*.parquet")):
         return Rows(names=[], label_ids=[]), 0.0
     if name == OURS:

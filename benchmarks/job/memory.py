@@ -1,4 +1,4 @@
-"""Peak memory at ten times the images: it must follow the settings, not the input.
+"""Peak memory at ten times the images, which must follow from the settings and not from the input.
 
 python -m benchmarks.job.memory --weights FOLDER --out benchmarks/results/memory.json
 """

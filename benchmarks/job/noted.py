@@ -1,4 +1,4 @@
-"""Steps that note when each chunk began and ended, so that a run's work can be laid out in time afterwards."""
+"""Steps that note when the work on each chunk began and ended, so that a run can be laid out in time afterwards."""
 
 import json
 import os
@@ -16,12 +16,14 @@ from pipeline.infer.config import InferConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """One chunk in one step.
+    """The work on one chunk in one step.
 
     Attributes:
         step: `decode`, `unpack`, `compute` or `pack`.
-        began, ended: `time.time()`.
-        cpu_s: of the thread that did it.
+        pid: Process that did the work.
+        images: Number of images in the chunk.
+        began, ended: `time.time()` at the start and at the end.
+        cpu_s: CPU seconds of the thread that did the work.
     """
 
     step: str
@@ -33,24 +35,24 @@ class Note:
 
 
 def noted(steps: Steps, folder: Path) -> Steps:
-    """The same steps, which leave notes in a folder."""
+    """Returns the same steps, which also write notes into a folder."""
     return Steps(decode=_Decode(steps.decode, str(folder)), infer=InferActor(steps.infer, str(folder)))
 
 
 def read_notes(folder: Path) -> list[Note]:
-    """All notes, in the order of their ends."""
+    """Returns all notes, in the order of their ends."""
     lines = [line for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
     return sorted((Note(**json.loads(line)) for line in lines), key=lambda note: note.ended)
 
 
 def _noted(folder: str, step: str, chunk: Chunk, work: Callable[[], Any]) -> Any:
-    """What the work gives; it leaves a note."""
+    """Does the work, writes a note, and returns the result of the work."""
     note: dict[str, Any] = {"step": step, "pid": os.getpid(), "images": chunk.rows.num_rows, "began": time.time()}
     cpu_s = time.thread_time()
     result = work()
     note |= {"ended": time.time(), "cpu_s": time.thread_time() - cpu_s}
     with Path(folder, f"{os.getpid()}.jsonl").open("a") as file:
-        file.write(json.dumps(note) + "\n")  # one write a line: two threads of an actor share the file
+        file.write(json.dumps(note) + "\n")  # one write a line, since two threads of an actor share the file
     return result
 
 
@@ -73,7 +75,7 @@ class InferActor:
 
 
 class _NotedStep:
-    """Any step; what it hands on from part to part is accompanied by its chunk."""
+    """An infer step that writes notes; each part passes the chunk on beside the wrapped step's value."""
 
     def __init__(self, step: ActorStep, folder: str) -> None:
         self._step, self._folder, self.ahead = step, folder, step.ahead

@@ -1,4 +1,4 @@
-"""The rows that a contender has left: whether all are there, what they say, and how fast they came."""
+"""The rows that a contender has written: their completeness, their labels, and the rate of writing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One entry for each row, in no order.
+    """Names and labels of rows, with one entry for each row, in no order.
 
     Attributes:
-        names: of the image's file, without folders.
-        label_ids: None where a row has no label.
+        names: Name of each image's file, without folders.
+        label_ids: Label of each row; None where a row has no label.
     """
 
     names: list[str]
@@ -25,7 +25,7 @@ class Rows:
 
 
 def read_ours(output: Path) -> tuple[Rows, int]:
-    """The rows of a job of ours, and the most images that one of its chunks can have held."""
+    """Returns the rows of our job, and the largest possible number of images in one of its chunks."""
     columns = ["image_id", "label_id", "shard", "row", "net_width", "net_height"]
     table = _read(output / "data", columns).sort_by([("shard", "ascending"), ("row", "ascending")])
     sizes = zip(table["net_width"].to_pylist(), table["net_height"].to_pylist(), strict=True)
@@ -34,13 +34,13 @@ def read_ours(output: Path) -> tuple[Rows, int]:
 
 
 def read_theirs(output: Path) -> tuple[Rows, list[float]]:
-    """The rows of a peer, and when each was done, in seconds."""
+    """Returns the rows of a peer, and the time in seconds at which each was done."""
     table = _read(output, ["path", "label_id", "done_at"])
     return Rows(names=_names(table["path"]), label_ids=table["label_id"].to_pylist()), table["done_at"].to_pylist()
 
 
 def compare(expected: Iterable[str], rows: Rows, ours: Rows) -> dict[str, int]:
-    """How many of the expected images have no row, how many rows are too many, how many labels are other than ours."""
+    """Counts the rows, the expected images without a row, the surplus rows, and the labels that differ from ours."""
     mine = dict(zip(ours.names, ours.label_ids, strict=True))
     found = dict(zip(rows.names, rows.label_ids, strict=True))
     wanted = set(expected)
@@ -53,10 +53,10 @@ def compare(expected: Iterable[str], rows: Rows, ours: Rows) -> dict[str, int]:
 
 
 def steady_rate(done_at: Sequence[float]) -> float:
-    """Images a second from the first that were done to the last, the first not counted; 0 if all came at once.
+    """Returns the images a second after the first images that were done; 0 if all were done at the same time.
 
     Args:
-        done_at: seconds, one entry for each image.
+        done_at: Time in seconds at which each image was done.
     """
     first = min(done_at)
     later = [when for when in done_at if when > first]
@@ -64,18 +64,18 @@ def steady_rate(done_at: Sequence[float]) -> float:
 
 
 def our_steady_rate(summary: Mapping[str, Any], largest: int) -> float:
-    """The same of a job of ours, whose report counts the first images too: as many as a chunk can hold are taken off.
+    """Returns the steady rate of our job without its first chunk, which the job's own report counts.
 
     Args:
-        summary: the last line of the job.
-        largest: images of the largest chunk.
+        summary: Summary of the job, from its last line of stdout.
+        largest: Number of images in the largest chunk, which are subtracted.
     """
     rate, listed = summary["steady_images_per_s"], summary["listed"]
     return rate * max(0, listed - largest) / listed if listed else 0.0
 
 
 def largest_chunk(sizes_bytes: Iterable[int]) -> int:
-    """Images of the largest chunk, where chunks are cut from images of so many decoded bytes, in this order."""
+    """Returns the number of images in the largest chunk, for images of these decoded sizes in this order."""
     largest = images = total = 0
     for size in sizes_bytes:
         if images and (images == CHUNK_MAX_RECORDS or total + size > CHUNK_MAX_BYTES):
@@ -86,7 +86,7 @@ def largest_chunk(sizes_bytes: Iterable[int]) -> int:
 
 
 def _read(folder: Path, columns: list[str]) -> pa.Table:
-    """All rows of a folder of Parquet files, each of which may be empty."""
+    """Returns all rows in a folder of Parquet files, any of which may be empty."""
     return pa.concat_tables([pq.read_table(path, columns=columns) for path in sorted(folder.rglob("*.parquet"))])
 
 

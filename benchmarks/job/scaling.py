@@ -2,12 +2,13 @@
 
     python -m benchmarks.job.scaling --out benchmarks/results/scaling.json
 
-A network that sleeps takes no core, as one on a GPU of its own does not. What is measured is all around it: reading and
-decoding small JPEGs, handing chunks to actors and rows to collectors, on the cores that this machine has. Ray is told
-of more cores than there are, the same number in each run, so that eight actors get their shares.
+A network that sleeps needs no core, like a network on a GPU of its own. So the benchmark measures the work around the
+network: reading and decoding small JPEGs, and passing chunks to actors and rows to collectors, on the cores of this
+machine. Ray gets more cores than the machine has, the same number in each run, so that eight actors get their shares.
 
-A rate counts the images that were done between the end of the last actor's first chunk and the end of the first actor's
-last one, while all of them had work. Its efficiency is held against one actor's, and against the pace of the sleep.
+A rate counts the images that were done while all actors had work: from the end of the last actor's first chunk to the
+end of the first actor's last chunk. The efficiency of a rate is its ratio to one actor's rate, and to the pace of the
+sleep.
 """
 
 import argparse
@@ -28,9 +29,9 @@ from pipeline.flow.steps import Steps
 
 NUM_ACTORS = (1, 2, 4, 8)
 IMAGE_S = 0.02
-# A chunk of them is a block of Ray: one at a time goes to an actor.
+# A chunk of images of this size is one block of Ray, so that an actor gets one chunk at a time.
 SIZES = [(160, 120)]
-# Room for eight actors, a reader and some decoders (pipeline/cluster/processors.py).
+# CPUs that Ray believes in: enough for eight actors, a reader and some decoders (pipeline/cluster/processors.py).
 TOLD_CPUS = 6
 PACKAGES = ("ray", "pyarrow", "simplejpeg")
 
@@ -77,10 +78,10 @@ def main() -> None:
 
 
 def images_per_s(notes: Sequence[Note], num_actors: int) -> float:
-    """Of all actors together, while each of them had work.
+    """Returns the images a second of all actors together, while each of them had work.
 
     Raises:
-        RuntimeError: one had none.
+        RuntimeError: An actor had no work, or the actors did not work at the same time.
     """
     actors = {note.pid for note in notes}
     if len(actors) != num_actors:

@@ -1,4 +1,4 @@
-"""Steps that stand in for real ones while what is around them is measured: a network that sleeps, no decoding."""
+"""Steps that replace real ones while the work around them is measured: a network that sleeps, and no decoding."""
 
 import time
 from collections.abc import Callable
@@ -18,10 +18,10 @@ BLANK_PX = 64
 
 @dataclass(frozen=True)
 class SleepingNetwork:
-    """Makes steps that sleep in place of an accelerator's work, which takes no core either, and give fixed answers.
+    """Makes steps that sleep in place of an accelerator's work, which needs no core either, and give fixed answers.
 
     Attributes:
-        image_s: seconds for each image.
+        image_s: Seconds of sleep for each image.
     """
 
     image_s: float
@@ -39,14 +39,14 @@ class SleepingStep:
         self._image_s = image_s
 
     def unpack(self, chunk: Chunk) -> tuple[Chunk, list[np.ndarray]]:
-        """Views on the pixels of each readable image, as the real step takes them."""
+        """Returns the chunk, and views of the pixels of each readable image, as the real step takes them."""
         pixels = np.frombuffer(chunk.payload, np.uint8)
         places = chunk.rows.select(PAYLOAD_COLUMNS.names).to_pydict().values()
         images = [pixels[offset : offset + length] for offset, length in zip(*places, strict=True) if length]
         return chunk, images
 
     def submit(self, unpacked: tuple[Chunk, list[np.ndarray]]) -> Callable[[], tuple[Chunk, float]]:
-        """Sleeps."""
+        """Sleeps for the images; returns a function that gives the chunk and the seconds of sleep."""
         started = time.perf_counter()
         if self._image_s:
             time.sleep(self._image_s * len(unpacked[1]))
@@ -54,7 +54,7 @@ class SleepingStep:
         return lambda: (unpacked[0], slept_s)
 
     def pack(self, computed: tuple[Chunk, float]) -> Chunk:
-        """Class 0 with the score 1.0 for each readable image."""
+        """Returns rows with class 0 and the score 1.0 for each readable image."""
         chunk, seconds = computed
         good = [status == "ok" for status in chunk.rows.column("status").to_pylist()]
         answers = {"label_id": 0, "label": "fixed", "score": 1.0, "topk_ids": [0], "topk_scores": [1.0]}
@@ -69,7 +69,7 @@ class SleepingStep:
 
 
 def no_decoding(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
-    """The chunk with black images of 64x64 px in place of what was to be decoded."""
+    """Returns the chunk with black images of 64x64 px in place of its images."""
     started = time.perf_counter()
     num_bytes = 3 * BLANK_PX**2
     count = chunk.rows.num_rows

@@ -1,4 +1,4 @@
-"""A store that is made up while it is listed: ten million keys in no memory, the same every time.
+"""A store whose listing is computed: ten million keys that take no memory and are the same every time.
 
 pages = FakePages([*image_folders(10_000_000, 1_000), tar_folder(1_000_000)])
 for info in pages.list_objects("s3://fake", StoreConfig()): ...
@@ -18,16 +18,16 @@ from pipeline.store.storage import StoreConfig
 from pipeline.store.uris import split_uri
 
 PAGE_KEYS = 1000
-# A prime, so that its multiples visit every object of a folder whose number of objects it does not divide.
+# A prime: the multiples of `STEP` visit every object of a folder whose number of objects is no multiple of `STEP`.
 STEP = 1_000_003
-# One object a second from here on.
+# Objects are modified one a second from this time on.
 MODIFIED_S = 1_700_000_000.0
 ETAG_FACTOR = 0x9E3779B97F4A7C15F39CC0605CEDC835
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`num_objects` objects `<prefix><number, nine digits><ending>` of about `mean_bytes` each."""
+    """A folder of `num_objects` objects `<prefix><number, nine digits><ending>` of about `mean_bytes` each."""
 
     prefix: str
     num_objects: int
@@ -36,13 +36,13 @@ class Folder:
 
 
 def image_folders(num_images: int, num_folders: int) -> list[Folder]:
-    """Images, evenly over folders, as classes or days are."""
+    """Returns images that are spread evenly over folders, as over classes or days."""
     counts = [num_images // num_folders + (index < num_images % num_folders) for index in range(num_folders)]
     return [Folder(f"images/{index:06d}/", count, ".jpg", 110_000) for index, count in enumerate(counts)]
 
 
 def tar_folder(num_tars: int) -> Folder:
-    """Tars in one folder, as a WebDataset has them."""
+    """Returns one folder of tars, as of a WebDataset."""
     return Folder("tars/", num_tars, ".tar", 500_000_000)
 
 
@@ -50,9 +50,9 @@ class FakePages:
     """A `PageSource` of these folders, none of which lies in another.
 
     Args:
-        is_shuffled: a folder's keys come in no order, as in a store that keeps none.
-        page_s: how long each page takes.
-        threads: folders that `list_objects` lists at a time.
+        is_shuffled: True lists the keys of a folder in no order, as a store without an order does.
+        page_s: Seconds that each page takes.
+        threads: Number of folders that `list_objects` lists at a time.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
     python -m benchmarks.listing.listing --out benchmarks/results/listing.json
 
-Made-up stores first, which cost no requests; then some that take 50 ms a page, and an S3 server on the loopback. Needs
-the development packages: the S3 server is the one that the tests use.
+The stores are computed ones without requests, then computed ones that take 50 ms a page, and an S3 server on the
+loopback. The benchmark needs the development packages, since the tests use the same S3 server.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 ROUNDS = 3
 MILLION = 1_000_000
-# Images, folders of images, tars, whether the store keeps no order, seconds a page, threads.
+# Images, folders of images, tars, True for a store without an order, seconds a page, threads.
 CASES = {
     "10 million images in 1,000 folders, 1 million tars": (10 * MILLION, 1000, MILLION, False, 0.0, 16),
     "10 million images in one folder": (10 * MILLION, 1, 0, False, 0.0, 16),
@@ -64,7 +64,7 @@ def run_case(images: int, folders: int, tars: int, is_shuffled: bool, page_s: fl
 
 
 def measured(objects: Any) -> dict[str, Any]:
-    """Takes every object and keeps none, as the planner does."""
+    """Measures a listing, of which no object is kept, as in the planner."""
     before_mib, started, cpu = peak_mib(), time.perf_counter(), time.process_time()
     last_uri, count = "", 0
     for info in objects:
@@ -83,7 +83,7 @@ def measured(objects: Any) -> dict[str, Any]:
 
 
 def against_s3() -> dict[str, Any]:
-    """The same bucket by one thread and by 16, in turn."""
+    """Measures listings of one bucket by one thread and by 16 threads, in turn."""
     with tempfile.TemporaryDirectory() as scratch, running_s3(Path(scratch) / "s3") as server:
         server.make_bucket("listing")
         os.environ.update(server.env)
@@ -96,7 +96,7 @@ def against_s3() -> dict[str, Any]:
 
 
 def child(*flags: str) -> dict[str, Any]:
-    """A run in a process of its own, so that its peak of memory is its own too."""
+    """Runs this script in a process of its own, so that the peak of memory belongs to one listing."""
     command = [sys.executable, "-m", "benchmarks.listing.listing", *flags]
     figures = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     print(*flags, figures, flush=True)
@@ -104,7 +104,7 @@ def child(*flags: str) -> dict[str, Any]:
 
 
 def peak_mib() -> float:
-    """The largest resident set that this process has had."""
+    """Returns the largest resident set that this process has had, in MiB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

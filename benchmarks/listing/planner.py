@@ -1,9 +1,9 @@
-"""What a plan costs the driver: time and memory over millions of listed objects that are made up while they are listed.
+"""Time and memory that a plan costs the driver, over millions of objects whose listing is computed.
 
     python -m benchmarks.listing.planner --out benchmarks/results/planner.json
 
-Listing, merge, plan file and index are the real ones; only the store's pages are made up. Each case runs in a process
-of its own, so that its peak memory is its own.
+Listing, merge, plan file and index are the real ones; only the pages of the store are computed. Each case runs in a
+process of its own, so that the peak memory belongs to one case.
 """
 
 import argparse
@@ -38,7 +38,7 @@ STORE = StoreConfig()
 
 
 def plan(pages: FakePages, published: list[PublishedFile], earlier: list[BinaryIO]) -> tuple[PlanFile, int]:
-    """The plan over made-up pages, and how many shards it has."""
+    """Returns the plan over computed pages, and the number of its shards."""
     config = InputConfig(uris=(SOURCE,))
     planner = Planner(
         Survey(config, "s3://out", pages.list_objects),
@@ -61,7 +61,7 @@ def plan(pages: FakePages, published: list[PublishedFile], earlier: list[BinaryI
 
 
 def published_by(shard: PlannedShard) -> PublishedFile:
-    """The one file of a group, as a run would have published it."""
+    """Returns the one file of a group, as a run would have published it."""
     rows = len(shard.members)
     footer = Footer(
         shard=shard.shard, hash16=shard.hash16, slice=0, end=True, first_row=0, last_row=rows - 1, identity="i",
@@ -72,7 +72,7 @@ def published_by(shard: PlannedShard) -> PublishedFile:
 
 
 def new_images(millions: float) -> dict[str, Any]:
-    """Nothing is published: every image is new."""
+    """Plans with nothing published: every image is new."""
     started = time.perf_counter()
     rows, shards = plan(_images(millions), [], [])
     seconds = time.perf_counter() - started
@@ -80,12 +80,12 @@ def new_images(millions: float) -> dict[str, Any]:
 
 
 def done_images(millions: float) -> dict[str, Any]:
-    """Everything is published and current: listing, the earlier plan and the output are merged to nothing."""
+    """Plans with everything published and current: the plan from listing, earlier plan and output is empty."""
     return _done(millions, num_broken=0)
 
 
 def done_after_broken_runs(millions: float) -> dict[str, Any]:
-    """The same after nine runs that were killed, each of which left a plan of all that it found undone."""
+    """Plans with everything published, after nine runs that were killed and left a plan of all images each."""
     return _done(millions, num_broken=9)
 
 
@@ -114,16 +114,16 @@ def _make_images(output: str, millions: float) -> None:
 
 
 def new_tars(millions: float) -> dict[str, Any]:
-    """Nothing is published: every tar is new."""
+    """Plans with nothing published: every tar is new."""
     started = time.perf_counter()
     _, shards = plan(FakePages([tar_folder(int(millions * 1e6))]), [], [])
     return {"shards": shards, "seconds": time.perf_counter() - started}
 
 
 def resume(slices: float) -> dict[str, Any]:
-    """An output of many files on the local disk, with a current index: what a run with nothing to do reads of it.
+    """Reads an output of many files with a current index on the local disk, as a run with nothing to do does.
 
-    Then the index is written as at the close of a run.
+    Then the index is written as at the end of a run.
     """
     with made_output(_make_slices, slices) as output:
         started = time.perf_counter()
@@ -157,7 +157,7 @@ def _make_slices(output: str, slices: float) -> None:
 
 
 def _publish(output: str, entries: Iterable[PublishedFile]) -> None:
-    """Makes empty files of these names, and an index that says what is in them."""
+    """Makes empty files with the names of these entries, and an index of the entries."""
     made = list(entries)
     data = local_path(output) / "data"
     data.mkdir()
@@ -169,7 +169,7 @@ def _publish(output: str, entries: Iterable[PublishedFile]) -> None:
 
 @contextmanager
 def made_output(make: Callable[[str, float], None], size: float) -> Iterator[str]:
-    """An output in a temporary folder, made by a process of its own, so that its memory is not the case's."""
+    """Yields an output in a temporary folder; another process makes it, so that the case's memory does not count it."""
     with tempfile.TemporaryDirectory() as folder:
         output = canonical_uri(folder)
         process = multiprocessing.get_context("spawn").Process(target=make, args=(output, size))

@@ -1,4 +1,4 @@
-"""The batches that a network can make which wants images of one size, and the fastest way to run each."""
+"""Batches of images of one size, for a network that needs them, and the fastest way to run each batch."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -7,12 +7,12 @@ from typing import TypeVar
 Size = tuple[int, int]
 Setting = TypeVar("Setting", bound=Hashable)
 
-# Images of one batch have at most as many pixels as four photos of 500x375: past it CPUs gained nothing.
+# The images of a batch have at most as many pixels as four photos of 500x375; larger batches gained nothing on CPUs.
 MAX_BATCH_PX = 4 * 500 * 375
 
 
 def batch_sizes(sizes: Sequence[Size]) -> list[int]:
-    """Numbers of images to try in a batch: powers of two, up to what the commonest size allows.
+    """Returns the batch sizes to try: powers of two, up to what the most frequent image size allows.
 
     Args:
         sizes: (height, width) of each image, in pixels; not empty.
@@ -23,12 +23,12 @@ def batch_sizes(sizes: Sequence[Size]) -> list[int]:
 
 
 def commonest(sizes: Sequence[Size]) -> tuple[Size, int]:
-    """The size that most images have, and how many have it; of several the first."""
+    """Returns the most frequent size, and its number of images; of several such sizes the first."""
     return Counter(sizes).most_common(1)[0]
 
 
 def equal_batches(sizes: Sequence[Size], most: int) -> list[list[int]]:
-    """Indexes of the images of each batch: all of one size, and at most `most` of them."""
+    """Returns the indexes of the images of each batch, which have one size and are at most `most`."""
     groups: dict[Size, list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
         groups[size].append(index)
@@ -36,10 +36,10 @@ def equal_batches(sizes: Sequence[Size], most: int) -> list[list[int]]:
 
 
 def fastest(seconds: Mapping[tuple[int, Setting], float]) -> tuple[int, dict[int, Setting]]:
-    """The number of images to a batch, and the setting for batches of each number that was tried.
+    """Returns the fastest batch size, and the fastest setting for each batch size that was tried.
 
     Args:
-        seconds: for one image, by number of images to a batch and setting.
+        seconds: Seconds for one image, by batch size and setting.
     """
     settings: dict[int, Setting] = {}
     for (number, setting), taken in seconds.items():
@@ -49,5 +49,5 @@ def fastest(seconds: Mapping[tuple[int, Setting], float]) -> tuple[int, dict[int
 
 
 def setting_for(number: int, settings: Mapping[int, Setting]) -> Setting:
-    """The setting for a batch of `number` images: that of the largest batch that was tried and is no larger."""
+    """Returns the setting for a batch of `number` images: that of the largest tried batch that is not larger."""
     return settings[max(tried for tried in settings if tried <= number)]

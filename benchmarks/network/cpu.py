@@ -2,11 +2,11 @@
 
     python -m benchmarks.network.cpu --variant b0 --sizes sizes.csv --out benchmarks/results/model-b0.json
 
-All contenders run in one process, in turn, with the same weights on the same images; quoted are medians over the
-rounds, and ratios round by round. Each case runs in a process of its own, once with glibc's allocator tuned for all
-contenders and once as it comes, for all. A peer runs twice: image by image, as its library makes it, and at its best:
-batches of images of one size, each run in the way that a first look found fastest for a batch of that many. timm is
-left out where it is not installed (`make bench-env` installs it).
+All contenders of a case run in one process, in turn, with the same weights on the same images. The results are medians
+over the rounds, and ratios of each round. Each case runs in two processes of its own: with glibc's allocator tuned, and
+with the allocator's defaults. A peer is timed twice: image by image, as its library makes the network, and at its best.
+At its best a peer runs batches of images of one size, each with the setting that was fastest for this batch size in a
+first look. timm is left out if it is not installed (`make bench-env` installs it).
 """
 
 import argparse
@@ -34,12 +34,12 @@ from model import VARIANTS, PackedPVTv2, PVTv2, count_macs, is_compiled, random_
 from pipeline.infer.allocator import tune_allocator
 from pipeline.infer.packs import Budget, plan_packs
 
-BUDGET = Budget(tokens=2**14, pairs=2**24)  # of a pack of an infer actor on a CPU
+BUDGET = Budget(tokens=2**14, pairs=2**24)  # the budget of a pack in an infer actor on a CPU
 ALLOCATORS = ("tuned", "default")
 OURS = "ours, packed"
 PACKAGES = ("torch", "torchvision", "transformers", "timm", "numpy")
 MIN_ROUNDS = 2
-# A first look at a setting lasts about as long, or one batch that takes longer.
+# Seconds that a first look at a setting takes, or longer if one batch takes longer.
 LOOK_S = 0.1
 
 Run = Callable[[], Tensor]
@@ -47,11 +47,11 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Images, and how long they may take.
+    """The images of a case, and the time for them.
 
     Attributes:
-        sizes: (height, width) of each, in pixels.
-        case_s: no round begins that would end later than this, save the first two.
+        sizes: (height, width) of each image, in pixels.
+        case_s: Seconds after which no round may end; the first two rounds run in any case.
     """
 
     name: str
@@ -64,11 +64,12 @@ class Case:
 
 
 def sizes_of_cases(variant: str, photo_sizes: list[Size], images: int, seed: int) -> dict[str, list[Size]]:
-    """(height, width) of the images of each case; none of them is one that anything was tuned on.
+    """Returns (height, width) of the images of each case; nothing was tuned on these images.
 
     Args:
-        photo_sizes: (width, height) as they occur.
-        images: of 224x224 for B0. Larger images and networks get fewer, so that each case takes about as long.
+        photo_sizes: (width, height) of photos, once for each occurrence.
+        images: Number of images of 224x224 for B0. Larger images and networks get fewer images, so that each case takes
+            about the same time.
     """
     rng = np.random.default_rng(seed)
     share = count_macs(VARIANTS["b0"], 224, 224) / count_macs(VARIANTS[variant], 224, 224)
@@ -85,13 +86,13 @@ def sizes_of_cases(variant: str, photo_sizes: list[Size], images: int, seed: int
 
 
 def spread(photo_sizes: list[Size], number: int) -> list[Size]:
-    """So many of the sizes, as large and as common as all of them: the middle one of each of as many equal parts."""
+    """Returns `number` sizes that represent all: the middle one of each of as many equal parts of the sorted sizes."""
     ordered = sorted(photo_sizes, key=lambda size: (size[0] * size[1], size))
     return [ordered[(2 * part + 1) * len(ordered) // (2 * number)] for part in range(number)]
 
 
 def measure(case: Case) -> list[dict[str, Any]]:
-    """In a process of its own: one row for each contender."""
+    """Returns one row for each contender in a case; the caller runs each case in a process of its own."""
     torch.set_num_threads(1)
     if case.is_tuned:
         tune_allocator()
@@ -113,7 +114,7 @@ def measure(case: Case) -> list[dict[str, Any]]:
             runs[precision, f"{name}, batch 1"] = _in_batches(peer, images, *one_by_one)
             runs[precision, f"{name}, at its best"] = _in_batches(peer, images, *fastest(seconds))
     expected = _one_by_one(network, images)
-    logits = {key: run() for key, (run, _) in runs.items()}  # a warm-up too
+    logits = {key: run() for key, (run, _) in runs.items()}  # these runs also warm up
     taken_s: dict[tuple[Precision, str], list[float]] = {key: [] for key in runs}
     round_s = 0.0
     for number in range(case.rounds):
@@ -145,12 +146,12 @@ def measure(case: Case) -> list[dict[str, Any]]:
 
 
 def times_as_fast(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """How many times their seconds ours are: the median over the rounds."""
+    """Returns the median over the rounds of a peer's seconds divided by ours."""
     return round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3)
 
 
 def _packed(network: PVTv2, precision: Precision, images: list[Tensor]) -> Run:
-    """Our network as an infer actor runs it; a chunk's images may stand in any order."""
+    """Returns a run of our network over all images, as an infer actor runs it: a chunk's images may be in any order."""
     if precision == "bf16":
         network = random_weights(network.config, 0).to(torch.bfloat16)
     packed = PackedPVTv2(network)
@@ -165,7 +166,7 @@ def _packed(network: PVTv2, precision: Precision, images: list[Tensor]) -> Run:
 
 
 def _in_batches(peer: Peer, images: list[Tensor], most: int, chosen: dict[int, Setting]) -> tuple[Run, str]:
-    """A peer's run over all images in batches of one size, and in words how it runs them."""
+    """Returns a peer's run over all images in batches of one size, and a description of its settings."""
     batches = equal_batches([(image.shape[0], image.shape[1]) for image in images], most)
     used = sorted({len(batch) for batch in batches})
 
@@ -184,13 +185,13 @@ def _is_plain(number: int, setting: Setting) -> bool:
 
 
 def _batch(images: list[Tensor], number: int) -> list[Tensor]:
-    """So many images of the commonest size."""
+    """Returns the first `number` images of the most frequent size."""
     size, _ = commonest([(image.shape[0], image.shape[1]) for image in images])
     return [image for image in images if image.shape[:2] == size][:number]
 
 
 def _look(peer: Peer, setting: Setting, batch: list[Tensor]) -> float:
-    """Seconds for each image of a batch; the first time counts only where it was long."""
+    """Returns the seconds for one image of a batch; the first run counts only if it was long."""
     began = time.perf_counter()
     peer(batch, setting)
     taken = time.perf_counter() - began
@@ -205,7 +206,7 @@ def _look(peer: Peer, setting: Setting, batch: list[Tensor]) -> float:
 
 @torch.inference_mode()
 def _one_by_one(network: PVTv2, images: list[Tensor]) -> Tensor:
-    """Logits of the plain network, which the others are compared with."""
+    """Returns the logits of the plain network, with which the logits of all contenders are compared."""
     return torch.cat([network(normalised(image[None]).permute(0, 3, 1, 2)) for image in images])
 
 

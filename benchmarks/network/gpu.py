@@ -1,10 +1,10 @@
-"""The network on a GPU, in one call of at most some minutes: exactness, speed against timm and transformers, limits.
+"""The network on a GPU, measured in minutes by one call: exactness, speed against timm and transformers, limits.
 
     python -m benchmarks.network.gpu --out benchmarks/results/gpu          # writes gpu.json and gpu.md
     python -m benchmarks.network.gpu --device cpu --quick --out /tmp/gpu   # shows that it runs where there is no GPU
 
-Each section runs in a process of its own with a time limit; one that fails or has no time left is named in the report,
-and the others go on. What matters most comes first. Peers that are not installed are left out and named.
+Each section runs in a process of its own with a time limit. The report names a section that fails or has no time left,
+and the other sections still run. The most important sections come first. The report names peers that are not installed.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from benchmarks.network.gpu_sections import Setting
 from model import VARIANTS
 
 PACKAGES = ("torch", "triton", "timm", "transformers", "numpy")
-# Name, function, its arguments, seconds it may take.
+# Name, function, arguments, and time limit in seconds of each section.
 Section = tuple[str, str, dict[str, Any], float]
 
 
 def sections(quick: bool) -> list[Section]:
-    """In the order in which they run."""
+    """Returns the sections in the order in which they run."""
     all_of: list[Section] = [
         ("machine", "machine", {}, 60),
         ("exactness", "exactness", {}, 100),
@@ -56,7 +56,7 @@ def _compiled(variant: str, precision: str) -> Section:
 
 
 def run_section(flags: argparse.Namespace, name: str, limit_s: float) -> dict[str, Any]:
-    """What the section found, or why it found nothing."""
+    """Runs a section; returns its results, or the reason why there are none."""
     answer = Path(f"{flags.out}.part.json")
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.network.gpu", "--section", name, "--out", str(answer)]
@@ -74,7 +74,7 @@ def run_section(flags: argparse.Namespace, name: str, limit_s: float) -> dict[st
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report as tables."""
+    """Returns the report as Markdown tables."""
     found = report["sections"]
     lines = ["# The network on a GPU", ""]
     lines += [f"- {key}: {value}" for key, value in found.get("machine", {}).items() if key != "seconds"]

@@ -1,4 +1,4 @@
-"""The same networks from other libraries, as their own benchmarks run them: batches of float pixels on the device."""
+"""PVTv2 from other libraries, as the benchmarks of these libraries run it: batches of float pixels on the device."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ from model import VARIANTS
 from model.checkpoints.transformers_config import write_config
 
 LIBRARIES = ("timm", "transformers")
-# How a peer computes: all of it in bfloat16, or float32 weights under autocast to one of two types.
+# A peer computes all in bfloat16, or has float32 weights under autocast to bfloat16 or float16.
 PRECISIONS = ("bf16", "amp-bf16", "amp-fp16")
 
 
@@ -25,7 +25,7 @@ def missing() -> list[str]:
 
 
 def build(library: str, variant: str) -> torch.nn.Module:
-    """A network with random weights."""
+    """Returns a network with random weights."""
     if library == "timm":
         import timm
 
@@ -40,7 +40,7 @@ def build(library: str, variant: str) -> torch.nn.Module:
 def ways(
     library: str, variant: str, device: str, *, precisions: Sequence[str] = PRECISIONS, compile_it: bool = False
 ) -> Iterator[tuple[str, Callable]]:
-    """(how, function of float pixels BCHW) for each way to run it; one network is on the device at a time."""
+    """Yields (name, function of float pixels BCHW) for each way to run a peer, with one network on the device at once."""
     for precision in precisions:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         autocast_dtype = torch.float16 if precision == "amp-fp16" and device == "cuda" else torch.bfloat16

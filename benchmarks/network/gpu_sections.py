@@ -1,8 +1,7 @@
-"""The measurements of `gpu.py`; each function is one section, runs in a process of its own and gives what JSON
-can hold.
+"""The measurements of `gpu.py`: each function is one section, runs in a process of its own, and returns JSON values.
 
-Speeds are images a second over timed runs after warm-up runs, the device waited for at both ends. Ours take bytes HWC
-and normalise them; the peers' pixels are floats that lie on the device already, as in their own benchmarks. All
+Speeds are images a second over timed runs after warm-up runs, and the device is synchronised at both ends. Our network
+takes bytes HWC and normalises them. The pixels of the peers are floats on the device, as in their own benchmarks. All
 weights are random.
 """
 
@@ -31,7 +30,7 @@ Sizes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where and how much is measured; `quick` only shows that it runs."""
+    """The device and the amount of measuring; `quick` only shows that the sections run."""
 
     device: str
     quick: bool
@@ -39,7 +38,7 @@ class Setting:
 
     @property
     def runs(self) -> tuple[int, int]:
-        """Warm-up and timed: those of timm's own benchmark."""
+        """Numbers of warm-up runs and of timed runs, which are those of timm's own benchmark."""
         return (1, 2) if self.quick else (10, 50)
 
     @property
@@ -67,13 +66,13 @@ def engine_of(model: PVTv2, setting: Setting, **flags: Any) -> Engine:
 
 
 def drawn(sizes: Sizes, seed: int = 0) -> list[Tensor]:
-    """Images HWC of random bytes, in the host's memory."""
+    """Returns images HWC of random bytes in the host's memory."""
     rng = np.random.default_rng(seed)
     return [torch.from_numpy(rng.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
 
 
 def seconds(setting: Setting, run: Callable[[], object], *, budget_s: float = 12.0) -> float:
-    """Median seconds of a run; fewer than the protocol's runs where they would take longer than the budget."""
+    """Returns the median seconds of a run; runs fewer times than the protocol if those would exceed the budget."""
     warm_up, timed = setting.runs
     started = time.perf_counter()
     for _ in range(warm_up):
@@ -103,7 +102,7 @@ def peak_memory(setting: Setting, into: dict[str, Any]) -> Iterator[None]:
 
 
 def machine(setting: Setting) -> dict[str, Any]:
-    """The device, and what it can do at most: matrix products and copies."""
+    """Returns the device, and its highest rates of matrix products and copies."""
     found: dict[str, Any] = {"device": setting.device}
     if setting.device == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -132,7 +131,7 @@ def machine(setting: Setting) -> dict[str, Any]:
 
 @torch.inference_mode()
 def exactness(setting: Setting) -> dict[str, Any]:
-    """Largest error of any logit against the plain network in float64, ours and the plain network's own."""
+    """Returns the largest errors of a logit against the plain network in float64: ours, and the plain network's own."""
     torch.backends.cudnn.allow_tf32 = False
     images = drawn([(64, 48)] if setting.quick else [(224, 224), (375, 500), (333, 229), (32, 640), (45, 61)])
     mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -156,7 +155,7 @@ def exactness(setting: Setting) -> dict[str, Any]:
 def _speeds(
     setting: Setting, variant: str, size: tuple[int, int], batches: Sequence[int], libraries: Sequence[str]
 ) -> dict[str, Any]:
-    """Ours in packs of many images of one size, and the peers at each of these batch sizes."""
+    """Returns the speeds of our packs of images of one size, and of the peers at each of these batch sizes."""
     ways_found: dict[str, Any] = {}
     tokens = -(-size[0] // 4) * -(-size[1] // 4)
     count = max(1, setting.max_tokens // tokens)
@@ -189,13 +188,13 @@ def _speeds(
 
 
 def speed(setting: Setting, variant: str, height: int, width: int) -> dict[str, Any]:
-    """Images a second at one size."""
+    """Returns the images a second at one size."""
     batches = [2] if setting.quick else [max(1, 256 * 224 * 224 // (height * width))]
     return _speeds(setting, variant, (height, width), batches, installed())
 
 
 def compiled(setting: Setting, variant: str, precision: str) -> dict[str, Any]:
-    """Images a second of timm's network at 224, compiled by torch, batch 256."""
+    """Returns the images a second of timm's network at 224, compiled by torch, at batch size 256."""
     if "timm" not in installed():
         return {"left_out": "timm is not installed"}
     batch = 1 if setting.quick else 256
@@ -209,7 +208,7 @@ def compiled(setting: Setting, variant: str, precision: str) -> dict[str, Any]:
 
 
 def _in_turn(engine: Engine, packs: Sequence[Sequence[Tensor]], ahead: bool) -> None:
-    """Runs the packs and takes each one's logits to the host; the next one is handed in before, if `ahead`."""
+    """Runs the packs and copies the logits of each to the host; with `ahead` the next pack is submitted before that."""
     pending = None
     for pack in packs:
         ticket = engine.submit(pack)
@@ -224,7 +223,7 @@ def _in_turn(engine: Engine, packs: Sequence[Sequence[Tensor]], ahead: bool) -> 
 
 
 def mixed(setting: Setting, variant: str) -> dict[str, Any]:
-    """Images a second over a mix of native sizes, from the host's memory to logits there; peers one by one."""
+    """Returns the images a second over mixed native sizes, from and to the host's memory; peers run image by image."""
     rng = np.random.default_rng(1)
     known = read_sizes(setting.sizes)
     count = 2 if setting.quick else 768
@@ -236,7 +235,7 @@ def mixed(setting: Setting, variant: str) -> dict[str, Any]:
     for dtype in ("bf16",) if setting.quick else ("bf16", "fp32"):
         engine = setting.engine(variant, dtype)
         for how, ahead in (("packs handed in ahead", True), ("pack by pack", False)):
-            _in_turn(engine, packs, ahead)  # captures
+            _in_turn(engine, packs, ahead)  # this run captures the graphs
             taken = [_seconds_once(setting, _in_turn, engine, packs, ahead) for _ in range(3)]
             ways_found[f"ours, {dtype}, {how}"] = {
                 "images_per_s": round(count / min(taken), 1),
@@ -271,7 +270,7 @@ def _seconds_once(setting: Setting, run: Callable[..., object], *arguments: Any)
 
 
 def launches(setting: Setting, variant: str) -> dict[str, Any]:
-    """What graphs save: launches of one pack, seconds with and without a graph, full and nearly empty; captures."""
+    """Returns the launches of one pack, full and of one image, and its milliseconds with and without a CUDA graph."""
     found: dict[str, Any] = {}
     size = (224, 224)
     full = [image.to(setting.device) for image in drawn([size] * max(1, setting.max_tokens // 3136))]
@@ -303,7 +302,7 @@ def _ms(setting: Setting, engine: Engine, images: Sequence[Tensor]) -> float:
 
 
 def overlap(setting: Setting, variant: str) -> dict[str, Any]:
-    """How much of the bytes' way to the device is hidden: packs from the host, ahead and not, and from the device."""
+    """Returns the seconds of packs on the device, from the host ahead, and from the host one by one."""
     size = (224, 224)
     count = max(1, setting.max_tokens // 3136)
     packs = [drawn([size] * count, seed) for seed in range(2 if setting.quick else 20)]

@@ -1,4 +1,4 @@
-"""The networks that `model.py` times: transformers' and timm's, with the weights of ours."""
+"""The peers' networks that `cpu.py` times: transformers' and timm's, with our weights."""
 
 import copy
 import importlib.util
@@ -22,8 +22,8 @@ class Setting:
     """A way to run a batch.
 
     Attributes:
-        autocast: the weights stay float32, and torch chooses what runs in bfloat16; else they are of the precision.
-        channels_last: weights and pixels lie so; else as the library makes them.
+        autocast: True keeps the weights in float32, and torch chooses what runs in bfloat16; False converts them.
+        channels_last: True stores weights and pixels channels last; False keeps the layout of the library.
     """
 
     precision: Precision
@@ -38,7 +38,7 @@ class Setting:
 
 
 def settings(precision: Precision) -> list[Setting]:
-    """All ways to run a precision; the libraries' own memory layout first."""
+    """Returns all settings for a precision, the memory layout of the libraries first."""
     casts = [False, True] if precision == "bf16" else [False]
     return [
         Setting(precision=precision, autocast=autocast, channels_last=channels_last)
@@ -51,18 +51,18 @@ class Peer:
     """A network that takes batches of one size."""
 
     def __init__(self, network: nn.Module, logits: Callable[[Any], Tensor]) -> None:
-        """Keeps the network as it is.
+        """Keeps a network.
 
         Args:
-            network: float32, for inference.
-            logits: from what the network returns.
+            network: Network in float32, in its mode for inference.
+            logits: Function from the network's return value to the logits.
         """
         self._network, self._logits = network, logits
         self._prepared: dict[tuple[torch.dtype, bool], nn.Module] = {}
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor], setting: Setting) -> Tensor:
-        """Logits (N, K), float32, of images HWC uint8 of one size."""
+        """Returns the logits (N, K), float32, of images HWC uint8 of one size."""
         dtype = torch.float32 if setting.autocast or setting.precision == "fp32" else torch.bfloat16
         layout = torch.channels_last if setting.channels_last else torch.contiguous_format
         pixels = normalised(torch.stack(list(images))).permute(0, 3, 1, 2).to(dtype).contiguous(memory_format=layout)
@@ -79,7 +79,7 @@ class Peer:
 
 
 def normalised(images_BHWC: Tensor) -> Tensor:
-    """Bytes as float32 with ImageNet's mean and deviation."""
+    """Returns bytes as float32, normalised with ImageNet's mean and deviation."""
     scale, shift = (
         torch.tensor(IMAGENET_STD).mul(255).reciprocal(),
         torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD),
@@ -88,7 +88,7 @@ def normalised(images_BHWC: Tensor) -> Tensor:
 
 
 def peers(ours: PVTv2, variant: str) -> dict[str, Peer]:
-    """The libraries' networks with our weights, of those libraries that are installed."""
+    """Returns the networks of the installed libraries, with our weights."""
     found = {"transformers": Peer(_transformers(ours), lambda output: output.logits)}
     if importlib.util.find_spec("timm") is not None:
         found["timm"] = Peer(_timm(ours, variant), lambda output: output)
@@ -108,7 +108,7 @@ def _timm(ours: PVTv2, variant: str) -> nn.Module:
     network = timm.create_model(f"pvt_v2_{variant.removesuffix('near').replace('-', '_')}")
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):
-            module.eps = ours.config.block_eps  # its own differ from place to place; here they are one network
+            module.eps = ours.config.block_eps  # timm's epsilons differ by place; here all contenders are one network
     return _with_weights(network, ours, "timm", "")
 
 

@@ -1,7 +1,7 @@
 """The pattern of clip-retrieval's inference: WebDataset shards -> fixed batches of 224x224 -> files for each shard.
 
 Each process takes every n-th shard, resizes and crops its images, runs transformers' PVTv2 in one thread, and writes
-the shard's embeddings as `.npy` and its rows as Parquet when the shard is through. In our words.
+the shard's embeddings as `.npy` and its rows as Parquet at the end of the shard. The script is written anew here.
 
     python -m benchmarks.peers.clip_retrieval_pattern --input FOLDER-OF-TARS --weights FOLDER --output FOLDER
 """
@@ -26,7 +26,7 @@ BATCH_SIZE = 16
 
 
 def resized(image: Image.Image) -> np.ndarray:
-    """The middle of the image as 224x224 RGB uint8, its shorter side being resized to that."""
+    """Returns the centre of the image as 224x224 RGB uint8, after its shorter side was resized to 224."""
     scale = SIDE_PX / min(image.size)
     width, height = (max(SIDE_PX, round(side * scale)) for side in image.size)
     left, top = (width - SIDE_PX) // 2, (height - SIDE_PX) // 2

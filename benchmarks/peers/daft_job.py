@@ -1,6 +1,6 @@
 """The job in Daft, as its documentation has it: paths -> download -> decode -> a class -> Parquet.
 
-The class holds transformers' PVTv2, on each core in a process of one thread; images of one size run together.
+The class holds transformers' PVTv2, with one process of one thread on each core. Images of one size run together.
 
     python -m benchmarks.peers.daft_job --input FOLDER --weights FOLDER --output FOLDER
 """
@@ -9,7 +9,7 @@ import argparse
 import os
 import time
 
-os.environ.setdefault("DO_NOT_TRACK", "true")  # no message to Daft's makers
+os.environ.setdefault("DO_NOT_TRACK", "true")  # Daft sends no telemetry
 
 import daft
 from daft import DataType

@@ -1,7 +1,7 @@
 """A plain script around PyTorch's DataLoader, one process a core: each loads every n-th image and runs a network.
 
-With transformers' network, image by image as they come; or with ours, in packs out of a few dozen images: of our job
-that is decoding and the network, and nothing else.
+`--engine transformers` runs transformers' network image by image. `--engine ours` runs our network in packs from a few
+dozen images, which is the decoding and the network of our job without the rest.
 
     python -m benchmarks.peers.dataloader --input FOLDER --weights FOLDER --output FOLDER --engine transformers|ours
 """
@@ -22,15 +22,15 @@ from model import PackedPVTv2, load_checkpoint
 from pipeline.infer.allocator import tune_allocator
 from pipeline.infer.packs import Budget, plan_packs
 
-BUDGET = Budget(tokens=2**14, pairs=2**24)  # as of an infer actor
-# Images that wait for one another: about as many as one chunk of our job holds.
+BUDGET = Budget(tokens=2**14, pairs=2**24)  # the budget of an infer actor
+# Number of images from which packs are made, about as many as one chunk of our job holds.
 IMAGES_TO_PACK = 32
 
 Answers = tuple[np.ndarray, np.ndarray]
 
 
 class Images(Dataset):
-    """(path, pixels HWC uint8) of each file."""
+    """A data set of (path, pixels HWC uint8) of each file."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -50,7 +50,7 @@ class Theirs:
     images_at_a_time = 1
 
     def __init__(self, weights: str, precision: str) -> None:
-        from benchmarks.peers.network import Network  # ours needs no transformers
+        from benchmarks.peers.network import Network  # our network needs no transformers
 
         self.network = Network(weights, precision)
 
@@ -85,7 +85,7 @@ ENGINES = {"transformers": Theirs, "ours": Ours}
 def classify_part(
     rank: int, processes: int, paths: list[Path], weights: str, precision: str, output: Path, engine: str
 ) -> None:
-    """Classifies every n-th image, and writes one file."""
+    """Classifies every n-th image, and writes one Parquet file."""
     network = ENGINES[engine](weights, precision)
     loader = DataLoader(
         Images(paths[rank::processes]), batch_size=network.images_at_a_time, num_workers=1, collate_fn=list

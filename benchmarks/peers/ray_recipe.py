@@ -1,9 +1,9 @@
 """The recipe of Ray's documentation for batch inference on images, with transformers' PVTv2.
 
-`read_images -> map(image processor) -> map_batches(actor) -> write_parquet`, in our words. As documented: each image
-goes through transformers' image processor in a task, and one single-threaded actor runs the model on the float
-pixels. `--best` is what a careful user makes of it: uint8 until the actor, one single-threaded actor a core, glibc's
-allocator tuned, images of one size run together, channels last.
+The recipe is `read_images -> map(image processor) -> map_batches(actor) -> write_parquet`, written anew here. As
+documented, each image goes through transformers' image processor in a task, and one single-threaded actor runs the
+model on the float pixels. `--best` is the recipe of a careful user: uint8 until the actor, one single-threaded actor a
+core, glibc's allocator tuned, images of one size run together, channels last.
 
     python -m benchmarks.peers.ray_recipe --input FOLDER --weights FOLDER --output FOLDER [--resize 224] [--best]
 """
@@ -23,7 +23,7 @@ from benchmarks.peers.network import Network, by_size
 
 
 class Processor:
-    """As documented: the checkpoint's image processor, one image at a time."""
+    """The documented step: the checkpoint's image processor, one image at a time."""
 
     def __init__(self, weights: str, resize: int | None) -> None:
         size = {"height": resize, "width": resize} if resize else None
@@ -35,7 +35,7 @@ class Processor:
 
 
 class Documented:
-    """As documented: the model on float pixels; images of one size run together, since others cannot."""
+    """The documented actor: the model on float pixels; images of one size run together, since others cannot."""
 
     def __init__(self, weights: str) -> None:
         torch.set_num_threads(1)
@@ -47,7 +47,7 @@ class Documented:
 
 
 class Best:
-    """At its best: the model on bytes."""
+    """The actor of `--best`: the model on bytes."""
 
     def __init__(self, weights: str, precision: str) -> None:
         self.network = Network(weights, precision)

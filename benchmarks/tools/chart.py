@@ -1,9 +1,9 @@
-"""A chart of results: how many times as fast ours is as each contender.
+"""Draws a chart of results: how many times as fast ours is as each contender.
 
     python -m benchmarks.tools.chart benchmarks/results/{model,job}-b0.json --out docs/peers.svg
 
-One panel a report. The SVG has no background, and its lines and letters are dark on a light page and light on a dark
-one. Needs matplotlib (`make bench-env`).
+Each report has one panel. The SVG has no background, and its lines and letters are dark on a light page and light on a
+dark page. The script needs matplotlib (`make bench-env`).
 """
 
 import argparse
@@ -22,7 +22,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Stands for the page's own colour until the SVG is written; nothing else has it.
+# A colour that nothing else has; the written SVG has the page's own colour in its place.
 INK = "#010203"
 COLORS = ("#3b82c4", "#7fb3e0", "#d9822b", "#efb36b")
 SAME = "#8b949e"
@@ -38,9 +38,10 @@ Bars = list[tuple[str, list[tuple[str, float]]]]
 
 
 def bars(report: dict[str, Any]) -> Bars:
-    """Groups of bars, each with a name and (contender, how many times as fast ours is).
+    """Returns groups of bars, each with a name and (contender, how many times as fast ours is).
 
-    Of the network, the cases with the allocator tuned; of the job, whole runs at the same pixels as ours.
+    A report of the network gives the cases with the allocator tuned. A report of the job gives whole runs at the same
+    pixels as ours.
     """
     if report["benchmark"] == "job":
         native = [name for name, pixels in report["pixels"].items() if pixels == "native" and name != "ours"]
@@ -55,7 +56,7 @@ def bars(report: dict[str, Any]) -> Bars:
 
 
 def title(report: dict[str, Any]) -> str:
-    """What a panel shows."""
+    """Returns the title of a report's panel."""
     if report["benchmark"] == "job":
         what = f"the whole job at native size, {report['precision']}, {report['machine']['cpus']} cores"
     else:
@@ -64,7 +65,7 @@ def title(report: dict[str, Any]) -> str:
 
 
 def svg(reports: Sequence[dict[str, Any]]) -> str:
-    """The chart as text."""
+    """Returns the chart as SVG."""
     panels = [bars(report) for report in reports]
     heights = [sum(len(group) + 1 for _, group in panel) + 3 for panel in panels]
     settings = {
@@ -101,7 +102,7 @@ def _draw(axis: Axes, panel: Bars, heading: str) -> None:
         ticks.append(place + (len(group) - 1) / 2)
         for name, ratio in group:
             axis.barh(place, ratio, 0.85, color=COLORS[names.index(name) % len(COLORS)], label=name)
-            # Not on the line at 1.
+            # The number must not lie on the line at 1.
             end = (1 if NEAR_ONE < ratio < 1 else ratio, place)
             axis.annotate(f"{ratio:.2f}", end, (3, 0), textcoords="offset points", va="center", fontsize=8)
             place += 1
@@ -116,7 +117,7 @@ def _draw(axis: Axes, panel: Bars, heading: str) -> None:
 
 
 def _add_legend(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One legend of all panels whose groups have more than one bar."""
+    """Draws one legend for all panels whose groups have more than one bar."""
     handles: dict[str, Artist] = {}
     for axis in axes:
         found, names = axis.get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""What stands beside every result: the machine, the versions, the command."""
+"""The description beside every result: the machine, the versions, the command."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Processors that this process may use, their name, and Python's version."""
+    """Returns the number of processors that this process may use, their name, and Python's version."""
     return {
         "cpus": len(os.sched_getaffinity(0)),
         "processor": _processor(),
@@ -20,7 +20,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of those of the packages that are installed."""
+    """Returns the versions of the packages that are installed."""
     found = {}
     for package in packages:
         try:
@@ -31,7 +31,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def command(module: str, arguments: Sequence[str]) -> str:
-    """The command line, of absolute paths the last part alone: results are read elsewhere."""
+    """Returns the command line, with only the last part of absolute paths, since results are read on other machines."""
     shown = [Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments]
     return shlex.join(["python", "-m", module, *shown])
 

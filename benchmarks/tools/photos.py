@@ -1,4 +1,4 @@
-"""Draws photo-like JPEGs: smooth shapes with grain, so that they decode and compress about as photos do."""
+"""Draws JPEGs of smooth shapes with grain, which decode and compress about as photos do."""
 
 import csv
 import io
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-# Widths and heights as they occur among photos of a well-known data set; a file with more of them may be given.
+# (width, height) as they occur among photos of a well-known data set; `read_sizes` reads more from a file.
 COMMON_SIZES = [(500, 375)] * 6 + [(375, 500)] * 2 + [(500, 333)] * 3 + [(640, 480), (333, 500), (400, 300), (800, 600)]
 
 
 def read_sizes(path: Path | None) -> list[tuple[int, int]]:
-    """(width, height) once for each occurrence, from a CSV with width,height,count; the common ones without a file."""
+    """Returns (width, height) once for each occurrence, from a CSV with width,height,count, or the common sizes."""
     if path is None:
         return COMMON_SIZES
     with path.open() as file:
@@ -23,7 +23,7 @@ def read_sizes(path: Path | None) -> list[tuple[int, int]]:
 
 
 def photo(width: int, height: int, rng: np.random.Generator) -> bytes:
-    """One JPEG, about a fifth of a byte a pixel."""
+    """Returns one JPEG, of about a fifth of a byte a pixel."""
     coarse = rng.integers(0, 256, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     image = image.filter(ImageFilter.GaussianBlur(1))
@@ -35,7 +35,7 @@ def photo(width: int, height: int, rng: np.random.Generator) -> bytes:
 
 
 def photos(count: int, sizes: list[tuple[int, int]], seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """(name, JPEG) of `count` photos whose sizes are drawn from `sizes`."""
+    """Yields (name, JPEG) of `count` photos whose sizes are drawn from `sizes`."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         width, height = sizes[rng.integers(len(sizes))]

@@ -1,4 +1,4 @@
-"""Results as Markdown tables, so that none is typed by hand.
+"""Prints results as Markdown tables, so that no table is typed by hand.
 
 python -m benchmarks.tools.tables benchmarks/results/model-b0.json benchmarks/results/job-b0.json
 """
@@ -14,16 +14,16 @@ OURS = {"model": "ours, packed", "job": "ours"}
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The tables of one report.
+    """Returns the tables of one report.
 
     Raises:
-        KeyError: there are no tables for this benchmark.
+        KeyError: The report's benchmark has no tables.
     """
     return TABLES[report["benchmark"]](report)
 
 
 def model_tables(report: dict[str, Any]) -> str:
-    """For each allocator: how many times as fast ours is as each peer, with our own milliseconds."""
+    """Returns a table for each allocator: how many times as fast ours is as each peer, and our own milliseconds."""
     parts = []
     for allocator in _in_order(row["allocator"] for row in report["results"]):
         rows = [row for row in report["results"] if row["allocator"] == allocator]
@@ -39,7 +39,7 @@ def model_tables(report: dict[str, Any]) -> str:
 
 
 def exactness_table(report: dict[str, Any]) -> str:
-    """Of each contender the largest difference of a logit from the plain network's, and its labels that differ."""
+    """Returns each contender's largest difference of a logit from the plain network's, and its labels that differ."""
     lines = []
     results = report["results"]
     for name, precision in _in_order((row["contender"], row["precision"]) for row in results):
@@ -52,7 +52,7 @@ def exactness_table(report: dict[str, Any]) -> str:
 
 
 def job_tables(report: dict[str, Any]) -> str:
-    """Of each contender: rates, how many times as fast ours is, and what became of its rows."""
+    """Returns a table of each contender's rates, how many times as fast ours is, and the state of the rows."""
     lines = []
     for name, runs in report["runs"].items():
         times = report["ours_times_as_fast"][name]
@@ -80,7 +80,7 @@ def job_tables(report: dict[str, Any]) -> str:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]], *, numbers_from: int) -> str:
-    """A Markdown table whose columns from this one on are set to the right."""
+    """Returns a Markdown table whose columns from this one on are aligned to the right."""
     rules = ["---" if column < numbers_from else "---:" for column in range(len(head))]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, rules, *lines])
 
@@ -90,7 +90,7 @@ def _times(ratio: float | None) -> str:
 
 
 def _in_order(values: Iterable[Any]) -> list[Any]:
-    """Each value once, where it first stood."""
+    """Returns each value once, in the order of first occurrence."""
     return list(dict.fromkeys(values))
 
 

@@ -73,7 +73,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _skip_empty(file: BinaryIO, start: int) -> tuple[int, int]:
-    """Returns where the first block that is not empty begins, or the file ends, and the number of empty blocks before."""
+    """Returns where the first block that is not empty begins, or the file ends, and the number of skipped blocks."""
     file.seek(start)
     skipped = 0
     while (block := file.read(tarfile.BLOCKSIZE)) and not block.strip(b"\0"):

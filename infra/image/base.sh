@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A base for infra/image/Dockerfile where no registry is reached: Debian's own packages, Python 3.11 among them.
+# Makes a base image for infra/image/Dockerfile from Debian's packages, where no registry can be reached.
 #
 #     infra/image/base.sh NAME PODMAN...
 set -euo pipefail
@@ -7,7 +7,7 @@ name=$1
 shift
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
-# Debian 12 is the release that has Python 3.11.
+# Debian 12 (bookworm) has Python 3.11.
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3.11-minimal,python3.11,python3.11-venv \
   bookworm "$made/base.tar"
 "$@" import --change CMD=/bin/bash "$made/base.tar" "$name"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The demo's job in a container: root read-only, /tmp fresh, the image's own user. Then it is told to stop in the middle.
+# Runs the demo's job in a container with a read-only root, a fresh /tmp and the image's own user. Then the script stops
+# a second run in the middle.
 #
 #     RUN_FLAGS="..." infra/image/demo.sh SHARDS OUTPUT IMAGE PODMAN...
 set -euo pipefail
@@ -17,7 +18,7 @@ echo '$ the check of the image, which is its default command'
 "${run[@]}" "$image"
 
 echo '$ who, and what is not there'
-# What is in it is for the shell in the container.
+# The shell in the container expands the variables, not this one.
 # shellcheck disable=SC2016
 "${run[@]}" "$image" sh -euc '
   id

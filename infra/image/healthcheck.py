@@ -1,8 +1,9 @@
-"""Whether the job can work here: all of it is imported, and two images of different sizes run through a small network.
+"""Checks that the job can work here: imports the job, and runs two images of different sizes through a small network.
 
     docker run --rm IMAGE            # or: python healthcheck.py, as a startup probe
 
-Their answers must be those of the plain network. Exit 0 or 1, and a sentence. The packages must be importable.
+The answers must equal those of the plain network. The check prints a sentence and ends with exit code 0 or 1. The
+packages must be importable.
 """
 
 import sys
@@ -12,7 +13,7 @@ import torch
 from jobs import classify  # noqa: F401 - an image in which the job cannot even be imported is no good
 from model import IMAGENET_MEAN, IMAGENET_STD, PVTv2Config, is_compiled, normalised, random_weights, run_packed
 
-TOLERANCE = 1e-3  # of answers around 1: far above rounding, on GPUs too, and far below what a wrong kernel does
+TOLERANCE = 1e-3  # answers are around 1: rounding errors are far smaller, on GPUs too, and a wrong kernel's far larger
 SIZES = ((64, 48), (40, 90))
 SMALL = PVTv2Config(
     embed_dims=(16, 32, 80, 128),
@@ -26,23 +27,23 @@ SMALL = PVTv2Config(
 
 @torch.inference_mode()
 def difference(device: str) -> float:
-    """Largest difference of an answer in a pack on the device from the plain network's on the CPU."""
+    """Returns the largest difference between the answers of a pack on the device and the plain network's on the CPU."""
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in SIZES]
     model = random_weights(SMALL, seed=0)
     plain = [model(normalised(image[None], IMAGENET_MEAN, IMAGENET_STD).permute(0, 3, 1, 2)) for image in images]
     packed = run_packed(model.to(device), images).logits
-    assert packed is not None  # logits are what is asked for by default
+    assert packed is not None  # `run_packed` computes logits by default
     return float((packed.cpu() - torch.cat(plain)).abs().nan_to_num(float("inf")).max())
 
 
 def main() -> int:
-    """Prints a sentence; 0 if the answers are right, 1 if not."""
+    """Prints a sentence; returns 0 if the answers are right, 1 if not."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = f"torch {torch.__version__} on {device}, {'with' if is_compiled() else 'without'} compiled CPU kernels"
     try:
         found = difference(device)
-    except Exception as error:  # whatever it is, the image cannot do its work here
+    except Exception as error:  # any error means that the image cannot do its work here
         print(f"unhealthy: {where}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     if found > TOLERANCE:

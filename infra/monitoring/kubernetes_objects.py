@@ -1,9 +1,9 @@
-"""Alerts and dashboard as objects of Kubernetes: for Prometheus' operator, and for the Grafana that comes with it.
+"""Writes the alerts and the dashboard as Kubernetes objects, for Prometheus' operator and the Grafana beside it.
 
     python -m infra.monitoring.kubernetes_objects      # after a change of alerts.yml or dashboard.json
 
-It writes `rules.yaml` and `dashboard.yaml` of the component `monitoring`: kustomize reads no file outside its folder,
-and puts none into an object. A test compares them with what they are made of.
+The script writes `rules.yaml` and `dashboard.yaml` of the component `monitoring`, since kustomize reads no file outside
+its folder. A test compares them with their sources.
 """
 
 import textwrap
@@ -21,7 +21,7 @@ metadata:
 spec:
 """
 _DASHBOARD = """\
-# Grafana's sidecar looks for this label in all namespaces.
+# Grafana's sidecar searches all namespaces for this label.
 apiVersion: v1
 kind: ConfigMap
 metadata:
@@ -35,7 +35,7 @@ data:
 
 
 def objects() -> dict[str, str]:
-    """Name of a file of the component -> what it holds."""
+    """Returns the contents of the component's files by their names."""
     alerts, dashboard = ((_HERE / name).read_text() for name in ("alerts.yml", "dashboard.json"))
     return {
         "rules.yaml": f"{_MADE_OF.format('alerts.yml')}\n{_RULES}{textwrap.indent(alerts, '  ')}",

@@ -132,7 +132,7 @@ def test_the_context_holds_what_is_copied_and_no_more():
 def test_every_file_of_the_packages_is_python_or_package_data():
     # Whatever else a package reads at run time would be missing where it was installed, as it is in the image.
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    data = [f"{package}/{glob}" for package, globs in tools["package-data"].items() for glob in globs]
+    data = [f"{package.replace('.', '/')}/{glob}" for package, globs in tools["package-data"].items() for glob in globs]
     built = [*tools["ext-modules"][0]["sources"], *tools["ext-modules"][0]["depends"]]
     for top in ("model", "pipeline", "jobs"):
         for path in (ROOT / top).rglob("*"):
