@@ -1,6 +1,6 @@
 """`python -m infra.audit --input ... --output ...`: prints what was counted beside what the job reported.
 
-Exit codes: 0 all agrees, 2 bad arguments or an output that is none, 7 something disagrees.
+Exit codes: 0 all agrees, 2 wrong arguments or a folder that is no output, 7 something disagrees.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _UNUSABLE, _DISAGREES = 2, 7
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of an audit, after its table and sentences are printed."""
+    """Runs an audit and prints its tables and sentences; returns the exit code."""
     flags = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("infra").setLevel(logging.INFO)

@@ -15,7 +15,7 @@ from infra.audit.places import Object, Store
 from infra.audit.tars import tar_images
 
 LOOSE_FILES = "files"
-"""Stands where a format's name does, for images that are objects by themselves."""
+"""Takes the place of a format's name for images that are objects by themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,12 @@ class ShardFormat:
     """One format of shards. Either `images` or `count` is set.
 
     Attributes:
-        name: value of `--input-format`.
-        endings: endings of the names of such objects, in lower case.
-        images: (path, which names are images) -> (key, bytes) of each image in the order of the shard, and why the
-            shard breaks off; None if it is whole.
-        count: (object, store, database, scratch folder) -> number of rows, and why they cannot be counted; None if they
-            can. For formats whose records have their row numbers as keys.
+        name: Value of `--input-format`.
+        endings: Endings of the names of such objects, in lower case.
+        images: (path, test of a name) -> (key, bytes) of each image in the order of the shard, and why the shard breaks
+            off, or None for a whole shard. The test returns True for the names of images.
+        count: (object, store, database, scratch folder) -> number of rows, and why the rows cannot be counted, or None.
+            Formats whose records have row numbers as keys set this.
     """
 
     name: str
@@ -43,7 +43,7 @@ FORMATS = {TAR.name: TAR, PARQUET.name: PARQUET}
 
 
 def format_of(name: str) -> ShardFormat | None:
-    """Returns the format that the ending of a name or glob says; None if it is not the ending of a shard."""
+    """Returns the format with the ending of a name or glob; None if no format has the ending."""
     return next((entry for entry in FORMATS.values() if name.lower().endswith(entry.endings)), None)
 
 

@@ -1,4 +1,4 @@
-"""What the inputs hold: the records of every tar, Parquet file and loose image, listed into tables."""
+"""The contents of the inputs: the records of every tar, Parquet file and loose image, listed into tables."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,18 +17,18 @@ from infra.audit.tables import Inserts
 
 logger = logging.getLogger(__name__)
 
-# Shards that are copied from S3 and read at a time; as many lie in the scratch folder.
+# Number of shards that are copied from S3 into the scratch folder and read at a time.
 _SHARDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What is listed, and how.
+    """The inputs of an audit.
 
     Attributes:
-        roots: canonical URIs.
+        roots: Canonical URIs of the inputs.
         input_format: `--input-format` of the runs.
-        selection: the output's globs.
+        selection: Globs that the output was made with.
     """
 
     roots: Sequence[str]
@@ -39,12 +39,12 @@ class Inputs:
 def list_records(inputs: Inputs, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> None:
     """Fills `records` (id, shard, row, bytes) and `shards` (uri, is_read, number of records, why it breaks off).
 
-    The id is that of the output's rows: a loose file's URI, or `<shard>#<key>`. Loose files have neither shard nor row,
-    since which of them make a group the job decides. Shards that are counted instead of read (`ShardFormat.count`)
-    have `is_read` false, and their records no bytes.
+    The id is the `image_id` of the output's rows: the URI of a loose file, or `<shard>#<key>`. Loose files have neither
+    shard nor row, since the job decides how they are grouped. A shard that is counted and not read
+    (`ShardFormat.count`) has a false `is_read`, and its records have no bytes.
 
     Raises:
-        UnusableError: there is nothing at an input, or it cannot be read.
+        UnusableError: An input is empty, or cannot be read.
     """
     shards: dict[str, tuple[Object, ShardFormat]] = {}
     records = Inserts(database, "records", ("VARCHAR", "VARCHAR", "BIGINT", "BIGINT"))
@@ -53,7 +53,7 @@ def list_records(inputs: Inputs, store: Store, database: duckdb.DuckDBPyConnecti
             records.add(found.uri, None, None, found.size)
         else:
             shards[found.uri] = (found, FORMATS[name])
-    # img2dataset writes a table beside each tar.
+    # img2dataset writes a table beside each tar, which is no shard.
     tars_by_name = {uri for uri, (_, kind) in shards.items() if kind is TAR and uri.endswith(".tar")}
     beside = {uri.removesuffix(".tar") + ".parquet" for uri in tars_by_name}
     taken = [entry for uri, entry in sorted(shards.items()) if entry[1] is not PARQUET or uri not in beside]
@@ -102,7 +102,7 @@ _FindImages = Callable[[Path, Callable[[str], bool]], _Images]
 def _read_shards(
     shards: Iterable[tuple[Object, ShardFormat]], selection: Selection, store: Store, scratch: Path
 ) -> Iterator[tuple[Object, _Images]]:
-    """Each shard that is read, with its images and why it breaks off, a few at a time."""
+    """Yields each shard that is read, with its images and why it breaks off; reads a few shards at a time."""
 
     def read(number: int, entry: tuple[Object, _FindImages]) -> tuple[Object, _Images]:
         found, find_images = entry

@@ -1,4 +1,4 @@
-"""Which names are records and shards, as the documentation has it: image endings, hidden names, the job's globs."""
+"""The names of records and of shards, as documented: image endings, hidden names, and the globs of the job."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -6,7 +6,7 @@ from typing import Any
 
 from infra.audit.formats import FORMATS, LOOSE_FILES, format_of
 
-# JPEG, PNG, WebP, GIF, BMP, ICO, TIFF, AVIF, JPEG 2000 and PNM, under all the endings that they go by.
+# All common endings of JPEG, PNG, WebP, GIF, BMP, ICO, TIFF, AVIF, JPEG 2000 and PNM.
 IMAGE_ENDINGS = frozenset(
     (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "ico", "tif", "tiff"),
@@ -16,15 +16,15 @@ IMAGE_ENDINGS = frozenset(
 
 
 def has_image_ending(name: str) -> bool:
-    """True if the last part of a name is more than an image's ending, in any case."""
+    """Returns True if the last part of a name has an image's ending, in any case, and more than the ending."""
     stem, dot, ending = name.rpartition("/")[2].rpartition(".")
     return bool(stem and dot) and ending.lower() in IMAGE_ENDINGS
 
 
 def is_hidden(name: str) -> bool:
-    """True for what takes no part whatever the globs.
+    """Returns True for a name that no glob can choose.
 
-    Dot files and folders, `__MACOSX`, markers like `_SUCCESS`, and labels that were exported beside images.
+    Such names are dot files and folders, `__MACOSX`, markers like `_SUCCESS`, and labels exported beside images.
     """
     parts = [part for part in name.split("/") if part and part != "."]
     if not parts or name.endswith("/") or "__MACOSX" in parts:
@@ -38,39 +38,39 @@ def is_hidden(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The globs that an output was made with; one with a shard's ending is about shards, every other about images."""
+    """The globs that an output was made with; a glob with a shard's ending chooses shards, any other glob images."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     @staticmethod
     def of(identity: dict[str, Any]) -> "Selection":
-        """The globs in `_job.json`."""
+        """Returns the globs in a `_job.json`."""
         records = identity["records"]
         return Selection(include=tuple(records["include"]), exclude=tuple(records["exclude"]))
 
     def takes_image(self, name: str) -> bool:
-        """True if this loose object or tar member is a record."""
+        """Returns True if the loose object or tar member of this name is a record."""
         globs = [glob for glob in self.include if format_of(glob) is None]
         return self._is_allowed(name) and (_any(globs, name) if globs else has_image_ending(name))
 
     def takes_shard(self, name: str) -> bool:
-        """True if this object is read as a shard."""
+        """Returns True if the object of this name is read as a shard."""
         globs = [glob for glob in self.include if format_of(glob) is not None]
         return self._is_allowed(name) and (_any(globs, name) if globs else True)
 
     def format_name(self, name: str, *, input_format: str, is_named: bool) -> str | None:
-        """Returns the name of an object's format, `LOOSE_FILES` for an image, and None if it takes no part.
+        """Returns the name of an object's format, `LOOSE_FILES` for an image, and None for an object that is left out.
 
         Args:
-            name: its path below the input.
+            name: Path of the object below the input.
             input_format: `--input-format` of the run.
-            is_named: it is itself an input, so that the format says what it is, whatever its ending.
+            is_named: True if the object is itself an input; then `input_format` decides, whatever the object's ending.
         """
-        said = input_format if is_named else "auto"
+        named_format = input_format if is_named else "auto"
         by_ending = format_of(name)
         for shard_format in FORMATS.values():
-            is_of_format = shard_format is by_ending or shard_format.name == said
+            is_of_format = shard_format is by_ending or shard_format.name == named_format
             if input_format in ("auto", shard_format.name) and is_of_format:
                 return shard_format.name if self.takes_shard(name) else None
         return LOOSE_FILES if input_format in ("auto", LOOSE_FILES) and self.takes_image(name) else None
@@ -80,5 +80,5 @@ class Selection:
 
 
 def _any(globs: tuple[str, ...] | list[str], name: str) -> bool:
-    """True if one of them matches: the last part where a glob has no slash, else the whole name."""
+    """Returns True if a glob matches the name; a glob without a slash is compared with the last part of the name."""
     return any(fnmatchcase(name if "/" in glob else name.rstrip("/").rpartition("/")[2], glob) for glob in globs)

@@ -4,13 +4,13 @@ import duckdb
 
 from infra.audit.findings import Findings
 
-# Records without a row of their id, and rows without a record of theirs.
+# Records without a row of the same id, and rows without a record of the same id.
 _UNMATCHED = """
 CREATE TABLE lacking AS SELECT * FROM records ANTI JOIN rows USING (id);
 CREATE TABLE spare AS SELECT file, id, shard, key, row, code FROM rows ANTI JOIN records USING (id);
 """
-# A shard that was lost while it was read has rows `@<row>` for the records that were known to be there, and one without
-# a key for all others from its row on.
+# A shard that was lost while it was read has rows with the key `@<row>` for the records that were known to exist, and
+# one row without a key for all other records from its row number on.
 _LOST = """
 CREATE TABLE lost AS
 SELECT shard, row, key, code FROM spare JOIN (SELECT uri AS shard FROM shards) USING (shard)
@@ -31,7 +31,7 @@ SELECT format('{}: {:,} of its {:,} records have no row, {} the first of them', 
     arg_min(id, row)) AS sentence FROM lacking JOIN shards ON shards.uri = lacking.shard GROUP BY shard
 """
 _LACKING_FILES = "SELECT format('{} has no row', id) AS sentence FROM lacking WHERE shard IS NULL"
-# A shard that the audit cannot read to its end: what comes behind is not counted.
+# Shards that the audit cannot read to their end: the records behind the break are not counted.
 _READ_FURTHER = """
 SELECT format('{} breaks off after {:,} records ({}); {} rows for what is behind them are taken as they are', uri,
     num_records, broken, count(spare.id)) AS sentence
@@ -63,12 +63,12 @@ FROM rows JOIN records USING (id) WHERE rows.bytes <> records.bytes
 def check_records(
     database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool, is_strict: bool, limit: int | None
 ) -> dict[str, int]:
-    """Records against rows; returns how many there are of each kind, for the table.
+    """Compares records with rows; returns the counts for the printed table.
 
     Args:
-        is_finished: the run had time to give every record its row; else those without are only noted.
-        is_strict: rows without a record are a disagreement.
-        limit: `--limit` of the output, under which most records may be without a row.
+        is_finished: True if the run had time to give every record its row; otherwise a missing row is only a note.
+        is_strict: True makes rows without a record a disagreement.
+        limit: `--limit` of the output, under which most records may have no row.
     """
     database.execute(_UNMATCHED)
     database.execute(_LOST)

@@ -1,4 +1,4 @@
-"""The database of an audit: DuckDB in a scratch folder, which it spills to, so that ids never pile up in Python."""
+"""The database of an audit: DuckDB, which spills to a scratch folder, so that ids never fill Python's memory."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,10 +26,10 @@ CREATE TABLE costs (net_width BIGINT, net_height BIGINT, macs BIGINT);
 
 @contextmanager
 def opened_tables(memory_limit: str, temp_dir: str | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """The database with its empty tables, and the scratch folder that it lies in.
+    """Yields the database with its empty tables, and the scratch folder that contains the database.
 
     Raises:
-        UnusableError: the limit is none, or the folder cannot be used.
+        UnusableError: The memory limit is invalid, or the folder cannot be used.
     """
     try:
         scratch = TemporaryDirectory(prefix="audit-", dir=temp_dir)
@@ -51,7 +51,7 @@ def opened_tables(memory_limit: str, temp_dir: str | None) -> Iterator[tuple[duc
 
 
 class Inserts:
-    """Rows on their way into a table, some thousands at a time; `flush` at the end."""
+    """Inserts rows into a table, some thousands at a time; call `flush` after the last row."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, table: str, types: Sequence[str]) -> None:
         self._database = database
@@ -60,19 +60,19 @@ class Inserts:
         self._columns: list[list[Any]] = [[] for _ in types]
 
     def add(self, *values: Any) -> None:
-        """Takes one row."""
+        """Adds one row."""
         for column, value in zip(self._columns, values, strict=True):
             column.append(value)
         if len(self._columns[0]) >= _BATCH_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits."""
+        """Writes the rows that are not in the table yet."""
         if self._columns[0]:
             self._database.execute(self._statement, self._columns)
         self._columns = [[] for _ in self._columns]
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 200 characters."""
+    """Returns the first line of an error's text, at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
