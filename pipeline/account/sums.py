@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Sums = TypeVar("Sums", bound="DataclassInstance")
+Sums = TypeVar("Sums")
 
 
 def add_fields(first: Sums, second: Sums) -> Sums:
     """Returns the sum of two values of one dataclass, whose fields are numbers, arrays, or numbers by key."""
-    names = [field.name for field in fields(first)]
-    return replace(first, **{name: _add(getattr(first, name), getattr(second, name)) for name in names})
+    value: Any = first
+    names = [field.name for field in fields(value)]
+    return replace(value, **{name: _add(getattr(first, name), getattr(second, name)) for name in names})
 
 
 def _add(first: Any, second: Any) -> Any:
