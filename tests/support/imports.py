@@ -8,9 +8,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TOPS = ("jobs", "pipeline", "model")
 
 
-def sources(root: Path = ROOT) -> list[str]:
+def sources() -> list[str]:
     """Returns the paths of all Python files of the product, below the root of the checkout."""
-    return sorted(str(path.relative_to(root)) for top in TOPS for path in (root / top).rglob("*.py"))
+    return sorted(str(path.relative_to(ROOT)) for top in TOPS for path in (ROOT / top).rglob("*.py"))
 
 
 def imported_names(tree: ast.Module) -> Iterator[str]:
@@ -25,7 +25,7 @@ def imported_names(tree: ast.Module) -> Iterator[str]:
             yield from (part.value for part in node.args if isinstance(part, ast.Constant))
 
 
-def file_of(name: str, root: Path = ROOT) -> str | None:
+def file_of(name: str) -> str | None:
     """Returns the product's file that a dotted name lies in, or None for the name of a library."""
     parts = name.split(".")
     if parts[0] not in TOPS:
@@ -33,17 +33,16 @@ def file_of(name: str, root: Path = ROOT) -> str | None:
     for length in range(len(parts), 0, -1):
         place = Path(*parts[:length])
         for path in (place.with_suffix(".py"), place / "__init__.py"):
-            if (root / path).is_file():
+            if (ROOT / path).is_file():
                 return str(path)
     raise AssertionError(f"no file of the checkout defines {name}")
 
 
-def imports_by_file(root: Path = ROOT) -> dict[str, set[str]]:
+def imports_by_file(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
     """Returns for each file of the product the product's files that it imports."""
     found = {}
-    for source in sources(root):
-        tree = ast.parse((root / source).read_text(encoding="utf-8"))
-        files = {file_of(name, root) for name in imported_names(tree)}
+    for source, tree in trees.items():
+        files = {file_of(name) for name in imported_names(tree)}
         found[source] = {file for file in files if file is not None and file != source}
     return found
 

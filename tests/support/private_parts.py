@@ -9,13 +9,12 @@ _PUBLIC = frozenset({"_fields", "_replace", "_asdict", "_exit"})
 _DOTTED = re.compile(r"[A-Za-z]\w*(?:\.\w+)*\._[A-Za-z]\w*(?:\.\w+)*")
 
 
-def private_parts(text: str) -> list[str]:
-    """Returns each private part that the text of a Python file uses, in the order of the lines.
+def private_parts(tree: ast.Module) -> list[str]:
+    """Returns each private part that a Python file uses, in the order of the lines.
 
     An attribute's private name is the file's own if the file defines it: as a function, a class, a variable, or an
     attribute of `self` or `cls`. A class looked up by its name is private as well, since the import was avoided.
     """
-    tree = ast.parse(text)
     own = set(_own_names(tree))
     found = [(node.lineno, part) for node in ast.walk(tree) for part in _parts(node, own)]
     return list(dict.fromkeys(part for _, part in sorted(found)))
