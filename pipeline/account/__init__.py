@@ -1,1 +1,1 @@
-"""Sums, timeline, verdict, report and metrics: what a run did, in numbers that add up."""
+"""The account of a run: sums, timeline, verdict, report and metrics."""

@@ -1,7 +1,7 @@
-"""What a report shows of rows beyond their sums: sizes, labels, scores, examples of failures, slow shards, a sample.
+"""A breakdown of rows for the report: sizes, labels, scores, examples of failures, slow shards and sample images.
 
-Each published slice gives one; they are added on the driver, which keeps no rows. Nothing in them grows with the run:
-of labels as many are counted as a network has classes, of failures and shards a few are named.
+Each published slice gives one breakdown. The driver adds the breakdowns and keeps no rows. A breakdown does not grow
+with the run: it counts at most as many labels as a network has classes, and names a few failures and shards.
 """
 
 from collections import Counter
@@ -17,17 +17,21 @@ from pipeline.account.sums import add_fields
 from pipeline.chunks.sample import Sample, samples_of, smallest
 
 SIZE_BANDS_PX = (0, 64, 128, 256, 512, 1024, 2048)
-"""Lower bounds of the bands in which images are counted, by the square root of the pixels that the network saw."""
+"""Lower bounds of the bands of image sizes; a size is the square root of the number of pixels that the network saw."""
 
 SCORE_BINS = 20
 _MOST_EXAMPLES = 3
 _MOST_SHARDS = 20
-_MOST_LABELS = 20_000  # that are told apart; the published networks have up to 1,000
+_MOST_LABELS = 20_000  # published networks have up to 1,000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """Images of one band of sizes; `compute_s` is the network's time, shared out by multiply-accumulates."""
+    """Sums over the images of one band of sizes.
+
+    Attributes:
+        compute_s: Seconds of the network; a slice's seconds are divided among its bands by multiply-accumulates.
+    """
 
     images: int = 0
     pixels: int = 0
@@ -40,16 +44,16 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Breakdown:
-    """The picture of some rows.
+    """The breakdown of some rows.
 
     Attributes:
-        bands: by `SIZE_BANDS_PX`.
-        labels: rows by label; None for a class without a name.
-        scores: rows by score, `SCORE_BINS` bins from 0 to 1; empty where the job gives none.
-        examples: by error code the first failed records, as (image_id, error_message).
-        shards: of the slowest shards the busy seconds, and the images.
-        peak_gflops: the most that an actor's device reached in a matrix product.
-        samples: images with thumbnails, in the order of their draw; empty unless they are asked for.
+        bands: Sums for each band of `SIZE_BANDS_PX`.
+        labels: Number of rows by label; the key None counts classes without a name.
+        scores: Number of rows in each of `SCORE_BINS` bins from 0 to 1; empty in a job without scores.
+        examples: First failed records by error code, as (image_id, error_message).
+        shards: Busy seconds and number of images of the slowest shards.
+        peak_gflops: Highest speed that an actor's device reached in a matrix product.
+        samples: Sample images with thumbnails, ordered by their ranks; empty in a job without thumbnails.
     """
 
     bands: Sequence[Band] = (Band(),) * len(SIZE_BANDS_PX)
@@ -82,12 +86,13 @@ class Breakdown:
 
 
 def breakdown_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: float) -> Breakdown:
-    """The picture of the rows of one slice.
+    """Returns the breakdown of the rows of one slice.
 
     Args:
-        rows: the output's columns, and `macs`; thumbnails where they are asked for.
-        compute_s: the network's seconds for them.
-        busy_s: of all steps.
+        rows: Rows with the output's columns and `macs`, and with thumbnails if the job asks for them.
+        compute_s: Seconds of the network for these rows.
+        busy_s: Busy seconds of all steps for these rows.
+        peak_gflops: Highest speed that an actor's device reached in a matrix product.
     """
     ok = rows.filter(pc.equal(rows.column("status"), "ok"))
     failed = rows.filter(pc.equal(rows.column("status"), "failed"))

@@ -1,9 +1,9 @@
-"""Metrics of a run while it goes on, for Prometheus, through Ray: every node of a cluster has an address that exports.
+"""Metrics of a run in progress, for Prometheus. Ray exports them at an address of every node.
 
-Ray puts `ray_` before the names and labels of its own beside ours. All of them are told by the driver, once a second,
-from what the collectors have, and carry `run_id`. Gauges are told also while nothing arrives, from the start of the
-passes to the end of the close. Counters never go down: rows that are done again, since a collector
-was lost with those it held, are counted once.
+Ray puts `ray_` before each name and adds labels of its own. The driver reports all metrics, once a second, from the
+counts of the collectors; each metric carries the label `run_id`. Gauges are reported also while nothing arrives, from
+the start of the passes to the end of the close. Counters never go down: rows that are computed again, because a
+collector was lost together with the rows that it held, are counted once.
 """
 
 import threading
@@ -32,7 +32,7 @@ _COUNTERS: Mapping[str, tuple[str, str | None]] = {
     "pvtv2_published_files_total": ("Files of this run.", None),
     "pvtv2_published_bytes_total": ("Bytes of these files.", None),
 }
-"""Name: what is counted, and the label that divides it."""
+"""Counters by name: the description, and the label that divides the counter."""
 
 _GAUGES: Mapping[str, str] = {
     "pvtv2_running": "1 while the run goes on, 0 when it has ended.",
@@ -44,22 +44,23 @@ _GAUGES: Mapping[str, str] = {
 }
 _INFO = "pvtv2_run_info"
 NAMES = (*_COUNTERS, *_GAUGES, _INFO)
-"""Of all metrics, as they are here; Ray puts `ray_` before them."""
+"""Names of all metrics, without Ray's prefix `ray_`."""
 
 _REPORT_EVERY_S = 5.0
-# What no chunk carries; it is known when a file is published.
+# Steps of the collectors. No chunk carries their seconds, which are known when a file is published.
 _COLLECTORS_STEPS = ("serialise", "put")
 
 
 class RunMetrics:
-    """The metrics of one run. Ray must be joined before."""
+    """Reports the metrics of one run; the process must have joined Ray before."""
 
     def __init__(self, run_id: str, started_at: float, num_actors: int, info: Mapping[str, str]) -> None:
-        """Tells what is known from the start.
+        """Reports the gauges that are known from the start.
 
         Args:
-            started_at: `time.time()` of the start of the program.
-            info: labels of `pvtv2_run_info`.
+            started_at: `time.time()` at the start of the program.
+            num_actors: Most infer actors that the run may have.
+            info: Labels of `pvtv2_run_info`.
         """
         self._run, self._info = {_RUN: run_id}, dict(info)
         self._reported: dict[tuple[str, str], float] = {}
@@ -76,7 +77,7 @@ class RunMetrics:
         self._thread.start()
 
     def update(self, progress: Progress) -> None:
-        """Tells where the run stands."""
+        """Reports the progress of the run."""
         for name, value, label in _counted(progress):
             self._count(name, value, label)
         if progress.share is not None:
@@ -90,15 +91,14 @@ class RunMetrics:
         self._report_gauges()
 
     def close(self) -> None:
-        """Tells that the run has ended: alerts are silent from then on."""
+        """Reports that the run has ended; alerts are silent from then on."""
         self._closed.set()
         self._thread.join()
         self._gauges["pvtv2_running"] = 0
         self._report_gauges()
 
     def _report_until_closed(self) -> None:
-        # Ray forgets a gauge of which it has heard nothing since it was exported last; and of 100,000 files the close
-        # takes its time.
+        # Ray drops a gauge that was not reported since its last export, and the close of 100,000 files takes a while.
         while not self._closed.wait(_REPORT_EVERY_S):
             self._report_gauges()
 
@@ -116,12 +116,12 @@ class RunMetrics:
             self._reported[name, label] = value
 
 
-# Kept to the end of the process: with these objects their last values would go, before Ray has sent them.
+# The caches keep the objects to the end of the process: Ray would lose the last values of an object that is deleted.
 _counter, _gauge = cache(Counter), cache(Gauge)
 
 
 def _counted(progress: Progress) -> Iterator[tuple[str, float, str]]:
-    """Every counter's value: name, value, and the value of its label."""
+    """Yields the name and value of each counter, and the value of the counter's label."""
     arrived, published = progress.arrived, progress.published
     yield "pvtv2_images_total", arrived.ok, "ok"
     yield "pvtv2_images_total", arrived.failed, "failed"

@@ -1,4 +1,4 @@
-"""How far a run is: what has arrived at the collectors, what is published, and which part of the work that is."""
+"""The progress of a run: rows that arrived at the collectors, rows that are published, and the share of work done."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,16 @@ from pipeline.account.totals import Totals
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands.
+    """The progress of a run at one moment.
 
     Attributes:
-        arrived: what has come to the collectors, replays apart; ahead of what is published by unfinished slices.
-        published: what lies in files of this run.
-        replayed_chunks: chunks that came a second time, and were dropped.
-        total: records to do; None where tars hide how many they hold.
-        share: of the work that is done; None if there is none to do. See `share_done`.
-        first_row_at: `time.time()` of the first chunk; None before it.
+        arrived: Sums over the rows that arrived at the collectors, replayed chunks left out. Rows of unfinished slices
+            have arrived and are not published yet.
+        published: Sums over the rows in files of this run.
+        replayed_chunks: Number of chunks that arrived a second time and were dropped.
+        total: Number of records to process; None if tars among the inputs hide how many they hold.
+        share: Share of the work that is done (`share_done`); None if there is no work.
+        first_row_at: `time.time()` at the arrival of the first chunk; None before.
     """
 
     arrived: Totals = field(default_factory=Totals)
@@ -27,14 +28,16 @@ class Progress:
 
 
 def share_done(arrived: Totals, planned_bytes: int, planned_macs: float | None) -> float | None:
-    """Which part of a run's work is done, in multiply-accumulates; None if there is nothing to do.
+    """Returns the share of a run's multiply-accumulates that are done; None if there is nothing to do.
 
-    What is left is told by a sample of the inputs in the beginning, and more and more by what the images so far took
-    for each encoded byte. Tars and Parquet have bytes besides images, so that it ends somewhat below 1.
+    The remaining work is estimated in two ways: from a sample of the inputs, and from the multiply-accumulates for each
+    encoded byte so far. The weight of the second estimate grows with the share of bytes that arrived. Tars and Parquet
+    files hold bytes besides images, so that the share ends somewhat below 1.
 
     Args:
-        planned_bytes: of all inputs.
-        planned_macs: what the sample comes to; None if there is none (yet): then bytes alone tell.
+        planned_bytes: Bytes of all inputs.
+        planned_macs: Multiply-accumulates of all inputs, estimated from the sample. If there is no sample (yet), the
+            value is None and the share is that of the bytes.
     """
     if not planned_bytes:
         return None

@@ -1,4 +1,4 @@
-"""Ray Data's own figures of its operators: what it ran, and where it held tasks or their output back."""
+"""Ray Data's own figures of its operators: tasks that ran, and times for which tasks or their output were held back."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# Ours: Ray's name in `extra_metrics`.
+# Field of `Operator`: Ray's name of the figure in `extra_metrics`.
 _FIGURES = {
     "tasks": "num_tasks_finished",
     "failed_tasks": "num_tasks_failed",
@@ -16,20 +16,21 @@ _FIGURES = {
     "held_back_s": "task_submission_backpressure_time",
     "output_held_back_s": "task_output_backpressure_time_s",
 }
-# Our name of the step in Ray's name of an operator, as `MapBatches(CarefulInferActor)`.
+# Name of a step, and the pattern of Ray's name for its operator, such as `MapBatches(CarefulInferActor)`.
 _STEPS = (("read", r"read\)"), ("decode", r"decode\)"), ("infer", r"InferActor\)"), ("sink", r"Write|Sink"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """One operator, over all passes.
+    """Figures of one operator, summed over all passes.
 
     Attributes:
-        tasks: that ended well; of actors, calls.
-        failed_tasks: that failed for good.
-        scheduling_s: from when tasks were submitted to when they ran, summed over tasks.
-        held_back_s: for which no task was submitted though there was input, since there was no room: backpressure.
-        output_held_back_s: for which tasks had output that nobody fetched.
+        name: Name of the step that the operator runs.
+        tasks: Number of tasks, or of actors' calls, that succeeded.
+        failed_tasks: Number of tasks that failed after their last retry.
+        scheduling_s: Seconds between submission and start, summed over tasks.
+        held_back_s: Seconds for which the operator had input but Ray submitted no task because of backpressure.
+        output_held_back_s: Seconds for which tasks had output that Ray did not fetch because of backpressure.
     """
 
     name: str
@@ -42,11 +43,12 @@ class Operator:
 
 @dataclass(frozen=True, kw_only=True)
 class Operators:
-    """What Ray Data says of some passes.
+    """Ray Data's figures of some passes.
 
     Attributes:
-        operators: in the order of the flow.
-        spilled_bytes, restored_bytes: that Ray's object stores wrote to disks for want of room, and read back.
+        operators: Figures of each operator, in the order of the flow.
+        spilled_bytes: Bytes that full object stores of Ray wrote to disks.
+        restored_bytes: Bytes that Ray's object stores read back from disks.
     """
 
     operators: Sequence[Operator] = field(default_factory=tuple)
@@ -58,7 +60,7 @@ class Operators:
         for operator in other.operators:
             before = sums.get(operator.name)
             sums[operator.name] = operator if before is None else _sum(before, operator)
-        # Ray counts spilling from the start of the cluster on.
+        # Ray counts spilled bytes from the start of the cluster, so that the later count includes the earlier one.
         return Operators(
             operators=tuple(sums.values()),
             spilled_bytes=max(self.spilled_bytes, other.spilled_bytes),
@@ -67,7 +69,7 @@ class Operators:
 
 
 def operators_of(dataset: Any) -> Operators:
-    """What Ray Data says of a `ray.data.Dataset` that ran; empty where it says nothing."""
+    """Returns Ray Data's figures of a `ray.data.Dataset` that ran; empty if Ray gives none."""
     try:
         summary = dataset.get_stats_summary()
         return Operators(
@@ -75,7 +77,7 @@ def operators_of(dataset: Any) -> Operators:
             spilled_bytes=int(summary.global_bytes_spilled),
             restored_bytes=int(summary.global_bytes_restored),
         )
-    except Exception as error:  # a developers' interface: whatever becomes of it, a run must not end with it
+    except Exception as error:  # Ray promises nothing about these figures, and a run must not fail over them
         logger.warning("operators.unknown error=%s: %s", type(error).__name__, error)
         return Operators()
 

@@ -1,4 +1,4 @@
-"""`report.json`: the account of one run, and of the whole output."""
+"""The report of one run and of the whole output, as `report.json` holds it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ _MOST_LABELS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """Where the time of a run went.
+    """Seconds of the parts of a run.
 
     Attributes:
-        wall: from the start of the program to the report.
-        model_load: reading and checking the weights on the driver.
-        listing: listing the inputs, and planning.
-        first_row: from the start of the program to the first row that reached a collector; None if none did.
-        steady: between the moments when a tenth and nine tenths of the network's work had been done.
-        drain: from the end of the network's work to the report.
-        steps: busy seconds of each step, summed over all processes, for the slices this run published.
+        wall: Seconds from the start of the program to the report.
+        model_load: Seconds for which the driver read and checked the weights.
+        listing: Seconds for which the driver listed the inputs and made the plan.
+        first_row: Seconds from the start of the program until the first row reached a collector; None if none did.
+        steady: Seconds from the moment when a tenth of the network's work was done to the moment when nine tenths were.
+        drain: Seconds from the end of the network's work to the report.
+        steps: Busy seconds of each step for the slices that this run published, summed over all processes.
     """
 
     wall: float
@@ -45,18 +45,18 @@ class Report:
     """The account of one run.
 
     Attributes:
-        run: what this run's slices hold.
-        output: what the whole output holds.
-        ignored: names in the inputs that were passed over when they were listed.
-        left_out: what the run's bounds left for later runs, by what it is.
-        problems: what keeps the accounts from closing; empty when they close.
-        reason: why the run ended before its work was done; None if it did not.
-        steady: what was done in the steady part; None if there was none.
-        num_actors: infer actors that worked.
-        price_per_hour: of one of them, in whatever money; None if nobody said.
-        actors: how many of which kind.
-        passes: how many passes were needed.
-        operators: what Ray says of its own.
+        run: Sums over the slices that this run published.
+        output: Sums over all slices of the output.
+        ignored: Number of names that were skipped when the inputs were listed.
+        left_out: Number of inputs that the run's bounds left for later runs, by kind.
+        problems: Sentences that say why the accounts do not close; empty if they close.
+        reason: Reason why the run ended before its work was done; None for a run that finished.
+        steady: Work of the steady part of the run; None if the run had none.
+        num_actors: Number of infer actors that worked.
+        price_per_hour: Price of one actor for an hour, in any currency; None if the user gave none.
+        actors: Device of the actors, and how many the run might have.
+        passes: Number of passes of the run.
+        operators: Figures of Ray Data.
     """
 
     run_id: str
@@ -83,12 +83,12 @@ class Report:
     operators: Operators = field(default_factory=Operators)
 
     def rates(self) -> dict[str, float]:
-        """Images, megapixels and giga-MACs a second over the run's wall time, and images a second while steady."""
+        """Returns images, megapixels and giga-MACs per second of wall time, and the steady part's images per second."""
         steady = self.steady.rates()["images_per_s"] if self.steady else 0.0
         return {**self._work(self.seconds.wall).rates(), "steady_images_per_s": steady}
 
     def model_work(self) -> Work | None:
-        """The run's work, over the time that it took the network on all actors side by side; None if there was none."""
+        """Returns the run's work over the network's seconds divided by the number of actors; None without any work."""
         compute_s = self.run.seconds.get("compute", 0.0)
         return self._work(compute_s / self.num_actors) if compute_s > 0 and self.num_actors else None
 
@@ -96,7 +96,7 @@ class Report:
         return Work(seconds=seconds, images=self.run.listed, pixels=self.run.pixels, macs=self.run.macs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as `report.json` holds it."""
+        """Returns the report as `report.json` holds it."""
         model = self.model_work()
         return {
             "run_id": self.run_id,
@@ -128,13 +128,13 @@ class Report:
         }
 
     def to_json(self) -> bytes:
-        """The report as a JSON file."""
+        """Returns the report as the bytes of a JSON file."""
         return json.dumps(self.to_dict(), indent=1).encode()
 
     def _counts(self) -> dict[str, Any]:
         counts = dict(self.run.counts)
-        room = counts.pop("pack_room", 0)
-        fill = round(counts.get("tokens", 0) / room, 4) if room else None
+        capacity = counts.pop("pack_room", 0)
+        fill = round(counts.get("tokens", 0) / capacity, 4) if capacity else None
         return {**counts, "pack_fill": fill, "replayed_chunks": self.replayed_chunks}
 
     def _efficiency(self) -> dict[str, float] | None:
@@ -144,7 +144,7 @@ class Report:
         return None if used is None else {"peak_gflops": peak, "mfu": round(used, 4)}
 
     def _cost(self) -> dict[str, Any] | None:
-        """Hours of actors that the run held, and what they cost; None where none was held."""
+        """Returns the hours of the run's actors and their cost; None for a run without actors."""
         if not self.num_actors:
             return None
         hours = self.num_actors * self.seconds.wall / 3600

@@ -1,6 +1,7 @@
-"""When which process did how much of what: the run's work in spans of time, of a bounded number.
+"""The timeline of a run: the work of each step and process in a bounded number of buckets of time.
 
-Work is spread evenly over the time that it took. Where a run goes on for longer than the spans reach, two become one.
+A piece of work is spread evenly over the time that it took. If a run lasts longer than the buckets reach, the buckets
+become twice as wide.
 """
 
 import io
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.chunks.measures import Span, machine_of, process_name
 
-NUM_SPANS = 512
+NUM_BUCKETS = 512
 FIRST_WIDTH_S = 0.25
 MOST_PROCESSES = 512
 _WORK = ("busy_s", "images", "pixels", "macs")
@@ -30,24 +31,24 @@ SCHEMA = pa.schema(
 
 
 class Timeline:
-    """What was done in each span of time, by step and process."""
+    """The work in each bucket of time, by step and process."""
 
     def __init__(self, started_at: float) -> None:
-        """Has nothing yet.
+        """Makes an empty timeline.
 
         Args:
-            started_at: `time.time()` at which the first span begins.
+            started_at: `time.time()` at the beginning of the first bucket.
         """
         self.started_at, self.width_s = started_at, FIRST_WIDTH_S
         self._work: dict[tuple[str, float], np.ndarray] = {}
 
     def add(self, span: Span, images: int, pixels: int, macs: int) -> None:
-        """Adds the work of one process; what lies before the start counts for the first span."""
+        """Adds a piece of work of one process; work before the start counts for the first bucket."""
         end = max(0.0, span.ended - self.started_at)
         begin = max(0.0, end - span.seconds)
-        while end >= NUM_SPANS * self.width_s:
+        while end >= NUM_BUCKETS * self.width_s:
             self._widen()
-        table = self._work.setdefault(self._key(span), np.zeros((NUM_SPANS, len(_WORK))))
+        table = self._work.setdefault(self._key(span), np.zeros((NUM_BUCKETS, len(_WORK))))
         first, last = int(begin / self.width_s), int(end / self.width_s)
         edges = np.arange(first, last + 2) * self.width_s
         covered = np.minimum(end, edges[1:]) - np.maximum(begin, edges[:-1])
@@ -56,9 +57,9 @@ class Timeline:
         table[first : last + 1] += np.outer(shares, (span.seconds, images, pixels, macs))
 
     def between(self, step: str, share: float, to_share: float) -> tuple[float, float] | None:
-        """The seconds from the start at which two shares of a step's work had been done; None if there was no work.
+        """Returns the seconds from the start at which two shares of a step's work were done; None without any work.
 
-        Work is counted in multiply-accumulates, or in images where there are none.
+        Work is counted in multiply-accumulates, or in images if the step has none.
         """
         tables = [table for (of_step, _), table in self._work.items() if of_step == step]
         if not tables:
@@ -67,28 +68,28 @@ class Timeline:
         done = work[:, 3] if work[:, 3].sum() > 0 else work[:, 1]
         if done.sum() <= 0:
             return None
-        edges = np.arange(NUM_SPANS + 1) * self.width_s
+        edges = np.arange(NUM_BUCKETS + 1) * self.width_s
         reached = np.concatenate([[0.0], np.cumsum(done) / done.sum()])
         begin, end = (float(np.interp(part, reached, edges)) for part in (share, to_share))
         return begin, end
 
     def within(self, step: str, begin: float, end: float) -> dict[str, float]:
-        """`busy_s`, `images`, `pixels` and `macs` of a step between two moments, in seconds from the start."""
-        edges = np.arange(NUM_SPANS + 1) * self.width_s
+        """Returns `busy_s`, `images`, `pixels` and `macs` of a step between two moments, in seconds from the start."""
+        edges = np.arange(NUM_BUCKETS + 1) * self.width_s
         covered = np.clip(np.minimum(end, edges[1:]) - np.maximum(begin, edges[:-1]), 0, None) / self.width_s
         tables = [table for (of_step, _), table in self._work.items() if of_step == step]
         sums = sum(((table * covered[:, None]).sum(axis=0) for table in tables), np.zeros(len(_WORK)))
         return dict(zip(_WORK, sums.tolist(), strict=True))
 
     def ends(self, step: str) -> tuple[float, float] | None:
-        """Seconds from the start to the first and the last work of a step, to within a span; None if there was none."""
+        """Returns the seconds from the start to a step's first and last work, rounded to buckets; None without any."""
         at = [np.flatnonzero(table[:, 0]) for (of_step, _), table in self._work.items() if of_step == step]
         places = np.concatenate(at) if at else np.array([])
         return None if not len(places) else (places.min() * self.width_s, (places.max() + 1) * self.width_s)
 
     def rows(self) -> Iterator[dict]:
-        """What was done, in order of time, as rows of `SCHEMA`."""
-        for index in range(NUM_SPANS):
+        """Yields the timeline as rows of `SCHEMA`, in the order of time."""
+        for index in range(NUM_BUCKETS):
             at = datetime.fromtimestamp(self.started_at + index * self.width_s, UTC)
             for (step, process), table in sorted(self._work.items()):
                 if table[index].any():
@@ -102,20 +103,20 @@ class Timeline:
                     }
 
     def processes(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """Busy seconds and images by step and process."""
+        """Returns busy seconds and number of images by step and process."""
         return {
             (step, process_name(process)): (float(table[:, 0].sum()), float(table[:, 1].sum()))
             for (step, process), table in sorted(self._work.items())
         }
 
     def to_parquet(self) -> bytes:
-        """All rows as a Parquet file."""
+        """Returns all rows as the bytes of a Parquet file."""
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(self.rows()), schema=SCHEMA), buffer, compression="zstd")
         return buffer.getvalue()
 
     def _key(self, span: Span) -> tuple[str, float]:
-        """The step and the process, or its machine where there are many processes already."""
+        """Returns the step and the process, or the process's machine if the timeline has too many processes already."""
         key = span.step, span.process
         is_kept = key in self._work or len(self._work) < MOST_PROCESSES
         return key if is_kept else (span.step, machine_of(span.process))
@@ -123,5 +124,5 @@ class Timeline:
     def _widen(self) -> None:
         self.width_s *= 2
         for key, table in self._work.items():
-            halved = table.reshape(NUM_SPANS // 2, 2, -1).sum(axis=1)
+            halved = table.reshape(NUM_BUCKETS // 2, 2, -1).sum(axis=1)
             self._work[key] = np.concatenate([halved, np.zeros_like(halved)])

@@ -1,4 +1,4 @@
-"""The accounts: what every published slice says of itself, and how such statements are summed."""
+"""The sums that every published slice carries, and their total."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,15 +11,17 @@ class Totals:
     """Counts and work of some slices.
 
     Attributes:
-        listed: records that the inputs hold there; always `ok + failed`.
-        failed_by_code: failed records by `error_code`.
-        ignored: names passed over inside the shards.
-        bytes: encoded bytes of all records that were read.
-        pixels: pixels that the network saw (`net_width * net_height`, rows that are ok).
-        macs: multiply-accumulates of the network (rows that are ok).
-        files: output files.
-        seconds: busy seconds by step, summed over all processes (`measured.SECONDS`, and those of the collector).
-        counts: requests, packs and the like (`measured.COUNTS`), chunks, and `bytes_out`.
+        listed: Number of records in the slices; always `ok + failed`.
+        ok: Number of records that did not fail.
+        failed: Number of records that failed.
+        failed_by_code: Number of failed records by `error_code`.
+        ignored: Number of names inside the shards that were skipped.
+        bytes: Encoded bytes of all records that were read.
+        pixels: Pixels that the network saw: `net_width * net_height` of the rows that are ok.
+        macs: Multiply-accumulates of the network for the rows that are ok.
+        files: Number of output files.
+        seconds: Busy seconds by step, summed over all processes: `measures.SECONDS`, and the collector's steps.
+        counts: The counts of `measures.COUNTS`, `chunks`, and `bytes_out`.
     """
 
     listed: int = 0

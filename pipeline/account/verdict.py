@@ -1,19 +1,20 @@
-"""Which step bounds a run, by how much, and what would move it.
+"""The verdict over a run: the step that bounds it, by how much, and advice that would make the run faster.
 
-The model: a run is a line of steps, each with room for some pieces of work at a time. In the steady part of a run the
-step that bounds it has its room full, and all others wait for it: those behind it for its output, those before it for
-room to leave their own. So the step whose room is fullest is the one; waiting for the store is told from the work of
-reading by what the read tasks say of themselves. Actors come before readers and decoders: where they are busy nearly
-all of the time, nothing before them can be what bounds the run. The sink is different: rows are small, and many of them
-may lie before it while the actors go on; it bounds a run that goes on writing when the network has long done its work.
+The model: a run is a line of steps, and each step has slots for some pieces of work at a time. In the steady part of a
+run, the slots of the bounding step are full and all other steps wait: later steps for its output, earlier steps for
+a slot to hand their output to. So the step with the fullest slots bounds the run. The read tasks measure how long they
+wait for the store, which separates a slow store from slow reading. Actors are looked at before readers and decoders:
+if the actors are busy nearly all of the time, no earlier step can bound the run. The sink is different: rows are small,
+and many of them may wait for the sink while the actors go on. The sink bounds a run that is still writing long after
+the network has done its work.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Actors that are at work for less than this part of the time wait for somebody else.
+# Actors that are busy for less than this share of the time wait for another step.
 _BUSY = 0.85
-# A run that writes for more than this part of its time after the network has ended waits for the sink.
+# A run that writes for more than this share of its time after the network's last work waits for the sink.
 _LONG_TAIL = 0.25
 
 _FASTER_SINK = (
@@ -25,44 +26,44 @@ _FASTER_SINK = (
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What the steps of a run were doing in its steady part.
+    """The work of a run's steps in its steady part.
 
     Attributes:
-        seconds: how long that was.
-        num_actors: infer actors.
-        busy_s: by step (`read`, `decode`, `compute`, `write`) the seconds of all processes.
-        room: by step, how many pieces of work can be done at a time.
-        store_share: the part of reading that is waiting for the store.
-        tail_share: which part of the time from the network's first work to the last write was spent writing after its
-            last.
-        device: where the network runs.
-        precision: of the network.
+        seconds: Length of the steady part.
+        num_actors: Number of infer actors.
+        busy_s: Busy seconds of all processes by step (`read`, `decode`, `compute`, `write`).
+        slots: Number of pieces of work that a step can do at a time, by step.
+        store_share: Share of the read tasks' time that they waited for the store.
+        tail_share: Seconds of writing after the network's last work, as a share of the time from the network's first
+            work to the last write.
+        device: Device of the network.
+        precision: Precision of the network.
     """
 
     seconds: float
     num_actors: int
     busy_s: Mapping[str, float]
-    room: Mapping[str, float]
+    slots: Mapping[str, float]
     store_share: float
     tail_share: float
     device: str
     precision: str
 
     def fullness(self, step: str) -> float:
-        """The part of a step's room that was in use, 0 to 1."""
-        room = self.room.get(step, 0.0) * self.seconds
-        return min(1.0, self.busy_s.get(step, 0.0) / room) if room else 0.0
+        """Returns the share of a step's slots that were in use, 0 to 1."""
+        available_s = self.slots.get(step, 0.0) * self.seconds
+        return min(1.0, self.busy_s.get(step, 0.0) / available_s) if available_s else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What bounds a run.
+    """The verdict over a run.
 
     Attributes:
-        bound_by: `network`, `decode`, `store`, `read` or `sink`.
-        fullness: of the steps' room.
-        sentence: what was found.
-        advice: what would move it.
+        bound_by: The bounding part of the run: `network`, `decode`, `store`, `read` or `sink`.
+        fullness: Share of each step's slots that were in use.
+        sentence: A sentence that states the finding with its figures.
+        advice: Changes that would make the run faster.
     """
 
     bound_by: str
@@ -72,7 +73,7 @@ class Verdict:
 
 
 def find_verdict(line: Line) -> Verdict | None:
-    """The verdict over a run; None where nothing ran."""
+    """Returns the verdict over a run; None if the run had no actors or no steady part."""
     if not line.seconds > 0 or not line.num_actors:
         return None
     fullness = {step: round(line.fullness(step), 3) for step in ("read", "decode", "compute", "write")}
@@ -130,7 +131,7 @@ def find_verdict(line: Line) -> Verdict | None:
 
 
 def _more(line: Line, step: str) -> float:
-    """Processors that a step lacks beside each actor to keep it busy: its work grows with what the actor takes."""
+    """Returns the number of processors that a step lacks for each actor, to keep the actor busy all the time."""
     busy = max(line.fullness("compute"), 1e-3)
     used = line.busy_s.get(step, 0.0) / line.seconds / line.num_actors
     return max(0.1, used / busy - used)

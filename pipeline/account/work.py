@@ -1,15 +1,16 @@
-"""Work over time: the rates of a run, each over a time of its own (docs/use/accounting.md defines them)."""
+"""Work over time: rates of a run and of its parts (docs/use/accounting.md defines them)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What was done in some time.
+    """The work of a period of time.
 
     Attributes:
-        images: listed records; failed ones are among them.
-        pixels, macs: of images that went through the network.
+        seconds: Length of the period.
+        images: Number of records, failed ones included.
+        pixels, macs: Pixels and multiply-accumulates of the images that went through the network.
     """
 
     seconds: float
@@ -18,7 +19,7 @@ class Work:
     macs: float
 
     def rates(self) -> dict[str, float]:
-        """Images, megapixels and giga-MACs a second."""
+        """Returns images, megapixels and giga-MACs per second."""
         seconds = max(self.seconds, 1e-9)
         return {
             "images_per_s": round(self.images / seconds, 3),
@@ -28,9 +29,9 @@ class Work:
 
 
 def utilisation(work: Work, num_devices: int, peak_gflops: float) -> float | None:
-    """The share of a device's measured matrix peak that the network's multiply-accumulates came to; None if unknown.
+    """Returns the share of the devices' measured peak of matrix products that the network reached; None if unknown.
 
-    A multiply-accumulate is two operations. What is no multiply-accumulate (norms, activations) counts for nothing.
+    A multiply-accumulate counts as two operations. Other operations (norms, activations) are not counted.
     """
     if not (work.seconds > 0 and num_devices and peak_gflops > 0):
         return None

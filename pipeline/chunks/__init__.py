@@ -1,1 +1,1 @@
-"""What travels from step to step: chunks, their columns and measurements, the task, the size policy and failures."""
+"""The data that travels from step to step: chunks, columns, measurements, the task, the size policy and failures."""

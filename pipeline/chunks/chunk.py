@@ -1,8 +1,8 @@
 """A chunk: some records of one slice, in order, as one Ray row.
 
-Ray bundles the chunks that a task yields into blocks by their size in bytes, and after a retry it skips by *index* the
-blocks that were already consumed. So every attempt must yield chunks of the same sizes: measurements are columns of a
-fixed width, and what has no fixed width (`header`, `rows`, `payload`) depends on the source's bytes alone.
+Ray bundles the chunks that a task yields into blocks by their size in bytes. After a retry, Ray skips by *index* the
+blocks that were consumed before. So every attempt must yield chunks of the same sizes: measurements are columns of a
+fixed width, and the columns without a fixed width (`header`, `rows`, `payload`) depend on the source's bytes alone.
 """
 
 import json
@@ -17,11 +17,12 @@ import pyarrow as pa
 from pipeline.chunks.measures import MEASURES, SPANS, Measured, process_number
 
 CHUNK_MAX_RECORDS = 128
-# Size at which a chunk ends: decoded, or encoded where that is more. Small enough that one CPU actor answers within
-# seconds and that two actors end a job together; about one hundred images of 224x224, so a GPU still gets a full pack
-# out of one chunk.
+# A chunk ends at this size, decoded or encoded, whichever is larger. One CPU actor answers a chunk of this size within
+# seconds, and two actors end a job at about the same time. A chunk holds about one hundred images of 224x224 pixels, so
+# that a GPU gets a full pack out of one chunk.
 CHUNK_MAX_BYTES = 16 * 2**20
-# Predicted size of a chunk's output rows at which it ends earlier: feature maps are several times their image's pixels.
+# A chunk ends earlier where its output rows are predicted to reach this size: feature maps can be several times as
+# large as the pixels of their images.
 CHUNK_MAX_OUTPUT_BYTES = 64 * 2**20
 _MEASURED = pa.list_(pa.float64(), len(MEASURES))
 _SCHEMA = pa.schema(
@@ -38,24 +39,24 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Which records these are. Decided by the read step; no later step changes it.
+    """The place of a chunk's records in their slice and shard. The read step decides it; no later step changes it.
 
     Attributes:
-        shard: canonical URI of the shard.
-        name: readable part of the output file's name.
-        hash16: 16 hex digits that tell this shard from every other.
-        source_etag: ETag of the shard's object; None for a group of loose files, whose rows have their own.
-        slice: number of the slice in its shard, from 0.
-        first_row: index in the shard of the first record.
-        num_rows: records in this chunk.
-        slice_first_row: index in the shard of the slice's first record.
-        slice_last_row: index in the shard of the slice's last record; None but in its last chunk.
-        slice_rows: records that make the slice whole, or its rewrite; None but in its last chunk.
+        shard: Canonical URI of the shard.
+        name: Readable part of the output file's name.
+        hash16: First 16 hex digits of a hash that identifies the shard.
+        source_etag: ETag of the shard's object; None for a group of loose files, whose rows have an ETag each.
+        slice: Number of the slice in its shard, from 0.
+        first_row: Index of the chunk's first record in the shard.
+        num_rows: Number of records in the chunk.
+        slice_first_row: Index of the slice's first record in the shard.
+        slice_last_row: Index of the slice's last record in the shard; None in all chunks of the slice but the last.
+        slice_rows: Number of records that complete the slice or its rewrite; None in all chunks but the slice's last.
         end: True in the last chunk of the shard's last slice.
-        ignored: members of the shard that were passed over, counted where they stood.
-        pruned: indexes in the shard of the slice's records that have no row; empty but in its last chunk.
-        overwrites: ETag of the output file in which these records exchange their rows; None: the slice is new.
-        file: name of that file.
+        ignored: Number of members of the shard that the reader skipped while it read the chunk's records.
+        pruned: Indexes in the shard of records of the slice that get no row; filled in the slice's last chunk alone.
+        overwrites: ETag of the output file whose rows these records replace; None for a new slice.
+        file: Name of the output file whose rows these records replace; None for a new slice.
     """
 
     shard: str
@@ -77,16 +78,17 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """One Ray row.
+    """One Ray row: a chunk's header, measurements, rows and payload.
 
     Attributes:
-        header: which records these are.
-        attempt: 8 hex digits of the read task's attempt.
-        pass_number: which pass of the run this is, from 1.
-        measured: what the steps have measured so far.
-        rows: one row a record: `schema.record_schema` and what the steps add.
-        payload: after read the encoded images, after decode the pixels (uint8, HWC, native size, one image after the
-            other without padding), after infer nothing. `rows` has the columns `schema.PAYLOAD_COLUMNS` into it.
+        header: Place of the records in their slice and shard.
+        attempt: 8 hex digits that identify the attempt of the read task.
+        pass_number: Number of the pass of the run, from 1.
+        measured: Measurements of the steps that the chunk has passed.
+        rows: One row for each record: the columns of `columns.record_schema`, and those that the steps added.
+        payload: Encoded images after the read step; pixels after the decode step (uint8, HWC, native size, one image
+            after the other without padding); empty after the infer step. The columns `columns.PAYLOAD_COLUMNS` of
+            `rows` say where each image lies in the payload.
     """
 
     header: Header
@@ -97,12 +99,12 @@ class Chunk:
     payload: pa.Buffer
 
     def net_sizes(self) -> list[tuple[int, int]]:
-        """(height, width) in pixels of what the network will see of each record that has a size."""
+        """Returns the (height, width) in pixels that the network will see, for each record that has a size."""
         columns = (self.rows.column(name).to_pylist() for name in ("net_height", "net_width"))
         return [(height, width) for height, width in zip(*columns, strict=True) if height and width]
 
     def to_table(self) -> pa.Table:
-        """The chunk as an Arrow table of one row."""
+        """Returns the chunk as an Arrow table of one row."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.rows.schema) as writer:
             writer.write_table(self.rows)
@@ -118,7 +120,7 @@ class Chunk:
 
     @staticmethod
     def from_table(table: pa.Table) -> "Chunk":
-        """The chunk in a table of one row; rows and payload are views on the table's memory."""
+        """Returns the chunk in a table of one row; its rows and its payload are views of the table's memory."""
         if table.num_rows != 1:
             raise ValueError(f"a chunk is one row, not {table.num_rows}")
         batch = next(batch for batch in table.to_batches() if batch.num_rows)
@@ -134,13 +136,13 @@ class Chunk:
     def after(
         self, step: str, started: float, rows: pa.Table, payload: pa.Buffer | None = None, **measured: Any
     ) -> "Chunk":
-        """The chunk after a step.
+        """Returns the chunk as a step leaves it.
 
         Args:
-            started: `time.perf_counter()` before the step.
-            rows: the new ones.
-            payload: the new one; None: nothing.
-            measured: what the step measured besides its seconds.
+            started: `time.perf_counter()` at the start of the step.
+            rows: Rows of the chunk after the step.
+            payload: Payload of the chunk after the step; None for an empty one.
+            measured: Measurements of the step besides its seconds.
         """
         found = {**self.measured, **measured, f"{step}_s": time.perf_counter() - started}
         if step in SPANS:
@@ -148,7 +150,7 @@ class Chunk:
         return replace(self, rows=rows, payload=pa.py_buffer(b"") if payload is None else payload, measured=found)
 
     def with_measured(self, **measured: float) -> "Chunk":
-        """The chunk with some measures set."""
+        """Returns the chunk with some measurements set."""
         return replace(self, measured={**self.measured, **measured})
 
 
@@ -158,20 +160,20 @@ def _header(text: bytes) -> Header:
 
 
 def _one_large_binary(buffer: pa.Buffer) -> pa.Array:
-    """An array of one value that shares the buffer's memory; `pa.array` would copy every pixel."""
+    """Returns an array of one value that shares the buffer's memory; `pa.array` would copy every pixel."""
     offsets = pa.array([0, buffer.size], pa.int64()).buffers()[1]
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
 
 
 def _only_buffer(values: pa.Array) -> pa.Buffer:
-    """The memory of the one value; taking it as a scalar would copy every pixel."""
+    """Returns the memory of an array's one value; a scalar would copy every pixel."""
     _, offsets, data = values.buffers()
     start, end = np.frombuffer(offsets, np.int64, 2, 8 * values.offset)
     return data.slice(start, end - start) if end > start else pa.py_buffer(b"")
 
 
 def set_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    """The table with these columns exchanged where they exist and appended where they do not."""
+    """Returns the table with the columns replaced where they exist, and appended where they do not."""
     for name, values in columns.items():
         index = rows.schema.get_field_index(name)
         if index < 0:
@@ -182,5 +184,5 @@ def set_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
 
 
 def map_chunks(table: pa.Table, step: Callable[[Chunk], Chunk]) -> pa.Table:
-    """Applies a step to the one chunk of a Ray batch."""
+    """Returns a Ray batch of one chunk after a step was applied to the chunk."""
     return step(Chunk.from_table(table)).to_table()

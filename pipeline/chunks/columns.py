@@ -1,4 +1,4 @@
-"""The columns of the output, and of the record table that travels with a chunk."""
+"""Columns of the output, and of the table of records that each chunk carries."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 1
 
-# Columns of every job, in the order in which they stand in the files.
+# Columns of every job's output, in the order of the files.
 BASE_COLUMNS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -41,36 +41,37 @@ CLASSIFY_COLUMNS = pa.schema(
 
 
 def embedding_field(num_channels: int, dtype: pa.DataType) -> pa.Field:
-    """The column `embedding`: the mean of the last map, of a fixed length; null in failed rows."""
+    """Returns the column `embedding`: the mean of the last map, of a fixed length; null in failed rows."""
     return pa.field("embedding", pa.list_(dtype, num_channels))
 
 
 def stage_field(stage: int, dtype: pa.DataType) -> pa.Field:
-    """The column `stage1` to `stage4`: a map's shape (channels, height, width) and its values in that order."""
+    """Returns a column `stage1` to `stage4`: a map's shape (channels, height, width) and its values in that order."""
     columns = [pa.field("shape", pa.list_(pa.int32(), 3)), pa.field("data", pa.large_list(dtype))]
     return pa.field(f"stage{stage}", pa.struct(columns))
 
 
-# Where a record's bytes lie in its chunk's payload; dropped by the infer step.
+# Offset and length of a record's bytes in the payload of its chunk. The infer step removes these columns.
 PAYLOAD_COLUMNS = pa.schema([pa.field("payload_offset", pa.int64()), pa.field("payload_length", pa.int64())])
 
-# Work that a row cost; summed into the accounts and dropped before the file is written.
+# Multiply-accumulates of a row. They are summed into the accounts, and the column is removed before a file is written.
 COST_COLUMNS = pa.schema([pa.field("macs", pa.int64())])
 
-# Thumbnails for the run's page, of a few rows of a chunk and only where they are asked for; dropped as the costs are.
+# Thumbnails for the run's page: a few rows of each chunk have one if the job asks for thumbnails. The column is removed
+# before a file is written.
 SAMPLE_COLUMNS = pa.schema([pa.field("sample_jpeg", pa.binary())])
 
 
 def record_schema(keep_columns: Sequence[str]) -> pa.Schema:
-    """The record table of a chunk on its way: the base columns, then the kept source columns as text."""
+    """Returns the schema of a chunk's table of records: the base columns, then the kept source columns as text."""
     return pa.schema([*BASE_COLUMNS, *(pa.field(name, pa.string()) for name in keep_columns)])
 
 
 def output_schema(job_columns: pa.Schema, keep_columns: Sequence[str]) -> pa.Schema:
-    """The columns of an output file: base, kept, then the job's own.
+    """Returns the schema of an output file: the base columns, the kept source columns, then the job's own columns.
 
     Raises:
-        ConfigError: a kept column has the name of one of ours, or of one that travels with a chunk.
+        ConfigError: A kept column has the name of a column of the output or of a chunk.
     """
     ours = {*BASE_COLUMNS.names, *job_columns.names, *COST_COLUMNS.names, *PAYLOAD_COLUMNS.names, *SAMPLE_COLUMNS.names}
     if taken := sorted(ours.intersection(keep_columns)):

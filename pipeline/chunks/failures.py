@@ -1,4 +1,4 @@
-"""Why a record failed: error codes, and the text of an error that is the same on every attempt."""
+"""Error codes of failed records, and error messages that are equal on every attempt."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Why a record failed: the values of the column `error_code`."""
+    """Reasons for which a record fails: the values of the column `error_code`."""
 
     SOURCE_MISSING = "source.missing"
     SOURCE_CHANGED = "source.changed"
@@ -22,8 +22,8 @@ class ErrorCode(StrEnum):
     INFER_CRASHED = "infer.crashed"
 
 
-# What another night may mend: the store, or a machine, did not do its part. An image that ended its process most likely
-# does so again, at the cost of a careful pass.
+# Codes of failures that a later run may not meet again, because a store or a machine caused them. The `crashed` codes
+# are left out: an image that ended its process most likely ends it again, at the cost of a careful pass.
 TRANSIENT_CODES = frozenset(
     (
         ErrorCode.SOURCE_MISSING,
@@ -36,7 +36,11 @@ TRANSIENT_CODES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one record failed. The message must be the same on every attempt (no addresses, times or request ids)."""
+    """The reason why one record failed.
+
+    Attributes:
+        message: A text that is equal on every attempt: it holds no addresses, times or request ids.
+    """
 
     code: ErrorCode
     message: str
@@ -46,7 +50,7 @@ MAX_ERROR_CHARS = 150
 
 
 def error_text(error: BaseException) -> str:
-    """An error of a library as one line of at most 150 characters that is the same on every attempt (no addresses)."""
+    """Returns a library's error as one line of at most 150 characters, without addresses: equal on every attempt."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable.split())[:MAX_ERROR_CHARS]

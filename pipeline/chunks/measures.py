@@ -1,7 +1,7 @@
-"""What is measured on a chunk's way: seconds, counts and marks, each where it happens, carried along with the chunk.
+"""Measurements that the steps take of a chunk: seconds, counts and marks. The chunk carries them to the collector.
 
-One clock a process: durations by its monotonic clock, ends of work by its time of day, which is what processes on
-several machines have in common. Everything is a float64, so that all attempts at a chunk have the same size.
+Durations are measured by the monotonic clock of a process. The end of a piece of work is a time of day, which processes
+of several machines share. Every measurement is a float64, so that all attempts at a chunk have the same size.
 """
 
 import os
@@ -11,58 +11,58 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 SECONDS = (
-    "first_byte",  # store: from requests to the beginning of their answers, summed over requests
-    "fetch",  # store: whole requests, summed over requests, of which several run at a time
-    "read",  # read task: all it did for the chunk, waiting included
-    "read_wait",  # of that: it waited for the store
+    "first_byte",  # store: from a request to the first byte of the answer, summed over requests
+    "fetch",  # store: whole requests, summed over requests; several run at a time
+    "read",  # read task: all its work for the chunk, waiting included
+    "read_wait",  # read task: the part of `read` that it waited for the store
     "decode",  # decode task
-    "hand_over",  # from the end of decoding to the actor: queued, and moved between machines
-    "wait",  # the network's thread had nothing to do before this chunk came
-    "unpack",  # actor: views on the chunk's images, beside the network
-    "upload",  # GPU: copying pixels to it, beside the pack before
-    "compute",  # the network: of a GPU its own time, of a CPU that of the thread
-    "download",  # GPU: waiting for results and copying them to the host
-    "rows",  # actor: answers into rows, beside the network
+    "hand_over",  # from the end of decoding to the actor: in a queue, and on the way between machines
+    "wait",  # actor: its network thread was idle until the chunk came
+    "unpack",  # actor: makes views of the chunk's images while the network runs
+    "upload",  # GPU: copies pixels to the device while the pack before runs
+    "compute",  # network: the device's own time on a GPU, the thread's time on a CPU
+    "download",  # GPU: waits for results and copies them to the host
+    "rows",  # actor: turns results into rows while the network runs
 )
-"""Steps whose seconds are summed, in the order in which a chunk meets them."""
+"""Steps whose seconds are summed, in the order of a chunk's way."""
 
 COUNTS = (
-    "requests",  # to the store, repeated ones included
-    "retries",  # of them: repeated after a failure
-    "bytes_in",  # that the store sent
-    "tokens",  # of stage 1, of all images
-    "packs",  # that ran
-    "pack_room",  # tokens for which those packs had room
+    "requests",  # requests to the store, repeated ones included
+    "retries",  # requests that repeated a failed one
+    "bytes_in",  # bytes that the store sent
+    "tokens",  # tokens of stage 1 of all images
+    "packs",  # packs that ran
+    "pack_room",  # tokens that fit into these packs
 )
-"""What is counted, and summed."""
+"""Names of the counts that are summed."""
 
 SPANS = ("read", "decode", "compute")
-"""Steps that tell when they ended and in which process, for the timeline."""
+"""Steps that record when they ended and in which process, for the timeline."""
 
 MEASURES = (
     *(f"{step}_s" for step in SECONDS),
     *COUNTS,
     *(f"{step}_{mark}" for step in SPANS for mark in ("ended", "process")),
-    "peak_gflops",  # what the actor's device reaches in a matrix product of the network's type
+    "peak_gflops",  # speed of the actor's device in a matrix product of the network's dtype
 )
-"""Names of all measures of a chunk."""
+"""Names of all measurements of a chunk."""
 
 Measured = Mapping[str, float]
-"""Every measure of a chunk, 0 where it has not come so far."""
+"""Every measurement of a chunk by name; 0 for a step that the chunk has not reached."""
 
 NOTHING: Measured = dict.fromkeys(MEASURES, 0.0)
 
-_PID_BITS = 22  # what Linux has at most
+_PID_BITS = 22  # bits of the largest process id on Linux
 
 
 class Span(NamedTuple):
-    """Work of one process.
+    """One piece of work of one process.
 
     Attributes:
-        step: of `SPANS`, or `write`.
-        process: as `process_number` gives it.
-        ended: `time.time()`.
-        seconds: that it took.
+        step: One of `SPANS`, or `write`.
+        process: Number of the process (`process_number`).
+        ended: `time.time()` at the end of the work.
+        seconds: Duration of the work.
     """
 
     step: str
@@ -72,34 +72,34 @@ class Span(NamedTuple):
 
 
 def process_number() -> float:
-    """A number that tells processes apart, also those of several machines."""
+    """Returns a number that identifies the current process among those of several machines."""
     return float((zlib.crc32(socket.gethostname().encode()) & 0xFFFFF) << _PID_BITS | os.getpid())
 
 
 def machine_of(process: float) -> float:
-    """A number for all processes of its machine, as if it were one."""
+    """Returns one number for all processes of the process's machine."""
     return float(int(process) >> _PID_BITS << _PID_BITS)
 
 
 def process_name(process: float) -> str:
-    """The number as text: which machine, and the process there."""
+    """Returns the process's number as text: the machine, then the process id."""
     machine, pid = divmod(int(process), 1 << _PID_BITS)
     return f"{machine:05x}/{pid}"
 
 
 def seconds_of(measured: Iterable[Measured]) -> dict[str, float]:
-    """Seconds of each step, summed; to the microsecond, since every footer holds them as text."""
+    """Returns the sum of each step's seconds, rounded to microseconds because every footer holds them as text."""
     sums = _sums([f"{step}_s" for step in SECONDS], SECONDS, measured)
     return {step: round(seconds, 6) for step, seconds in sums.items()}
 
 
 def counts_of(measured: Iterable[Measured]) -> dict[str, int]:
-    """What was counted, summed."""
+    """Returns the sum of each count."""
     return {name: int(value) for name, value in _sums(COUNTS, COUNTS, measured).items()}
 
 
 def spans_of(measured: Measured) -> list[Span]:
-    """The spans of one chunk; of steps that it did not meet there are none."""
+    """Returns the spans of one chunk, one for each step that it has passed."""
     return [
         Span(step, measured[f"{step}_process"], measured[f"{step}_ended"], measured[f"{step}_s"])
         for step in SPANS

@@ -1,6 +1,7 @@
-"""A sample of a run's images, for its page: which images it has, and what is told of each.
+"""A sample of a run's images, for the run's page.
 
-It is those whose ids have the smallest hashes: spread over the run, and the same ones in whatever order they come.
+The sample holds the images whose ids have the smallest hashes. They are spread over the run, and the order in which
+images arrive does not change the sample.
 """
 
 import base64
@@ -24,10 +25,10 @@ class Sample:
     """One image of the sample.
 
     Attributes:
-        label: of its class, or the class's number where it has no name; None where the job labels nothing.
-        score: None where the job gives none, or the network gave no number.
-        width, height: native size.
-        jpeg: its thumbnail.
+        label: Name of the image's class, or the class's number if it has no name; None in a job without labels.
+        score: Score of the label; None in a job without scores, or for a score that is not finite.
+        width, height: Native size of the image in pixels.
+        jpeg: Thumbnail of the image.
     """
 
     image_id: str
@@ -39,33 +40,33 @@ class Sample:
     jpeg: bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """The sample as `report.json` holds it."""
+        """Returns the image as `report.json` holds it."""
         fields = asdict(self)
         jpeg = fields.pop("jpeg")
         return {**fields, "thumbnail": base64.b64encode(jpeg).decode()}
 
 
 def rank(image_id: str) -> bytes:
-    """An image's place in the draw."""
+    """Returns the hash of an image's id, by which the images of a sample are chosen and ordered."""
     return hashlib.blake2b(image_id.encode(), digest_size=8).digest()
 
 
 def smallest(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """The first `MOST_SAMPLES` in the draw, in its order, each once."""
+    """Returns the `MOST_SAMPLES` images with the smallest ranks, in that order, each once."""
     return tuple(nsmallest(MOST_SAMPLES, set(samples), key=lambda sample: (rank(sample.image_id), sample.image_id)))
 
 
 def num_offered(num_wanted: int, least_chunks: int) -> int:
-    """How many images each chunk offers to the sample, so that all together offer twice what is wanted.
+    """Returns how many images each chunk offers to the sample; all chunks together offer twice the wanted number.
 
     Args:
-        least_chunks: the run has no fewer, as far as is known.
+        least_chunks: Number of chunks that the run has at least, as far as is known.
     """
     return min(num_wanted, 1 + 2 * num_wanted // max(1, least_chunks))
 
 
 def samples_of(ok: pa.Table) -> tuple[Sample, ...]:
-    """The sample of some rows, none of which failed; empty if nobody asked for thumbnails."""
+    """Returns the sample of some rows, none of which failed; empty if the rows have no thumbnails."""
     (column,) = SAMPLE_COLUMNS.names
     if column not in ok.schema.names:
         return ()

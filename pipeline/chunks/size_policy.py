@@ -1,4 +1,4 @@
-"""The size policy: at which size the network sees an image of a given size."""
+"""The size policy: the size at which the network sees an image of a given size."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,26 +7,28 @@ from typing import Literal
 from pipeline.chunks.failures import ErrorCode, Failure
 
 MIN_SIDE_PX = 32
-"""Below this the network has no positions left in its last stage."""
+"""The smallest side of an image whose map in the network's last stage has at least one position."""
 
 MAX_SOURCE_PIXELS = 2**27
-"""An image of more pixels is not decoded, whatever the policy: a few hundred bytes may claim gigabytes."""
+"""The most pixels of an image that is decoded under any policy: a file of a few hundred bytes may claim gigabytes."""
 
 IMAGENET_RESIZE_PX, IMAGENET_CROP_PX = 248, 224
-"""The shorter side before the crop, and the crop's side: 224 is nine tenths of 248, rounded down."""
+"""The shorter side before the crop, and the side of the crop: 248 is 224 / 0.9, rounded down."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizePolicy:
-    """What is done with images that the network cannot, or should not, see at their own size.
+    """Rules for the size at which the network sees an image.
 
     Attributes:
-        preprocess: `native` for each image's own size; `imagenet` for the protocol of published accuracies: the shorter
-            side at 248 px, then the 224x224 px at the centre. There the other rules have nothing to say.
-        min_side_px: fixed; a field because it decides rows, as the others do.
-        max_image_pixels: most pixels that the network sees.
-        small_images: a side under `min_side_px`: `upscale` until the shorter side has it, or `reject`.
-        large_images: more than `max_image_pixels`: `downscale` to the largest size that has no more, or `reject`.
+        preprocess: `native` keeps each image's own size. `imagenet` is the protocol of published accuracies: the
+            shorter side is resized to 248 px and the network sees the 224x224 px at the centre; the other rules do not
+            apply then.
+        min_side_px: Smallest side that the network sees. The value is fixed; it is a field because it is part of an
+            output's identity.
+        max_image_pixels: Most pixels that the network sees.
+        small_images: Rule for a side under `min_side_px`: `upscale` the shorter side to it, or `reject` the image.
+        large_images: Rule for more than `max_image_pixels`: `downscale` to the largest size within it, or `reject`.
     """
 
     preprocess: Literal["native", "imagenet"] = "native"
@@ -42,11 +44,12 @@ class SizePolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetSize:
-    """The size that the network sees.
+    """The size of an image as the network sees it.
 
     Attributes:
-        scale: factor from the native size: 1.0 unless resized.
-        cropped_from: (width, height) of the resized image of which the network sees the centre; None: all of it.
+        width, height: Size in pixels.
+        scale: Factor from the native size; 1.0 for an image that is not resized.
+        cropped_from: (width, height) of the resized image before its centre is cut out; None without a crop.
     """
 
     width: int
@@ -56,14 +59,15 @@ class NetSize:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """(width, height) of the whole image, resized."""
+        """The (width, height) of the whole image after it was resized and before it is cropped."""
         return self.cropped_from or (self.width, self.height)
 
 
 def net_size(width: int, height: int, policy: SizePolicy) -> NetSize | Failure:
-    """The size at which the network sees an image of this native size, or why the policy refuses it.
+    """Returns the size at which the network sees an image of a native size, or why the policy rejects the image.
 
-    The aspect is kept but for the rounding of each side. Exchanging width and height exchanges those of the result.
+    The aspect ratio is kept, except that each side is rounded. If width and height are exchanged, those of the result
+    are exchanged as well.
     """
     too_small, too_large = ErrorCode.IMAGE_TOO_SMALL, ErrorCode.IMAGE_TOO_LARGE
     limit = policy.max_image_pixels
@@ -77,7 +81,7 @@ def net_size(width: int, height: int, policy: SizePolicy) -> NetSize | Failure:
     if shorter < MIN_SIDE_PX:
         if policy.small_images == "reject":
             return Failure(too_small, f"{size} has {small_side}")
-        # Whole numbers, rounded half up: floats would round as the machine does.
+        # Integer arithmetic rounds half up on every machine; floats may not.
         net_width, net_height = ((2 * MIN_SIDE_PX * side + shorter) // (2 * shorter) for side in (width, height))
         if net_width * net_height > limit:
             return Failure(too_small, f"{size} has {small_side}; enlarged, it is more than {limit} px")
@@ -93,7 +97,7 @@ def net_size(width: int, height: int, policy: SizePolicy) -> NetSize | Failure:
 
 
 def _imagenet_size(width: int, height: int) -> NetSize | Failure:
-    """Rounded as torchvision's Resize does: the longer side down."""
+    """Returns the size of the ImageNet protocol; the longer side is rounded down, as torchvision's Resize does."""
     shorter = min(width, height)
     resized = (IMAGENET_RESIZE_PX * width // shorter, IMAGENET_RESIZE_PX * height // shorter)
     if resized[0] * resized[1] > MAX_SOURCE_PIXELS:

@@ -1,4 +1,4 @@
-"""What a job asks of the network for each image, labels or features, and what follows from it for rows and identity."""
+"""The task of a job, labels or features: it decides the job's columns, the size of its rows, and its identity."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from pipeline.store.uris import canonical_uri
 
 FeatureDtype = Literal["float16", "float32"]
 
-# Predicted bytes of a row without its texts, its job's columns left out.
+# Predicted bytes of a row's base columns without their texts.
 _ROW_BYTES = 256
 _ITEM_BYTES = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classify:
-    """The best classes, each with its softmax.
+    """The task that gives each image its best classes with their softmax scores.
 
     Attributes:
-        labels: URI of a label file; None takes the checkpoint's names.
-        top_k: how many classes `topk_ids` and `topk_scores` hold.
+        labels: URI of a file with the classes' names; None takes the names of the checkpoint.
+        top_k: Number of classes in `topk_ids` and `topk_scores`.
     """
 
     labels: str | None = None
@@ -39,22 +39,22 @@ class Classify:
             object.__setattr__(self, "labels", canonical_uri(self.labels))
 
     def columns(self, network: PVTv2Config) -> pa.Schema:
-        """The job's own columns."""
+        """Returns the job's own columns."""
         return CLASSIFY_COLUMNS
 
     def network(self, config: PVTv2Config) -> PVTv2Config:
-        """What is run of a checkpoint's network: all of it."""
+        """Returns the configuration of the network that is run: the checkpoint's whole network."""
         return config
 
     def row_bytes(self, network: PVTv2Config, size: NetSize | None) -> int:
-        """Predicted size of one output row without its texts."""
+        """Returns the predicted bytes of one output row without its texts."""
         return _ROW_BYTES + 12 * self.top_k
 
     def identity(self, labels: Sequence[str] | None) -> dict[str, Any]:
-        """What makes an output of this task one thing, besides the network and what it sees.
+        """Returns the task's part of an output's identity.
 
         Args:
-            labels: the classes' names that the rows are given.
+            labels: Names of the classes as the rows hold them.
         """
         digest = None if labels is None else hashlib.sha256("\n".join(labels).encode()).hexdigest()
         return {
@@ -67,12 +67,12 @@ class Classify:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractFeatures:
-    """The mean of the last map, and maps of the stages that are asked for.
+    """The task that gives each image the mean of its last map, and the maps of some stages.
 
     Attributes:
-        dtype: of all features.
-        l2_normalize: the embedding has length 1; maps stay as they are.
-        stages: which maps, from 1 to 4, in rising order.
+        dtype: Type of all features.
+        l2_normalize: True scales the embedding to length 1; maps are not scaled.
+        stages: Numbers of the stages whose maps are kept, from 1 to 4, in rising order.
     """
 
     dtype: FeatureDtype = "float16"
@@ -87,17 +87,21 @@ class ExtractFeatures:
         object.__setattr__(self, "stages", tuple(sorted(set(self.stages))))
 
     def columns(self, network: PVTv2Config) -> pa.Schema:
-        """The job's own columns: `embedding`, then a column for each stage that is asked for."""
+        """Returns the job's own columns: `embedding`, then a column for each stage whose map is kept."""
         dtype = pa.from_numpy_dtype(self.dtype)
         stages = [stage_field(stage, dtype) for stage in self.stages]
         return pa.schema([embedding_field(network.embed_dims[-1], dtype), *stages])
 
     def network(self, config: PVTv2Config) -> PVTv2Config:
-        """What is run of a checkpoint's network: all but its head."""
+        """Returns the configuration of the network that is run: the checkpoint's network without its head."""
         return replace(config, num_classes=0)
 
     def row_bytes(self, network: PVTv2Config, size: NetSize | None) -> int:
-        """Predicted size of one output row without its texts; `size` is None where the image's header tells none."""
+        """Returns the predicted bytes of one output row without its texts.
+
+        Args:
+            size: Size that the network sees; None for an image whose header gives no size.
+        """
         values = network.embed_dims[-1]
         if size is not None:
             sides = stage_sides(size.height, size.width)
@@ -107,7 +111,7 @@ class ExtractFeatures:
         return _ROW_BYTES + _ITEM_BYTES[self.dtype] * values
 
     def identity(self, labels: Sequence[str] | None) -> dict[str, Any]:
-        """What makes an output of this task one thing, besides the network and what it sees."""
+        """Returns the task's part of an output's identity."""
         return {
             "job": "extract_features",
             "stages": list(self.stages),

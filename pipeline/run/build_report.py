@@ -94,7 +94,7 @@ def _line(run: Run, ledger: Ledger, own: Totals) -> Line | None:
         seconds=moments[1] - moments[0],
         num_actors=num_actors,
         busy_s={step: within(step, *moments)["busy_s"] for step in ("read", "decode", "compute", "write")},
-        room={
+        slots={
             "read": max(1.0, readers),
             "decode": max(1.0, (free_cpus - processors.read_cpus) / processors.decode_cpus),
             "compute": num_actors,

@@ -3,7 +3,7 @@ import io
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.account.timeline import FIRST_WIDTH_S, MOST_PROCESSES, NUM_SPANS, SCHEMA, Timeline
+from pipeline.account.timeline import FIRST_WIDTH_S, MOST_PROCESSES, NUM_BUCKETS, SCHEMA, Timeline
 from pipeline.chunks.measures import Span
 
 WORK = ("busy_s", "images", "pixels", "macs")
@@ -29,8 +29,8 @@ def test_nothing_is_lost_however_long_a_run_goes_on_and_the_table_does_not_grow(
     for hour in range(100):
         timeline.add(Span("compute", hour % 3, ended=hour * 3600.0 + 7, seconds=9.0), 5, 50, 500)
     assert totals(timeline, "compute") == pytest.approx([900.0, 500.0, 5000.0, 50_000.0])
-    assert len(list(timeline.rows())) <= 3 * NUM_SPANS
-    assert timeline.width_s * NUM_SPANS > 99 * 3600
+    assert len(list(timeline.rows())) <= 3 * NUM_BUCKETS
+    assert timeline.width_s * NUM_BUCKETS > 99 * 3600
 
 
 def test_a_cluster_of_many_processes_is_told_by_machine():

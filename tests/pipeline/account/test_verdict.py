@@ -8,12 +8,12 @@ from pipeline.account.verdict import Line, find_verdict
 
 
 def line(seconds=100.0, *, num_actors=2, compute=0.5, decode=0.2, read=0.2, write=0.01, store_share=0.1, **others):
-    """A run of so many seconds; shares are of each step's room."""
-    room = {"compute": num_actors, "decode": 3.0, "read": 4.0, "write": 1.0}
+    """A run of so many seconds; shares are of each step's slots."""
+    slots = {"compute": num_actors, "decode": 3.0, "read": 4.0, "write": 1.0}
     shares = {"compute": compute, "decode": decode, "read": read, "write": write}
-    busy_s = {step: share * room[step] * seconds for step, share in shares.items()}
+    busy_s = {step: share * slots[step] * seconds for step, share in shares.items()}
     return Line(
-        seconds=seconds, num_actors=num_actors, busy_s=busy_s, room=room, store_share=store_share,
+        seconds=seconds, num_actors=num_actors, busy_s=busy_s, slots=slots, store_share=store_share,
         **{"tail_share": 0.0, "device": "cuda", "precision": "bf16", **others},
     )  # fmt: skip
 
@@ -49,19 +49,19 @@ def test_a_run_in_which_nothing_was_computed_has_none():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_in_a_line_that_is_simulated_the_slowest_step_is_named(seed):
-    """Work passes through steps with room for some pieces each; how busy each was then follows from the slowest."""
+    """Work passes through steps with slots for some pieces each; how busy each was then follows from the slowest."""
     rng = random.Random(seed)
-    room = {"read": rng.uniform(1, 8), "decode": rng.uniform(1, 8), "compute": rng.randint(1, 8), "write": 1.0}
-    seconds_each = {step: rng.uniform(0.001, 0.02) * room[step] for step in room}
-    slowest = rng.choice(list(room))
-    seconds_each[slowest] = 0.03 * room[slowest]
+    slots = {"read": rng.uniform(1, 8), "decode": rng.uniform(1, 8), "compute": rng.randint(1, 8), "write": 1.0}
+    seconds_each = {step: rng.uniform(0.001, 0.02) * slots[step] for step in slots}
+    slowest = rng.choice(list(slots))
+    seconds_each[slowest] = 0.03 * slots[slowest]
     count, wall = 1000, 1000 * 0.03
     found = find_verdict(
         Line(
             seconds=wall,
-            num_actors=int(room["compute"]),
+            num_actors=int(slots["compute"]),
             busy_s={step: count * each for step, each in seconds_each.items()},
-            room=room,
+            slots=slots,
             store_share=0.9,
             tail_share=0.0,
             device="cuda",
