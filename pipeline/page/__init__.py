@@ -1,1 +1,1 @@
-"""The report as an HTML page that loads nothing."""
+"""The page of a report: one HTML file that loads nothing and runs no script."""

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: drawn by matplotlib, coloured by the page's own style, so that they are light or dark as it is.
+"""Charts as inline SVG, drawn by matplotlib. The page's style gives their colours, so that they follow its dark mode.
 
-No text of the data reaches a drawing as text of matplotlib: names of things stand in the page beside it, and in the
-tooltips, which the XML writer escapes. Sizes are such that letters have 11 px where a chart is 370 px wide.
+No text of the data reaches matplotlib: the page shows names beside the chart, and tooltips hold them, which the XML
+writer escapes. The sizes are chosen so that letters are 11 px high in a chart that is 370 px wide.
 """
 
 import io
@@ -21,7 +21,7 @@ from pipeline.page.parts import Caption
 
 NUM_SERIES = 6
 
-# Colours that stand for the style's variables until the SVG is written; nothing else has them.
+# Placeholders for the style's variables, replaced in the finished SVG; nothing else has these colours.
 _INK, _GRID = "#010203", "#010204"
 _SERIES = tuple(f"#0102{0xA0 + index:02x}" for index in range(NUM_SERIES))
 _VARIABLES = {
@@ -67,11 +67,15 @@ def steps_chart(
     top: float | None = None,
     color: int = 0,
 ) -> Markup:
-    """One quantity over time.
+    """Returns a chart of one quantity over time.
 
     Args:
-        edges: one more than there are values.
-        top: where the vertical axis ends, if no value is larger; as shares, where it is 1.
+        caption: Title and description of the chart.
+        edges: Bounds of the values' buckets, one more than there are values.
+        values: The quantity in each bucket.
+        x_label: Label of the horizontal axis.
+        top: Least end of the vertical axis; with 1.0, the axis shows percentages.
+        color: Number of the colour.
     """
 
     def draw(axes: Axes) -> None:
@@ -88,7 +92,7 @@ def steps_chart(
 def stacked_chart(
     caption: Caption, edges: Sequence[float], layers: Sequence[Sequence[float]], *, x_label: str, colors: Sequence[int]
 ) -> Markup:
-    """Quantities over time, one upon the other."""
+    """Returns a chart of several quantities over time, stacked on each other."""
 
     def draw(axes: Axes) -> None:
         base = [0.0] * (len(edges) - 1)
@@ -113,12 +117,16 @@ def bars_chart(
     at_edges: bool = False,
     color: int = 0,
 ) -> Markup:
-    """One bar for each value.
+    """Returns a chart with one bar for each value.
 
     Args:
-        ticks: what stands below the bars, or below their edges; of many only some are shown.
-        tips: what a pointer on a bar is told.
-        at_edges: there is one tick more than bars, and bars touch.
+        caption: Title and description of the chart.
+        values: Heights of the bars.
+        ticks: Labels below the bars, or below their edges; if there are many, the chart shows some of them.
+        tips: Texts of the bars' tooltips.
+        x_label: Label of the horizontal axis.
+        at_edges: True for one tick more than bars, and bars that touch.
+        color: Number of the colour.
     """
 
     def draw(axes: Axes) -> None:
@@ -136,7 +144,7 @@ def bars_chart(
 
 
 def compact(value: float) -> str:
-    """A number below an axis: 1.2 k."""
+    """Returns a number as the label of an axis, such as 1.2 k."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"
@@ -158,7 +166,7 @@ def _svg(caption: Caption, draw: Callable[[Axes], None], tips: Mapping[str, str]
         figure.savefig(body, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     root = ElementTree.fromstring(body.getvalue())
     _tidy(root, caption, tips)
-    # Runs of blanks are between numbers of paths.
+    # A line break with blanks around it stands only between the numbers of a path.
     text = re.sub(r"\s*\n\s*", "", ElementTree.tostring(root, encoding="unicode").replace(" \n", " "))
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
@@ -166,7 +174,10 @@ def _svg(caption: Caption, draw: Callable[[Axes], None], tips: Mapping[str, str]
 
 
 def _tidy(root: ElementTree.Element, caption: Caption, tips: Mapping[str, str]) -> None:
-    """Leaves what a page needs: names without namespaces, no ids but those that are referred to, words for its tips."""
+    """Reduces matplotlib's SVG to the parts that a page needs, and adds title, description and tooltips.
+
+    Tags lose their namespaces, ids that nothing refers to go, and all other ids become unique on the page.
+    """
     renamed: dict[str, str] = {}
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]

@@ -1,4 +1,4 @@
-"""Runs beside one another: a table of them, and their rates as charts."""
+"""The sections of a page that compares runs: a table of the runs, and charts of their rates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _RATES = (
 
 
 def in_order(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Reports by the time at which their runs began; those that do not say it come first."""
+    """Returns the reports ordered by the start of their runs; reports without a start come first."""
 
     def key(report: Mapping[str, Any]) -> tuple[float, str]:
         began = moment(at(report, "started_at"), at(report, "run_id"))
@@ -27,7 +27,11 @@ def in_order(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def runs_sections(reports: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """The sections of a page that compares runs, which are in order."""
+    """Returns the sections of a page that compares runs.
+
+    Args:
+        reports: Reports in the order of `in_order`.
+    """
     if not reports:
         return [Section(anchor="runs", title="Runs", note="This output has no report of a run yet.")]
     rows = [_row(index, report) for index, report in enumerate(reports)]

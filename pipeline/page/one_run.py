@@ -1,4 +1,4 @@
-"""What a page says of one run: its headline, and sections in the order in which they are asked for."""
+"""The headline and the sections of tables on the page of one run. Each section is None if the report has no data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +48,7 @@ _COST = (
 
 
 def headline(report: Report) -> list[tuple[str, Figure]]:
-    """The figures that stand at the top, with their names."""
+    """Returns the figures at the top of the page, with their names."""
     wanted: tuple[tuple[str, str, Kind], ...] = (
         ("Images ok", "run.ok", "count"),
         ("Failed", "run.failed", "count"),
@@ -62,7 +62,7 @@ def headline(report: Report) -> list[tuple[str, Figure]]:
 
 
 def verdict(report: Report) -> Section | None:
-    """What bound the run, and what may be done about it."""
+    """Returns the section about the bound of the run, with advice."""
     if not (at(report, "verdict.sentence") or at(report, "verdict.bound_by")):
         return None
     sentence = at(report, "verdict.sentence") or f"Bound by {text(at(report, 'verdict.bound_by'))}."
@@ -71,7 +71,7 @@ def verdict(report: Report) -> Section | None:
 
 
 def rates(report: Report) -> Section | None:
-    """Rates of the whole run, of its steady part and of the network alone; how much of the processor that is; cost."""
+    """Returns the section of rates: the whole run, its steady part, the network alone, the efficiency and the cost."""
     rows: list[list[Cell]] = []
     for name, field in (("Whole run", "rates"), ("Steady", "rates.steady"), ("Network alone", "rates.model")):
         row = [figure(report, f"{field}.{rate}", "rate") for rate in _RATES]
@@ -95,7 +95,7 @@ def rates(report: Report) -> Section | None:
 
 
 def seconds(report: Report) -> Section | None:
-    """Where the wall time went, and how long each step was busy."""
+    """Returns the section of times: the parts of the wall time, and the busy time of each step."""
     rows = _present(report, [(f"seconds.{key}", name, "seconds") for key, name in _SECONDS])
     tables = [Table(caption="Time on the clock", head=("", "Time"), rows=rows)] if rows else []
     steps = mapping(at(report, "seconds.steps"))
@@ -115,12 +115,12 @@ def seconds(report: Report) -> Section | None:
 
 
 def failures(report: Report) -> Section | None:
-    """Failed records by code, with examples."""
+    """Returns the section of failed records by code, with examples."""
     run, output = (mapping(at(report, f"{part}.failed_by_code")) for part in ("run", "output"))
     codes = list(dict.fromkeys([*run, *output]))
     tables = []
     if codes:
-        # A code holds dots itself, so it is no path.
+        # A code holds dots, so that `at` cannot look it up as a path.
         own = [Figure(f"run.failed_by_code.{code}", number(run.get(code))) for code in codes]
         whole = [Figure(f"output.failed_by_code.{code}", number(output.get(code))) for code in codes]
         bars = shares(cell.value for cell in own)
@@ -142,7 +142,7 @@ def failures(report: Report) -> Section | None:
 
 
 def shards(report: Report) -> Section | None:
-    """The slowest shards."""
+    """Returns the section of the slowest shards."""
     found = [mapping(entry) for entry in sequence(at(report, "shards"))]
     bars = shares(number(at(entry, "seconds")) for entry in found)
     rows: list[list[Cell]] = [
@@ -158,7 +158,7 @@ def shards(report: Report) -> Section | None:
 
 
 def processes(report: Report) -> Section | None:
-    """How busy each process was."""
+    """Returns the section of processes, with their busy times and Ray's figures."""
     found = [mapping(entry) for entry in sequence(at(report, "processes"))]
     wanted: tuple[tuple[str, Kind], ...] = (("images", "count"), ("busy_s", "seconds"), ("busy_share", "share"))
     rows: list[list[Cell]] = []
@@ -172,7 +172,7 @@ def processes(report: Report) -> Section | None:
 
 
 def _operators(report: Report) -> list[Table]:
-    """Ray's own figures."""
+    """Returns the tables of Ray's own figures."""
     wanted: tuple[tuple[str, Kind], ...] = (
         ("tasks", "count"),
         ("failed_tasks", "count"),
@@ -201,7 +201,7 @@ def _operators(report: Report) -> list[Table]:
 
 
 def account(report: Report) -> Section | None:
-    """What this run did, what the whole output holds, and the work behind it."""
+    """Returns the section of sums over this run and over the whole output."""
     rows: list[list[Cell]] = []
     for key, name, kind in _ACCOUNT:
         cells = [figure(report, f"{part}.{key}", kind) for part in ("run", "output")]
@@ -220,7 +220,7 @@ def account(report: Report) -> Section | None:
 
 
 def configuration(report: Report) -> Section | None:
-    """What the output is by: the identity of the job, and the actors of this run."""
+    """Returns the section of settings: the identity of the output, and the actors of this run."""
     tables = [
         Table(caption=caption, head=("Setting", "Value"), rows=rows)
         for name, caption in (("identity", "Identity of the output"), ("actors", "Actors of this run"))
@@ -230,7 +230,7 @@ def configuration(report: Report) -> Section | None:
 
 
 def versions(report: Report) -> Section | None:
-    """Versions of what ran."""
+    """Returns the section of the versions of Python and of packages."""
     rows: list[list[Cell]] = [[text(name), text(version)] for name, version in mapping(at(report, "versions")).items()]
     table = Table(caption="Versions of Python and packages", head=("Package", "Version"), rows=rows)
     return Section(anchor="versions", title="Versions", tables=[table]) if rows else None
@@ -246,7 +246,7 @@ def _figures(entry: Report, prefix: str, *wanted: tuple[str, Kind]) -> list[Figu
 
 
 def _settings(tree: Report, path: str, name: str = "") -> list[list[Cell]]:
-    """Keys and values of a tree, those of trees inside it with their way there."""
+    """Returns the keys and values of nested settings as rows; an inner key is a dotted path."""
     rows: list[list[Cell]] = []
     for key, value in tree.items():
         inner = f"{name}.{key}" if name else str(key)

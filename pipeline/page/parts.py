@@ -1,7 +1,8 @@
-"""What pages are made of: sections of charts, thumbnails and tables; tables of texts and figures; how odd data is read.
+"""The parts of a page, and readers of reports that accept any data.
 
-Whatever a report holds in place of what is expected, its readers here answer with a value of the right kind or with
-none, so that a section is left out and the page is made all the same.
+A page has sections of charts, thumbnails and tables; tables have cells of text, figures and bars. If a report holds
+something unexpected, a reader returns an empty value of the right type or None. The section is then left out, and the
+rest of the page is still made.
 """
 
 import json
@@ -16,20 +17,21 @@ from markupsafe import Markup
 Kind = Literal["count", "rate", "seconds", "bytes", "large", "share", "plain", "setting"]
 
 _MAX_TEXT = 600
-# Of no quantity of a run; sums and squares of less are finite.
+# No quantity of a run is as large; sums and squares of smaller numbers are finite.
 _TOO_LARGE = 1e30
-# Control characters and halves of surrogate pairs, which no page may hold.
+# Control characters and halves of surrogate pairs, which HTML forbids.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _RUN_ID_TIME = re.compile(r"(\d{8}T\d{6})Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of a report, which the page shows shortened and holds exactly.
+    """A number of a report; the page shows the number shortened, and holds the exact number in an attribute.
 
     Attributes:
-        field: where the report has it, such as `run.ok` or `shards.0.images`.
-        value: the number; None shows a dash.
+        field: Path of the number in the report, such as `run.ok` or `shards.0.images`.
+        value: The number; None is shown as a dash.
+        kind: Kind of the quantity, which decides how the number is shortened.
     """
 
     field: str
@@ -39,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A share from 0 to 1 as a bar in a cell; says nothing that a figure beside it does not."""
+    """A share from 0 to 1, shown as a bar beside the figure that it repeats."""
 
     share: float
 
@@ -49,10 +51,10 @@ Cell = str | Figure | Bar
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of cells; the first of each row is its head.
+    """A table; the first cell of each row is the row's head.
 
     Attributes:
-        folded: shown only when it is opened.
+        folded: True if readers must unfold the table to see it.
     """
 
     caption: str
@@ -63,10 +65,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a chart shows, in words.
+    """The title and the description of a chart.
 
     Attributes:
-        name: what the ids inside begin with, unlike any other chart's of the page.
+        name: Prefix of the ids inside the chart; unique on the page.
     """
 
     name: str
@@ -76,11 +78,11 @@ class Caption:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A picture, what it shows in words, and its numbers.
+    """A chart with its caption, its legend and its numbers.
 
     Attributes:
-        legend: names and numbers of the colours, where there are several.
-        table: the numbers; None where a table of the section holds them.
+        legend: Name and number of each colour; empty for a chart of one colour.
+        table: Table of the chart's numbers; None if another table of the section holds them.
     """
 
     caption: Caption
@@ -91,14 +93,14 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnail:
-    """A small picture of one image, and what is told of it.
+    """A thumbnail of one image, with its label and score.
 
     Attributes:
-        uri: `data:`, with the picture in it.
-        alt: what is told to those who do not see it.
-        label: None where there is none.
-        score: its value is None where there is none.
-        name: short for the image's id.
+        uri: A `data:` URI that holds the JPEG.
+        alt: Alternative text for readers who do not see the image.
+        label: Label of the image; None if it has none.
+        score: Score of the label; the figure's value is None if there is none.
+        name: Shortened id of the image.
     """
 
     uri: str
@@ -113,9 +115,9 @@ class Section:
     """A part of the page with a heading of its own.
 
     Attributes:
-        anchor: its id on the page.
-        note: a sentence below the heading.
-        advice: sentences of a list.
+        anchor: Id of the section on the page.
+        note: Sentence below the heading.
+        advice: Sentences that are shown as a list.
     """
 
     anchor: str
@@ -131,41 +133,41 @@ class Section:
 
 
 def number(value: Any) -> float | None:
-    """A number of a credible size as it is; None for all else."""
+    """Returns the value if it is a number of a credible size, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # Not a number compares as false.
+    # The comparison is False for NaN.
     return value if abs(value) < _TOO_LARGE else None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """A mapping as it is; an empty one for all else."""
+    """Returns the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}
 
 
 def sequence(value: Any) -> Sequence[Any]:
-    """A list as it is; an empty one for all else."""
+    """Returns the value if it is a list or a tuple, else an empty tuple."""
     return value if isinstance(value, list | tuple) else ()
 
 
 def at(tree: Any, field: str) -> Any:
-    """What lies at a dotted path of keys; None if nothing does."""
+    """Returns the value at a dotted path of keys, or None."""
     for key in field.split("."):
         tree = mapping(tree).get(key)
     return tree
 
 
 def figure(tree: Any, field: str, kind: Kind = "count", *, prefix: str = "") -> Figure:
-    """The number at a dotted path.
+    """Returns the number at a dotted path as a figure.
 
     Args:
-        prefix: path of the tree itself.
+        prefix: Path of the tree in the report, with a dot at its end.
     """
     return Figure(prefix + field, number(at(tree, field)), kind)
 
 
 def text(value: Any) -> str:
-    """A value as a line of text, not too long, without what no page may hold; not escaped yet."""
+    """Returns a value as one line of text of bounded length, without forbidden characters; the text is not escaped."""
     if value is None:
         return "–"
     if isinstance(value, Mapping | list | tuple):
@@ -175,7 +177,7 @@ def text(value: Any) -> str:
 
 
 def moment(value: Any, run_id: Any = None) -> datetime | None:
-    """A time in UTC, of a datetime or ISO text; else the time that a run's id begins with."""
+    """Returns a datetime or an ISO text as a time in UTC; for any other value, the time at the start of a run's id."""
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
@@ -195,7 +197,7 @@ def _iso(compact: str) -> str | None:
 
 
 def shortened(value: float | None, kind: Kind) -> str:
-    """A number as people read it."""
+    """Returns a number in a short form for readers."""
     if value is None:
         return "–"
     if kind == "count":
@@ -212,7 +214,7 @@ def shortened(value: float | None, kind: Kind) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits or more, with separators of thousands."""
+    """Returns a number with at least three digits, and with separators of thousands."""
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:,.1f}" if size >= 10 else f"{value:.3g}"
 
@@ -233,7 +235,7 @@ def _duration(seconds: float) -> str:
 
 
 def shares(values: Iterable[float | None]) -> list[Bar]:
-    """Bars of numbers beside one another, of which the largest is whole."""
+    """Returns a bar for each number; the bar of the largest number is full."""
     sizes = [max(value or 0.0, 0.0) for value in values]
     largest = max(sizes, default=0.0)
     return [Bar(size / largest if largest else 0.0) for size in sizes]

@@ -1,4 +1,4 @@
-"""A sample of a run's images: thumbnails with their labels, where the run was asked for them."""
+"""The section of sample images on the page of one run: thumbnails with labels, if the run was asked for them."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ _SHORT = 22
 
 
 def samples_section(report: Mapping[str, Any]) -> Section | None:
-    """Thumbnails with their labels and scores, and the same images as a table."""
+    """Returns the section of thumbnails with labels and scores, and the same images as a table."""
     thumbnails, rows = list[Thumbnail](), list[list[Cell]]()
     for index, entry in enumerate(map(mapping, sequence(at(report, "samples")))):
         uri = _uri(at(entry, "thumbnail"))
@@ -33,7 +33,7 @@ def samples_section(report: Mapping[str, Any]) -> Section | None:
 
 
 def _uri(thumbnail: Any) -> str | None:
-    """A JPEG in base64 as a URI that is nothing else; None for all else."""
+    """Returns a `data:` URI of a JPEG in base64; None for a value that is no such JPEG."""
     try:
         jpeg = base64.b64decode(thumbnail, validate=True) if isinstance(thumbnail, str) else b""
     except (binascii.Error, ValueError):
@@ -44,6 +44,6 @@ def _uri(thumbnail: Any) -> str | None:
 
 
 def _short(id: str) -> str:
-    """What tells an image from its neighbours, of its id: the last name, of which both ends are kept."""
+    """Returns the last name in an image's id; the middle of a long name is left out."""
     name = id.rpartition("/")[2].rpartition("#")[2] or id
     return name if len(name) <= _SHORT else f"{name[: _SHORT // 2 - 1]}…{name[-_SHORT // 2 :]}"

@@ -1,4 +1,4 @@
-"""How a run's images are spread: over sizes, labels and scores."""
+"""The sections about the distribution of a run's images over sizes, labels and scores."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _SHOWN_LABELS = 20
 
 
 def sizes_section(report: Mapping[str, Any]) -> Section | None:
-    """Images and seconds of the network by the square root of the pixels it saw."""
+    """Returns the section of images and seconds of the network by the square root of the pixels that it saw."""
     bands = [mapping(band) for band in sequence(at(report, "sizes"))]
     bands = [band for band in bands if number(at(band, "images")) is not None]
     if not bands:
@@ -56,13 +56,13 @@ def sizes_section(report: Mapping[str, Any]) -> Section | None:
 
 
 def labels_section(report: Mapping[str, Any]) -> Section | None:
-    """How many images each label was given to."""
+    """Returns the section of the number of images by label."""
     found = [mapping(entry) for entry in sequence(at(report, "labels"))]
     if not found:
         return None
     cells = [figure(entry, "images", prefix=f"labels.{index}.") for index, entry in enumerate(found)]
     named = [None if at(entry, "label") is None else cell.value for entry, cell in zip(found, cells, strict=True)]
-    # All others together are more than any of those that are named, and would make their bars short.
+    # The row of all other labels has no bar: it often is by far the largest, and would make the other bars short.
     rows: list[list[Cell]] = [
         ["all others" if at(entry, "label") is None else text(at(entry, "label")), cell, bar]
         for entry, cell, bar in zip(found, cells, shares(named), strict=True)
@@ -75,7 +75,7 @@ def labels_section(report: Mapping[str, Any]) -> Section | None:
 
 
 def scores_section(report: Mapping[str, Any]) -> Section | None:
-    """How sure the network was of its best class."""
+    """Returns the section of the number of images by score of the best class."""
     edges = [number(edge) for edge in sequence(at(report, "scores.edges"))]
     images = [number(count) for count in sequence(at(report, "scores.images"))]
     if not images or len(edges) != len(images) + 1 or None in edges:

@@ -1,4 +1,4 @@
-"""A run's timeline, step by step and second by second, as charts."""
+"""The section of a run's timeline: charts of each step over time."""
 
 import math
 from collections import defaultdict
@@ -16,7 +16,7 @@ _RATES = (("images", "Images", 1.0), ("pixels", "Megapixels", 1e6), ("macs", "Gi
 
 @dataclass
 class _Step:
-    """What the processes of one step did, bucket by bucket."""
+    """The work of one step's processes in each bucket of time."""
 
     busy_s: list[float]
     work: dict[str, list[float]]
@@ -25,10 +25,12 @@ class _Step:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Buckets of equal width, and what each step did in them.
+    """The work of each step in buckets of equal width.
 
     Attributes:
-        width_s: of a bucket; that of the rows, or as many times it as leave no more buckets than a chart can show.
+        width_s: Width of a bucket: a multiple of the rows' width, so that a chart can show all buckets.
+        num_buckets: Number of buckets.
+        steps: Work by step, in the order of the flow.
     """
 
     width_s: float
@@ -36,21 +38,21 @@ class Timeline:
     steps: Mapping[str, _Step]
 
     def edges(self, unit_s: float) -> list[float]:
-        """Bounds of the buckets since the first one began."""
+        """Returns the bounds of the buckets, counted from the beginning of the first bucket."""
         return [index * self.width_s / unit_s for index in range(self.num_buckets + 1)]
 
     def busy_share(self, step: str) -> list[float]:
-        """Of the time of all processes that were ever seen at a step, the part in which they were busy."""
+        """Returns for each bucket the share of time for which all processes ever seen at a step were busy."""
         found = self.steps[step]
         return [busy_s / self.width_s / max(len(found.processes), 1) for busy_s in found.busy_s]
 
     def rate(self, step: str, quantity: str) -> list[float]:
-        """Images, pixels or MACs a second."""
+        """Returns images, pixels or MACs per second for each bucket."""
         return [value / self.width_s for value in self.steps[step].work[quantity]]
 
 
 def gather(rows: Sequence[Mapping[str, Any]]) -> Timeline | None:
-    """The timeline of its rows; those that make no sense are passed over, and None is returned if no other is left."""
+    """Returns the timeline of some rows; None if no row is valid. Invalid rows are skipped."""
     read = []
     for row in rows if isinstance(rows, Sequence) else ():
         if isinstance(row, Mapping):
@@ -79,7 +81,7 @@ def gather(rows: Sequence[Mapping[str, Any]]) -> Timeline | None:
 
 
 def timeline_section(rows: Sequence[Mapping[str, Any]]) -> Section | None:
-    """Throughput and each step's busy share over time; None if there is no timeline."""
+    """Returns the section of throughput and of each step's busy share over time; None without any timeline."""
     timeline = gather(rows)
     if timeline is None:
         return None
