@@ -1,4 +1,4 @@
-"""What one run changed in a data set: a row for each image that is not as it was, the sums, and how far it drifted."""
+"""The changes that one run makes to a data set: a row for each changed image, the sums, and the drift."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ CHANGE_SCHEMA = pa.schema(
     ]
 )
 
-# added: was not there. removed: is there no more. changed: the image itself is another one.
-# relabelled: the same image, of which a retry, a correction or another policy says something else.
+# `added`: the image is new. `removed`: the image is gone. `changed`: another image has taken its place.
+# `relabelled`: a retry, a correction or another policy changed the row of the same image.
 KINDS = ("added", "changed", "removed", "relabelled")
 
 _CHANGES = """
@@ -44,13 +44,13 @@ _CHANGES = """
             coalesce(b.label <> l.label, false) AS flipped,
             b.label AS label_before, l.label, b.decision AS decision_before, l.decision, l.label_source,
             b.score AS score_before, l.score,
-            -- Of these the network has said nothing before, or nothing of what they are now.
+            -- Images that the network labelled for the first time, in their present version.
             l.model_label IS NOT NULL AND (b.model_label IS NULL OR NOT l.is_same_image) AS is_new
         FROM labels l FULL JOIN before b USING (image_id)
     ) WHERE change IS NOT NULL
 """
 
-# What the network said of images for the first time: new ones, other ones, and those that failed before.
+# Rows of images that the network labelled for the first time: added or changed images, and those that failed before.
 _NEW = "(FROM labels SEMI JOIN (FROM changes WHERE is_new) USING (image_id))"
 _EARLIER = "before WHERE model_label IS NOT NULL"
 _LABELS_OF = "SELECT model_label, count(*) FROM {} GROUP BY 1"
@@ -63,10 +63,10 @@ class Changes:
     """The sums of one run's changes.
 
     Attributes:
-        counts: changed images by kind, and `flipped`: images that have another label than before.
-        before, now: rows by decision, and together.
-        classes: label -> images that have it before and now, and how many gained or lost it.
-        drift: of `labels` and `scores`; None where there is nothing to compare.
+        counts: Number of changed images by kind; `flipped` counts images whose label changed.
+        before, now: Number of rows by decision and in total, before and after the run.
+        classes: Number of images with each label before and after the run, and of images that gained or lost it.
+        drift: Drift of `labels` and of `scores`; None if there is nothing to compare.
     """
 
     counts: Mapping[str, int]
@@ -77,7 +77,7 @@ class Changes:
 
     @property
     def is_empty(self) -> bool:
-        """True if every image is as it was."""
+        """True if no image has changed."""
         return not any(self.counts.values())
 
     @property
@@ -87,7 +87,7 @@ class Changes:
 
 
 def find_changes(database: Database, max_drift: float) -> Changes:
-    """Compares the tables `labels` and `before`; makes the table `changes`."""
+    """Makes the table `changes` from the tables `labels` and `before`; returns the sums."""
     database.run(_CHANGES)
     kinds = database.counts("SELECT change, count(*) FROM changes GROUP BY 1")
     ((flipped,),) = database.rows("SELECT count(*) FROM changes WHERE flipped")
@@ -104,7 +104,7 @@ def find_changes(database: Database, max_drift: float) -> Changes:
 
 
 def change_rows(database: Database) -> Iterator[pa.RecordBatch]:
-    """The table `changes`, by image."""
+    """Yields the rows of the table `changes`, ordered by image."""
     names = ", ".join(CHANGE_SCHEMA.names)
     return database.batches(f"SELECT {names} FROM changes ORDER BY image_id", CHANGE_SCHEMA)
 

@@ -1,4 +1,4 @@
-"""Two outputs beside one another: the same images under two models, or two settings, row by row."""
+"""The comparison of two outputs, row by row: the same images under two models or two settings."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +22,8 @@ DIFFERENCE_SCHEMA = pa.schema(
     ]
 )
 
-# other_source: the two saw another version of the image, so that nothing is said of the models. other_status: one of
-# them could not read it.
+# `other_source`: the outputs hold different versions of the image, which says nothing about the models.
+# `other_status`: the image failed in one of the outputs.
 KINDS = ("only_a", "only_b", "other_source", "other_status", "flipped")
 
 _COLUMNS = ("image_id", "source_etag", "status", "label_id", "label", "score")
@@ -44,7 +44,7 @@ _PAIRS = """
     FROM (SELECT *, coalesce(label, label_id::VARCHAR) AS name FROM rows_a) a
     FULL JOIN (SELECT *, coalesce(label, label_id::VARCHAR) AS name FROM rows_b) b USING (image_id)
 """
-# Of these both say something, of the same image.
+# Images that have a label in both outputs, and the same version in both.
 _LABELLED = (
     "FROM pairs WHERE label_a IS NOT NULL AND label_b IS NOT NULL AND coalesce(difference, 'flipped') = 'flipped'"
 )
@@ -56,10 +56,10 @@ _FLIPS = f"""
 
 
 def compare(database: Database, a: Predictions, b: Predictions) -> dict[str, Any]:
-    """What is the same in two outputs and what is not, in numbers; `differences` has the rows.
+    """Returns counts of the images on which two outputs agree or differ; `differences` gives the rows.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: A file of an output cannot be read.
     """
     for name, predictions in (("rows_a", a), ("rows_b", b)):
         tables = predictions.tables(_COLUMNS)
@@ -94,7 +94,7 @@ def compare(database: Database, a: Predictions, b: Predictions) -> dict[str, Any
 
 
 def differences(database: Database) -> Iterator[pa.RecordBatch]:
-    """The rows that are not the same, by image."""
+    """Yields the rows on which the outputs of the last `compare` differ, ordered by image."""
     names = ", ".join(DIFFERENCE_SCHEMA.names)
     query = f"SELECT {names} FROM pairs WHERE difference IS NOT NULL ORDER BY image_id"
     return database.batches(query, DIFFERENCE_SCHEMA)

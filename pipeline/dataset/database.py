@@ -1,7 +1,7 @@
-"""A database on the local disk for one update: tables larger than memory, joined and sorted.
+"""A database on the local disk for one update; it joins and sorts tables that are larger than memory.
 
-DuckDB, since a full join of two labelled data sets does not fit into memory and sorting is its trade. Rows come and go
-as Arrow batches through `pipeline.store.storage`; it opens no file of the user's and loads no extension.
+The database is DuckDB, because a full join of two labelled data sets does not fit into memory. Rows come and go
+as Arrow batches through `pipeline.store.storage`; DuckDB opens no file of the user's and loads no extension.
 """
 
 import logging
@@ -23,7 +23,7 @@ _ROWS = "arriving_rows"
 
 @contextmanager
 def open_database() -> Iterator["Database"]:
-    """A database of its own, which goes with the block."""
+    """Opens a new database, and deletes it at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="pvtv2-dataset-", ignore_cleanup_errors=True) as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": _MEMORY,
@@ -39,15 +39,15 @@ def open_database() -> Iterator["Database"]:
 
 
 class Database:
-    """Tables by name; SQL is ours alone, and what users bring is always a value in it."""
+    """The tables of one update. The code writes all SQL; data of users is only passed as values."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-        """Makes a table of rows that arrive; they are never held at once.
+        """Makes a table of the rows of some batches, without holding all rows in memory.
 
-        What their maker raises comes out as it is; on its way through the database it loses its type.
+        An error that the iterator of batches raises is raised unchanged, although DuckDB would change its type.
         """
         raised: list[BaseException] = []
 
@@ -70,7 +70,7 @@ class Database:
             self._connection.unregister(_ROWS)
 
     def load_images(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-        """The same for rows of which each image has one; of one that has several, the last stays."""
+        """Makes a table with one row for each image; of an image's several rows, the last one is kept."""
         self.load(name, schema, batches)
         ((doubled,),) = self.rows(f"SELECT count(*) - count(DISTINCT image_id) FROM {name}")
         if doubled:
@@ -87,15 +87,15 @@ class Database:
         self._connection.execute(statement, values)
 
     def rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
-        """All rows of a small answer."""
+        """Returns all rows of a small result."""
         return self._connection.execute(query, values).fetchall()
 
     def counts(self, query: str, values: Any = None) -> dict[Any, int]:
-        """An answer of two columns: what is counted, and how often it is there."""
+        """Returns a result of two columns as a mapping: the value that is counted, and its count."""
         return {name: int(count) for name, count in self.rows(query, values)}
 
     def batches(self, query: str, schema: pa.Schema, values: Any = None) -> Iterator[pa.RecordBatch]:
-        """The rows of a large answer, as they come."""
+        """Yields the rows of a large result, batch by batch."""
         reader: pa.RecordBatchReader = self._connection.sql(query, params=values).to_arrow_reader(_BATCH_ROWS)
         for batch in reader:
             yield batch.cast(schema)

@@ -1,15 +1,16 @@
-"""Drift: how far the images of one run differ from those before, in what the network says of them.
+"""Drift: the difference between the network's labels, or scores, of new images and those of earlier images.
 
-The figure is the population stability index, sum((p - q) * ln(p / q)) over classes, of the shares p among new images
-and q among earlier ones; it is the symmetrised divergence of Kullback and Leibler (1951). Credit scoring reads it as
-"stable" below 0.1 and "shifted" above 0.25 (Siddiqi, Credit Risk Scorecards, 2006).
+The measure is the population stability index (PSI), sum((p - q) * ln(p / q)) over classes, where p is the share of a
+class among new images and q the share among earlier ones. The PSI is the symmetrised divergence of Kullback and Leibler
+(1951). Credit scoring calls a population "stable" below 0.1 and "shifted" above 0.25 (Siddiqi, Credit Risk Scorecards,
+2006).
 
-Of n new images and m earlier ones it is not 0 even if nothing changed: it is then distributed as (1/n + 1/m) times
+The PSI of n new and m earlier images is not 0 even if nothing changed: it is then distributed as (1/n + 1/m) times
 chi-squared with K - 1 degrees of freedom for K classes (Yurdakul, Statistical Properties of Population Stability Index,
-2018). So nothing counts as drift that chance gives once in a thousand runs.
+2018). So a PSI that chance alone exceeds once in a thousand runs, or more often, does not count as drift.
 
-Difference from the usual: counts are raised by a half (Jeffreys), so that a class which only one side has leaves the
-figure finite.
+Difference from the usual PSI: a half is added to each count (Jeffreys), so that a class that only one side has leaves
+the sum finite.
 """
 
 import math
@@ -26,13 +27,13 @@ _MOST_MOVED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """One distribution beside that of earlier images.
+    """The drift of one distribution.
 
     Attributes:
-        psi: the population stability index, 0 and more.
-        noise: what chance alone exceeds once in a thousand runs of as many images.
-        limit: the figure from which on it is drift: the threshold, or `noise` where that is more.
-        moved: the classes that contribute most: name, share among earlier images, share among new ones.
+        psi: The population stability index; 0 or more.
+        noise: The index that chance alone exceeds once in a thousand runs of as many images.
+        limit: The index above which the difference is drift: the larger of the threshold and `noise`.
+        moved: The classes that contribute most, as (name, share among earlier images, share among new images).
     """
 
     psi: float
@@ -42,15 +43,17 @@ class Drift:
 
     @property
     def is_over(self) -> bool:
-        """True if it is drift."""
+        """True if the index is over the limit."""
         return self.psi > self.limit
 
 
 def find_drift(earlier: Mapping[str, int], new: Mapping[str, int], max_drift: float) -> Drift | None:
-    """How far the new counts of each class differ from the earlier ones; None if one of the two has none.
+    """Returns the drift from the earlier counts to the new ones; None if one side has no images.
 
     Args:
-        max_drift: the threshold, as an index.
+        earlier: Number of earlier images by class.
+        new: Number of new images by class.
+        max_drift: Threshold of the index.
     """
     num_earlier, num_new = sum(earlier.values()), sum(new.values())
     if not num_earlier or not num_new:
@@ -76,7 +79,7 @@ def find_drift(earlier: Mapping[str, int], new: Mapping[str, int], max_drift: fl
 
 
 def chi_squared(degrees: int, chance: float = _CHANCE) -> float:
-    """What a chi-squared variable exceeds with this chance; 0 without degrees of freedom.
+    """Returns the value that a chi-squared variable exceeds with a given chance; 0 without degrees of freedom.
 
     Source: Wilson and Hilferty 1931; some percent off for one or two degrees, less for more.
     """

@@ -1,16 +1,16 @@
-"""The rows of a data set: predictions sorted by a policy, corrected by people, set against the rows before.
+"""The rows of a data set: a policy decides on each prediction, and people's corrections win over it.
 
-Tables in the database, in the order in which they come about:
+Tables of the database, in the order in which they are made:
 
-    predictions   what the network said, as published (loaded)
-    overrides     what people said, as it was found (loaded)
-    before        the data set as it was (loaded; empty at first)
+    predictions   the network's predictions, as published (loaded)
+    overrides     the corrections of people, as found (loaded)
+    before        the data set before this run (loaded; empty for the first run)
     half_read     shards that are being read again, so that some of their rows are absent for now (loaded)
-    classes       the network's label -> the data set's, with the score that it needs
-    decided       the last word of people on each image
-    seen          predictions beside what was before and what people decided
-    sorted        what becomes of each
-    labels        the data set as it is now
+    classes       the label in the data set for each label of the network, with the score that it needs
+    decided       the latest correction of each image
+    seen          each prediction with the row before and the correction of its image
+    sorted        the decision on each image
+    labels        the data set after this run
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.dataset.database import Database
 from pipeline.dataset.policy import Policy
 
-# Columns of a classification's rows that a data set is made of.
+# Columns of a classification's rows that a data set needs.
 PREDICTION_COLUMNS = (
     *("image_id", "shard", "key", "row", "source_etag", "status", "error_code", "encoded_bytes", "width", "height"),
     *("true_label", "label_id", "label", "score"),
@@ -51,20 +51,20 @@ LABEL_SCHEMA = pa.schema(
 
 DECISIONS = ("accepted", "review", "dropped", "failed")
 
-# Images of one shard together, in its order; loose images in the order of their URIs, among the shards.
+# Order of the rows: by shard, and by row inside the shard. Loose images are sorted among the shards by their URIs.
 ORDER = "if(starts_with(shard, 'files:'), image_id, shard), row"
 
 SHARD_SCHEMA = pa.schema([("shard", pa.string())])
 _CLASS_SCHEMA = pa.schema([("model_label", pa.string()), ("label", pa.string()), ("min_score", pa.float32())])
 
-# One row an image: the latest; of those without a time, or of one time, the last that was read.
+# One correction for each image: the latest. Among corrections of the same time or without a time, the last one read.
 _DECIDED = """
     CREATE TABLE decided AS
     SELECT image_id, label, source_etag FROM overrides
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY at_s DESC NULLS LAST, "order" DESC) = 1
 """
 
-# What is absent only until its shard is read to the end is not gone.
+# Rows that are absent only until their shard is read to its end are kept.
 _KEPT = """
     INSERT INTO predictions BY NAME
     SELECT image_id, shard, key, row, source_etag, if(error_code IS NULL, 'ok', 'failed') AS status, error_code,
@@ -72,8 +72,8 @@ _KEPT = """
     FROM before ANTI JOIN predictions USING (image_id) SEMI JOIN half_read USING (shard)
 """
 
-# A record of a tar or Parquet object has that object's ETag, which changes when another record does: there an image is
-# the same if its bytes are as many, and the network sees the same in it.
+# A record of a tar or Parquet object has the object's ETag, which changes with any other record. So a record counts as
+# the same image if its number of bytes, its size and the network's label are the same.
 _SEEN = """
     CREATE TABLE seen AS
     SELECT p.*, coalesce(p.label, p.label_id::VARCHAR) AS model_label,
@@ -92,7 +92,7 @@ _SEEN = """
     FROM predictions p LEFT JOIN before b USING (image_id) LEFT JOIN decided d USING (image_id)
 """
 
-# A correction of an image that was exchanged since stands, but somebody should look again.
+# A correction stays in force after another image took the place of the corrected one, but somebody should review it.
 _SORTED = """
     CREATE TABLE sorted AS
     SELECT p.image_id, p.shard, p.key, p.row, p.source_etag, p.encoded_bytes, p.width, p.height, p.true_label,
@@ -136,12 +136,12 @@ _UNUSED = "SELECT count(*) FROM decided ANTI JOIN predictions USING (image_id)"
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """What became of what people said.
+    """Counts of the corrections of people.
 
     Attributes:
-        rows: images that somebody decided on.
-        unused: those of them that the output does not hold.
-        outdated: those whose image is another one since.
+        rows: Number of images with a correction.
+        unused: Number of corrected images that the output does not hold.
+        outdated: Number of corrected images that another image has replaced since.
     """
 
     rows: int
@@ -150,7 +150,7 @@ class Corrections:
 
 
 def make_labels(database: Database, policy: Policy, model_labels: Sequence[str], run_id: str) -> Corrections:
-    """Makes the table `labels` of those that were loaded; returns what became of people's corrections."""
+    """Makes the table `labels` from the loaded tables; returns counts of the corrections."""
     label_of = {name: policy.label_of(name) for name in model_labels}
     min_scores = [None if label is None else policy.min_score(label) for label in label_of.values()]
     columns = [list(label_of), list(label_of.values()), min_scores]
@@ -166,15 +166,19 @@ def make_labels(database: Database, policy: Policy, model_labels: Sequence[str],
 
 
 def count_decisions(database: Database, table: str) -> dict[str, int]:
-    """How many rows of `labels` or `before` there are of each decision, and together."""
+    """Returns the number of rows of `labels` or `before` by decision, and in total."""
     found = database.counts(f"SELECT decision, count(*) FROM {table} GROUP BY 1")
     return {"rows": sum(found.values()), **{decision: found.get(decision, 0) for decision in DECISIONS}}
 
 
 def all_labels(database: Database, earlier: Sequence[str], expected: Sequence[str]) -> list[str]:
-    """The data set's classes: those it had, in their order, then the policy's, then those that people brought.
+    """Returns the data set's classes: the earlier classes in their order, then the policy's, then those of corrections.
 
-    A class keeps its number, whatever comes later.
+    A class keeps its number in all later runs.
+
+    Args:
+        earlier: Classes of the data set before this run.
+        expected: Classes of the policy.
     """
     found = database.rows("SELECT DISTINCT label FROM labels WHERE label IS NOT NULL ORDER BY 1")
     return list(dict.fromkeys([*earlier, *expected, *(label for (label,) in found)]))

@@ -1,1 +1,1 @@
-"""How good labels are: predictions read back and compared with true labels."""
+"""The evaluation of labels: predictions are read back and compared with true labels."""

@@ -1,8 +1,8 @@
-"""How good predictions are: accuracy, calibration, confusion; sums over rows, so that any number of files is one pass.
+"""The evaluation of predictions: accuracy, calibration and confusion, from sums over rows in one pass over the files.
 
-Sources: top-k accuracy as of the ImageNet challenge (Russakovsky et al. 2015, section 4.1); the expected calibration
-error over 15 bins of equal width as of Guo et al. 2017, section 2 (their bins are open at the left, ours at the right,
-so that a score of 0 has a bin).
+Sources: top-k accuracy as in the ImageNet challenge (Russakovsky et al. 2015, section 4.1); the expected calibration
+error over 15 bins of equal width as in Guo et al. 2017, section 2. Difference: the bins of Guo et al. are open at the
+left; the bins here are open at the right, so that a score of 0 has a bin.
 """
 
 from collections import Counter
@@ -31,15 +31,15 @@ class Tally:
     """Sums over some rows.
 
     Attributes:
-        rows: all of them.
-        unlabelled: rows without a true label.
-        unknown: rows whose true label is none of the network's classes.
-        failed: labelled rows without a prediction.
-        correct: labelled rows by the rank of their class among the predictions: entry k is for rank k.
-        bands: (labelled rows with a prediction, correct ones) by band of size.
-        bins: (rows, correct ones, sum of scores) by bin of the best class' score.
-        confusion: labelled rows with a prediction by (true class, predicted class).
-        failed_classes: labelled rows without a prediction by true class.
+        rows: Number of all rows.
+        unlabelled: Number of rows without a true label.
+        unknown: Number of rows whose true label is none of the network's classes.
+        failed: Number of labelled rows without a prediction.
+        correct: Number of labelled rows by the rank of the true class among the predictions; entry k is for rank k.
+        bands: Labelled rows with a prediction, and correct ones among them, for each band of size.
+        bins: Rows, correct rows and the sum of scores, for each bin of the best class' score.
+        confusion: Number of labelled rows with a prediction by (true class, predicted class).
+        failed_classes: Number of labelled rows without a prediction by true class.
     """
 
     rows: int = 0
@@ -57,12 +57,17 @@ class Tally:
 
     @property
     def evaluated(self) -> int:
-        """Labelled rows with a prediction: what accuracies are of."""
+        """The number of labelled rows with a prediction: the denominator of accuracies."""
         return sum(self.confusion.values())
 
 
 def tally(rows: pa.Table, truth: Truth) -> Tally:
-    """The sums over some rows of a classification output, which has `COLUMNS`."""
+    """Returns the sums over some rows of a classification output.
+
+    Args:
+        rows: Rows with the columns `COLUMNS`.
+        truth: Classes of the true labels.
+    """
     texts = rows.column("true_label").to_pylist()
     labelled = np.array([text is not None for text in texts], bool)
     classes = np.array([truth.classes.get(text, -1) for text in texts], np.int64)
@@ -80,10 +85,16 @@ def tally(rows: pa.Table, truth: Truth) -> Tally:
 
 
 def _tally_seen(predicted: pa.Table, true_N: Counts, truth: Truth) -> Tally:
-    """The sums over rows with a known class and a prediction; there is at least one."""
+    """Returns the sums over rows with a known class and a prediction.
+
+    Args:
+        predicted: The rows, at least one.
+        true_N: True class of each row.
+        truth: Classes of the true labels.
+    """
     ranked_NK = np.asarray(truth.same)[np.array(predicted.column("topk_ids").to_pylist())]
     hits_NK = ranked_NK == true_N[:, None]
-    # Classes of one name count once, at the best of their ranks.
+    # Classes that share a name count once, at the best of their ranks.
     ranks = hits_NK.argmax(1)[hits_NK.any(1)]
     is_right = hits_NK[:, 0]
     scores = predicted.column("score").to_numpy().astype(np.float64)
@@ -104,11 +115,13 @@ def _sums(groups: npt.NDArray[Any], weights: npt.NDArray[Any] | None, num_groups
 
 
 def describe(total: Tally, truth: Truth, labels: Sequence[str] | None, most_k: int) -> dict[str, Any]:
-    """What the sums come to, as JSON has it; an accuracy of no rows is None.
+    """Returns the metrics of the sums as JSON holds them; an accuracy over no rows is None.
 
     Args:
-        labels: names of the network's classes.
-        most_k: how many classes the rows list.
+        total: Sums over all rows.
+        truth: Classes of the true labels.
+        labels: Names of the network's classes; None if they have none.
+        most_k: Number of classes that each row lists.
     """
     n = total.evaluated
     top = {f"top{k}": _share(total.correct[:k].sum(), n) for k in (1, MOST_K) if k <= most_k}
@@ -138,7 +151,7 @@ def describe(total: Tally, truth: Truth, labels: Sequence[str] | None, most_k: i
 
 
 def per_class(total: Tally, labels: Sequence[str] | None) -> list[dict[str, Any]]:
-    """A row for each class that occurs as truth or prediction: recall is its top-1 accuracy."""
+    """Returns one entry for each class that occurs as a true or a predicted class; recall is its top-1 accuracy."""
     true, predicted, right = Counter[int](), Counter[int](), Counter[int]()
     for (true_class, predicted_class), count in total.confusion.items():
         true[true_class] += count

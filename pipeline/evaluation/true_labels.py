@@ -1,4 +1,4 @@
-"""Which class a `true_label` means: labels come as names, as numbers, or as ImageNet's folder names."""
+"""The class of each `true_label`: labels are names, numbers, or ImageNet's folder names (WordNet ids)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from model.network.labels import NUM_IMAGENET_CLASSES, imagenet_wordnet_ids
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """How the true labels of a data set are understood.
+    """The classes of a data set's true labels.
 
     Attributes:
-        by: `names`, `numbers` or `WordNet ids`.
-        classes: class of each true label that is understood. Of classes that share a name, the first stands for all.
-        unknown: true labels that are none of the network's classes, in order.
-        same: for each class the one that stands for it.
+        by: Kind of the labels: `names`, `numbers` or `WordNet ids`.
+        classes: Class of each true label that is known; the first class stands for all classes that share its name.
+        unknown: True labels that are none of the network's classes, sorted.
+        same: For each class, the first class that has the same name.
     """
 
     by: str
@@ -24,12 +24,14 @@ class Truth:
 
 
 def understand(true_labels: Iterable[str], labels: Sequence[str] | None, num_classes: int) -> Truth:
-    """The reading under which most of the true labels are classes of the network.
+    """Returns the classes of true labels, read as the kind under which most labels are classes of the network.
 
-    Names come first: a class may be called "7" and be another than number 7.
+    Names come first, because a class may be named "7" and have another number.
 
     Args:
-        labels: names of the network's classes; None where they have none.
+        true_labels: True labels as the rows hold them.
+        labels: Names of the network's classes; None if they have none.
+        num_classes: Number of the network's classes.
     """
     texts = sorted(set(true_labels))
     first: dict[str, int] = {}
