@@ -24,10 +24,10 @@ def test_every_claim_has_a_test():
     assert [cells[0] for cells in rows(PAGE) if len(cells) != 3 or not named_tests(cells[2])] == []
 
 
-def test_every_kind_of_stranger_is_told_what_is_not_stopped():
+def test_every_section_says_what_is_not_stopped():
     sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
     without = [text.splitlines()[0] for text in sections if "**Not stopped.**" not in text]
-    assert without == ["Whoever gives weights", "Another run on the same output"]
+    assert without == ["People who provide weights", "Another run on the same output"]
 
 
 def test_a_claim_without_a_test_and_a_test_that_there_is_not_are_noticed():
