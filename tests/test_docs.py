@@ -26,6 +26,8 @@ COMMENTED = [name for name in FILES if re.search(r"(\.(py|yml|yaml|sh|toml|css|j
 # Dotted names that look like modules of this repository: attributes of a value in an example, and a file of a checkpoint.
 OTHERS = {"model.backbone.model", "model.requires_grad_", "model.safetensors"}
 
+# A file of the past is named with the commit that has it.
+_OF_A_COMMIT = re.compile(r"`[^`]+` in [0-9a-f]{7}\b")
 _FENCED = re.compile(r"^( *)```.*?^\1```", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
@@ -68,6 +70,7 @@ def broken_links(page: str, text: str) -> Iterator[str]:
 
 def missing_files(page: str, text: str) -> Iterator[str]:
     """Yields the paths and file names in a page's code that no file of the repository has."""
+    text = _OF_A_COMMIT.sub("", text)
     code = "\n".join(match[0] for match in _FENCED.finditer(text))
     inline = _INLINE.findall(_FENCED.sub("", text))
     for path in _PATH.findall("\n".join([code, *inline])):
