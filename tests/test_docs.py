@@ -14,16 +14,17 @@ from tests.support.named_tests import missing_tests
 ROOT = Path(__file__).resolve().parent.parent
 TOPS = ("benchmarks", "docs", "examples", "infra", "jobs", "model", "pipeline", "tests", "weights")
 PACKAGES = ("benchmarks", "examples", "infra", "jobs", "model", "pipeline", "tests")
+AT_THE_ROOT = ("CHANGELOG.md", "Makefile", "README.md", "constraints.txt", "pyproject.toml")
 FILES = sorted(
     str(path.relative_to(ROOT))
-    for top in TOPS
-    for path in (ROOT / top).rglob("*")
+    for place in (*TOPS, *AT_THE_ROOT)
+    for path in ([ROOT / place] if place in AT_THE_ROOT else (ROOT / place).rglob("*"))
     if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
-) + ["CHANGELOG.md", "Makefile", "README.md", "constraints.txt", "pyproject.toml"]
+)
 PAGES = [name for name in FILES if name.endswith(".md")]
 COMMENTED = [name for name in FILES if re.search(r"(\.(py|yml|yaml|sh|toml|css|js|h|c)|Makefile|Dockerfile)$", name)]
 
-# Dotted names that look like modules of this repository: attributes of a value in an example, and a file of a checkpoint.
+# Dotted names that look like modules of this repository: attributes in an example, and a file of a checkpoint.
 OTHERS = {"model.backbone.model", "model.requires_grad_", "model.safetensors"}
 
 # A file of the past is named with the commit that has it.
@@ -155,7 +156,7 @@ def test_every_test_that_a_page_names_exists(page: str) -> None:
 
 def test_every_page_that_a_comment_or_a_docstring_names_exists() -> None:
     broken = []
-    for name in [*COMMENTED, "Makefile", "pyproject.toml"]:
+    for name in COMMENTED:
         if name == "tests/test_docs.py":
             continue
         for target in _PAGE.findall(text_of(name)):
