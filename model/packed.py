@@ -172,7 +172,7 @@ def run_packed(
         ValueError: As for `PackedPVTv2.run`.
         torch.OutOfMemoryError: As for `PackedPVTv2.run`.
     """
-    state = (mean, std, *((weight.data_ptr(), weight.dtype, _version(weight)) for weight in model.parameters()))
+    state = (mean, std, *((each.data_ptr(), each.dtype, _num_changes(each)) for each in model.parameters()))
     known = _PREPARED.get(model)
     if known is None or known[0] != state:
         known = None
@@ -181,16 +181,16 @@ def run_packed(
     return known[1].run(images, outputs)
 
 
-# `run_packed` gets a model in each call and cannot prepare it each time: on a CPU in float32, preparing takes a sixth
-# to a quarter of the time of one image of 224x224 (b0 20 ms beside 137 ms, b5 339 ms beside 1461 ms); on a GPU it takes
-# seconds. A prepared network is stored with the state of its model's weights, and is used while that state is the
-# same. Programs that run many packs hold a `PackedPVTv2` of their own, which needs no such check.
+# `run_packed` gets a model in each call and cannot prepare it each time: on a CPU in float32, preparing takes a seventh
+# to a quarter of the time of one image of 224x224 (one thread: b0 20 ms beside 137 ms, b5 339 ms beside 1461 ms); on a
+# GPU it takes seconds. A prepared network is stored with the state of its model's weights, and is used while that state
+# is the same. Programs that run many packs hold a `PackedPVTv2` of their own, which needs no such check.
 _PREPARED: WeakKeyDictionary[PVTv2, tuple[tuple[object, ...], PackedPVTv2]] = WeakKeyDictionary()
 
 
-def _version(weight: Tensor) -> int:
-    """Returns a number that every change of the tensor in place increases; torch counts none in inference mode."""
-    return 0 if weight.is_inference() else weight._version
+def _num_changes(parameter: Tensor) -> int:
+    """Returns how often a tensor was changed in place; 0 for a tensor of inference mode, where torch does not count."""
+    return 0 if parameter.is_inference() else parameter._version
 
 
 def _engine(model: PVTv2, mean: RGB, std: RGB) -> "Engine | None":

@@ -43,7 +43,7 @@ _TABLE = {
     "cluster": "errors.py",
     "store": "errors.py",
     "errors.py": "",
-    "model": "model/cpu model/gpu model/network",
+    "model": "model/checkpoints model/cpu model/gpu model/network model/errors.py",
     "model/checkpoints": "model/network model/errors.py",
     "model/cpu": "model/network",
     "model/gpu": "model/network",
