@@ -1,4 +1,4 @@
-"""What the tests of the examples share."""
+"""Fixtures of the tests of the examples."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Small layers gain nothing from a second thread, and on a busy machine each of them waits for it."""
+    """Sets one thread: small layers gain nothing from a second thread, and on a busy machine they wait for it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""The digits: which are held out, and how they are drawn."""
+"""The digits: their division into training and held-out digits, and their drawing."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_sizes_lie_in_their_band_and_all_of_it_occurs(band):
 
 
 def test_digits_lie_inside_their_images(digits):
-    """Ink on the frame would tell: a stretched or slanted stroke may touch it, one digit in twenty, and no more."""
+    """A digit that left its image would have ink on the frame, which a stretched stroke may touch in one of twenty."""
     images, _ = digits
     rng = np.random.default_rng(0)
     shares = []

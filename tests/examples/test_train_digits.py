@@ -1,4 +1,4 @@
-"""What the digits' training sees; that it leads somewhere, test_weights.py shows."""
+"""The images that the training of the digits sees; test_weights.py shows that the training succeeds."""
 
 import numpy as np
 

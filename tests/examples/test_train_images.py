@@ -43,7 +43,7 @@ def run(main, monkeypatch, *flags):
 
 @pytest.fixture
 def tiny_variant(monkeypatch):
-    """Stands for b0, in the flag and in the file that is written."""
+    """Makes b0 a small network, in the flag and in the written file."""
     config = replace(VARIANTS["b0"], embed_dims=(8, 16, 20, 32), depths=(1, 1, 1, 1))
     monkeypatch.setitem(VARIANTS, "b0", config)
     return config

@@ -24,7 +24,7 @@ def tiny(linear):
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_gradients_are_the_slopes_of_the_logits(linear):
-    """Every parameter's, in float64: the network works in place here and there, and autograd must have seen it."""
+    """Every parameter's gradient is checked in float64, since the network works in place and autograd must notice."""
     generator = torch.Generator().manual_seed(0)
     model = random_weights(tiny(linear), seed=0).double().requires_grad_(True)
     images = torch.randn(2, 3, 37, 50, generator=generator, dtype=torch.float64)
@@ -42,7 +42,7 @@ def test_gradients_are_the_slopes_of_the_logits(linear):
 
 
 def coloured(rng, size):
-    """An image in one of three colours, and which."""
+    """Returns an image in one of three colours, and the number of the colour."""
     number = int(rng.integers(3))
     image = rng.integers(0, 100, (*size, 3), dtype=np.uint8)
     image[..., number] += 100

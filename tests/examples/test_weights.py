@@ -1,4 +1,4 @@
-"""The weights that come along: what they are, and that they read digits which they never saw."""
+"""The shipped weights: their contents, and their accuracy on digits that the training never used."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The Dockerfile and its context, read by hadolint and by rules of our own; and the image's own check, run here."""
+"""The Dockerfile and its context, checked by hadolint and by our own rules; and the image's health check, run here."""
 
 import fnmatch
 import os
@@ -31,7 +31,7 @@ HOST = re.compile(r"https?://|\b[a-z0-9-]+\.(org|com|io|net)/")
 
 
 def instructions(text):
-    """Keyword and arguments of each instruction, its lines joined, comments left out."""
+    """Returns (keyword, arguments) of each instruction, with its lines joined and without comments."""
     lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     joined = lines.replace("\\\n", " ")
     return [(line.split()[0], line.split(None, 1)[1]) for line in joined.splitlines() if line.strip()]
@@ -44,7 +44,7 @@ def last_stage(text):
 
 
 def hadolint(folder, text):
-    """What hadolint says of a Dockerfile."""
+    """Returns hadolint's complaints about a Dockerfile."""
     program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert program, "hadolint is among what `make setup` installs"
     (folder / "Dockerfile").write_text(text)
@@ -53,7 +53,7 @@ def hadolint(folder, text):
 
 
 def breaches(text):
-    """Which of our own rules a Dockerfile breaks."""
+    """Returns our own rules that a Dockerfile breaks."""
     found, final = instructions(text), last_stage(text)
     users = [arguments for keyword, arguments in final if keyword == "USER"]
     sources = {
@@ -130,7 +130,7 @@ def test_the_context_holds_what_is_copied_and_no_more():
 
 
 def test_every_file_of_the_packages_is_python_or_package_data():
-    # Whatever else a package reads at run time would be missing where it was installed, as it is in the image.
+    # Any other file that a package reads at run time would be missing in an installed package, and so in the image.
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     data = [f"{package.replace('.', '/')}/{glob}" for package, globs in tools["package-data"].items() for glob in globs]
     built = [*tools["ext-modules"][0]["sources"], *tools["ext-modules"][0]["depends"]]

@@ -43,7 +43,7 @@ def objects(request):
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """One overlay with all components."""
+    """Returns one overlay with all components."""
     return combined(tmp_path_factory.mktemp("everything"), "spot", *COMPONENTS)
 
 
@@ -124,7 +124,7 @@ def test_a_mistake_in_a_manifest_is_noticed(everything, gpu, kind, path, value):
 
 
 def changed(thing, path, value):
-    """The object with something else in one place."""
+    """Returns the object with another value in one place."""
     copied = copy.deepcopy(thing)
     place, keys = copied, [int(key) if key.isdigit() else key for key in path.split(".")]
     for key in keys[:-1]:
@@ -316,7 +316,7 @@ def test_the_head_works_on_nothing_and_each_worker_is_looked_at(objects):
 
 
 def test_of_rays_containers_the_autoscaler_alone_has_a_token_of_kubernetes(objects):
-    """Jobs come to the head and tasks to all: whoever overran a decoder could send one."""
+    """Jobs run on the head and tasks on every node, so an attacker who took over a decoder could start one there."""
     cluster = cluster_of(objects)
     head, *workers = groups_of(cluster)
     assert not any(group["template"]["spec"]["automountServiceAccountToken"] for group in (head, *workers))

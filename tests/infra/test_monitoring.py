@@ -1,4 +1,4 @@
-"""Alert rules, scrape configuration and dashboard, without a run; `tests/jobs/test_metrics.py` has one."""
+"""Alert rules, scrape configuration and dashboard, without a run; `tests/jobs/test_metrics.py` runs a job."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.support.prometheus import MONITORING, program
 
 @pytest.fixture
 def promtool(tmp_path):
-    """Runs a test of the alert rules with some text in them exchanged; returns what it ended with."""
+    """Runs promtool's tests of the alert rules, with one text in the rules replaced; returns the finished process."""
     binary = program("promtool")
 
     def run(old: str = "", new: str = "") -> subprocess.CompletedProcess:
@@ -61,7 +61,7 @@ def test_the_scrape_configuration_is_valid_and_keeps_what_is_asked_for():
 def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
     ours = {name.removeprefix("ray_") for name in asked_for() if "pvtv2" in name}
     assert ours <= set(NAMES)
-    # Nothing is told that nobody looks at.
+    # Every metric but these two is used by an alert or by the dashboard.
     assert set(NAMES) - ours == {"pvtv2_planned_images", "pvtv2_infer_actors"}
 
 
@@ -84,6 +84,6 @@ def test_every_alert_has_its_page_and_every_panel_its_place():
 
 
 def asked_for() -> set[str]:
-    """Metrics that alerts and dashboard name."""
+    """Returns the metrics that alerts and dashboard name."""
     texts = [(MONITORING / name).read_text() for name in ("alerts.yml", "dashboard.json")]
     return set(re.findall(r"\bray_\w+", " ".join(texts)))

@@ -21,7 +21,7 @@ def as_list(value):
 
 
 def too_wide(policy):
-    """What a policy allows beyond four actions below prefixes of its own, as sentences."""
+    """Returns a sentence for each right of a policy beyond four actions below the policy's own prefixes."""
     found = []
     for statement in policy["Statement"]:
         sid = statement["Sid"]
@@ -120,7 +120,7 @@ KEPT = (
 
 
 def days_of(rules, key):
-    """After how many days a current object expires; None: never."""
+    """Returns the days after which a current object expires; None if it never expires."""
     found = [
         rule["Expiration"]["Days"]
         for rule in rules["Rules"]

@@ -38,7 +38,7 @@ def units(tmp_path):
 
 
 def complaints(folder):
-    """What systemd says of the units; of much that it passes over it ends with 0."""
+    """Returns systemd's complaints about the units; systemd ignores many mistakes and ends with 0."""
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("no systemd-analyze here (Debian: apt-get install systemd)")
@@ -48,7 +48,7 @@ def complaints(folder):
 
 
 def setting(text, name):
-    """All that a unit's text gives to one setting."""
+    """Returns all values that a unit's text gives to one setting."""
     return " ".join(re.findall(rf"^{name}=(.*)$", text, re.MULTILINE))
 
 
@@ -119,7 +119,7 @@ class Crontab:
         shutil.copy(SCHEDULE / "label.env", folder / "etc")
         python = folder / "package" / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
-        # In place of the job: tells what it was given, and ends as it is told.
+        # A script in place of the job prints its words and its region, and ends with the exit code that a test sets.
         python.write_text(
             f'#!/bin/sh\nfor word in "$@"; do echo "word $word"; done\necho "region $AWS_REGION"\n'
             f'echo "oh dear" >&2\nexit "$(cat {folder}/code)"\n'
@@ -127,7 +127,7 @@ class Crontab:
         python.chmod(0o755)
 
     def run(self, code: int) -> subprocess.CompletedProcess:
-        """Runs its command as cron does; what it prints would be mailed."""
+        """Runs the command of the crontab as cron does; cron would mail the output."""
         (self.folder / "code").write_text(str(code))
         (line,) = [line for line in self.text.splitlines() if re.match(r"[\d*]", line)]
         user, command = line.split(maxsplit=6)[5:]
@@ -185,7 +185,7 @@ def test_the_environment_file_is_the_same_to_systemd_and_to_a_shell():
 
 
 def parsed(words):
-    """A command's flags, as its own parser reads them."""
+    """Returns a command's flags as the command's own parser reads them."""
     if words[0] == "jobs/submit.py":
         # A snippet of Python puts the two together by itself.
         end = words.index("--") if "--" in words else len(words)
@@ -196,7 +196,7 @@ def parsed(words):
 
 
 def commands(text):
-    """The command lines of jobs in a text, as words."""
+    """Returns the command lines of jobs in a text, as words."""
     text = re.sub(r"\\\n\s*", "", text).replace("{{ dag_run.run_after | ds }}", "2026-11-27")
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     found = [re.search(r"python (jobs/\w+\.py[^|>&;`\"]*)", line) for line in lines]

@@ -11,7 +11,7 @@ SCRIPTS = [*sorted((ROOT / "infra").rglob("*.sh")), ROOT / ".ci" / "run"]
 
 
 def shellcheck(path):
-    """What shellcheck says of a script."""
+    """Returns shellcheck's complaints about a script."""
     command = [Path(sys.executable).parent / "shellcheck", "--enable=check-unassigned-uppercase", path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr

@@ -123,7 +123,7 @@ RIGHTS = [
 
 
 def rights(policy):
-    """What a policy allows, in the form of the list above."""
+    """Returns the rights of a policy, in the form of the list above."""
     found = []
     for statement in json.loads(policy)["Statement"]:
         assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
@@ -192,7 +192,7 @@ def test_the_cluster_has_a_key_of_its_own():
 
 
 def check_ray(words):
-    """Parses a command line of Ray's, and runs nothing."""
+    """Parses a command line of Ray's without running it."""
     context = cli.make_context("ray", words)
     name, command, rest = cli.resolve_command(context, cli.get_params(context) and words)
     while hasattr(command, "resolve_command"):
@@ -212,7 +212,7 @@ def check_job(words):
 
 
 def commands(text):
-    """The simple commands of a script of the page: words, without the settings before them and what follows a `>`."""
+    """Returns the simple commands of a script as words, without variable settings and without redirections."""
     text = re.sub(r"\\\n\s*", "", text)
     found = []
     for line in text.splitlines():

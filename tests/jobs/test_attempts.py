@@ -1,4 +1,4 @@
-"""What `jobs/submit.py` makes of the jobs that a cluster knows, and of how they end; the cluster is played."""
+"""The attempts that `jobs/submit.py` follows or submits, and its ends; the cluster is a stand-in."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def job(status, entrypoint=ENTRYPOINT, **fields):
 
 
 class PlayedCluster:
-    """Jobs by name; `ends` says what becomes of one between two looks at it."""
+    """A stand-in of a cluster, with jobs by name; `ends` changes a job between two looks at it."""
 
     def __init__(self):
         self.jobs, self.logs, self.submitted, self.stopped = {}, {}, [], []
@@ -73,7 +73,7 @@ def run(cluster, capsys):
 
 @pytest.fixture
 def name(run, cluster):
-    """What the job of these tests is called."""
+    """Returns the name of the job in these tests."""
     cluster.ends = lambda name: cluster.jobs.update({name: job(JobStatus.SUCCEEDED)})
     name = run()[1]["submission_id"]
     cluster.__init__()

@@ -1,4 +1,4 @@
-"""What `jobs/run_rayjob.py` makes of the RayJobs in a namespace, and of how they end; Kubernetes is a stand-in."""
+"""The RayJobs that `jobs/run_rayjob.py` follows or creates, and its ends; Kubernetes is a stand-in."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def api(tmp_path, monkeypatch):
         yield api
 
 
-# What the operator reads, and what `kubectl apply` notes.
+# An annotation that the operator reads, and one that `kubectl apply` writes.
 ANNOTATIONS = {"ray.io/x": "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
 
 
@@ -57,12 +57,12 @@ def status(deployment, job="", reason="", message=""):
     return {"jobDeploymentStatus": deployment, "jobStatus": job, "reason": reason, "message": message}
 
 
-# All that Ray tells KubeRay of a job that went well; of one that failed there are the last lines of its log.
+# Ray's whole message to KubeRay about a job that succeeded; the message about a failed job has the end of its log.
 DONE = status("Complete", "SUCCEEDED", message="Job finished successfully.")
 
 
 def ends(api, *statuses):
-    """Each RayJob that is no pattern goes through some statuses, one a look."""
+    """Makes each RayJob that is no pattern go through these statuses, one a look."""
 
     def look(rayjob):
         seen = rayjob.setdefault("seen", 0)
@@ -74,7 +74,7 @@ def ends(api, *statuses):
 
 
 def run(capsys, *more):
-    """Exit code and last line."""
+    """Runs the command; returns its exit code and its last line."""
     words = ["--pattern", "pvtv2-label", "--name", NAME, "--poll-s", "0.01", "--patience-s", "2", *more]
     code = run_command(run_rayjob.run_rayjob, words)
     return code, json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -227,7 +227,7 @@ def test_an_api_that_stays_away_is_no_end_of_the_job(api, capsys):
 
 
 def test_a_refusal_ends_nobodys_following_if_it_passes(api, capsys):
-    """While a control plane is exchanged it may not know for a moment who asks."""
+    """A control plane that is being replaced may for a moment not know the service account."""
     ends(api, status("Running", "RUNNING"), DONE)
     faults = [(401, {"message": "Unauthorized"}), (403, {"message": "rayjobs is forbidden"})]
     api.instead = lambda method, name: faults.pop() if NAME in api.rayjobs and faults else None

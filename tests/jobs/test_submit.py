@@ -1,6 +1,6 @@
-"""The job on a cluster that was there before: submitted to it, and joined from outside.
+"""The job on a cluster that exists already: submitted to the cluster, and joined to it from outside.
 
-The cluster is one as it should be on a network: its head is not on the loopback, and asks for a token.
+The cluster is set up as for a network: its head is not on the loopback, and requires a token.
 """
 
 import json
@@ -25,7 +25,7 @@ from tests.support.ray_settings import RAY_SETTINGS
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
-# What those who start jobs here have in their environments, beside the cluster's token.
+# Secrets in the environment of the user who starts jobs here, beside the cluster's token.
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAOFTHESUBMITTER",
     "AWS_SECRET_ACCESS_KEY": "key-of-the-submitter",
@@ -37,7 +37,7 @@ WEBHOOK = "https://hooks.example.com/services/T000/of-the-submitter"
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory):
-    """The settings of who has the cluster's token, and secrets of other kinds."""
+    """Returns the settings of a user who has the cluster's token, and secrets of other kinds."""
     path = tmp_path_factory.mktemp("token") / "auth_token"
     path.write_text(secrets.token_hex(32))
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), **SECRETS}
@@ -45,7 +45,7 @@ def token(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def token_env(job_env, token):
-    """The environment of a user who has it."""
+    """Returns the environment of a user who has the token."""
     return {**job_env, **token}
 
 
@@ -98,7 +98,7 @@ def test_a_submitted_job_that_is_refused_fails_and_says_why(head, token_env, tin
 
 
 def day_of(head, folder, program, *flags):
-    """What `jobs/submit.py` is told to run a program on the head, in a folder, on some day."""
+    """Returns the arguments of `jobs/submit.py` for running a program on the head, in a folder, on one day."""
     where = ("--address", head.dashboard, "--working-dir", str(folder), "--poll-s", "0.2", "--date", "2026-11-27")
     return [*where, *flags, "--", "python", "-c", program]
 
@@ -121,7 +121,7 @@ def follow(head, token, tmp_path, monkeypatch, capfd):
 
 
 def read_settings_again():
-    """Ray reads its variables once; a process has one mode, but for this one."""
+    """Makes Ray read its variables again, which it reads once a process otherwise."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
@@ -195,7 +195,7 @@ while not pathlib.Path({str(released)!r}).exists():
     time.sleep(0.1)"""
     killed, other = follower(program), follower(program)
     eventually(started.exists)
-    # It follows by now, whichever of the two submitted the job.
+    # The process follows the job by now, whichever of the two submitted it.
     assert any("job." in line for line in iter(killed.stderr.readline, ""))
     killed.send_signal(signal.SIGTERM)
     out, err = killed.communicate(timeout=60)
@@ -315,8 +315,8 @@ except ConfigError as error:
     assert "does not see /no/such/folder" in done.stdout, done.stderr
 
 
-def told_by(head, token):
-    """All that a cluster tells of its jobs, actors, nodes and processes, on the dashboard and for Prometheus."""
+def published_by(head, token):
+    """Returns all texts about jobs, actors, nodes and processes that a cluster's dashboard and metrics publish."""
     header = {"Authorization": f"Bearer {Path(token['RAY_AUTH_TOKEN_PATH']).read_text()}"}
     kinds = [f"/api/v0/{kind}?detail=1&limit=1000" for kind in ("actors", "workers", "nodes", "tasks", "runtime_envs")]
     texts = {}
@@ -336,7 +336,7 @@ def test_no_secret_of_the_submitter_is_told_by_the_cluster(head, token, follow, 
     monkeypatch.setenv("PVTV2_NOTIFY_URL", WEBHOOK)
     code, summary = follow("print('here and gone')")
     assert code == 0
-    texts = told_by(head, token)
+    texts = published_by(head, token)
     assert summary["submission_id"] in texts["/api/jobs/"] and "ray_" in texts["metrics"]
     shown = Path(token["RAY_AUTH_TOKEN_PATH"]).read_text()
     for secret in (shown, WEBHOOK, *SECRETS.values()):

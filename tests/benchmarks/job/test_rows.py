@@ -1,4 +1,4 @@
-"""What is said of the rows that a contender has left."""
+"""The figures about the rows that a contender has written."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""What is counted of runs with several actors."""
+"""The rate of runs with several actors."""
 
 import pytest
 

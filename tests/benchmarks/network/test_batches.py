@@ -1,4 +1,4 @@
-"""Which batches a peer makes, and which of the ways that were tried it takes."""
+"""The batches that a peer makes, and the settings that it chooses for them."""
 
 from benchmarks.network.batches import batch_sizes, commonest, equal_batches, fastest, setting_for
 

@@ -1,4 +1,4 @@
-"""The peer's network is ours, however it runs; and the benchmarks' packs are those of the job."""
+"""The peers' networks equal ours in every setting, and the benchmarks' packs are those of the job."""
 
 import pytest
 import torch

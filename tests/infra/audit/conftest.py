@@ -27,14 +27,14 @@ TIMEOUT_S = 240
 
 @dataclass(frozen=True)
 class Made:
-    """The folder with the inputs, and the output over them."""
+    """A folder with inputs, and the output over these inputs."""
 
     inputs: Path
     output: Path
 
 
 def drawn(seed: int) -> bytes:
-    """A PNG of a size that the seed draws."""
+    """Returns a PNG of a random size."""
     rng = np.random.default_rng(seed)
     body = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (*rng.integers(33, 90, 2), 3), np.uint8)).save(body, "PNG")
@@ -42,7 +42,7 @@ def drawn(seed: int) -> bytes:
 
 
 def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """A tar of (name, content) pairs, of which a name may come twice."""
+    """Returns a tar of (name, content) pairs; a name may come twice."""
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as tar:
         for name, content in members:
@@ -53,7 +53,7 @@ def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def write_inputs(folder: Path) -> None:
-    """Loose files, tars and Parquet: 41 records, and three shards that break off."""
+    """Writes loose files, tars and Parquet: 41 records, and three shards that break off."""
     loose, tars, parquet = folder / "loose", folder / "tars", folder / "parquet"
     for path in (loose / "cat", loose / ".git", tars, parquet):
         path.mkdir(parents=True)
@@ -82,7 +82,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def write_weights(folder: Path) -> None:
-    """A checkpoint of a real, very small PVTv2."""
+    """Writes a checkpoint of a real, very small PVTv2."""
     config = PVTv2Config(
         embed_dims=(8, 16, 40, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2),
         sr_ratios=(8, 4, 2, 1), num_classes=10,
@@ -92,7 +92,7 @@ def write_weights(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The inputs and the output of one run. A test that changes the inputs puts them back."""
+    """Returns the inputs and the output of one run. A test that changes the inputs must restore them."""
     folder = tmp_path_factory.mktemp("audited").resolve()
     write_inputs(folder / "in")
     (folder / "weights").mkdir()

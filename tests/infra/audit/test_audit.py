@@ -41,7 +41,7 @@ def audited(made, capsys):
 
 
 def data_file(output, part):
-    """The first output file whose name begins so."""
+    """Returns the first output file whose name begins with this text."""
     return sorted(output.glob(f"data/{part}*.parquet"))[0]
 
 
@@ -71,7 +71,7 @@ def change_report(output, change):
 
 
 def with_column(name, change):
-    """A change of one column's values."""
+    """Returns a function that changes the values of one column."""
 
     def changed(rows):
         values = change(rows.column(name).to_pylist())
@@ -256,7 +256,7 @@ def test_rows_of_an_input_that_is_gone_are_told_apart(made, audited, tmp_path):
 
 
 def stop_before_the_end(output, last):
-    """Makes of the output what a run would have left that was stopped before it wrote one slice of `a.tar`."""
+    """Changes the output into that of a run which was stopped before it wrote one slice of `a.tar`."""
     path = data_file(output, last)
     totals = footer_of(path)["totals"]
     path.unlink()
@@ -321,7 +321,7 @@ def test_what_a_run_exchanged_in_older_files_is_its_footers_word(output, audited
 
 
 def test_an_earlier_run_may_have_less_than_it_reported_but_not_more(output, audited):
-    """A later run wrote over one of its files."""
+    """A later run replaced one of the earlier run's files."""
     earlier = report_path(output).parent
     later = Path(shutil.copytree(earlier, earlier.parent / "z"))
     (later / "report.json").write_text((later / "report.json").read_text().replace(earlier.name, "z"))
@@ -379,7 +379,7 @@ def test_an_output_inside_an_input_exits_2(made, audited):
 
 
 def test_inputs_and_output_on_s3_are_counted_alike(made, output, audited, s3_env, s3_root, monkeypatch):
-    """The same files, moved to a store with the names that they have there."""
+    """The same files are copied to a store, and every URI in them is changed to the one in the store."""
     local, remote = f"file://{made.inputs}", f"{s3_root}/in"
     move = with_moved(local, remote)
     for path in (output / "data").iterdir():
@@ -405,7 +405,7 @@ def test_inputs_and_output_on_s3_are_counted_alike(made, output, audited, s3_env
 
 
 def with_moved(before, after):
-    """A change of all values of a column that begin with one root to another."""
+    """Returns a function that replaces one root by another in all values of a column."""
 
     def moved(rows, name):
         return with_column(name, lambda values: [value.replace(before, after) for value in values])(rows)

@@ -1,4 +1,4 @@
-"""Two formulas that share no code give the same number."""
+"""The audit's formula and the job's, which share no code, give the same multiply-accumulates."""
 
 from dataclasses import asdict, replace
 

@@ -1,4 +1,4 @@
-"""The audit's own reading of names agrees with the job's."""
+"""The audit classifies names as the job does, with code of its own."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Tars as two readers see them that share no code: the audit's and the job's."""
+"""The audit and the job, which share no code, find the same images in tars."""
 
 import gzip
 import io

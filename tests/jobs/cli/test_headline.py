@@ -1,4 +1,4 @@
-"""A run's end in one sentence."""
+"""One sentence about a run that has ended."""
 
 import pytest
 

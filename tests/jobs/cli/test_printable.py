@@ -1,4 +1,4 @@
-"""Names from outside, on a terminal and in a log."""
+"""Untrusted names on a terminal and in a log."""
 
 import io
 import logging

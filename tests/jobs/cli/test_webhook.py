@@ -1,4 +1,4 @@
-"""The webhook against a receiver on this machine: what it gets, how often, and what is never said."""
+"""The webhook against a receiver on this machine: its requests, their repetitions, and what is never logged."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs" / "operate" / "notifications
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers as `answers` says, one after the other and then 200; keeps (path, headers, body) of what came."""
+    """A receiver that gives the answers in `answers`, then 200, and keeps (path, headers, body) of each request."""
 
     daemon_threads = True
 
@@ -83,7 +83,7 @@ def receiver(monkeypatch):
 
 
 class Clock:
-    """Time that passes only where somebody sleeps."""
+    """A clock that advances only when somebody sleeps."""
 
     def __init__(self):
         self.now, self.pauses = 1000.0, []
@@ -168,7 +168,7 @@ def test_two_notifications_have_two_ids(receiver, clock):
 
 
 def logged(caplog):
-    """What was logged of notifications; a Ray that an earlier test used may still have something to say."""
+    """Returns the log lines of the webhook alone, since a Ray of an earlier test may still log."""
     return [record.getMessage() for record in caplog.records if record.name == "jobs.cli.webhook"]
 
 
@@ -298,7 +298,7 @@ def told(receiver):
 
 @pytest.fixture
 def end(receiver, tmp_path, monkeypatch, capsys, signal_handlers):
-    """Runs a command that ends before its work, with some more flags; returns its exit code and its summary."""
+    """Runs a command that fails before its work, with further flags; returns the exit code and the summary."""
     monkeypatch.delenv(SECRET_VARIABLE, raising=False)
 
     def end(*flags, command=classify):

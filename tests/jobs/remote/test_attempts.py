@@ -1,4 +1,4 @@
-"""Requests that are repeated until they are answered, and which of a job's attempts is followed."""
+"""Requests that are repeated until they are answered, and the choice of the attempt that is followed."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def no_waiting(monkeypatch):
 
 
 def in_turn(*answers):
-    """A request that gets these answers in turn; an answer that is an error is raised."""
+    """Returns a request that gets these answers in turn; an answer that is an error is raised."""
     turns = iter(answers)
 
     def ask():

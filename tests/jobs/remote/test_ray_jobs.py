@@ -1,4 +1,4 @@
-"""A dashboard that is gone, slow or wrong, played by a client that a test makes."""
+"""The jobs of a cluster whose dashboard is gone, slow or wrong; a client that a test makes stands for the dashboard."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ def no_waiting(monkeypatch):
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """Makes a cluster of what its client's methods answer in turn; an answer that is an error is raised."""
+    """Makes a cluster from the answers of its client's methods, in turn; an answer that is an error is raised."""
 
     def make(patience_s=5.0, **answers):
         def method(name):
@@ -126,7 +126,7 @@ def test_the_address_that_is_given_is_asked_whatever_the_environment_says(monkey
 
 
 class Dashboard(BaseHTTPRequestHandler):
-    """Answers with one status, and keeps the headers that it was shown."""
+    """A dashboard that answers with one status, and keeps the headers of the request."""
 
     status, seen = 200, None
 
