@@ -70,11 +70,11 @@ def run_rayjob(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     except NoAnswerError as error:
         raise IncompleteError(f"{error}; the same command continues") from error
     except KeyboardInterrupt:
-        raise StoppedError("told to end while the RayJob was looked for; the next start finds it") from None
+        raise StoppedError("stopped while the RayJob was looked for; the next start finds the RayJob") from None
     try:
         return follow(rayjobs, name, flags.poll_s, flags.good_exit_codes)
     except KeyboardInterrupt:
-        return _left(name, "told to end, it leaves the RayJob to itself; the same command continues")
+        return _left(name, "stopped by a signal; the RayJob goes on; the same command continues")
     except NoAnswerError as error:
         return _left(name, f"{error}; the same command continues")
 

@@ -80,12 +80,14 @@ def submit(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     except NoAnswerError as error:
         raise ConfigError(str(error)) from error
     except KeyboardInterrupt:
-        raise StoppedError("told to end while the job was looked for; the next start finds what there is") from None
+        raise StoppedError(
+            "stopped while the job was looked for; the next start finds the job, if there is one"
+        ) from None
     follower = Follower(cluster, submission_id, flags.poll_s)
     try:
         return follower.follow()
     except KeyboardInterrupt:
-        return follower.stop() if flags.stop_with_me else follower.leave("told to end, it leaves the job to itself")
+        return follower.stop() if flags.stop_with_me else follower.leave("stopped by a signal; the job goes on")
     except NoAnswerError as error:
         return follower.leave(str(error))
 
@@ -108,7 +110,7 @@ def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
     cluster = RayJobs(address, patience_s)
     is_to_ask = not is_loopback(host) or sends_token()
     if not allow_no_token and is_to_ask and cluster.answers_anybody():
-        raise ConfigError(f"{address} tells its jobs to who shows no token, and takes jobs from whoever does: {REMEDY}")
+        raise ConfigError(f"{address} lists its jobs without a token, and so takes jobs from anybody: {REMEDY}")
     return cluster
 
 

@@ -12,7 +12,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     """Returns the sentence; a part that the summary lacks, or holds in an unexpected form, is left out.
 
         done: 1,204 images labelled (3 failed) in 212 s; data set 50,310 rows, 812 to review
-        exit 9: stopped: the run was told to stop (SIGTERM); 1,204 images in 212 s
+        exit 9: stopped: bounded by --max-hours 6; 1,204 images in 21,600 s
 
     Args:
         summary: Summary of the run, as on the last line of stdout.

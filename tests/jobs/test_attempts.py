@@ -225,11 +225,11 @@ TUNNEL = "http://127.0.0.1:8265"
     ("address", "mode", "is_open", "flags", "expected"),
     [
         (ELSEWHERE, "disabled", None, (), "no token is shown to it"),
-        (ELSEWHERE, "token", True, (), "tells its jobs to who shows no token"),
+        (ELSEWHERE, "token", True, (), "lists its jobs without a token"),
         (ELSEWHERE, "token", False, (), None),
         (ELSEWHERE, "disabled", None, ("--allow-no-token",), None),
         # Through a tunnel the cluster looks like this machine's; who has a token to show expects to be asked for it.
-        (TUNNEL, "token", True, (), "tells its jobs to who shows no token"),
+        (TUNNEL, "token", True, (), "lists its jobs without a token"),
         (TUNNEL, "token", False, (), None),
         (TUNNEL, "token", None, ("--allow-no-token",), None),
         (TUNNEL, "disabled", None, (), None),
@@ -256,7 +256,7 @@ def test_a_follower_that_is_told_to_end_leaves_the_job_to_itself(run, cluster, n
     cluster.ends = lambda at: os.kill(os.getpid(), number)
     code, summary = run()
     assert (code, summary["status"], summary["job_status"]) == (9, "left", None)
-    assert "told to end, it leaves the job to itself" in run.captured.err
+    assert "stopped by a signal; the job goes on" in run.captured.err
     assert cluster.stopped == []
 
 
