@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tests.support.named_tests import missing_tests
+from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent
 TOPS = ("benchmarks", "docs", "examples", "infra", "jobs", "model", "pipeline", "tests", "weights")
@@ -27,8 +28,6 @@ COMMENTED = [name for name in FILES if re.search(r"(\.(py|yml|yaml|sh|toml|css|j
 # Dotted names that look like modules of this repository: attributes in an example, and a file of a checkpoint.
 OTHERS = {"model.backbone.model", "model.requires_grad_", "model.safetensors"}
 
-# A file of the past is named with the commit that has it.
-_OF_A_COMMIT = re.compile(r"`[^`]+` in [0-9a-f]{7}\b")
 _FENCED = re.compile(r"^( *)```.*?^\1```", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
@@ -71,7 +70,6 @@ def broken_links(page: str, text: str) -> Iterator[str]:
 
 def missing_files(page: str, text: str) -> Iterator[str]:
     """Yields the paths and file names in a page's code that no file of the repository has."""
-    text = _OF_A_COMMIT.sub("", text)
     code = "\n".join(match[0] for match in _FENCED.finditer(text))
     inline = _INLINE.findall(_FENCED.sub("", text))
     for path in _PATH.findall("\n".join([code, *inline])):
@@ -178,6 +176,38 @@ def test_every_page_is_reached_from_the_readme() -> None:
             if path.suffix == ".md" and path.is_file() and (name := str(path.relative_to(ROOT))) not in reached:
                 waiting.append(name)
     assert set(PAGES) - reached == set()
+
+
+def test_the_rooms_of_the_page_are_those_of_the_table_of_imports() -> None:
+    rows = re.findall(r"^\| `pipeline/(\w+)/` \|[^|]*\| ([\w, ]*)\|$", text_of("docs/ARCHITECTURE.md"), re.MULTILINE)
+    stated = {room: set(allowed.replace(",", " ").split()) for room, allowed in rows}
+    enforced = {
+        room.removeprefix("pipeline/"): {
+            "model" if lower.startswith("model") else lower.removeprefix("pipeline/")
+            for lower in allowed
+            if not lower.endswith("errors.py")
+        }
+        for room, allowed in ROOMS.items()
+        if room.startswith("pipeline/") and not room.endswith("errors.py")
+    }
+    assert stated == enforced
+
+
+def unexplained_names(text: str) -> Iterator[str]:
+    """Yields the identifiers of a paragraph that none of the files it names contains."""
+    for paragraph in _FENCED.sub("", text).split("\n\n"):
+        code = _INLINE.findall(paragraph)
+        files = [name for name in code if name in FILES]
+        contents = "\n".join(text_of(name) for name in files)
+        for name in code:
+            if files and re.fullmatch(r"[A-Za-z]\w*_\w+|[A-Z]\w+", name) and name not in contents:
+                yield f"none of {', '.join(files)} has {name}"
+
+
+def test_every_name_that_the_page_of_changes_gives_is_in_a_file_beside_it() -> None:
+    found = list(unexplained_names(text_of("docs/extending.md")))
+    assert not found, "\n".join(found)
+    assert list(unexplained_names("**A.** `NO_SUCH_NAME` in `pipeline/errors.py`.")) != []
 
 
 @pytest.mark.parametrize(
