@@ -136,6 +136,11 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_every_code_block_of_a_page_is_closed(page: str) -> None:
+    assert len(re.findall(r"^ *```", text_of(page), re.MULTILINE)) % 2 == 0
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     assert not (found := list(missing_files(page, text_of(page)))), "\n".join(found)
 
