@@ -1,1 +1,1 @@
-"""What there is to read: listing, names, and one reader for each input format."""
+"""The inputs of a job: listing, names, and one reader for each input format."""

@@ -12,16 +12,17 @@ from pipeline.store.uris import canonical_uri
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """Which records are read.
+    """Settings of the inputs: where records lie, and which of them are read.
 
     Attributes:
         uris: canonical URIs of objects, prefixes or folders.
         names: globs that choose images and shards.
-        format: which kind of object is taken, by its ending; an object that is itself an input may have any ending.
-        image_column: Parquet: the column with the encoded image; None finds it.
+        format: `auto`, or the only format whose objects are taken, by their endings. An object that is itself an input
+            may have any ending.
+        image_column: column of Parquet files that holds the encoded images; None finds the column.
         keep_columns: source columns carried into the output, as text.
-        limit: read this many records at most; None reads all.
-        store: account and endpoint.
+        limit: number of records that are read at most; None reads all.
+        store: account and endpoint of the store.
     """
 
     uris: tuple[str, ...]
@@ -45,7 +46,7 @@ class InputConfig:
 
     @property
     def reader_options(self) -> ReaderOptions:
-        """What readers of shards are asked for."""
+        """Options that every reader of shards gets."""
         return ReaderOptions(
             takes_image=self.names.takes_image, image_column=self.image_column, keep_columns=self.keep_columns
         )

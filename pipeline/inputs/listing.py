@@ -1,4 +1,4 @@
-"""What the inputs hold: every object once, told apart into tar, Parquet and loose image, the rest counted."""
+"""Lists the inputs: every object once, with its format; objects that take no part are counted."""
 
 import heapq
 from collections import Counter, deque
@@ -16,20 +16,21 @@ from pipeline.store.uris import is_inside, name_of
 
 Lister = Callable[..., Iterator[ObjectInfo]]
 
-# Endings that are counted for the message about an input without images.
+# Objects of an input whose endings are counted, at most, for the message about an input without images.
 _MAX_ENDINGS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object that takes part.
+    """One listed object that takes part in the job.
 
     Attributes:
         info: URI, size and ETag.
-        root: the input under which it was found first.
-        name: its path below that input.
-        format: name of its format, or `LOOSE_FILES`.
-        true_label: loose files in a folder below the input: that folder's name, as ImageFolder trees have it.
+        root: the first input under which the object lies.
+        name: path of the object below that input.
+        format: name of the object's format, or `LOOSE_FILES`.
+        true_label: name of the folder that a loose image lies in, as trees of ImageFolder have it; None for shards, and
+            for images that lie in no folder below the input.
     """
 
     info: ObjectInfo
@@ -45,21 +46,22 @@ class Found:
 
 
 class Survey:
-    """All inputs, once each, in the order of their URIs.
+    """All objects of the inputs, each once, in the order of their URIs.
 
-    Iterating lists them, without holding them; the counts are complete when the last one has been taken.
+    Iterating over a survey lists the objects without holding them. The counts are complete when the last object has
+    been taken.
 
     Args:
-        config: what to list, and what of it takes part.
+        config: settings of the inputs.
         output: canonical URI of the output.
-        list_objects: as `pipeline.store.storage` has it.
+        list_objects: lists the objects below a URI, as the function of this name in `pipeline.store.storage` does.
 
     Attributes:
-        ignored: listed names that were passed over.
+        ignored: number of listed names that take no part.
 
     Raises:
         ConfigError: the output lies inside an input, so that a run would read its own rows.
-        InputError: while iterating: an input is missing, empty, or holds nothing that takes part.
+        InputError: while iterating, if an input is missing or empty, or if nothing in it takes part.
     """
 
     def __init__(self, config: InputConfig, output: str, list_objects: Lister = list_objects) -> None:
@@ -73,7 +75,7 @@ class Survey:
 
     @property
     def ignored(self) -> int:
-        """Names that take no part, of objects and of what cannot be addressed."""
+        """Number of names that take no part: objects that are passed over, and names that no URI can address."""
         return self._passed_over + len(self._skipped)
 
     def __iter__(self) -> Iterator[Found]:
@@ -86,7 +88,7 @@ class Survey:
                 raise InputError(_nothing_taken(count, self._config))
 
     def _one_root(self, index: int, count: "_Counts") -> Iterator[tuple[ObjectInfo, int]]:
-        """What is under one input; names that cannot be read are noted apart."""
+        """Lists one input; names that no URI can address are noted apart."""
         root = count.root
         try:
             for info in self._list_objects(root, self._config.store, on_skipped=self._skipped.add):
@@ -104,7 +106,7 @@ class Survey:
             raise InputError(f"input {root}: nothing is there; check the spelling, the endpoint and the profile")
 
     def _classified(self, merged: Iterable[tuple[ObjectInfo, int]], counts: Sequence["_Counts"]) -> Iterator[Found]:
-        """What takes part; an object that several inputs name belongs to the first of them."""
+        """Yields the objects that take part; an object under several inputs belongs to the first of them."""
         last_uri = None
         for info, index in merged:
             if info.uri == last_uri:
@@ -121,9 +123,9 @@ class Survey:
                 yield found
 
     def _without_sidecars(self, listed: Iterable[Found]) -> Iterator[Found]:
-        """Without the Parquet files that stand beside a tar of the same name, as img2dataset writes them.
+        """Leaves out Parquet files that lie beside a tar of the same name: img2dataset writes them for its metadata.
 
-        `x.parquet` is listed before `x.tar`, with little in between, and waits until that is past.
+        `x.parquet` is listed before `x.tar`, with few objects in between, and waits until the listing is past `x.tar`.
         """
         waiting: deque[Found] = deque()
         for found in listed:
@@ -146,7 +148,14 @@ def _tar_of(parquet: Found) -> str:
 
 @dataclass(slots=True)
 class _Counts:
-    """What one input came to."""
+    """Counts of one input.
+
+    Attributes:
+        listed: objects below the input.
+        new: listed objects that no earlier input has.
+        taken: new objects that take part.
+        endings: endings of new objects that take no part.
+    """
 
     root: str
     listed: int = 0
@@ -155,16 +164,16 @@ class _Counts:
     endings: Counter[str] = field(default_factory=Counter)
 
     def note_ending(self, uri: str) -> None:
-        """Counts the ending of a name that takes no part, for the message that says so; of the first thousands."""
+        """Counts the ending of a name that takes no part, for the error message; later names are not counted."""
         if self.new < _MAX_ENDINGS:
             self.endings[PurePosixPath(uri).suffix or "(none)"] += 1
 
 
 def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
-    """How one object is read; None if it is passed over."""
+    """Returns an object with its format; None if the object takes no part."""
     name = name_of(info.uri) if info.uri == root else info.uri[len(root) :].lstrip("/")
     names = config.names
-    # An object that the user names is what the user says it is; below a folder, endings tell.
+    # An object that is itself an input has the format that the user says. Below a folder, the ending decides.
     named_as = config.format if info.uri == root else "auto"
     for entry in FORMATS.values():
         if config.format in ("auto", entry.name) and (entry.takes(name) or named_as == entry.name):

@@ -1,6 +1,6 @@
-"""Loose image objects: fetched concurrently, yielded in order.
+"""Fetches loose images by several threads, and yields their records in order.
 
-Small files that this machine has in memory are read on the way, without a thread: handing one over takes longer.
+A small file that this machine holds in memory is read by the calling thread: handing it to another thread takes longer.
 """
 
 from collections import deque
@@ -17,7 +17,7 @@ from pipeline.store.storage import StoreConfig, read, read_at_once
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One loose object of a virtual shard, as it was listed; `etag` is None if it was gone when the plan was made."""
+    """One loose image of a group, as it was listed; `etag` is None if the image was gone when the plan was made."""
 
     uri: str
     key: str
@@ -27,20 +27,21 @@ class Member:
 
 
 _FETCH_THREADS = 16
-# What may be fetched ahead of the record that is yielded next.
+# Files, and bytes of them, that are fetched ahead of the next record, at most.
 _WINDOW_FILES = 64
 _WINDOW_BYTES = 128 * 2**20
+# Largest file that the calling thread reads itself.
 _AT_ONCE_BYTES = 2**18
 
 
 def read_files(members: Sequence[Member], store: StoreConfig, *, give_up_failed: bool) -> Iterator[Record]:
-    """One record for each member, in the members' order.
+    """Yields one record for each member, in the order of the members.
 
     Args:
-        give_up_failed: what a store that cannot be read comes to: True makes the record a failed one, False raises.
+        give_up_failed: True turns a member that the store cannot read into a failed record; False raises.
 
     Raises:
-        StoreError: a member could not be read for another reason than that it is gone or changed.
+        StoreError: the store could not read a member that is neither gone nor changed.
     """
     with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
         coming: deque[tuple[Member, Record | Future[Record]]] = deque()
@@ -68,7 +69,7 @@ def _record(fetched: Record | Future[Record]) -> Record:
 
 
 def _fetch_at_once(member: Member) -> Record | None:
-    """The record of a member for which nothing is waited for; None: it is fetched as any other, whatever is wrong."""
+    """Returns the record of a member that can be read without waiting; None if a thread must fetch the member."""
     if member.etag is None or member.size > _AT_ONCE_BYTES:
         return None
     try:
@@ -79,7 +80,7 @@ def _fetch_at_once(member: Member) -> Record | None:
 
 
 def _fetch(member: Member, store: StoreConfig, give_up_failed: bool) -> Record:
-    """One member's record; what it says on failure is the same on every attempt."""
+    """Returns the record of one member; the message of a failure is the same on every attempt."""
     failure = None
     data = None
     if member.etag is None:

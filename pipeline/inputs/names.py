@@ -1,4 +1,4 @@
-"""Which names are images, which are shards, and which are passed over."""
+"""Names of images, names of shards, and names that take no part."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,22 +15,22 @@ IMAGE_ENDINGS = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     )
 )
-# What exports of labels put beside images and shards.
+# Names of the files that exports of labels write beside images and shards.
 METADATA_FILE = "metadata.jsonl"
 LABELS_TAR_ENDING = ".labels.tar"
 
 
 def has_image_ending(name: str) -> bool:
-    """True if the name ends as an image's does, in any case."""
+    """Returns True if a name has an image's ending, in any case."""
     last = name[name.rfind("/") + 1 :]
     dot = last.rfind(".")
     return dot > 0 and last[dot:].lower() in IMAGE_ENDINGS
 
 
 def is_hidden(name: str) -> bool:
-    """True for hidden files and folders, markers such as `_SUCCESS`, folder placeholders, and exported labels.
+    """Returns True for hidden files and folders, markers such as `_SUCCESS`, folder placeholders, and exported labels.
 
-    A name that begins with `_` is a marker only where its ending is no image's: cameras write `_DSC0001.jpg`.
+    A name that begins with `_` is no marker if it has an image's ending: cameras write `_DSC0001.jpg`.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.endswith("/") or not parts or "__MACOSX" in parts:
@@ -42,17 +42,20 @@ def is_hidden(name: str) -> bool:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """True if a glob matches: its last part where the pattern has no `/`, else the whole name."""
+    """Returns True if a glob matches a name; a glob without `/` is compared with the last part of the name only."""
     return fnmatchcase(name if "/" in pattern else PurePosixPath(name).name, pattern)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NameFilter:
-    """Which names take part. A pattern with a shard's ending chooses shards; every other pattern chooses images.
+    """Globs that choose the names that take part.
+
+    A glob with a shard's ending chooses shards; every other glob chooses images.
 
     Attributes:
-        include: globs; where none of a kind is given, images are the names with an image ending and shards are all.
-        exclude: globs for both kinds.
+        include: globs of names that take part. Without a glob for images, all names with an image's ending take part;
+            without a glob for shards, all shards do.
+        exclude: globs of images and shards that take no part.
     """
 
     include: tuple[str, ...] = ()
@@ -62,14 +65,14 @@ class NameFilter:
         return is_hidden(name) or any(matches(name, pattern) for pattern in self.exclude)
 
     def takes_image(self, name: str) -> bool:
-        """True if this loose object or tar member is an image record."""
+        """Returns True if a loose object or a member of an archive that has this name is an image record."""
         patterns = [p for p in self.include if format_of(p) is None]
         if self._excluded(name):
             return False
         return any(matches(name, p) for p in patterns) if patterns else has_image_ending(name)
 
     def takes_shard(self, name: str) -> bool:
-        """True if this object is read as a shard."""
+        """Returns True if an object that has this name, and is a shard, is read."""
         patterns = [p for p in self.include if format_of(p) is not None]
         if self._excluded(name):
             return False

@@ -1,6 +1,6 @@
-"""Reads a Parquet file of encoded images row by row; memory holds a few rows, and a page of each column.
+"""Reads a Parquet file of encoded images row by row. Memory holds a few rows and one page of each column.
 
-How large a page is, the writer decided: pyarrow puts 1024 rows of a column of bytes into one.
+The writer of the file decided how large a page is: pyarrow puts 1024 rows of a column of bytes into one page.
 """
 
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from pipeline.chunks.failures import ErrorCode, Failure, error_text
 from pipeline.inputs.record import MAX_ENCODED_BYTES, ColumnError, ReaderOptions, Record, ShardEnd, as_text
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
-"""Names that an image column is known by, the likeliest first; any case."""
+"""Names by which a column of images is recognised, in any case; the likeliest name comes first."""
 
 LABEL_COLUMNS = ("label", "cls", "class")
 
 _BATCH_ROWS = 16
-# Unbuffered, Arrow reads a column of a whole row group at once: gigabytes, where all images are in one group.
+# Without a buffer, Arrow reads the column of a whole row group at once: gigabytes, if all images lie in one group.
 _BUFFER_BYTES = 2**23
 
 
 def read_schema(file: BinaryIO) -> pa.Schema:
-    """The columns.
+    """Returns the columns of a Parquet file.
 
     Raises:
         ValueError: the file is no Parquet file, or its footer is broken.
@@ -33,7 +33,7 @@ def read_schema(file: BinaryIO) -> pa.Schema:
 
 
 def num_rows(file: BinaryIO) -> int:
-    """How many rows the footer promises.
+    """Returns the number of rows that the footer promises.
 
     Raises:
         ValueError: the file is no Parquet file, or its footer is broken.
@@ -42,13 +42,13 @@ def num_rows(file: BinaryIO) -> int:
 
 
 def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
-    """The column with the encoded images: the one asked for, else a Hugging Face image, else bytes of a known name.
+    """Returns the name of the column that holds the encoded images.
 
-    A Hugging Face image is a struct with a field `bytes`. A string column is taken only where it is asked for: some
-    writers store bytes in one.
+    The column that is asked for comes first, then a Hugging Face image (a struct with a field `bytes`), then a column
+    of bytes with a known name. A string column is taken only if it is asked for: some writers store bytes in one.
 
     Raises:
-        ColumnError: there is none, or the one asked for cannot hold images.
+        ColumnError: no column holds images, or the column that is asked for cannot hold them.
     """
     types = {field.name: _plain_type(field.type) for field in schema}
     there_are = "the columns are " + (", ".join(f"{name} ({kind})" for name, kind in types.items()) or "none")
@@ -61,7 +61,8 @@ def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
     files = {name.lower(): name for name, kind in types.items() if _is_file(kind)}
     plain = {name.lower(): name for name, kind in types.items() if _is_bytes(kind)}
     found = [files[name] for name in IMAGE_COLUMNS if name in files]
-    # One struct of bytes and path is the image whatever its name; bytes may be anything, so their name must be known.
+    # A single struct of bytes holds the images whatever its name is. A column of bytes may hold anything, so its name
+    # must be known.
     found += files.values() if len(files) == 1 else ()
     found += [plain[name] for name in IMAGE_COLUMNS if name in plain]
     if not found:
@@ -70,20 +71,20 @@ def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
 
 
 def check_parquet(file: BinaryIO, options: ReaderOptions) -> None:
-    """Returns if a file has the columns that are asked for.
+    """Checks that a file has the columns that are asked for.
 
     Raises:
-        ColumnError: one is not there.
+        ColumnError: the file lacks one of them.
         ValueError: the file is no Parquet file, or its footer is broken.
     """
     check_columns(read_schema(file), options.image_column, options.keep_columns)
 
 
 def check_columns(schema: pa.Schema, image_column: str | None, keep_columns: tuple[str, ...]) -> None:
-    """Returns if the columns that are asked for are there.
+    """Checks that a schema has the columns that are asked for.
 
     Raises:
-        ColumnError: one is not.
+        ColumnError: the schema lacks one of them.
     """
     find_image_column(schema, image_column)
     for name in keep_columns:
@@ -94,16 +95,17 @@ def check_columns(schema: pa.Schema, image_column: str | None, keep_columns: tup
 
 
 def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> Iterator[Record | ShardEnd]:
-    """The rows from `start_row` on, then a `ShardEnd`; a record's key is the row number.
+    """Yields the rows from `start_row` on, then a `ShardEnd`; the key of a record is its row number.
 
-    A row without image bytes is a failed record, and paths are not followed. `label`, `cls` or `class` is the label: a
-    class number stays a number, whatever names the file has for it. Kept columns that the file lacks are None. A file
-    without readable footer or image column is only a record without key, `source.unreadable`; one with a page that
-    cannot be read gives the rows before it and a record without key, `source.truncated`.
+    A row without image bytes becomes a failed record; paths are not followed. The column `label`, `cls` or `class`
+    gives the label; a class number stays a number, whatever names the file has for the classes. Columns to keep that
+    the file lacks are None. A file without a readable footer or without an image column gives one record without a
+    key, `source.unreadable`. A file with a page that cannot be read gives the rows before that page and one record
+    without a key, `source.truncated`.
 
     Args:
-        file: seekable; what its methods raise goes through untouched.
-        start_row: row groups wholly before it are not read.
+        file: a seekable file; what its methods raise passes through unchanged.
+        start_row: first row that is yielded; row groups that end before this row are not read.
     """
     guarded = _Guarded(file)
     try:
@@ -138,13 +140,13 @@ def _records(parquet: pq.ParquetFile, image: str, keep_columns: tuple[str, ...],
     label = next((name for name in LABEL_COLUMNS if name in names and name != image), None)
     columns = list(dict.fromkeys(name for name in (image, label, *keep_columns) if name in names))
     row = 0
-    # One group after the other: batches then begin at the same rows wherever reading starts.
+    # Row groups are read one after the other, so that batches begin at the same rows wherever reading starts.
     for group in range(parquet.metadata.num_row_groups):
         group_end = row + parquet.metadata.row_group(group).num_rows
         if group_end <= start_row:
             row = group_end
             continue
-        # One thread: of two broken columns, always the same one is met first.
+        # A single thread reads, so that of two broken columns the same one is always met first.
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
             images, reasons = _images(batch.column(image))
             labels = batch.column(label).to_pylist() if label else [None] * len(batch)
@@ -163,7 +165,7 @@ def _records(parquet: pq.ParquetFile, image: str, keep_columns: tuple[str, ...],
 
 
 def _images(column: pa.Array) -> tuple[list[bytes | None], list[Failure | None]]:
-    """The encoded images, and for each why it is not one."""
+    """Returns the image of each row, and for each row the failure if it has no image that can be read."""
     column = _plain(column)
     paths = [None] * len(column)
     if pa.types.is_struct(column.type):
@@ -188,7 +190,7 @@ def _reason(image: bytes | None, path: Any) -> Failure | None:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """The column without an extension type or a dictionary around it."""
+    """Returns the column without an extension type or a dictionary around it."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
@@ -228,7 +230,7 @@ def _open(guarded: "_Guarded") -> pq.ParquetFile:
 
 
 class _Guarded:
-    """The file as Arrow wants it: what it raises is kept, to tell a storage that failed from a page that is broken."""
+    """A file for Arrow that keeps what reading raised, so that a failing store is not taken for a broken page."""
 
     closed = False
 
@@ -238,7 +240,7 @@ class _Guarded:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
+        """Returns the next bytes."""
         try:
             return self._file.read(size)
         except Exception as error:
@@ -246,4 +248,4 @@ class _Guarded:
             raise
 
     def close(self) -> None:
-        """Nothing: the file is the caller's."""
+        """Does nothing, since the caller closes the file."""

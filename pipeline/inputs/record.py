@@ -1,4 +1,4 @@
-"""What every shard reader yields: one record an image, in an order that depends on the shard's bytes alone."""
+"""Records: a reader yields one for each image, in an order that depends on the bytes of the shard alone."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.chunks.failures import Failure
 
 MAX_ENCODED_BYTES = 256 * 2**20
-"""A record with more encoded bytes than this is not read: it fails as `image.too_large`."""
+"""Encoded bytes that a record may have. A larger record is not read and fails as `image.too_large`."""
 
 
 class ColumnError(ValueError):
@@ -16,7 +16,7 @@ class ColumnError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
-    """What a reader is asked for, whatever its format; a format ignores what it has no use for.
+    """Options of every reader; a reader ignores the options that its format has no use for.
 
     Attributes:
         takes_image: returns True if the member of an archive that has this name is an image record.
@@ -34,13 +34,13 @@ class Record:
     """One image of a shard, still encoded, or the reason why it could not be read.
 
     Attributes:
-        key: tar: member name; Parquet: row number; loose file: path below the input. None: the record stands for the
-            rest of a shard that broke off.
-        data: the encoded image; None where `failure` says why there is none.
+        key: name of a member in a tar, row number in a Parquet file, or path of a loose image below its input. None if
+            the record stands for the rest of a shard that breaks off.
+        data: the encoded image; None if there is none.
         true_label: the label that came with the image, as text.
-        kept: the source columns asked for by `--keep-columns`, in that order, as text (JSON where nested).
-        failure: set when the record could not be read.
-        ignored: members passed over since the record before (hidden files, markers, unmatched names).
+        kept: values of the columns of `--keep-columns`, in that order, as text (JSON if nested).
+        failure: reason why the record could not be read; None if it was read.
+        ignored: number of members passed over since the record before (hidden files, markers, unmatched names).
     """
 
     key: str | None
@@ -53,19 +53,20 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ShardEnd:
-    """The last thing that a reader yields, exactly once.
+    """End of a shard: every reader yields it once, as its last item.
 
     Attributes:
-        ignored: members passed over since the last record.
+        ignored: number of members passed over since the last record.
     """
 
     ignored: int = 0
 
 
 def as_text(value: object) -> str | None:
-    """A label or kept value as text: strings as they are, other JSON values as JSON, None as None, the rest by `str`.
+    """Returns a label or kept value as text; None stays None.
 
-    Bytes are read as UTF-8; what cannot be written as UTF-8 (broken bytes, lone surrogates) becomes backslash escapes.
+    Strings stay as they are, other JSON values become JSON, and the rest is converted by `str`. Bytes are decoded as
+    UTF-8. Broken bytes and lone surrogates become backslash escapes.
     """
     if value is None:
         return None

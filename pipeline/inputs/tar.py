@@ -1,7 +1,7 @@
 """Reads a tar from front to back: images in the tar's order, joined with the labels and captions beside them.
 
-Memory stays bounded whatever the tar holds, and what is yielded depends on its bytes alone. A tar that is cut, at
-whatever byte, gives its whole images and then a failed record; the standard library would end without a word.
+Memory stays bounded whatever the tar holds, and the records depend on the bytes of the tar alone. A tar that is cut at
+any byte gives the images that are whole and then a failed record; the standard library would end without an error.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from pipeline.inputs.tar_sidecars import MAX_SIDECAR_BYTES, Joiner, Member, is_s
 _GZIP_MAGIC = b"\x1f\x8b"
 _FETCH_BYTES = 2**20
 _INFLATE_BYTES = 2**18
-# Long names and attributes: blocks of their own before a member, which tarfile reads whole.
+# Types of the blocks that hold a long name or attributes of the next member; tarfile reads such a block whole.
 _HEADER_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -28,27 +28,26 @@ _HEADER_TYPES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _MAX_HEADER_BYTES = 2**20
-# Of all blocks before one member together: tarfile reads the map of a sparse file, and headers of headers, as long as
-# they go on.
+# Bytes of all blocks before one member together, at most: tarfile reads the map of a sparse file, and headers of
+# headers, however many there are.
 _MAX_HEADERS_BYTES = 4 * 2**20
-# What a header for all later members may say; tarfile keeps whatever else it says, too.
+# Attributes that a header may set for all later members; tarfile would keep any other attribute, too.
 _LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
 
 
 def read_tar(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> Iterator[Record | ShardEnd]:
-    """The images of a tar, gzipped or not, from `start_row` on, then a `ShardEnd`.
+    """Yields the images of a tar, gzipped or not, from `start_row` on, then a `ShardEnd`.
 
-    A record is a regular member whose name is taken; its key is that name. Members `.cls`, `.json` and `.txt`
-    are joined to the images beside them (`pipeline.inputs.tar_sidecars`). Everything else but folders is counted as
-    ignored.
-    A tar that breaks off ends in a record without key, `source.truncated`; a file that is no tar is only that record,
-    `source.unreadable`.
+    A record is a regular member whose name is taken; the key of the record is that name. Members `.cls`, `.json` and
+    `.txt` are joined to the images beside them (`pipeline.inputs.tar_sidecars`). Every other member, except folders, is
+    counted as ignored. A tar that breaks off ends with a record without a key, `source.truncated`. A file that is no
+    tar gives only a record without a key, `source.unreadable`.
 
     Args:
-        file: the tar from its first byte; only `read` is called, and what that raises goes through untouched.
+        file: the tar from its first byte; only `read` is called, and what it raises passes through unchanged.
         options: columns to keep are fields of the `.json`, or endings (`cls`, `txt`); `caption` is also looked for in
             the `.txt`.
-        start_row: records before it are read, since a tar has no index, and not yielded.
+        start_row: first row that is yielded. The rows before are read, too, since a tar has no index.
     """
     for row, item in enumerate(_records(file, options)):
         if row >= start_row or isinstance(item, ShardEnd):
@@ -56,7 +55,7 @@ def read_tar(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> Iter
 
 
 def bytes_in_tar(record: Record) -> int:
-    """What a record takes in a tar: a header and its data in whole blocks, and as much again for a sidecar."""
+    """Returns the bytes of a record in a tar: header and data in whole blocks, and two blocks for a label's sidecar."""
     members = [len(record.data or b"")] + ([1] if record.true_label is not None else [])
     return sum(tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for size in members)
 
@@ -92,7 +91,7 @@ def _failure(error: Exception, num_images: int) -> Failure:
 def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator[Member]:
     stream = source
     if source.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
-        # read1: what was inflated before a broken byte comes out before the error does.
+        # read1 returns the bytes that were inflated before a broken byte; the next call raises the error.
         stream = _Forward(gzip.GzipFile(fileobj=cast(IO[bytes], source), mode="rb").read1, _INFLATE_BYTES)
     _check_begins_as_tar(stream)
     archive = _Archive(
@@ -107,7 +106,7 @@ def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator
         archive.pax_headers = {name: said for name, said in archive.pax_headers.items() if name in _LASTING}
         if header.isdir():
             continue
-        # A name need not be UTF-8, but the column it goes to is.
+        # A member's name may be no UTF-8, but the column of keys holds UTF-8 only.
         name = header.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         is_image = header.isreg() and takes_image(name)
         if is_image and header.size > MAX_ENCODED_BYTES:
@@ -121,7 +120,7 @@ def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator
 
 
 def _check_begins_as_tar(stream: "_Forward") -> None:
-    """Raises _NoTarError where not even the first header can be understood; a cut one is left to be found later."""
+    """Raises _NoTarError if not even the first header is understood; a header that is cut is found later."""
     try:
         block = stream.peek(tarfile.BLOCKSIZE)
         if len(block) == tarfile.BLOCKSIZE and block.strip(b"\0"):
@@ -164,7 +163,7 @@ class _Header(tarfile.TarInfo):
                 return super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             if archive.at_end:
-                raise  # tarfile's own way to end
+                raise  # tarfile ends its iteration by this error
             raise tarfile.ReadError(str(error)) from None
 
     @classmethod
@@ -176,10 +175,10 @@ class _Header(tarfile.TarInfo):
 
 
 class _Forward:
-    """Bytes fetched from front to back, as the file that tarfile and gzip want.
+    """A file for tarfile and gzip whose bytes are fetched from front to back.
 
     Attributes:
-        error: what fetching raised; it tells a storage that failed from bytes that are broken.
+        error: error that fetching raised, so that a failing store is not taken for broken bytes; else None.
     """
 
     def __init__(self, fetch: Callable[[int], bytes], fetch_bytes: int) -> None:
@@ -192,10 +191,10 @@ class _Forward:
 
     @contextmanager
     def at_most(self, size: int) -> Iterator[None]:
-        """A block in which no more bytes than these are read; one inside another ends where that does.
+        """Limits the bytes that are read in a `with` block; a block inside another keeps to the limits of both.
 
         Raises:
-            tarfile.ReadError: by `read`, which was asked for more.
+            tarfile.ReadError: in `read`, if more bytes are asked for.
         """
         outer, self._end = self._end, min(self._end, self._position + size)
         try:
@@ -211,13 +210,13 @@ class _Forward:
             raise
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, which stay; fewer at the end."""
+        """Returns the next bytes without passing over them; fewer at the end."""
         while len(self._ahead) < size and (more := self._fetch_more()):
             self._ahead = memoryview(bytes(self._ahead) + more)
         return bytes(self._ahead[:size])
 
     def read(self, size: int) -> bytes:
-        """The next bytes; fewer only at the end."""
+        """Returns the next bytes; fewer only at the end."""
         if self._position + size > self._end:
             raise tarfile.ReadError(f"headers of more than {_MAX_HEADERS_BYTES} bytes before one member")
         parts = []
@@ -233,14 +232,14 @@ class _Forward:
         return b"".join(parts)
 
     def tell(self) -> int:
-        """How many bytes were read."""
+        """Returns how many bytes were read."""
         return self._position
 
     def seek(self, position: int) -> int:
-        """Reads on to a position; to its end if there is less.
+        """Reads on to a position, or to the end of a shorter file; returns the position that was reached.
 
         Raises:
-            tarfile.StreamError: it lies behind.
+            tarfile.StreamError: the position was passed already.
         """
         if position < self._position:
             raise tarfile.StreamError("a member that begins before the one before it ends")

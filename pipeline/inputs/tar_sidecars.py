@@ -1,9 +1,9 @@
-"""Joins the images of a tar with the labels and captions beside them, in memory that is bounded.
+"""Joins the images of a tar with the labels and captions beside them, in bounded memory.
 
-Members belong together when their paths are equal up to the first dot of the last part (WebDataset's rule):
-`a/7.left.jpg`, `a/7.right.jpg`, `a/7.cls` and `a/7.json` do. They may stand in any order and need not be neighbours,
-but must meet in a window of members that slides over the tar; an image is yielded when it leaves the window. A name
-that comes again begins another sample, as in a tar that was put together from several.
+Members form a sample if their paths are equal up to the first dot of the last part, such as `a/7.left.jpg`,
+`a/7.right.jpg`, `a/7.cls` and `a/7.json` (WebDataset's rule). The members of a sample may stand in any order and apart
+from each other, but must meet in a window of members, which slides over the tar. An image is yielded when it leaves the
+window. A name that comes again begins another sample, as in a tar that was joined from several tars.
 """
 
 import json
@@ -25,7 +25,7 @@ _LABEL_FIELDS = ("label", "cls", "class")
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """One member of a tar: an image (or why it was not read), a sidecar, or something passed over (without data)."""
+    """One member of a tar: an image or the failure in its place, a sidecar, or (without data) a member passed over."""
 
     name: str
     is_image: bool = False
@@ -35,7 +35,7 @@ class Member:
 
 @dataclass(slots=True)
 class _Sample:
-    """Members that belong together: those seen so far, and how many of them are still in the window."""
+    """Members of one sample that were seen so far, and how many of them are still in the window."""
 
     names: set[str] = field(default_factory=set)
     sidecars: dict[str, bytes] = field(default_factory=dict)
@@ -44,19 +44,19 @@ class _Sample:
 
 
 def is_sidecar(name: str) -> bool:
-    """True for `.cls`, `.json` and `.txt`, in any case, with nothing between them and the key."""
+    """Returns True for a name that is a sample's key and `.cls`, `.json` or `.txt`, in any case."""
     return _split(name)[1] in _SIDECAR_ENDINGS
 
 
 def _split(name: str) -> tuple[str, str]:
-    """(key, ending): what is before and after the first dot of the last part."""
+    """Returns (key, ending): the name before and after the first dot of its last part."""
     folder, slash, last = name.rpartition("/")
     stem, _, ending = last.partition(".")
     return folder + slash + stem, ending.lower()
 
 
 class Joiner:
-    """The window: members go in, in the tar's order; records come out, in the order of the images."""
+    """The window: takes members in the order of the tar, and yields records in the order of the images."""
 
     def __init__(self, keep_columns: tuple[str, ...]) -> None:
         self.num_images = 0
@@ -70,7 +70,7 @@ class Joiner:
         self._ignored = 0
 
     def add(self, member: Member) -> Iterator[Record]:
-        """Takes the next member; yields the images that leave the window for it."""
+        """Takes the next member; yields the images that leave the window to make room for it."""
         if not member.is_image and member.data is None:
             self._ignored += 1
             return
@@ -88,19 +88,19 @@ class Joiner:
             sample.sidecars[ending] = member.data
         self._waiting.append((member, sample))
         self._waiting_bytes += len(member.data or b"")
-        # However large it is, the newest image stays: the sidecars right behind it are still to come.
+        # The newest image stays however large it is: the sidecars right behind it are still to come.
         while len(self._waiting) > WINDOW_MEMBERS or (
             self._waiting_bytes > WINDOW_BYTES and self._waiting[0][0] is not self._newest_image
         ):
             yield from self._leave()
 
     def flush(self) -> Iterator[Record]:
-        """Yields the images that are left."""
+        """Yields the images that are left in the window."""
         while self._waiting:
             yield from self._leave()
 
     def take_ignored(self) -> int:
-        """How many members were passed over since the last record: counted once."""
+        """Returns how many members were passed over since the last call."""
         ignored, self._ignored = self._ignored, 0
         return ignored
 
@@ -113,7 +113,7 @@ class Joiner:
             del self._samples[key]
         if member.is_image:
             yield self._record(member, sample)
-        elif sample.num_images == 0:  # nothing met it
+        elif sample.num_images == 0:  # a sidecar that met no image
             sample.sidecars.pop(ending, None)
             self._ignored += 1
 
@@ -135,7 +135,7 @@ class Joiner:
 
 
 def _json_fields(sidecar: bytes | None) -> dict[str, Any]:
-    """The fields of a JSON object; none if it is something else, or broken: a label is no reason to lose an image."""
+    """Returns the fields of a JSON object; none if the sidecar is broken or no object, since the image still counts."""
     try:
         fields = json.loads(sidecar or b"{}")
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""What is left to do: inputs compared with the output, as a plan on disk."""
+"""The plan: compares the inputs with the output, and keeps what is left to do on disk."""

@@ -1,4 +1,4 @@
-"""Tar and Parquet objects: what is to do in one, by the output files that it has."""
+"""Plans one object that is a shard, such as a tar or a Parquet file, by comparing it with its output files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,15 @@ Retries = Callable[[str | None], bool]
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """One object against its output files.
+    """State of one object: the work that is left in it.
 
     Attributes:
-        action: what is to do; None: every row is published and current.
-        done, rewrites: as the plan has them.
-        retried: failed records that are tried again.
-        emptied: output files to be emptied before the object is read.
-        emptied_anyway: those to be emptied also if it is not read now: what lies beside rows of its present version.
+        action: action of the plan; None if every row is published and current.
+        done, rewrites: the plan's columns of these names.
+        retried: number of failed records that are tried again.
+        emptied: output files that are emptied before the object is read.
+        emptied_anyway: output files that are emptied even if the object is not read in this run, since rows of its
+            present version are published.
     """
 
     action: Action | None
@@ -34,11 +35,11 @@ class ObjectState:
     emptied_anyway: tuple[PublishedFile, ...]
 
     def planned(self, found: Found, code: str, num_records: int | None) -> PlannedShard:
-        """The object as a row of the plan.
+        """Returns the object as a row of the plan.
 
         Args:
-            code: its `hash16`.
-            num_records: how many records it holds, or is to; None: as many as are found.
+            code: `hash16` of the object.
+            num_records: number of records that the object holds or that are taken of it; None takes all.
         """
         assert self.action is not None
         return PlannedShard(
@@ -56,13 +57,13 @@ class ObjectState:
 
 
 def state_of(etag: str, files: Sequence[PublishedFile], retries: Retries, read_rows: ReadRows) -> ObjectState:
-    """What is to do in an object.
+    """Returns what is left to do in an object.
 
     Args:
-        etag: its present version.
-        files: its output files, of any version.
-        retries: tells the error codes whose records are tried again.
-        read_rows: output file -> its rows.
+        etag: present version of the object.
+        files: output files of the object, of any version.
+        retries: returns True for an error code whose records are tried again.
+        read_rows: returns the rows of an output file.
     """
     current = [file for file in files if file.source_etag == etag]
     stale = [file for file in files if file.source_etag != etag]
@@ -86,7 +87,7 @@ def state_of(etag: str, files: Sequence[PublishedFile], retries: Retries, read_r
         rewrites=rewrites,
         retried=num_lost + sum(len(rewrite.redo) for rewrite in rewrites),
         emptied=(*emptied, *chain.extra),
-        # Without rows of the present version, those of an older one are all that there is.
+        # Without rows of the present version, the rows of older versions are all that the output has.
         emptied_anyway=(*stale, *whole.extra) if whole.files else (),
     )
 
@@ -96,9 +97,9 @@ def _has_failed(file: PublishedFile, retries: Retries) -> bool:
 
 
 def _lost_tail(chain: Chain, retries: Retries, read_rows: ReadRows) -> tuple[PublishedFile | None, int]:
-    """The slice from which on a shard is read again, since the store lost the rest of it, and the rows that say so.
+    """Returns the slice from which on a shard is read again, and the number of rows that stand for its lost rest.
 
-    One row without a key stands for records nobody has counted, so it cannot be exchanged by itself.
+    A row without a key stands for an unknown number of records, so it cannot be exchanged by itself.
     """
     last = chain.files[-1] if chain.files and chain.files[-1].end else None
     if last is None or not _has_failed(last, retries):
@@ -108,7 +109,7 @@ def _lost_tail(chain: Chain, retries: Retries, read_rows: ReadRows) -> tuple[Pub
 
 
 def _rewrites(files: Sequence[PublishedFile], retries: Retries, read_rows: ReadRows) -> tuple[Rewrite, ...]:
-    """The exchanges of failed rows that are tried again."""
+    """Returns the exchanges of failed rows that are tried again."""
     rewrites = []
     for file in files:
         if not _has_failed(file, retries):

@@ -1,4 +1,4 @@
-"""Groups of loose files: how new ones are made, and what is to do in one that an earlier plan made."""
+"""Groups of loose files: makes new groups, and plans the groups that earlier plans made."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from pipeline.store.uris import is_inside
 
 @dataclass(slots=True)
 class Findings:
-    """What was found in one group.
+    """Counts of one group that was planned.
 
     Attributes:
-        is_ours: some of its files lie where this run looks.
-        changed, retried: records to read again, for each reason.
-        removed, pruned: rows whose source is gone, and those of them that are taken out now.
-        extra: output files that say something else about rows that others hold.
+        is_ours: False if no file of the group lies below the inputs of this run.
+        changed, retried: records that are read again because they changed, and because they failed.
+        removed, pruned: rows whose source is gone, and how many of them are taken out now.
+        extra: output files with other contents for rows that a published slice holds.
     """
 
     is_ours: bool = True
@@ -43,10 +43,11 @@ class OpenGroup:
         self._num_left = len(shard.members)
 
     def see(self, row: int, found: Found | None, *, in_older_group: bool) -> None:
-        """Notes what the listing says of one member.
+        """Notes what the listing says about one member.
 
         Args:
-            found: None if it is not listed.
+            row: index of the member in the group.
+            found: the listed object; None if the member is not listed.
             in_older_group: the member belongs to an older group, so that it has no row here.
         """
         if in_older_group:
@@ -57,12 +58,12 @@ class OpenGroup:
 
     @property
     def is_seen(self) -> bool:
-        """True when every member was passed."""
+        """True if the listing is past every member."""
         return self._num_left == 0
 
 
 def new_group(found: Sequence[Found]) -> PlannedShard:
-    """A group of files that no plan knows yet, in their order; a key that repeats gets `@<row>`."""
+    """Returns a new group of files that no plan knows yet, in their order; a key that repeats gets `@<row>`."""
     code = hash16("\n".join(entry.info.uri for entry in found))
     seen: set[str] = set()
     members = []
@@ -91,14 +92,14 @@ def plan_group(
     retries: Callable[[str | None], bool],
     read_rows: Callable[[PublishedFile], Sequence[OutputRow]],
 ) -> tuple[PlannedShard | None, Findings]:
-    """What is to do in a group whose members have all been seen; None if nothing is.
+    """Returns what is left to do in a group whose members have all been seen; None if nothing is left.
 
     Args:
-        files: its output files.
-        roots: where this run looked; what lies elsewhere is as it was.
-        prune: take out the rows of members that are gone.
-        retries: tells the error codes whose records are tried again.
-        read_rows: output file -> its rows.
+        files: output files of the group.
+        roots: inputs of this run; members elsewhere are taken to be unchanged.
+        prune: True takes out the rows of members that are gone.
+        retries: returns True for an error code whose records are tried again.
+        read_rows: returns the rows of an output file.
     """
     shard = group.shard
     members = [_current(member, group.found.get(row), roots) for row, member in enumerate(shard.members)]
@@ -131,9 +132,10 @@ def plan_group(
 
 
 def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> PlannedShard | None:
-    """What can be done in a group without reading an image: taking rows out of published slices; None if nothing.
+    """Returns what can be done in a group without reading an image; None if nothing can.
 
-    A group with slices that are not published has them read by whoever plans it, so nothing is done there.
+    Rows can be taken out of published slices. A group with slices that are not published is left as it is: the run that
+    reads these slices takes the rows out, too.
     """
     before = {file.file: set(file.pruned) for file in files}
     exchanges = [(rewrite, before[rewrite.file].union(rewrite.pruned)) for rewrite in planned.rewrites]
@@ -146,7 +148,7 @@ def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> Pl
 
 
 def _current(member: Member, found: Found | None, roots: Sequence[str]) -> Member:
-    """The member as it is now."""
+    """Returns the member as it is now."""
     if found is not None:
         is_same = (found.info.size, found.info.etag) == (member.size, member.etag)
         return member if is_same else replace(member, size=found.info.size, etag=found.info.etag)
@@ -165,7 +167,7 @@ def _rewrite(
     read_rows: Callable[[PublishedFile], Sequence[OutputRow]],
     findings: Findings,
 ) -> Rewrite | None:
-    """The exchange of rows that one published slice needs; None if it needs none."""
+    """Returns the exchange of rows that one published slice needs; None if it needs none."""
     rows = range(file.first_row, file.last_row + 1)
     there = [row for row in rows if row not in file.pruned]
     is_current = file.source_etag == version_of((members[row].uri, members[row].etag) for row in there)

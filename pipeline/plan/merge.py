@@ -1,4 +1,4 @@
-"""The listing and the groups of earlier plans, merged in the order of their URIs."""
+"""Merges the listing and the groups of earlier plans in the order of their URIs."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ _Known = tuple[str, int, tuple[OpenGroup, int]]
 def merge_by_uri(
     listed: Iterable[Found], earlier: Sequence[Iterable[PlannedShard]]
 ) -> Iterator[tuple[Found | None, list[tuple[OpenGroup, int]]]]:
-    """Each URI that is listed or known, in order: the listed object if it is there, and the groups that it is in."""
+    """Yields for each URI, in order, the listed object, or None, and (group, row) of each group that has the URI."""
 
     def from_plan(number: int, shards: Iterable[PlannedShard]) -> Iterator[_Known]:
         for shard in shards:
@@ -38,7 +38,7 @@ def merge_by_uri(
 
 
 def _same_uri(first: _Known, rest: Iterator[_Known]) -> tuple[list[tuple[OpenGroup, int]], _Known | None]:
-    """What the entries with the first one's URI say, and the entry after them."""
+    """Returns (group, row) of all entries with the URI of the first one, and the entry after them."""
     members = [first[2]]
     following = next(rest, None)
     while following is not None and following[0] == first[0]:

@@ -1,4 +1,4 @@
-"""A plan on disk: written and read row group by row group, so that its length costs no memory."""
+"""A plan on disk: written and read one row group at a time, so that a long plan takes no more memory."""
 
 import tempfile
 import weakref
@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from pipeline.inputs.formats import LOOSE_FILES
 from pipeline.plan.planned_shard import PLAN_SCHEMA, PlannedShard, from_table, to_table
 
-# A row group ends at so many shards, or members of theirs: some hundred KiB.
+# Shards of a row group, and members of these shards, at most: some hundred KiB.
 _GROUP_SHARDS = 1024
 _GROUP_MEMBERS = 8192
 
 
 class PlanFile:
-    """A plan in a local temporary file that goes with the object."""
+    """A plan in a local temporary file, which is deleted together with this object."""
 
     def __init__(self, shards: Iterable[PlannedShard]) -> None:
         self._file = tempfile.TemporaryFile(prefix="pvtv2-plan-")  # noqa: SIM115 - lives as long as the plan
@@ -29,26 +29,26 @@ class PlanFile:
                 writer.write_table(to_table(group))
 
     def __iter__(self) -> Iterator[PlannedShard]:
-        """The shards in order; several passes over them may be under way."""
+        """Yields the shards in order; several iterations may be under way at once."""
         yield from read_plan(self._file)
 
     def to_bytes(self) -> bytes:
-        """The whole Parquet file."""
+        """Returns the whole Parquet file."""
         self._file.seek(0)
         return self._file.read()
 
 
 class OwnGroups:
-    """The groups of loose files that earlier plans made themselves, in a temporary file that goes with the object.
+    """The groups of loose files that earlier plans made, in a temporary file that is deleted together with this object.
 
-    A plan also repeats groups that it knew from earlier ones. Those are left out, so that this grows with the files
-    that there are, and not with the runs that there were.
+    A plan repeats groups that earlier plans made. Repeated groups are left out, so that the size grows with the number
+    of files and not with the number of runs.
     """
 
     def __init__(self, plans: Iterable[BinaryIO]) -> None:
         self._file = tempfile.TemporaryFile(prefix="pvtv2-groups-")  # noqa: SIM115 - lives as long as the object
         weakref.finalize(self, self._file.close)
-        # Where the row groups of each plan end.
+        # The number of row groups after each plan.
         self._ends = [0]
         with pq.ParquetWriter(self._file, PLAN_SCHEMA, compression="zstd") as writer:
             for plan in plans:
@@ -61,7 +61,7 @@ class OwnGroups:
                         self._ends[-1] += 1
 
     def by_plan(self) -> list[Iterator[PlannedShard]]:
-        """The groups of each plan, as the plans came; all may be under way at once."""
+        """Returns an iterator over the groups of each plan, oldest plan first; all may be under way at once."""
         kept = _open(self._file)
         return [self._read(kept, range(*ends)) for ends in pairwise(self._ends)]
 
@@ -71,7 +71,7 @@ class OwnGroups:
 
 
 def planned_objects(plans: Iterable[BinaryIO]) -> Iterator[str]:
-    """`hash16` of each tar and Parquet object in these plans; the members of groups are not read."""
+    """Yields the `hash16` of each planned object that is no group; the members of groups are not read."""
     for plan in plans:
         file = _open(plan)
         for number in range(file.num_row_groups):
@@ -80,7 +80,7 @@ def planned_objects(plans: Iterable[BinaryIO]) -> Iterator[str]:
 
 
 def read_plan(file: BinaryIO) -> Iterator[PlannedShard]:
-    """The shards of a plan's Parquet file, one row group at a time."""
+    """Yields the shards of a plan's Parquet file, reading one row group at a time."""
     for table in _row_groups(file):
         yield from from_table(table)
 

@@ -1,4 +1,4 @@
-"""What a plan comes to besides its shards: counts, and the output files that are emptied before the work begins."""
+"""Counts of a plan, and the output files that are emptied before the work begins."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,11 @@ from pipeline.output.published import PublishedFile
 
 @dataclass(frozen=True, slots=True)
 class Emptying:
-    """An output file to be emptied, and the version of its source that may fill it again; None: none may."""
+    """An output file that is emptied.
+
+    Attributes:
+        awaits: version of the file's source whose rows may fill the file again; None if none may.
+    """
 
     file: PublishedFile
     awaits: str | None
@@ -15,19 +19,19 @@ class Emptying:
 
 @dataclass(slots=True)
 class PlanSummary:
-    """What the planner came upon; complete when the last planned shard has been taken.
+    """Counts of a plan; complete when the last planned shard has been taken.
 
     Attributes:
-        complete_shards: tar and Parquet objects, and groups, of which every row is published and current.
-        new_shards, continued_shards, changed_shards: planned ones by what they are; a group counts as changed if some
-            of its files did.
+        complete_shards: shards of which every row is published and current.
+        new_shards, continued_shards, changed_shards: planned shards that are new, begun by an earlier run, or changed.
+            A group has changed if one of its files has.
         retried_records: failed records that are tried again.
         removed_records: rows in the output whose source is gone.
-        pruned_records: those of them that this run takes out.
-        older_objects: tars, Parquet objects and loose files that are not taken since they are older than `since_s`.
-        postponed_images: records that are left for the next run, as far as they are known.
-        postponed_shards: tars and Parquet objects that are, and hide how many of theirs.
-        emptied: files to be emptied before the work begins.
+        pruned_records: rows whose source is gone and that this run takes out.
+        older_objects: objects that are left out since they are older than `since_s`.
+        postponed_images: known records that are left to the next run.
+        postponed_shards: objects with an unknown number of records that are left to the next run.
+        emptied: output files that are emptied before the work begins.
     """
 
     complete_shards: int = 0

@@ -1,7 +1,6 @@
-"""The plan: what one run has to do, a row for each shard, kept as a Parquet table.
+"""The rows of a plan, one for each shard that a run has to read, and their table in Parquet.
 
-Loose files become groups ("virtual shards") whose membership is kept in the plan of the run that made them, so that a
-file never moves to another group.
+Loose files form groups. The plan that made a group keeps its members, so that a file never moves to another group.
 """
 
 from collections.abc import Iterable
@@ -23,9 +22,11 @@ class Rewrite:
     """A published slice in which some rows are exchanged or taken out.
 
     Attributes:
-        file, file_etag: the file and the version of it that the rewrite was planned on; another one is left alone.
-        first_row, last_row: the slice's rows, both ends included.
-        redo: rows to read again, ascending.
+        slice: number of the slice in its shard.
+        file, file_etag: the output file, and its version when the rewrite was planned; another version stays as it is.
+        first_row, last_row: first and last row of the slice.
+        end: True if the slice is the last of its shard.
+        redo: rows that are read again, ascending.
         pruned: rows between the two that have no row in the file afterwards, ascending; earlier ones included.
     """
 
@@ -44,15 +45,17 @@ class PlannedShard:
     """One row of the plan: one read task.
 
     Attributes:
-        shard: canonical URI; `files:<hash16>` for a group of loose files.
-        name: readable part of the output files' names.
+        shard: canonical URI of the object; `files:<hash16>` for a group of loose files.
+        name: readable part of the names of its output files.
+        hash16: 16 hex digits that identify the shard.
         format: name of its input format; `LOOSE_FILES` for a group of loose files.
         action: `new`; `continue` what an earlier run began; `replace` the rows of a source that changed; `rewrite`
             published slices only.
-        etag: the object's ETag when it was listed; None for a group of loose files.
-        num_records: how many records the shard holds; None: as many as are found.
-        members: the loose files, in order; empty for a tar or Parquet object.
-        known: the group was made by an earlier plan, which keeps its membership.
+        etag: ETag of the object when it was listed; None for a group of loose files.
+        size: bytes of the object, or of all members of a group.
+        num_records: number of records that the shard holds or that are taken of it; None takes all.
+        members: loose files of a group, in order; empty for any other shard.
+        known: True if an earlier plan made the group and keeps its members.
         pruned: records of slices that are not published yet that get no row; only in groups.
         done: slices that are not read again.
         rewrites: slices that are read again in part.
@@ -79,7 +82,7 @@ class PlannedShard:
 
     @property
     def num_todo(self) -> int | None:
-        """Records to read; None where a tar or Parquet object hides how many it holds."""
+        """Number of records that are read; None if the number of records in the object is not known."""
         redo = sum(len(rewrite.redo) for rewrite in self.rewrites)
         if self.action == "rewrite":
             return redo
@@ -150,7 +153,7 @@ PLAN_SCHEMA = pa.schema(
 
 
 def to_table(shards: Iterable[PlannedShard]) -> pa.Table:
-    """The shards as a table of `PLAN_SCHEMA`, one row each."""
+    """Returns the shards as a table of `PLAN_SCHEMA`, one row for each."""
     rows = list(shards)
     names = [name for name in PLAN_SCHEMA.names if name not in ("members", "drop")]
     columns = {name: [getattr(row, name) for row in rows] for name in names}
@@ -158,7 +161,7 @@ def to_table(shards: Iterable[PlannedShard]) -> pa.Table:
     columns["done"] = [[asdict(done) for done in row.done] for row in rows]
     columns["rewrites"] = [[{**asdict(rewrite), "drop": rewrite.pruned} for rewrite in row.rewrites] for row in rows]
     arrays = {name: pa.array(values, PLAN_SCHEMA.field(name).type) for name, values in columns.items()}
-    # There may be thousands of members in a row, so they go into their columns without a dictionary each.
+    # A row may have thousands of members, so their columns are built without a dictionary for each member.
     members = [member for row in rows for member in row.members]
     fields = list(PLAN_SCHEMA.field("members").type.value_type)
     values = [pa.array([getattr(member, field.name) for member in members], field.type) for field in fields]

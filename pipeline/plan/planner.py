@@ -1,8 +1,8 @@
-"""The planner: listing, earlier plans and output, merged in the order of their URIs, into what is still to do.
+"""The planner: compares the listing with earlier plans and the output, in the order of URIs, and plans what is left.
 
-It holds one group of loose files at a time and no list of objects, so its memory does not grow with the input; what it
-keeps is one small entry for each output file. It is a function of what it is given: it reads a few columns of output
-files whose rows differ from the listing, and writes nothing.
+The planner holds one group of loose files at a time and no list of objects, so that its memory does not grow with the
+input; only a small entry for each output file is kept. The planner writes nothing, and its plan depends on its
+arguments alone. Of output files whose rows differ from the listing it reads a few columns.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,20 +22,21 @@ from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.record_budget import RecordBudget
 from pipeline.store.uris import is_inside
 
-# Loose files in a group, about: enough that a read task is worth its overhead, however small the slices are.
+# Loose files in a group, about: so many that a read task is worth its overhead, however small the slices are.
 _GROUP_FILES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What a run is asked to do besides what is new or changed.
+    """Options of a plan.
 
     Attributes:
-        rows_per_file: rows at which a slice ends; a group of loose files is a multiple of it.
-        prune: take out the rows of sources that are gone.
-        retry_codes: error codes whose records are tried again; None: none are, empty: all are.
-        since_s: objects last modified before it, in Unix seconds, that nothing is known of are left for another run.
-        max_images: records to read, after which everything else that is to be read is postponed to the next run.
+        rows_per_file: rows at which a slice ends; the size of a group of loose files is a multiple of this number.
+        prune: True takes out the rows of sources that are gone.
+        retry_codes: error codes whose records are tried again; None tries none again, an empty set all.
+        since_s: time in Unix seconds; objects last modified before it are left out, unless an earlier plan or the
+            output knows them.
+        max_images: number of records after which no further shard is read; the rest is postponed to the next run.
     """
 
     rows_per_file: int
@@ -45,7 +46,7 @@ class PlanOptions:
     max_images: int | None = None
 
     def retries(self, code: str | None) -> bool:
-        """True for a failed record that is to be tried again."""
+        """Returns True for the error code of a failed record that is tried again."""
         return code is not None and self.retry_codes is not None and (not self.retry_codes or code in self.retry_codes)
 
 
@@ -53,11 +54,15 @@ class Planner:
     """Makes one plan.
 
     Args:
-        listed: the inputs' objects in the order of their URIs, each once.
-        published: the output's files.
-        earlier: the groups that each earlier plan made, one iterator a plan, in its order; oldest plan first.
-        count_records: (tar or Parquet object, at most) -> records in it; called only under a limit or `max_images`.
-        read_rows: output file -> its rows; called for files whose rows differ from the listing, or are tried again.
+        listed: objects of the inputs in the order of their URIs, each once.
+        published: files of the output.
+        earlier: for each earlier plan, oldest first, an iterator over the groups that the plan made, in its order.
+        config: settings of the inputs.
+        count_records: (object, at most) -> number of records in the object; only called under a limit or `max_images`.
+        read_rows: output file -> its rows; only called for files whose rows differ from the listing or are tried again.
+
+    Attributes:
+        summary: counts of the plan; complete when the last shard has been taken.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class Planner:
         self._begun.update(codes)
 
     def shards(self) -> Iterator[PlannedShard]:
-        """The shards that this run has to read, in the order of their first URI."""
+        """Yields the shards that this run has to read, in the order of their first URI."""
         fresh: list[Found] = []
         for found, members in merge_by_uri(self._listed, self._earlier):
             if found is not None and not found.is_loose:
@@ -121,7 +126,7 @@ class Planner:
         return self._options.since_s is not None and found.info.modified_s < self._options.since_s
 
     def _takes_file(self, found: Found) -> bool:
-        """Whether this run takes a loose file that no plan knows."""
+        """Returns True if this run takes a loose file that no plan knows."""
         if self._is_older(found):
             self.summary.older_objects += 1
             return False
@@ -154,7 +159,7 @@ class Planner:
                 summary.pruned_records += findings.pruned
                 yield pruning
             return
-        # What is tried again has had its turn: it must not keep new images waiting, night after night.
+        # Records that are tried again do not count: they must not keep new images waiting in every run.
         self._budget.spend(max(0, (planned.num_todo or 0) - findings.retried))
         summary.retried_records += findings.retried
         summary.pruned_records += findings.pruned
@@ -164,7 +169,7 @@ class Planner:
         yield planned
 
     def _plan_object(self, found: Found) -> Iterator[PlannedShard]:
-        """A tar or Parquet object, if some of its rows are not published as they should be."""
+        """Yields an object if some of its rows are not published or not current."""
         info, summary = found.info, self.summary
         code = hash16(info.uri)
         self._seen.add(code)
@@ -184,7 +189,7 @@ class Planner:
         planned = state.planned(found, code, num_records)
         if self._budget.is_spent and planned.num_todo != 0:
             self._postpone(planned)
-            # What changed keeps its old rows until it is read.
+            # An object that changed keeps its old rows until it is read.
             summary.emptied += [Emptying(file, info.etag) for file in state.emptied_anyway]
             return
         self._budget.spend(max(0, self._num_todo(found, planned) - state.retried))
@@ -196,7 +201,7 @@ class Planner:
         yield planned
 
     def _num_todo(self, found: Found, planned: PlannedShard) -> int:
-        """Records to read in an object; of one that hides them so many at most as this run is still to read."""
+        """Returns the records to read in an object; counts no more of them than this run may still read."""
         images_left = self._budget.images_left
         if planned.num_todo is not None or images_left is None:
             return planned.num_todo or 0
@@ -205,7 +210,7 @@ class Planner:
         return max(0, self._count_records(found, done + images_left) - done) + redo
 
     def _note_removed_objects(self) -> None:
-        """What the output holds of tar and Parquet objects that are gone from where this run looked."""
+        """Notes the output files of objects that are gone from the inputs of this run."""
         for code, files in self._files.items():
             uri = files[0].shard
             if code in self._seen or uri.startswith(FILES_SCHEME) or not any(is_inside(uri, r) for r in self._roots):
@@ -215,6 +220,6 @@ class Planner:
             self.summary.removed_records += records
             if self._options.prune:
                 self.summary.pruned_records += records
-                # Files that wait for a version which does not come any more wait no longer.
+                # Emptied files that await a version of the object do not await it any longer.
                 waiting = [file for file in files if file.emptied and file.source_etag is not None]
                 self.summary.emptied += [Emptying(file, None) for file in [*there, *waiting]]

@@ -1,4 +1,4 @@
-"""How many records a plan may still take: under `--limit` for the whole output, under `--max-images` for this run."""
+"""Records that a plan may still take: `--limit` bounds the whole output, `--max-images` bounds this run."""
 
 from collections.abc import Iterable
 
@@ -6,14 +6,14 @@ from pipeline.plan.planned_shard import PlannedShard
 
 
 class RecordBudget:
-    """What is left of both limits while a plan is made.
+    """The records that both limits still allow while a plan is made.
 
     Args:
-        limit: records that the output may hold; None: any number.
-        max_images: records that this run may read; None: any number.
+        limit: number of records that the output may hold; None for any number.
+        max_images: number of records after which this run reads no further shard; None for any number.
 
     Attributes:
-        images_left: records that this run may still read; None: any number.
+        images_left: number of records that this run may still begin to read; None for any number.
     """
 
     def __init__(self, limit: int | None, max_images: int | None) -> None:
@@ -29,7 +29,7 @@ class RecordBudget:
             self._limit_left = max(0, self._limit - sum(self._taken_earlier.values()))
 
     def at_most(self, hash16: str) -> int | None:
-        """Returns how many records of a shard the limit allows; None: all of them."""
+        """Returns how many records of a shard the limit allows; None if it allows all of them."""
         return self._taken_earlier.get(hash16, self._limit_left)
 
     def take(self, hash16: str, wanted: int) -> None:
@@ -47,7 +47,7 @@ class RecordBudget:
 
     @property
     def is_spent(self) -> bool:
-        """True if this run reads as many records as it may already."""
+        """True if this run may read no further shard."""
         return self.images_left == 0
 
     def spend(self, images: int) -> None:

@@ -1,4 +1,4 @@
-"""What is drawn from a plan, to learn from a part of it what the whole takes: the same part every time."""
+"""A deterministic sample of a plan's shards, used to estimate the whole."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from pipeline.plan.planned_shard import PlannedShard
 
 
 def sample_shards(shards: Iterable[PlannedShard], count: int) -> list[PlannedShard]:
-    """That many of the shards, each with the same chance."""
+    """Returns `count` shards of a plan, or all if there are fewer; every shard has the same chance."""
     rng = random.Random(0)
     kept: list[PlannedShard] = []
     for index, shard in enumerate(shards):
@@ -23,11 +23,16 @@ def sample_shards(shards: Iterable[PlannedShard], count: int) -> list[PlannedSha
 def trial_plan(
     shards: Iterable[PlannedShard], *, most_shards: int, most_members: int, neighbours: int
 ) -> Iterator[PlannedShard]:
-    """Shards to try a job on: drawn ones in an order drawn by lot, so that those which come first stand for all.
+    """Yields shards to try a job on: a sample in random order, so that the first of them stand for all.
 
-    Each is read from its beginning, whatever of it is done. Of a group of loose files so many come as fit its share of
-    `most_members`, by lot too, but `neighbours` at a time: next to one another in a folder lie files of one kind, and
-    a chunk of one kind is not the same work as a chunk of all kinds.
+    Every shard is read from its beginning, even if some of it is done. A group of loose files is cut down to its share
+    of `most_members`. Its members are chosen in runs of `neighbours`: files that lie next to each other in a folder are
+    alike, and a chunk of files that are alike is other work than a chunk of mixed files.
+
+    Args:
+        most_shards: number of shards, at most.
+        most_members: number of loose files in all groups together, about.
+        neighbours: number of members that are chosen together.
     """
     kept = sample_shards(shards, most_shards)
     random.Random(1).shuffle(kept)
@@ -42,7 +47,7 @@ def trial_plan(
 
 
 def _some_members(shard: PlannedShard, most: int, neighbours: int) -> tuple[Member, ...]:
-    """At most so many members of a group that are there, in pieces of neighbours drawn by lot."""
+    """Returns at most `most` members of a group that still exist, in random runs of neighbours."""
     present = [member for member in shard.members if member.etag is not None]
     pieces = [present[start : start + neighbours] for start in range(0, len(present), neighbours)]
     random.Random(shard.hash16).shuffle(pieces)

@@ -1,4 +1,4 @@
-"""One chunk of encoded images: its rows, its payload, and what reading it took."""
+"""Builds one chunk of encoded images: its rows, its payload, and the measures of reading it."""
 
 import time
 from collections.abc import Sequence
@@ -18,10 +18,13 @@ from pipeline.store.meter import store_use
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A record, its index in the shard, and the sizes by which slices and chunks are cut.
+    """A record with its place in the shard, and the sizes by which slices and chunks are cut.
 
     Attributes:
-        pruned: it counts for the bounds but gets no row.
+        row: index of the record in the shard.
+        chunk_bytes: size by which chunks are cut.
+        output_bytes: predicted size of the record's row in the output.
+        pruned: True if the record counts for the bounds but gets no row.
     """
 
     row: int
@@ -36,8 +39,9 @@ class CutConfig:
     """Where slices end, and what every chunk of one attempt carries.
 
     Attributes:
+        rows_per_file, max_file_bytes: rows, and predicted bytes of them, that a slice holds at most.
         attempt: 8 hex digits of the read task's attempt.
-        pass_number: which pass of the run this is.
+        pass_number: number of the run's pass.
         keep_columns: source columns that the records carry.
     """
 
@@ -49,13 +53,13 @@ class CutConfig:
 
 
 class ReadClock:
-    """What is spent on one chunk after the other; what is fetched ahead counts for the chunk that is cut meanwhile."""
+    """Measures what reading each chunk takes; bytes fetched ahead count for the chunk that is cut meanwhile."""
 
     def __init__(self) -> None:
         self._started, self._used = time.perf_counter(), store_use()
 
     def measured(self) -> Measured:
-        """The measures of a chunk that was read since the last one."""
+        """Returns the measures of the chunk that was read since the last call."""
         before, self._used = self._used, store_use()
         return {
             **NOTHING,
@@ -65,15 +69,15 @@ class ReadClock:
             "read_process": process_number(),
         }
 
-    def go_on(self) -> None:
-        """The next chunk is begun: the time in which nobody asked for it counts for none, requests on threads do."""
+    def begin_next(self) -> None:
+        """Begins the next chunk; time in which no chunk was asked for is not counted, but requests of threads are."""
         self._started = time.perf_counter()
 
 
 def build_chunk(
     header: Header, placed: Sequence[Placed], clock: ReadClock, shard: PlannedShard, config: CutConfig
 ) -> Chunk:
-    """The chunk as it leaves the read step; rows that could be read are `ok` until a later step says otherwise."""
+    """Returns the chunk as it leaves the read step; a row is `ok` if it was read, until a later step fails it."""
     records = [entry.record for entry in placed]
     payload = [b"" if record.data is None or record.failure is not None else record.data for record in records]
     lengths = [len(data) for data in payload]
@@ -86,7 +90,7 @@ def build_chunk(
         "true_label": [record.true_label for record in records],
         "payload_offset": [0, *accumulate(lengths)][: len(records)],
         "payload_length": lengths,
-        # A record that could not be read has none of them.
+        # A record that could not be read has no kept values.
         **{
             name: [record.kept[at] if at < len(record.kept) else None for record in records]
             for at, name in enumerate(config.keep_columns)
@@ -106,7 +110,7 @@ def build_chunk(
 
 
 def _sources(placed: Sequence[Placed], shard: PlannedShard) -> dict[str, list[Any]]:
-    """The columns that say where each record was found."""
+    """Returns the columns that say where each record lies."""
     keys = [entry.record.key for entry in placed]
     if shard.is_group:
         members = [shard.members[entry.row] for entry in placed]

@@ -1,8 +1,8 @@
-"""How records become slices and chunks: bounds that follow from the plan row and the source's bytes alone.
+"""Cuts records into slices and chunks, at bounds that follow from the plan row and the bytes of the source alone.
 
-Ray retries a task by skipping, by index, the blocks that were consumed before; any other order or other bounds would
-lose and double rows without an error. In a group of loose files the bounds of slices follow from its membership alone,
-so that a slice keeps its records when one of its files changes or goes.
+Ray retries a task by skipping, by index, the blocks that were consumed before. Any other order or other bounds would
+lose and double rows without an error. In a group of loose files the bounds of slices follow from the members of the
+group alone, so that a slice keeps its records when one of its files changes or goes.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pipeline.read.build_chunk import CutConfig, Placed, ReadClock, build_chunk
 
 
 def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: CutConfig) -> Iterator[Chunk]:
-    """Cuts the records of slices that are not done into slices, and these into chunks, looking one record ahead.
+    """Yields the chunks of all slices that are not done, looking one record ahead.
 
     Args:
         items: the records in order, then a `ShardEnd`.
@@ -25,7 +25,7 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
     clock = ReadClock()
     current = next(items)
     if isinstance(current, ShardEnd):
-        # Nothing (more) is in the shard, yet no slice says that it is the last: an empty one does.
+        # The shard holds no further record, yet no slice says that it is the last one: an empty slice says so.
         first = last_done_row + 1
         cursor = _Cursor(after_done.get(first, 0), first)
         header = cursor.header(shard, first, 0, last_row=first - 1, end=True, ignored=current.ignored)
@@ -44,7 +44,7 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
         if slice_ends or not pending.takes(following):
             end = at_end and current.row > last_done_row
             ignored = sum(placed.record.ignored for placed in pending.records)
-            # Where the shard's last slice is done, it has counted what stands behind it.
+            # If the shard's last slice is done, that slice has counted the members behind the last record.
             ignored += following.ignored if end and isinstance(following, ShardEnd) else 0
             cursor.pruned += [placed.row for placed in pending.records if placed.pruned]
             last_row = current.row if slice_ends else None
@@ -52,7 +52,7 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
             first_row = pending.records[0].row
             header = cursor.header(shard, first_row, len(kept), last_row=last_row, end=end, ignored=ignored)
             yield build_chunk(header, kept, clock, shard, config)
-            clock.go_on()
+            clock.begin_next()
             pending = _Pending()
         if slice_ends and isinstance(following, Placed):
             cursor = _Cursor(cursor.slice + 1, following.row)
@@ -60,9 +60,9 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
 
 
 def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: CutConfig) -> Iterator[Chunk]:
-    """Cuts the records that are read again into chunks for the slices in which they exchange their rows.
+    """Yields the chunks of the records that are read again; their rows are exchanged in slices that are published.
 
-    Ends early, within a slice, where the source does not give all of them.
+    Ends early, within a slice, if the source does not give all of these records.
     """
     clock = ReadClock()
     following = next(items)
@@ -75,7 +75,7 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
             if pending.records and not pending.takes(following):
                 part = replace(header, first_row=pending.records[0].row, num_rows=len(pending.records))
                 yield build_chunk(part, pending.records, clock, shard, config)
-                clock.go_on()
+                clock.begin_next()
                 pending = _Pending()
             pending.add(following)
             following = next(items)
@@ -88,11 +88,11 @@ def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config
             pruned=rewrite.pruned,
         )
         yield build_chunk(last, pending.records, clock, shard, config)
-        clock.go_on()
+        clock.begin_next()
 
 
 def _next_slice(cursor: "_Cursor", current: Placed, following: Placed | ShardEnd, config: CutConfig) -> bool:
-    """True if the record that follows belongs to another slice."""
+    """Returns True if the record that follows belongs to another slice."""
     return isinstance(following, Placed) and (
         following.row != current.row + 1
         or current.row - cursor.first_row + 1 >= config.rows_per_file
@@ -108,13 +108,13 @@ class _Pending:
         self._chunk_bytes = self._output_bytes = 0
 
     def add(self, placed: Placed) -> None:
-        """Takes one more."""
+        """Takes one more record."""
         self.records.append(placed)
         self._chunk_bytes += placed.chunk_bytes
         self._output_bytes += placed.output_bytes
 
     def takes(self, following: Placed | ShardEnd) -> bool:
-        """False if the record that follows belongs to another chunk."""
+        """Returns False if the record that follows belongs to another chunk."""
         return isinstance(following, ShardEnd) or (
             len(self.records) < CHUNK_MAX_RECORDS
             and self._chunk_bytes + following.chunk_bytes <= CHUNK_MAX_BYTES
@@ -134,7 +134,7 @@ class _Cursor:
     def header(
         self, shard: PlannedShard, first_row: int, num_rows: int, *, last_row: int | None, end: bool, ignored: int
     ) -> Header:
-        """The header of a chunk; `last_row` is the slice's last row in its last chunk, else None."""
+        """Returns the header of a chunk; `last_row` is the last row of the slice in its last chunk, else None."""
         is_last = last_row is not None
         return Header(
             shard=shard.shard,

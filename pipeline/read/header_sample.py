@@ -1,4 +1,4 @@
-"""What planned images come to, by the headers of a sample of them."""
+"""Estimates the work of a plan from the headers of a sample of its images."""
 
 import logging
 import random
@@ -20,17 +20,17 @@ from pipeline.store.storage import StoreConfig, open_reader, read, read_range
 
 logger = logging.getLogger(__name__)
 
-_HEADER_BYTES = 64 * 1024  # in which nearly every image says its size
+_HEADER_BYTES = 64 * 1024  # nearly every image states its size within these bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedWork:
-    """What a whole plan comes to.
+    """Estimated work of a whole plan.
 
     Attributes:
-        images_sampled: images whose headers were read.
-        images: that will reach the network.
-        pixels, macs: of them.
+        images_sampled: images whose headers were read and that the network will take.
+        images: images of the plan that the network will take.
+        pixels, macs: pixels of these images, and multiply-accumulates that the network spends on them.
     """
 
     images_sampled: int
@@ -41,11 +41,12 @@ class PlannedWork:
 
 @dataclass(frozen=True, slots=True)
 class _Sampled:
-    """What the images of one shard whose headers were read come to.
+    """Work of those images of one shard whose headers were read.
 
     Attributes:
-        images: how many of them the network will take.
-        weight: how often they go into what is to be done of the shard.
+        images: sampled images that the network will take.
+        pixels, macs: work of these images.
+        weight: records of the shard that are still to be read, for each record that was sampled.
     """
 
     images: int
@@ -78,7 +79,7 @@ def planned_work(
     most = -(-num_images // len(shards))
     found = [_sample(shard, most, config, network, sizes) for shard in shards]
     parts = [part for part in found if part is not None]
-    # The other shards of the plan, and drawn ones that cannot be read, are taken to be like these, byte by byte.
+    # Other shards of the plan, and sampled shards that cannot be read, count in proportion to their bytes.
     seen_bytes = sum(shard.size for shard, part in zip(shards, found, strict=True) if part is not None)
     scale = plan_bytes / max(1, seen_bytes)
     return PlannedWork(
@@ -92,7 +93,7 @@ def planned_work(
 def _sample(
     shard: PlannedShard, most: int, config: InputConfig, network: PVTv2Config, policy: SizePolicy
 ) -> _Sampled | None:
-    """What some images of a shard come to; None if it cannot be read."""
+    """Returns the work of some images of a shard; None if the shard cannot be read."""
     try:
         found, total = _some_records(shard, most, config)
     except (StoreError, ValueError) as error:
@@ -112,15 +113,15 @@ def _sample(
 
 
 def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[list[Record], float]:
-    """Some records of a shard, and how many there are: by its bytes, where its format does not say.
+    """Returns some records of a shard, and the number of all, which is a guess from bytes if the format has no count.
 
     Raises:
-        StoreError, ValueError: it cannot be read.
+        StoreError, ValueError: the shard cannot be read.
     """
     if shard.is_group:
         present = [member for member in shard.members if member.etag is not None]
-        drawn = random.Random(shard.hash16).sample(present, min(most, len(present)))
-        return [Record(key=member.key, data=_header(member, config.store)) for member in drawn], len(present)
+        sampled = random.Random(shard.hash16).sample(present, min(most, len(present)))
+        return [Record(key=member.key, data=_header(member, config.store)) for member in sampled], len(present)
     with open_reader(shard.shard, config.store, size=shard.size, etag=shard.etag) as file:
         shard_format = FORMATS[shard.format]
         total = None if shard_format.count is None else shard_format.count(file)
@@ -132,7 +133,7 @@ def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[
 
 
 def _header(member: Member, store: StoreConfig) -> bytes:
-    """As much of a file as says its size, mostly."""
+    """Returns the first bytes of an image, or all of them if the first bytes do not state its size."""
     data = read_range(member.uri, store, 0, min(_HEADER_BYTES, member.size), member.etag)
     if probe_size(data) is None and member.size > _HEADER_BYTES:
         return read(member.uri, store, member.etag)

@@ -18,19 +18,16 @@ from pipeline.store.uris import is_local
 
 logger = logging.getLogger(__name__)
 
-
-# Of a plan, and of each shard, to find out whether anything may be read.
+# Shards of a plan, and objects of each shard, that are asked for to find out whether anything may be read.
 _ASKED_SHARDS = 8
-
-
 _ASKED_OBJECTS = 4
 
 
 def count_records(found: Found, at_most: int, config: InputConfig) -> int:
-    """Records in a shard, or `at_most` if there are more; reads no more of it than that takes.
+    """Returns the number of records in a shard, or `at_most` if there are more; reads no more than that takes.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the store cannot read the shard.
     """
     try:
         with open_reader(found.info.uri, config.store, size=found.info.size, etag=found.info.etag) as file:
@@ -40,13 +37,13 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
             items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
             return sum(1 for _ in islice((item for item in items if isinstance(item, Record)), at_most))
     except (NotFoundError, ChangedError, ValueError):
-        return 1  # the one row that says so
+        return 1  # one failed row will say so
     except StoreError as error:
         raise InputError(f"input {found.info.uri} cannot be read: {error}") from error
 
 
 def checked_inputs(listed: Iterable[Found], config: InputConfig) -> Iterator[Found]:
-    """Yields the listed objects; checks the first object of each format that can be read, as it passes.
+    """Yields the listed objects; of each format, checks objects as they pass until one could be read.
 
     Raises:
         InputError: as `check_input` does.
@@ -86,15 +83,15 @@ def check_input(found: Found, config: InputConfig) -> bool:
 
 
 def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> None:
-    """Asks for a byte of some objects of a plan, so that a permission that is lacking stops the job before any work.
+    """Reads one byte of some objects of a plan, so that a missing permission stops the job before any work.
 
-    Where one may be read, those that may not become failed rows.
+    If one of the objects may be read, nothing is raised: those that may not be read become failed rows.
 
     Args:
-        shards: can be iterated twice; only the first is looked at if it can be read.
+        shards: shards of the plan, which can be iterated twice; only the first is asked for if it may be read.
 
     Raises:
-        InputError: none of them may be read.
+        InputError: none of the objects may be read.
     """
     if all(is_local(uri) for uri in config.uris):
         return
@@ -104,7 +101,7 @@ def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> Non
 
 
 def _refusal(shards: Iterable[PlannedShard], config: InputConfig) -> DeniedError | None:
-    """The first refusal, if none of some objects of these shards may be read."""
+    """Returns the first refusal if none of some objects of these shards may be read; else None."""
     store = replace(config.store, deadline_s=0.0)
     first: DeniedError | None = None
     for shard in shards:
@@ -121,5 +118,5 @@ def _refusal(shards: Iterable[PlannedShard], config: InputConfig) -> DeniedError
                     return None
                 first = first or error
             except StoreError:
-                return None  # the read step has the patience and the words for it
+                return None  # the read step retries, and reports this error
     return first

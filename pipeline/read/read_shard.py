@@ -1,4 +1,4 @@
-"""The read step: one planned shard -> chunks of encoded images, in an order and with bounds that never vary."""
+"""The read step: turns a planned shard into chunks of encoded images, in an order and at bounds that never vary."""
 
 import logging
 import secrets
@@ -26,15 +26,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
-    """What the read step needs besides the plan row.
+    """Settings of the read step.
 
     Attributes:
-        input: globs, columns and the store.
-        rows_per_file, max_file_bytes: where slices end.
-        task, network: what the job gives for each image; it decides the size of its rows.
-        sizes: what becomes of small and large images; it decides their decoded size.
-        pass_number: which pass of the run this is.
-        last_pass: sources that cannot be read become failed rows; before the last pass they are left for the next.
+        input: settings of the inputs.
+        rows_per_file, max_file_bytes: rows, and predicted bytes of them, that a slice holds at most.
+        task, network: the job's task and network, which decide the size of a row.
+        sizes: policy for small and large images, which decides their decoded size.
+        pass_number: number of the run's pass.
+        last_pass: True turns a source that the store cannot read into failed rows; False leaves it to the next pass.
     """
 
     input: InputConfig
@@ -48,9 +48,9 @@ class ReadConfig:
 
 
 def read_shard(shard: PlannedShard, config: ReadConfig) -> Iterator[Chunk]:
-    """The chunks of all slices of a shard that are not done, then those of its rewrites.
+    """Yields the chunks of all slices of a shard that are not done, then the chunks of its rewrites.
 
-    A store that fails in another way than "gone" or "changed" ends the iteration early (but in the last pass): the
+    A store that fails in another way than "gone" or "changed" ends the iteration early, except in the last pass: the
     slices that are not whole stay unpublished, and the next pass reads them again.
     """
     cut = CutConfig(
@@ -70,13 +70,13 @@ def read_shard(shard: PlannedShard, config: ReadConfig) -> Iterator[Chunk]:
 
 
 def _missing_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed | ShardEnd]:
-    """The records outside the done slices, each with its row; ends with a `ShardEnd`."""
+    """Yields the records outside the done slices, each with its row, then a `ShardEnd`."""
     done_rows = [range(done.first_row, done.last_row + 1) for done in shard.done]
     if shard.is_group:
         wanted = [row for row in range(len(shard.members)) if not any(row in rows for rows in done_rows)]
         yield from _member_records(shard, wanted, config)
         return
-    # Done slices at the head are skipped by the reader where it can, later ones as they come.
+    # The reader begins behind the done slices at the head of the shard; rows of later ones are left out as they come.
     row = 0
     for rows in done_rows:
         if rows.start <= row:
@@ -106,9 +106,9 @@ def _missing_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed
 
 
 def _redone_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed | ShardEnd]:
-    """The records that are read again, each with its row; ends with a `ShardEnd`.
+    """Yields the records that are read again, each with its row, then a `ShardEnd`.
 
-    What a tar or Parquet object does not give any more is left out: its rows stay as they are.
+    Records that an object does not give any more are left out, and their rows stay as they are.
     """
     wanted = [row for rewrite in shard.rewrites for row in rewrite.redo]
     if shard.is_group:
@@ -126,7 +126,7 @@ def _redone_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed 
 
 
 def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig) -> Iterator[Placed | ShardEnd]:
-    """The records of some members of a group; those without a row are not fetched."""
+    """Yields the records of some members of a group, then a `ShardEnd`; pruned members are not fetched."""
     pruned = set(shard.pruned)
     fetched = read_files(
         [shard.members[row] for row in rows if row not in pruned], config.input.store, give_up_failed=config.last_pass
@@ -142,16 +142,17 @@ def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig
 
 
 def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iterator[Record | ShardEnd]:
-    """The records of an object from row `start` on, then a `ShardEnd`."""
+    """Yields the records of an object from row `start` on, then a `ShardEnd`."""
     with open_reader(shard.shard, config.input.store, size=shard.size, etag=shard.etag) as file:
         yield from FORMATS[shard.format].read(file, config.input.reader_options, start)
 
 
 def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> list[tuple[int, str | None]]:
-    """(row, key) of the records from `row` on that are lost with their source.
+    """Returns (row, key) of the records from `row` on that are lost with their source.
 
-    Those that are known to be there, before a done slice or by the plan's count, are lost each by itself. Where none
-    is, one without key stands for the rest: a shard whose every known record is done would not be read again.
+    A record that is known to exist, since it lies before a done slice or since the plan counts it, is lost by itself.
+    If there is none, one record without a key stands for the rest: without it, a shard whose known records are all
+    done would not be read again.
     """
     num_known = shard.num_records
     if num_known is None:
@@ -163,7 +164,7 @@ def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> 
 
 
 def _place(row: int, record: Record, config: ReadConfig, *, pruned: bool = False) -> Placed:
-    """The record with its sizes. A chunk carries it encoded, then decoded: the larger of the two is what counts."""
+    """Returns the record with its sizes; a chunk carries it encoded, then decoded, so the larger size counts."""
     num_bytes, net = 0, None
     if record.data is not None and record.failure is None:
         size = probe_size(record.data)
