@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_within_a_new_format_is_finished_by_the_next(sourc
 def test_the_work_in_a_new_format_is_estimated(source, tmp_path):
     run = SimulatedRun(source / "photos.ZIP", tmp_path / "out", 1).run
     work = planned_work(
-        list(run.plan.rows), 4, plan_bytes=run.plan.bytes, config=run.config.input, network=VARIANTS["b0"],
+        list(run.plan.shards), 4, plan_bytes=run.plan.num_bytes, config=run.config.input, network=VARIANTS["b0"],
         sizes=SizePolicy(),
     )  # fmt: skip
     assert work.images_sampled == 4
