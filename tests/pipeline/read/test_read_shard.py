@@ -1,6 +1,5 @@
 """One planned shard becomes chunks that every attempt cuts alike, whatever is done already and whatever goes wrong."""
 
-import gzip
 import io
 import time
 from contextlib import contextmanager
@@ -16,77 +15,20 @@ from PIL import Image
 
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import ExtractFeatures
-from pipeline.errors import InputError
 from pipeline.inputs.config import InputConfig
-from pipeline.inputs.listing import Found
 from pipeline.inputs.loose_files import Member
-from pipeline.output.layout import hash16
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.read import cut, input_checks
+from pipeline.read import cut
 from pipeline.read import read_shard as read
-from pipeline.read.input_checks import check_input, check_permission, count_records
 from pipeline.read.read_shard import read_shard
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, TransientError
 from pipeline.store.meter import store_use
-from pipeline.store.storage import StoreConfig, delete, head, put
+from pipeline.store.storage import head, put
 from pipeline.store.uris import canonical_uri, join_uri
+from tests.support.shards import STORE, shard_at, upset, write_shard
 
-STORE = StoreConfig()
 FORMATS = ("tar", "tgz", "parquet", "files")
-
-
-def shard_at(uri, shard_format="tar", **changes):
-    info = head(uri, STORE)
-    plan = {"num_records": None, "done": (), "action": "new"} | changes
-    return PlannedShard(
-        shard=uri, name="x", hash16=hash16(uri), format=shard_format, etag=info.etag, size=info.size, **plan
-    )
-
-
-@pytest.fixture
-def no_window(monkeypatch):
-    """Images of a tar leave the window, in which their labels may meet them, at once."""
-    monkeypatch.setattr("pipeline.inputs.tar_sidecars.WINDOW_MEMBERS", 1)
-
-
-@pytest.fixture
-def make_shard(tmp_path, make_tar):
-    """(format, {name: encoded image}, ...) -> a planned shard of these images, in their order."""
-    return lambda *args, **changes: write_shard(tmp_path, make_tar, *args, **changes)
-
-
-def write_shard(folder, make_tar, shard_format, images, ignored=(), **changes):
-    """The shard on the disk; `ignored[i]` members that are no images stand before the image i, or behind the last."""
-    if shard_format == "files":
-        infos = []
-        for name, data in images.items():
-            uri = canonical_uri(str(folder / name))
-            put(uri, data, STORE)
-            infos.append(head(uri, STORE))
-        members = tuple(
-            Member(info.uri, name, info.size, info.etag, "cat") for name, info in zip(images, infos, strict=True)
-        )
-        plan = {"num_records": len(members), "done": (), "action": "new"} | changes
-        return PlannedShard(
-            shard="files:ab", name="x", hash16="ab", format="files", etag=None, size=0, members=members, **plan
-        )
-    if shard_format == "parquet":
-        body = io.BytesIO()
-        table = pa.table({"jpg": pa.array(images.values(), pa.binary()), "label": ["cat"] * len(images)})
-        pq.write_table(table, body, row_group_size=3)
-        data, name = body.getvalue(), "x.parquet"
-    else:
-        members = {}
-        for at in range(len(images) + 1):
-            members |= {f"{at}-{i}.bin": b"" for i in range(ignored[at] if at < len(ignored) else 0)}
-            for image in list(images)[at : at + 1]:
-                members |= {image: images[image], image.partition(".")[0] + ".cls": b"cat"}
-        data = make_tar(members)
-        data, name = (gzip.compress(data, mtime=0), "x.tar.gz") if shard_format == "tgz" else (data, "x.tar")
-    uri = canonical_uri(str(folder / name))
-    put(uri, data, STORE)
-    return shard_at(uri, "parquet" if shard_format == "parquet" else "tar", **changes)
 
 
 def spans(chunks):
@@ -365,14 +307,6 @@ def test_a_file_that_is_none_is_one_unreadable_row(tmp_path, read_config, shard_
     assert spans(chunks) == [(0, 0, 1, 0, 1, True)]
 
 
-def upset(uri, how):
-    """The object is gone, or another one."""
-    if how == "missing":
-        delete(uri, STORE)
-    else:
-        put(uri, b"another", STORE)
-
-
 @pytest.mark.parametrize("how", ["missing", "changed"])
 @pytest.mark.parametrize("shard_format", ["tar", "parquet"])
 def test_an_object_that_is_gone_or_changed_is_one_row_that_says_so(
@@ -452,36 +386,6 @@ def test_an_object_that_is_gone_fails_as_many_records_as_were_planned(make_shard
     assert spans([end]) == [(2, 6, 0, 6, 0, True)]
 
 
-@pytest.fixture
-def breaks_off(monkeypatch):
-    """(bytes, error): from now on an object's reader raises the error once so many bytes were read."""
-
-    def install(num_bytes, error):
-        real_open = read.open_reader
-
-        def open_reader(*args, **options):
-            with real_open(*args, **options) as file:
-                return Breaking(file.read(), num_bytes, error)
-
-        for module in (read, input_checks):
-            monkeypatch.setattr(module, "open_reader", open_reader)
-
-    return install
-
-
-class Breaking(io.BytesIO):
-    """A file whose store fails behind some bytes."""
-
-    def __init__(self, data, num_bytes, error):
-        super().__init__(data)
-        self.end, self.error = num_bytes, error
-
-    def read(self, size=-1):
-        if self.tell() >= self.end:
-            raise self.error
-        return super().read(min(size, self.end - self.tell()))
-
-
 @pytest.mark.parametrize("error", [TransientError("no answer"), DeniedError("not allowed")])
 def test_a_store_that_fails_before_the_last_pass_leaves_the_rest_for_the_next(
     make_shard, read_config, breaks_off, no_window, error, caplog
@@ -534,72 +438,6 @@ def test_a_loose_file_that_cannot_be_read_is_left_to_the_next_pass_and_fails_in_
     assert "17" not in rows_of(chunks)[-1]["error_message"]
 
 
-# What the plan asks of a source.
-
-
-def found_at(uri, kind):
-    info = head(uri, STORE)
-    return Found(info, uri, uri, kind, None)
-
-
-@pytest.mark.parametrize("shard_format", ["tar", "tgz", "parquet"])
-@pytest.mark.parametrize(("at_most", "expected"), [(3, 3), (7, 7), (100, 7)])
-def test_records_are_counted_up_to_what_is_asked_for(make_shard, encode, shard_format, at_most, expected):
-    shard = make_shard(shard_format, {f"{i}.png": encode(seed=i) for i in range(7)}, ignored=(2, 2))
-    found = found_at(shard.shard, shard.format)
-    assert count_records(found, at_most, InputConfig(uris=("/nowhere",))) == expected
-
-
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_a_source_that_will_be_one_failed_row_counts_as_one(tmp_path, kind):
-    config = InputConfig(uris=("/nowhere",))
-    uri = canonical_uri(str(tmp_path / "x"))
-    put(uri, b"neither of the two " * 100, STORE)
-    found = found_at(uri, kind)
-    assert count_records(found, 10, config) == 1
-    upset(uri, "changed")
-    assert count_records(found, 10, config) == 1
-    upset(uri, "missing")
-    assert count_records(found, 10, config) == 1
-
-
-def test_an_input_that_cannot_be_counted_is_named(make_shard, encode, breaks_off):
-    shard = make_shard("tar", {"a.png": encode()})
-    breaks_off(0, DeniedError("not allowed"))
-    with pytest.raises(InputError, match=f"{shard.shard} cannot be read: not allowed"):
-        count_records(found_at(shard.shard, "tar"), 10, InputConfig(uris=("/nowhere",)))
-
-
-def test_a_wrong_column_of_the_first_parquet_file_stops_the_job(tmp_path):
-    uri = canonical_uri(str(tmp_path / "x.parquet"))
-    pq.write_table(pa.table({"jpg": [b""], "url": [""]}), tmp_path / "x.parquet")
-    found = found_at(uri, "parquet")
-    assert check_input(found, InputConfig(uris=("/nowhere",), image_column="jpg", keep_columns=("url",)))
-    for changes, expected in (
-        ({"image_column": "png"}, "no column 'png' for --image-column"),
-        ({"keep_columns": ("cls",)}, "no column 'cls' for --keep-columns"),
-    ):
-        with pytest.raises(InputError, match=f"{uri}: there is {expected}"):
-            check_input(found, InputConfig(uris=("/nowhere",), **changes))
-
-
-def test_a_broken_parquet_file_stops_no_job_but_is_no_proof_either(tmp_path):
-    gone, broken, whole = (canonical_uri(str(tmp_path / f"{name}.parquet")) for name in ("gone", "broken", "whole"))
-    put(gone, b"", STORE)
-    put(broken, b"no Parquet", STORE)
-    pq.write_table(pa.table({"jpg": [b""]}), tmp_path / "whole.parquet")
-    found = [found_at(uri, "parquet") for uri in (gone, broken, whole)]
-    upset(gone, "missing")
-    assert [check_input(entry, InputConfig(uris=("/nowhere",))) for entry in found] == [False, False, True]
-
-
-def test_a_parquet_file_that_the_store_does_not_let_one_read_stops_the_job(make_shard, encode, breaks_off):
-    shard = make_shard("parquet", {"a.png": encode()})
-    breaks_off(0, DeniedError("not allowed"))
-    with pytest.raises(InputError, match=f"input {shard.shard} cannot be read: not allowed"):
-        check_input(found_at(shard.shard, "parquet"), InputConfig(uris=("/nowhere",)))
-
-
 @pytest.mark.parametrize("shard_format", FORMATS)
 def test_every_byte_that_came_is_counted_by_some_chunk_though_nobody_asks_for_the_next(
     make_shard, encode, read_config, monkeypatch, shard_format
@@ -616,77 +454,3 @@ def test_every_byte_that_came_is_counted_by_some_chunk_though_nobody_asks_for_th
     assert sum(chunk.measured["bytes_in"] for chunk in chunks) == came["bytes_in"] >= sum(map(len, images.values()))
     assert sum(chunk.measured["requests"] for chunk in chunks) == came["requests"]
     assert sum(chunk.measured["read_s"] for chunk in chunks) < 0.05 * 5
-
-
-# Permission to read.
-
-
-def objects_in_a_store(count):
-    return [
-        PlannedShard(
-            shard=f"s3://b/{number:02d}.tar", name="x", hash16=f"{number:016d}", format="tar", action="new", etag="e",
-            size=10, num_records=None,
-        )
-        for number in range(count)
-    ]  # fmt: skip
-
-
-def group_in_a_store(count):
-    members = tuple(Member(f"s3://b/{number:02d}.png", f"{number:02d}.png", 10, "e", None) for number in range(count))
-    return PlannedShard(
-        shard="files:0", name="x", hash16="0" * 16, format="files", action="new", etag=None, size=10 * count,
-        num_records=count, members=members,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def refuse(monkeypatch):
-    """(what is refused, error) -> the URIs that were asked for a byte."""
-
-    def install(is_refused, error=None):
-        asked = []
-
-        def ask(uri, store, start, length, etag):
-            asked.append(uri)
-            if is_refused(uri):
-                raise error or DeniedError(f"{uri}: 403 AccessDenied", is_permission=True)
-            return b"x"
-
-        monkeypatch.setattr(input_checks, "read_range", ask)
-        return asked
-
-    return install
-
-
-@pytest.mark.parametrize("shards", [objects_in_a_store(20), objects_in_a_store(1), [group_in_a_store(20)]])
-def test_an_input_of_which_nothing_may_be_read_stops_the_job(refuse, shards):
-    asked = refuse(lambda uri: True)
-    with pytest.raises(InputError, match=r"may be listed, but not read: s3://b/\d\d\.\w+: 403 AccessDenied; check"):
-        check_permission(shards, InputConfig(uris=("s3://bucket",)))
-    assert len(asked) < 15
-
-
-@pytest.mark.parametrize("shards", [objects_in_a_store(20), [group_in_a_store(20)]])
-def test_objects_that_may_not_be_read_stop_nothing_where_others_may(refuse, shards):
-    refuse(lambda uri: uri < "s3://b/10")
-    check_permission(shards, InputConfig(uris=("s3://bucket",)))
-
-
-def test_an_input_that_may_be_read_is_asked_for_one_byte(refuse):
-    asked = refuse(lambda uri: False)
-    check_permission(objects_in_a_store(20), InputConfig(uris=("s3://bucket",)))
-    assert asked == ["s3://b/00.tar"]
-
-
-@pytest.mark.parametrize("error", [TransientError("503"), NotFoundError("gone"), DeniedError("403 InvalidObjectState")])
-def test_other_faults_are_left_to_the_read_step(refuse, error):
-    refuse(lambda uri: True, error)
-    check_permission(objects_in_a_store(2), InputConfig(uris=("s3://bucket",)))
-
-
-def test_a_plan_without_work_or_on_a_disk_asks_no_store(refuse):
-    asked = refuse(lambda uri: True)
-    on_disk = [replace(shard, shard=shard.shard.replace("s3://", "file:///")) for shard in objects_in_a_store(2)]
-    for shards, root in (([], "s3://bucket"), (on_disk, "s3://bucket"), (on_disk, "/b")):
-        check_permission(shards, InputConfig(uris=(root,)))
-    assert asked == []
