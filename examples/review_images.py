@@ -13,8 +13,9 @@ from pipeline.inputs.names import NameFilter
 from pipeline.inputs.parquet import read_parquet
 from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar import read_tar
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, StoreError
-from pipeline.store.storage import StoreConfig, head, open_reader
+from pipeline.store.store_path import StorePath
 
 SIDE_PX = 256
 
@@ -73,10 +74,10 @@ def _of_shard(
     found: dict[str, bytes | str] = {}
     reason = "it is not in its shard any more"
     try:
-        info = head(shard, store)
+        info = StorePath(shard, store).head()
         if info is None:
             return dict.fromkeys(ids.values(), "its shard is gone")
-        with open_reader(shard, store, size=info.size, etag=etag) as file:
+        with StorePath(shard, store).open(size=info.size, etag=etag) as file:
             for record in _records(file, min(row["row"] for row in wanted), rules):
                 if record.key is None and record.failure is not None:
                     reason = record.failure.message

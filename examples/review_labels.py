@@ -25,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from examples.review_images import ShardRules, pictures
 from pipeline.config.identity import stored_setting
-from pipeline.dataset.dataset_file import labels_uri
+from pipeline.dataset.dataset_file import labels_file
 from pipeline.dataset.labels import DECISIONS, LABEL_SCHEMA
 from pipeline.errors import PipelineError
 from pipeline.inputs.names import NameFilter
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import StoreError
-from pipeline.store.storage import StoreConfig, head, open_reader
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri, shown
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +48,7 @@ _NUM_QUICK = 9
 Row = dict[str, Any]
 
 
-def read_rows(uri: str, store: StoreConfig, decision: str) -> tuple[pa.Table, Counter[str]]:
+def read_rows(file: StorePath, decision: str) -> tuple[pa.Table, Counter[str]]:
     """Returns the rows with a decision, and the count of each label in the whole data set.
 
     Memory holds the rows with the decision, and no others.
@@ -55,11 +56,11 @@ def read_rows(uri: str, store: StoreConfig, decision: str) -> tuple[pa.Table, Co
     Raises:
         FileNotFoundError: There is no data set at the URI.
     """
-    info = head(uri, store)
+    info = file.head()
     if info is None:
-        raise FileNotFoundError(f"there is no {shown(uri)}; give the output of a data set")
+        raise FileNotFoundError(f"there is no {file.shown}; give the output of a data set")
     tables, labels = [], Counter[str]()
-    with open_reader(uri, store, size=info.size, etag=info.etag) as file, pq.ParquetFile(file) as parquet:
+    with file.open(size=info.size, etag=info.etag) as source, pq.ParquetFile(source) as parquet:
         for batch in parquet.iter_batches(columns=LABEL_SCHEMA.names):
             for each in pc.value_counts(batch.column("label")).to_pylist():
                 labels[each["values"]] += each["counts"]
@@ -148,9 +149,9 @@ def _data_uri(jpeg: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def shard_rules(output: str, store: StoreConfig) -> ShardRules:
+def shard_rules(output: StorePath) -> ShardRules:
     """Returns the settings by which the job of this output read its shards."""
-    records: Any = stored_setting(output, store, "records") or {}
+    records: Any = stored_setting(output, "records") or {}
     include, exclude = (tuple(records.get(name, ())) for name in ("include", "exclude"))
     names = NameFilter(include=include, exclude=exclude)
     return ShardRules(names=names, image_column=records.get("image_column"))
@@ -172,13 +173,13 @@ def main() -> None:
     if flags.limit < 1:
         parser.error("--limit must be at least 1")
     try:
-        output = canonical_uri(flags.output)
         store = StoreConfig(profile=flags.output_profile, endpoint_url=flags.output_endpoint_url)
+        output = StorePath(canonical_uri(flags.output), store)
         inputs = StoreConfig(profile=flags.input_profile, endpoint_url=flags.input_endpoint_url)
-        all_rows, labels = read_rows(labels_uri(output), store, flags.decision)
+        all_rows, labels = read_rows(labels_file(output), flags.decision)
         rows = first_rows(all_rows, flags.order, flags.limit)
-        found = pictures(rows, inputs, shard_rules(output, store))
-        page = render(output, flags.decision, rows, found, labels, all_rows.num_rows)
+        found = pictures(rows, inputs, shard_rules(output))
+        page = render(output.uri, flags.decision, rows, found, labels, all_rows.num_rows)
         flags.html.write_text(page, encoding="utf-8")
     except (PipelineError, StoreError, OSError, pa.ArrowException) as error:
         sys.exit(f"error: {error}")

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_command
-from jobs.cli.flags import Parser, add_output_store_flags, output_store
+from jobs.cli.flags import Parser, add_output_store_flags, output_place
 from jobs.cli.printable import printable
 from pipeline.dataset.compare import DIFFERENCE_SCHEMA, compare, differences
 from pipeline.dataset.database import open_database
@@ -25,8 +25,6 @@ from pipeline.dataset.dataset_file import to_parquet
 from pipeline.errors import OutputError
 from pipeline.evaluation.predictions import open_predictions
 from pipeline.store.errors import StoreError
-from pipeline.store.storage import put
-from pipeline.store.uris import canonical_uri, join_uri, shown
 
 DIFF_FILE, ROWS_FILE = "diff.json", "diff.parquet"
 _PRINTED = (
@@ -47,24 +45,21 @@ def diff_labels(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     started_at = time.time()
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
-    store = output_store(flags)
-    a, b = (open_predictions(canonical_uri(uri), store) for uri in (flags.a, flags.b))
-    folder = canonical_uri(flags.report) if flags.report else None
+    a, b = (open_predictions(output_place(text, flags)) for text in (flags.a, flags.b))
+    folder = output_place(flags.report, flags) if flags.report else None
     with open_database() as database:
-        found = {"a": shown(a.uri), "b": shown(b.uri), **compare(database, a, b)}
+        found = {"a": a.output.shown, "b": b.output.shown, **compare(database, a, b)}
         if folder is not None:
             try:
-                put(
-                    join_uri(folder, ROWS_FILE), to_parquet(lambda: differences(database), DIFFERENCE_SCHEMA, {}), store
-                )
-                put(join_uri(folder, DIFF_FILE), json.dumps(found, indent=1).encode(), store)
+                folder.join(ROWS_FILE).put(to_parquet(lambda: differences(database), DIFFERENCE_SCHEMA, {}))
+                folder.join(DIFF_FILE).put(json.dumps(found, indent=1).encode())
             except StoreError as error:
-                raise OutputError(f"{shown(folder)} cannot be written: {error}") from error
+                raise OutputError(f"{folder.shown} cannot be written: {error}") from error
     print(_table(found))
     return {
         "status": "done",
         **{name: found[name] for name in ("a", "b", *_PRINTED)},
-        "report": None if folder is None else shown(join_uri(folder, DIFF_FILE)),
+        "report": None if folder is None else folder.join(DIFF_FILE).shown,
         "seconds": round(time.time() - started_at, 1),
         "exit_code": 0,
     }

@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_and_notify, run_command
-from jobs.cli.flags import job_config, make_parser, output_store
+from jobs.cli.flags import job_config, make_parser, output_place
 from jobs.cli.run_job import run_config
 from pipeline.chunks.task import Classify
 from pipeline.errors import ConfigError, InputError, OutputError
@@ -32,8 +32,8 @@ from pipeline.evaluation.predictions import Predictions, open_predictions
 from pipeline.evaluation.true_labels import understand
 from pipeline.run.stopper import Stopper
 from pipeline.store.errors import StoreError
-from pipeline.store.storage import StoreConfig, put
-from pipeline.store.uris import canonical_uri, join_uri, shown
+from pipeline.store.store_path import StorePath
+from pipeline.store.uris import join_uri
 
 POLICIES = ("native", "imagenet")
 EVALUATION_FILE, CLASSES_FILE, CONFUSION_FILE = "evaluation.json", "classes.csv", "confusion.csv"
@@ -57,18 +57,18 @@ def evaluate(arguments: Sequence[str], stopper: Stopper | None = None) -> dict[s
 
 def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict[str, Any]:
     _check(flags)
-    store = output_store(flags)
     if flags.predictions:
-        outputs, stopped = [canonical_uri(uri) for uri in flags.predictions], None
+        outputs, stopped = [output_place(text, flags) for text in flags.predictions], None
     else:
         outputs, stopped = _classify(flags, started_at, stopper)
     if stopped is not None:
         return stopped
-    evaluations = [_evaluate(open_predictions(uri, store)) for uri in outputs]
+    evaluations = [_evaluate(open_predictions(output)) for output in outputs]
     print(_table(evaluations))
-    folder = flags.report or flags.output
+    text = flags.report or flags.output
+    folder = None if text is None else output_place(text, flags)
     if folder is not None:
-        _write(canonical_uri(folder), evaluations, store)
+        _write(folder, evaluations)
     return _summary(evaluations, folder, started_at)
 
 
@@ -85,7 +85,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def _classify(
     flags: argparse.Namespace, started_at: float, stopper: Stopper
-) -> tuple[list[str], dict[str, Any] | None]:
+) -> tuple[list[StorePath], dict[str, Any] | None]:
     """Classifies with each preprocessing; returns the outputs, or the summary of a run that did not come to its end."""
     policies = POLICIES if flags.preprocess == "both" else (flags.preprocess,)
     outputs = []
@@ -96,7 +96,7 @@ def _classify(
             summary = run_config(replace(config, output=output), started_at, stopper)
         if summary["exit_code"]:
             return [], summary
-        outputs.append(output.uri)
+        outputs.append(output.folder)
     return outputs, None
 
 
@@ -110,14 +110,14 @@ def _evaluate(predictions: Predictions) -> dict[str, Any]:
     for table in predictions.tables(["true_label"]):
         true_labels |= {text for text in table.column(0).unique().to_pylist() if text is not None}
     if not true_labels:
-        raise InputError(f"{shown(predictions.uri)} has no true labels; {_SOURCES}")
+        raise InputError(f"{predictions.output.shown} has no true labels; {_SOURCES}")
     truth = understand(true_labels, predictions.labels, predictions.num_classes)
     if not truth.classes:
         few = ", ".join(truth.unknown[:5])
         raise InputError(f"none of the true labels ({few}) is a class of the network; {_NAMES}")
     total = sum((tally(table, truth) for table in predictions.tables(COLUMNS)), Tally())
     return {
-        "predictions": shown(predictions.uri),
+        "predictions": predictions.output.shown,
         "preprocess": predictions.policy,
         **describe(total, truth, predictions.labels, predictions.top_k),
         "confusion": sorted((*pair, count) for pair, count in total.confusion.items()),
@@ -125,7 +125,7 @@ def _evaluate(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _write(folder: str, evaluations: list[dict[str, Any]], store: StoreConfig) -> None:
+def _write(folder: StorePath, evaluations: list[dict[str, Any]]) -> None:
     """Writes the evaluations as JSON, and their classes and confusion as CSV."""
     classes, confusion = io.StringIO(), io.StringIO()
     rows, pairs = csv.writer(classes), csv.writer(confusion)
@@ -147,7 +147,7 @@ def _write(folder: str, evaluations: list[dict[str, Any]], store: StoreConfig) -
     }
     try:
         for name, body in bodies.items():
-            put(join_uri(folder, name), body.encode(), store)
+            folder.join(name).put(body.encode())
     except StoreError as error:
         raise OutputError(f"{folder} cannot be written: {error}") from error
 
@@ -174,7 +174,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def _summary(evaluations: list[dict[str, Any]], folder: str | None, started_at: float) -> dict[str, Any]:
+def _summary(evaluations: list[dict[str, Any]], folder: StorePath | None, started_at: float) -> dict[str, Any]:
     kept = (
         "predictions",
         "preprocess",
@@ -188,7 +188,7 @@ def _summary(evaluations: list[dict[str, Any]], folder: str | None, started_at: 
     return {
         "status": "done",
         "evaluations": [{name: found[name] for name in kept} for found in evaluations],
-        "report": None if folder is None else shown(join_uri(canonical_uri(folder), EVALUATION_FILE)),
+        "report": None if folder is None else folder.join(EVALUATION_FILE).shown,
         "seconds": round(time.time() - started_at, 1),
         "exit_code": 0,
     }

@@ -31,6 +31,7 @@ from pipeline.errors import PipelineError
 from pipeline.run.ledger import Ledger
 from pipeline.run.run import Run
 from pipeline.run.stopper import Stopper
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 
 _CLASSES_HELP = "YAML: the network's label: the data set's, null drops it; the name * stands for all others"
@@ -88,8 +89,13 @@ def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict
 def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:
     """Returns the settings of the data set: checks the flags, and reads the files that they name."""
     store = input_config(flags).store
-    scores = read_class_scores(canonical_uri(flags.class_scores), store) if flags.class_scores else {}
-    classes, drop_others = read_classes(canonical_uri(flags.classes), store) if flags.classes else ({}, False)
+    scores: dict[str, float] = {}
+    classes: dict[str, str | None] = {}
+    drop_others = False
+    if flags.class_scores:
+        scores = read_class_scores(StorePath(canonical_uri(flags.class_scores), store))
+    if flags.classes:
+        classes, drop_others = read_classes(StorePath(canonical_uri(flags.classes), store))
     return DatasetConfig(
         policy=Policy(accept_score=flags.accept_score, class_scores=scores, classes=classes, drop_others=drop_others),
         overrides=tuple(map(canonical_uri, flags.overrides)),

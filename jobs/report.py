@@ -18,14 +18,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_command
-from jobs.cli.flags import Parser, add_output_store_flags, output_store
+from jobs.cli.flags import Parser, add_output_store_flags, output_place
 from pipeline.errors import OutputError
 from pipeline.output.layout import PAGE_FILE, RUNS
 from pipeline.output.past_runs import read_reports, read_timeline, run_ids
 from pipeline.page.page import render_page
 from pipeline.store.errors import StoreError
-from pipeline.store.storage import put
-from pipeline.store.uris import canonical_uri, join_uri, shown
 
 _HTML_HELP = "where the page goes, a path or URI; default: report.html in the run's folder, or in runs/ for several"
 
@@ -35,22 +33,21 @@ def report(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     started_at = time.time()
     flags = _parser().parse_args(arguments)
     configure_logging(flags.log_level)
-    store = output_store(flags)
-    output = canonical_uri(flags.output)
-    ids = list(dict.fromkeys(flags.run_id)) or run_ids(output, store)
-    reports = read_reports(output, ids, store)
-    timelines = [read_timeline(output, ids[0], store)] if len(ids) == 1 else []
+    output = output_place(flags.output, flags)
+    ids = list(dict.fromkeys(flags.run_id)) or run_ids(output)
+    reports = read_reports(output, ids)
+    timelines = [read_timeline(output, ids[0])] if len(ids) == 1 else []
     if flags.html:
-        uri = canonical_uri(flags.html)
+        page = output_place(flags.html, flags)
     else:
-        uri = join_uri(output, RUNS, *(ids if len(ids) == 1 else []), PAGE_FILE)
+        page = output.join(RUNS, *(ids if len(ids) == 1 else []), PAGE_FILE)
     try:
-        put(uri, render_page(reports, timelines).encode(), store)
+        page.put(render_page(reports, timelines).encode())
     except StoreError as error:
-        raise OutputError(f"{uri} cannot be written: {error}") from error
+        raise OutputError(f"{page} cannot be written: {error}") from error
     return {
         "status": "done",
-        "page": shown(uri),
+        "page": page.shown,
         "runs": ids,
         "seconds": round(time.time() - started_at, 1),
         "exit_code": 0,

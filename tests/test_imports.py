@@ -74,7 +74,7 @@ PLACES = {
         "pipeline/account/metrics.py",
     },
     "obstore": {
-        "pipeline/store/storage.py",
+        "pipeline/store/remote.py",
         "pipeline/store/clients.py",
         "pipeline/store/pages.py",
         "pipeline/store/retry.py",

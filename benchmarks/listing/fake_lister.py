@@ -1,7 +1,7 @@
 """A store whose listing is computed: ten million keys that take no memory and are the same every time.
 
 pages = FakePages([*image_folders(10_000_000, 1_000), tar_folder(1_000_000)])
-for info in pages.list_objects("s3://fake", StoreConfig()): ...
+for info in pages.list_objects(StorePath("s3://fake")): ...
 """
 
 import time
@@ -14,7 +14,7 @@ from pipeline.store.object_info import ObjectInfo
 from pipeline.store.pages import Page
 from pipeline.store.parallel_listing import LISTING_THREADS, list_keys
 from pipeline.store.placeholders import UNADDRESSABLE
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import split_uri
 
 PAGE_KEYS = 1000
@@ -69,11 +69,12 @@ class FakePages:
         self._prefixes = [folder.prefix for folder in self._folders]
 
     def list_objects(
-        self, uri: str, config: StoreConfig, *, on_skipped: Callable[[str], None] | None = None
+        self, place: StorePath, *, on_skipped: Callable[[str], None] | None = None
     ) -> Iterator[ObjectInfo]:
-        """As `pipeline.store.storage.list_objects`; any bucket holds the same."""
-        scheme, bucket, prefix = split_uri(uri)
-        found = list_keys(self, prefix and prefix + "/", uri=uri, deadline_s=config.deadline_s, threads=self._threads)
+        """As `StorePath.list`; any bucket holds the same."""
+        scheme, bucket, prefix = split_uri(place.uri)
+        deadline_s = place.config.deadline_s
+        found = list_keys(self, prefix and prefix + "/", uri=place.uri, deadline_s=deadline_s, threads=self._threads)
         for key, size, etag, modified_s in found:
             assert size != UNADDRESSABLE
             yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag, modified_s)

@@ -20,8 +20,8 @@ from typing import Any
 
 from benchmarks.listing.fake_lister import FakePages, image_folders, tar_folder
 from benchmarks.tools.machine import machine
-from pipeline.store import storage
-from pipeline.store.storage import StoreConfig, list_objects, put
+from pipeline.store import remote
+from pipeline.store.store_path import StorePath
 from tests.support.s3_server import running_s3
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -48,8 +48,8 @@ def main() -> None:
     if flags.case:
         print(json.dumps(run_case(*CASES[flags.case])))
     elif flags.s3_threads:
-        storage.LISTING_THREADS = flags.s3_threads
-        print(json.dumps(measured(list_objects("s3://listing", StoreConfig()))))
+        remote.LISTING_THREADS = flags.s3_threads
+        print(json.dumps(measured(StorePath("s3://listing").list())))
     else:
         report = {"made up": {name: child("--case", name) for name in CASES}, "S3": against_s3(), "machine": machine()}
         slow, fast = (report["made up"][name]["wall_s"] for name in list(CASES)[-2:])
@@ -60,7 +60,7 @@ def main() -> None:
 def run_case(images: int, folders: int, tars: int, is_shuffled: bool, page_s: float, threads: int) -> dict[str, Any]:
     made_up = [*image_folders(images, folders), *([tar_folder(tars)] if tars else [])]
     pages = FakePages(made_up, is_shuffled=is_shuffled, page_s=page_s, threads=threads)
-    return measured(pages.list_objects("s3://made-up", StoreConfig()))
+    return measured(pages.list_objects(StorePath("s3://made-up")))
 
 
 def measured(objects: Any) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def against_s3() -> dict[str, Any]:
         os.environ.update(server.env)
         names = [f"s3://listing/images/{number % S3_FOLDERS:03d}/{number:06d}.jpg" for number in range(S3_OBJECTS)]
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: put(name, b"x", StoreConfig()), names))
+            list(pool.map(lambda name: StorePath(name).put(b"x"), names))
         rounds = [{threads: child("--s3-threads", str(threads)) for threads in (1, 16)} for _ in range(ROUNDS)]
     ratios = [figures[1]["wall_s"] / figures[16]["wall_s"] for figures in rounds]
     return {"folders": S3_FOLDERS, "rounds": rounds, "16 threads over one": round(statistics.median(ratios), 2)}

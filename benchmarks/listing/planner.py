@@ -29,12 +29,11 @@ from pipeline.output.published import PublishedFile, list_files, published_files
 from pipeline.plan.plan_file import OwnGroups, PlanFile
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.planner import Planner, PlanOptions
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, local_path
 
 ROWS_PER_FILE = 4096
 SOURCE = "s3://fake"
-STORE = StoreConfig()
 
 
 def plan(pages: FakePages, published: list[PublishedFile], earlier: list[BinaryIO]) -> tuple[PlanFile, int]:
@@ -92,7 +91,7 @@ def done_after_broken_runs(millions: float) -> dict[str, Any]:
 def _done(millions: float, num_broken: int) -> dict[str, Any]:
     with made_output(_make_images, millions) as output, ExitStack() as until_read:
         started = time.perf_counter()
-        published = published_files(output, STORE, identity="i")
+        published = published_files(StorePath(output), identity="i")
         names = ["plan.parquet", *["known.parquet"] * num_broken]
         earlier = [until_read.enter_context((local_path(output) / name).open("rb")) for name in names]
         _, shards = plan(_images(millions), published, earlier)
@@ -127,15 +126,15 @@ def resume(slices: float) -> dict[str, Any]:
     """
     with made_output(_make_slices, slices) as output:
         started = time.perf_counter()
-        index = read_index(output, STORE)
+        index = read_index(StorePath(output))
         index_s = time.perf_counter() - started
         del index
         started = time.perf_counter()
-        found = published_files(output, STORE, identity="i")
+        found = published_files(StorePath(output), identity="i")
         seconds = time.perf_counter() - started
         assert len(found) == int(slices)
         started = time.perf_counter()
-        write_index(output, STORE, found)
+        write_index(StorePath(output), found)
         write_s = time.perf_counter() - started
         return {
             "shards": len(found) // 10, "index_seconds": index_s, "seconds": seconds, "write_index_seconds": write_s,
@@ -163,8 +162,8 @@ def _publish(output: str, entries: Iterable[PublishedFile]) -> None:
     data.mkdir()
     for entry in made:
         (data / entry.file).touch()
-    etags = {name: info.etag for name, info in list_files(output, STORE).items()}
-    write_index(output, STORE, [replace(entry, etag=etags[entry.file]) for entry in made])
+    etags = {name: info.etag for name, info in list_files(StorePath(output)).items()}
+    write_index(StorePath(output), [replace(entry, etag=etags[entry.file]) for entry in made])
 
 
 @contextmanager

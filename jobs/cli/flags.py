@@ -15,8 +15,10 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import format_choices
 from pipeline.inputs.names import NameFilter
 from pipeline.output.config import OutputConfig
+from pipeline.store.config import StoreConfig
 from pipeline.store.iso_time import unix_s
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
+from pipeline.store.uris import canonical_uri
 
 _DEFAULT = "default: %(default)s"
 _INCLUDE_HELP = (
@@ -183,6 +185,11 @@ def output_store(flags: argparse.Namespace) -> StoreConfig:
     return StoreConfig(
         profile=flags.output_profile, endpoint_url=flags.output_endpoint_url, deadline_s=flags.store_deadline_s
     )
+
+
+def output_place(text: str, flags: argparse.Namespace) -> StorePath:
+    """The place that a user named, in the output's store."""
+    return StorePath(canonical_uri(text), output_store(flags))
 
 
 def compute_config(flags: argparse.Namespace) -> ComputeConfig:

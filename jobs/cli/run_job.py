@@ -133,7 +133,7 @@ def output_lease(config: OutputConfig, run_id: str, stopper: Stopper, timing: Le
         logger.error("run.interrupted reason=the lease on the output was lost; the run writes nothing more")
         stopper.stop(Ending("failed", "the lease on the output was lost"))
 
-    return Lease(config.uri, config.store, run_id, timing, on_lost=end_run)
+    return Lease(config.folder, run_id, timing, on_lost=end_run)
 
 
 def print_plan(run: Run) -> None:

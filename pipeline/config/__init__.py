@@ -1,1 +1,1 @@
-"""What one job is asked to do: its configuration, weights, precision and identity."""
+"""The settings of one job: its configuration, weights, precision and identity."""

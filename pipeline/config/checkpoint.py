@@ -1,4 +1,4 @@
-"""The checkpoint of a run: fetched by the driver once, checked there, and handed to the actors as bytes."""
+"""The checkpoint of a run: the driver fetches and checks it once, and hands it to the actors as bytes."""
 
 import logging
 import time
@@ -14,22 +14,21 @@ from pipeline.chunks.task import Classify
 from pipeline.config.job_config import JobConfig
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.store.errors import NotFoundError, StoreError
-from pipeline.store.storage import StoreConfig, list_objects, read
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint whose tensors are those of its network.
+    """A checkpoint whose tensors fit its network.
 
     Attributes:
-        files: what the actors load it from.
-        info: what the driver found in them.
-        network: what the job runs of it.
-        labels: from `--labels`, else from the checkpoint; None where neither names the classes.
-        load_s: seconds that fetching and checking took.
+        files: Files from which the actors load the network.
+        info: Content of the files, as the driver found it.
+        network: Part of the network that the job runs.
+        labels: Names of the classes from `--labels`, else from the checkpoint; None if neither names them.
+        load_s: Seconds that fetching and checking took.
     """
 
     files: CheckpointFiles
@@ -43,19 +42,20 @@ def fetch_checkpoint(config: JobConfig, pinned: str | None = None) -> Checkpoint
     """Reads a checkpoint from a local path, the Hub, or an object store with the account of the inputs.
 
     Args:
-        pinned: `org/name@commit` of the weights that the output was made with so far; a run that names the model on the
-            Hub without a revision goes on with them, whatever its main branch has become.
+        config: Settings of the job.
+        pinned: `org/name@commit` of the weights that made the output so far. A run that names the model on the Hub
+            without a revision continues with them, even if the main branch has changed.
 
     Raises:
-        WeightsError: it is not there, or does not load, or has no head.
-        ConfigError: the labels are not one for each class.
+        WeightsError: The checkpoint is missing, does not load, or has no head.
+        ConfigError: The number of labels is not the number of classes.
     """
     started = time.perf_counter()
     try:
         if is_hub(config.weights):
             files = read_hub(_pinned(config.weights, pinned))
         else:
-            files = _from_store(config.weights, config.input.store)
+            files = _from_store(StorePath(config.weights, config.input.store))
         info = inspect_checkpoint(files.weights, files.config_json, files.preprocessor_json, config.variant)
     except (CheckpointError, WeightsError) as error:
         raise WeightsError(f"--weights {config.weights}: {error}") from error
@@ -66,7 +66,9 @@ def fetch_checkpoint(config: JobConfig, pinned: str | None = None) -> Checkpoint
                 f"--weights {config.weights}: this is a backbone without a head, which cannot classify. "
                 "Give a checkpoint that was saved with its classifier."
             )
-        labels = _labels(config.task, config.input.store, info)
+        labels = info.labels
+        if config.task.labels is not None:
+            labels = _labels(StorePath(config.task.labels, config.input.store), info.config.num_classes)
     seconds = time.perf_counter() - started
     logger.info("weights.loaded uri=%s sha256=%s seconds=%.1f", config.weights, info.digest[:12], seconds)
     network = config.task.network(info.config)
@@ -78,44 +80,41 @@ def _pinned(source: str, pinned: str | None) -> str:
     return f"hf://{pinned}" if revision is None and pinned is not None and pinned.startswith(f"{repo}@") else source
 
 
-def _from_store(uri: str, store: StoreConfig) -> CheckpointFiles:
-    folder, weights_name = uri, None
-    if uri.endswith(WEIGHTS_ENDINGS):
-        folder, _, weights_name = uri.rpartition("/")
+def _from_store(weights: StorePath) -> CheckpointFiles:
+    folder, weights_name = weights, None
+    if weights.uri.endswith(WEIGHTS_ENDINGS):
+        above, _, weights_name = weights.uri.rpartition("/")
+        folder = weights.at(above)
 
     def names() -> list[str]:
         try:
-            below = [found.uri.removeprefix(f"{folder}/") for found in list_objects(folder, store)]
+            below = [found.uri.removeprefix(f"{folder}/") for found in folder.list()]
             return [name for name in below if "/" not in name]
         except NotFoundError:
             return []
         except StoreError as error:
             raise WeightsError(f"{folder} cannot be listed: {error}") from error
 
-    return gather_files(folder, lambda name: _read(join_uri(folder, name), store), names, weights_name=weights_name)
+    return gather_files(folder.uri, lambda name: _read(folder.join(name)), names, weights_name=weights_name)
 
 
-def _labels(task: Classify, store: StoreConfig, info: CheckpointInfo) -> tuple[str, ...] | None:
-    if task.labels is None:
-        return info.labels
-    data = _read(task.labels, store)
+def _labels(file: StorePath, num_classes: int) -> tuple[str, ...]:
+    data = _read(file)
     if data is None:
-        raise ConfigError(f"--labels {task.labels}: there is no such file")
+        raise ConfigError(f"--labels {file}: there is no such file")
     try:
-        labels = parse_labels(data.decode("utf-8-sig"), task.labels)
+        labels = parse_labels(data.decode("utf-8-sig"), file.uri)
     except ValueError as error:
         raise ConfigError(f"--labels: {error}") from error
-    if len(labels) != info.config.num_classes:
-        raise ConfigError(
-            f"--labels {task.labels} names {len(labels)} classes, but the network has {info.config.num_classes}"
-        )
+    if len(labels) != num_classes:
+        raise ConfigError(f"--labels {file} names {len(labels)} classes, but the network has {num_classes}")
     return labels
 
 
-def _read(uri: str, store: StoreConfig) -> bytes | None:
+def _read(file: StorePath) -> bytes | None:
     try:
-        return read(uri, store)
+        return file.read()
     except NotFoundError:
         return None
     except StoreError as error:
-        raise WeightsError(f"{uri} cannot be read: {error}") from error
+        raise WeightsError(f"{file} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""What makes an output one thing: the settings that decide its rows, written once to `_job.json`, then compared."""
+"""The identity of an output: the settings that decide its rows, written once to `_job.json`, then compared."""
 
 import hashlib
 import json
@@ -11,18 +11,20 @@ from pipeline.config.job_config import JobConfig
 from pipeline.errors import OutputError
 from pipeline.output.layout import JOB_FILE
 from pipeline.store.errors import ExistsError, NotFoundError, StoreError
-from pipeline.store.storage import StoreConfig, put, read
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 
 def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
-    """The identity of an output.
+    """Returns the identity of an output.
 
-    Included is whatever changes a row, or which records a slice holds; so two runs over one output either agree on
-    all of it or the later is refused. The inputs are not: an output may grow by further inputs.
+    The identity includes every setting that changes a row, or the records that a slice holds. So two runs over one
+    output agree on all of these settings, or the later run is refused. The inputs are not included: an output may grow
+    by further inputs.
 
     Args:
-        precision: that was chosen, `fp32`, `bf16` or `fp16`.
+        config: Settings of the job.
+        checkpoint: Checkpoint of the job.
+        precision: Precision of the run: `fp32`, `bf16` or `fp16`.
     """
     info, sizes = checkpoint.info, asdict(config.sizes)
     policy = sizes.pop("preprocess")
@@ -48,23 +50,23 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
 
 
 def reported_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """An identity as a report holds it: as JSON reads it back, and without the names of the classes."""
+    """Returns an identity in the form of a report: as JSON reads it back, and without the names of the classes."""
     return json.loads(_canonical({name: value for name, value in identity.items() if name != "labels"}))
 
 
 def identity_digest(identity: dict[str, Any]) -> str:
-    """SHA-256 of an identity, as hex."""
+    """Returns the SHA-256 of an identity, as hex."""
     return hashlib.sha256(_canonical(identity)).hexdigest()
 
 
-def check_identity(output: str, store: StoreConfig, identity: dict[str, Any]) -> None:
-    """Returns if the output has this identity already.
+def check_identity(output: StorePath, identity: dict[str, Any]) -> None:
+    """Returns if the output already has this identity.
 
     Raises:
-        OutputError: it has another one, or its `_job.json` cannot be understood.
-        NotFoundError: the output has none yet.
+        OutputError: The output has another identity, or its `_job.json` is not JSON.
+        NotFoundError: The output has no identity yet.
     """
-    stored = _stored(output, store)
+    stored = _stored(output)
     if differing := sorted(_differences(stored, json.loads(_canonical(identity)))):
         raise OutputError(
             f"{output} holds the results of another job; it differs in: {'; '.join(differing)}. "
@@ -72,38 +74,38 @@ def check_identity(output: str, store: StoreConfig, identity: dict[str, Any]) ->
         )
 
 
-def stored_setting(output: str, store: StoreConfig, name: str) -> str | None:
-    """A setting that an output was made with so far, by its name in the identity; None if it has none yet.
+def stored_setting(output: StorePath, name: str) -> str | None:
+    """Returns a setting from the identity of an output, by its name; None if the output has no identity yet.
 
     Raises:
-        OutputError: its `_job.json` cannot be read.
+        OutputError: The `_job.json` of the output cannot be read.
     """
     try:
-        return _stored(output, store).get(name)
+        return _stored(output).get(name)
     except NotFoundError:
         return None
     except StoreError as error:
         raise OutputError(f"output {output} cannot be read: {error}") from error
 
 
-def _stored(output: str, store: StoreConfig) -> dict[str, Any]:
-    uri = join_uri(output, JOB_FILE)
+def _stored(output: StorePath) -> dict[str, Any]:
+    path = output.join(JOB_FILE)
     try:
-        return json.loads(read(uri, store))
+        return json.loads(path.read())
     except ValueError as error:
-        raise OutputError(f"{uri} is not JSON: {error}; restore it, or choose another --output") from error
+        raise OutputError(f"{path} is not JSON: {error}; restore it, or choose another --output") from error
 
 
-def claim_identity(output: str, store: StoreConfig, identity: dict[str, Any]) -> None:
-    """Writes `_job.json` if the output has none; a run that was quicker must have the same identity.
+def claim_identity(output: StorePath, identity: dict[str, Any]) -> None:
+    """Writes `_job.json` if the output has none; if another run was quicker, compares its identity.
 
     Raises:
-        OutputError: it has another one.
+        OutputError: The output has another identity.
     """
     try:
-        put(join_uri(output, JOB_FILE), _canonical(identity), store, if_absent=True)
+        output.join(JOB_FILE).put(_canonical(identity), if_absent=True)
     except ExistsError:
-        check_identity(output, store, identity)
+        check_identity(output, identity)
 
 
 def _canonical(identity: dict[str, Any]) -> bytes:
@@ -111,7 +113,7 @@ def _canonical(identity: dict[str, Any]) -> bytes:
 
 
 def _differences(stored: Any, wanted: Any, path: str = "") -> list[str]:
-    """`setting (stored -> wanted)` for each leaf that differs."""
+    """Returns a text for each setting that differs, with both values."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         found = []
         for key in {*stored, *wanted}:

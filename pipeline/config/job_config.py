@@ -1,4 +1,4 @@
-"""What one run is asked to do: frozen dataclasses, checked once here and trusted afterwards."""
+"""Settings of one run: frozen dataclasses, checked once here and trusted afterwards."""
 
 from dataclasses import dataclass, field
 
@@ -16,14 +16,15 @@ from pipeline.store.uris import canonical_uri
 
 @dataclass(frozen=True, kw_only=True)
 class BoundsConfig:
-    """What one run takes on of all that there is to do; a later run without these bounds does the rest.
+    """Bounds of the work of one run. A later run without bounds does the rest.
 
-    They are no part of the output's identity.
+    Bounds are not part of the output's identity.
 
     Attributes:
-        since_s: objects last modified before this, in Unix seconds, are not begun.
-        max_images: records that are planned, about: tars, Parquet objects and groups that are begun are taken whole.
-        max_hours: hours from the start of the program after which the run ends itself.
+        since_s: Unix seconds; objects that were last modified before are not started.
+        max_images: Approximate number of records that are planned: a tar, Parquet object or group that is started is
+            taken completely.
+        max_hours: Hours from the start of the program after which the run ends by itself.
     """
 
     since_s: float | None = None
@@ -39,20 +40,24 @@ class BoundsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    """One run, whole.
+    """All settings of one run.
 
     Attributes:
-        task: what is asked of the network for each image.
-        weights: canonical URI of the checkpoint, a folder or one file; or `hf://org/name[@revision]`.
-        variant: which PVTv2, where the checkpoint has no config that says it.
-        precision: of the network's numbers; `auto` takes the output's, or for a new one what the machine is good at.
-        sizes: what is done with images that are too small or too large.
-        bounds: how much of the work this run does.
-        max_failed_fraction: failed / listed above which the run exits 6.
-        run_id: name of this run's folder in the output.
-        dry_run: plan and say what would be done; write nothing.
-        calibrate: let a dry run try the job on a part of the plan, where no earlier run tells how fast it is.
-        thumbnails: how many images the report shows; none unless it is asked for, since they are the user's data.
+        task: Task of the network for each image.
+        input: The inputs.
+        output: The output folder and the size of its files.
+        weights: Canonical URI of the checkpoint, a folder or one file; or `hf://org/name[@revision]`.
+        variant: Variant of PVTv2, for a checkpoint without a config that names it.
+        precision: Floating-point type of the network. `auto` takes the type of the output, or for a new output the type
+            that the machine computes fast.
+        sizes: Treatment of images that are too small or too large.
+        compute: Machines and processors that do the work.
+        bounds: Bounds of the work of this run.
+        max_failed_fraction: Fraction of failed among listed records, above which the run exits with code 6.
+        run_id: Name of the run's folder in the output; None makes one.
+        dry_run: Plan, print the plan and write nothing.
+        calibrate: Let a dry run measure the pace on a part of the plan, if no earlier run has measured it.
+        thumbnails: Number of images that the report shows. The default is 0, since images are the user's data.
     """
 
     task: Task
@@ -88,5 +93,5 @@ class JobConfig:
 
 
 def _is_plain_name(text: str) -> bool:
-    """True for what may be one folder's name: `..` would be another folder."""
+    """Returns True for a text that can be the name of one folder; `..` would be another folder."""
     return text != "" and text[0] != "." and all(c.isalnum() or c in "-_." for c in text)

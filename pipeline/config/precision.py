@@ -1,4 +1,4 @@
-"""Which floating-point type the network runs in, and why."""
+"""The floating-point type in which the network runs, and the reason for it."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -7,24 +7,24 @@ from pipeline.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-# What processors that multiply bfloat16 themselves call that: x86 with AVX-512 or AMX, ARM.
+# Flags of processors with instructions for bfloat16: x86 with AVX-512 or AMX, ARM.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 def choose_precision(asked: Precision, stored: str | None, device: str) -> tuple[str, str]:
-    """The precision of a run, and why it is that.
+    """Returns the precision of a run, and the reason for it.
 
-    An output has one precision. Where none is asked for, a run goes on with that of its output, on whatever machine it
-    runs; a new output gets bf16 where it pays.
+    An output has one precision. A run without `--precision` continues with the precision of its output, on any machine;
+    a new output gets bf16 if the device computes bf16 faster.
 
     Args:
-        asked: by the user.
-        stored: precision of the output that is there already.
+        asked: Precision that the user asked for.
+        stored: Precision of the existing output; None for a new output.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ConfigError: there is no such precision.
+        ConfigError: There is no such precision.
     """
     if asked not in get_args(Precision):
         raise ConfigError(f"--precision must be {', '.join(get_args(Precision))}, not {asked!r}")
@@ -42,7 +42,7 @@ def choose_precision(asked: Precision, stored: str | None, device: str) -> tuple
 
 
 def multiplies_bf16(cpuinfo: Path = _CPUINFO) -> bool:
-    """True if this machine's processor has instructions for bfloat16."""
+    """Returns True if the processor of this machine has instructions for bfloat16."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

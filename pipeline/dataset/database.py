@@ -1,7 +1,7 @@
 """A database on the local disk for one update; it joins and sorts tables that are larger than memory.
 
 The database is DuckDB, because a full join of two labelled data sets does not fit into memory. Rows come and go
-as Arrow batches through `pipeline.store.storage`; DuckDB opens no file of the user's and loads no extension.
+as Arrow batches through `pipeline.store.store_path`; DuckDB opens no file of the user's and loads no extension.
 """
 
 import logging

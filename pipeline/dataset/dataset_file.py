@@ -20,8 +20,7 @@ from pipeline.output.published import PublishedFile
 from pipeline.publish.spill import on_disk_if_it_can
 from pipeline.store.errors import ChangedError, ExistsError
 from pipeline.store.object_info import ObjectInfo
-from pipeline.store.storage import StoreConfig, head, open_reader, put
-from pipeline.store.uris import join_uri, shown
+from pipeline.store.store_path import StorePath
 
 DATASET = "dataset"
 LABELS_FILE = "labels.parquet"
@@ -57,15 +56,23 @@ class DatasetFooter:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A data set that is there: its object and its footer."""
+    """A data set that is there.
 
-    info: ObjectInfo
+    Attributes:
+        file: Where it lies.
+        size: Size of the file in bytes.
+        etag: Version of the file.
+    """
+
+    file: StorePath
+    size: int
+    etag: str
     footer: DatasetFooter
 
 
-def labels_uri(output: str) -> str:
+def labels_file(output: StorePath) -> StorePath:
     """Where the data set of an output lies."""
-    return join_uri(output, DATASET, LABELS_FILE)
+    return output.join(DATASET, LABELS_FILE)
 
 
 def dataset_version(
@@ -82,37 +89,38 @@ def dataset_version(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def find_published(output: str, store: StoreConfig) -> Published | None:
+def find_published(output: StorePath) -> Published | None:
     """The data set that an output has; None if it has none yet.
 
     Raises:
         OutputError: something else lies under its name.
     """
-    info = head(labels_uri(output), store)
+    file = labels_file(output)
+    info = file.head()
     if info is None:
         return None
     try:
-        with closing(_open(info, store)) as source:
+        with closing(_open(file, info.size, info.etag)) as source:
             values = json.loads(pq.read_metadata(source).metadata[FOOTER_KEY])
         if values.pop("schema_version") != _SCHEMA_VERSION:
             raise ValueError("it is of another version of this program")
-        return Published(info, DatasetFooter(**{**values, "classes": tuple(values["classes"])}))
+        return Published(file, info.size, info.etag, DatasetFooter(**{**values, "classes": tuple(values["classes"])}))
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{shown(info.uri)} is no data set of ours ({type(error).__name__}: {error}); move it away"
+            f"{file.shown} is no data set of ours ({type(error).__name__}: {error}); move it away"
         ) from error
 
 
-def published_rows(published: Published | None, store: StoreConfig) -> Iterator[pa.RecordBatch]:
+def published_rows(published: Published | None) -> Iterator[pa.RecordBatch]:
     """The rows of a data set, a batch at a time; none if there is no data set."""
     if published is None:
         return
-    with closing(_open(published.info, store)) as source:
+    with closing(_open(published.file, published.size, published.etag)) as source:
         for batch in pq.ParquetFile(source).iter_batches(columns=LABEL_SCHEMA.names):
             yield batch.replace_schema_metadata(None).cast(LABEL_SCHEMA)
 
 
-def publish(output: str, store: StoreConfig, rows: Rows, footer: DatasetFooter, before: Published | None) -> Published:
+def publish(output: StorePath, rows: Rows, footer: DatasetFooter, before: Published | None) -> Published:
     """Puts a data set in the place of the one before.
 
     Args:
@@ -123,12 +131,12 @@ def publish(output: str, store: StoreConfig, rows: Rows, footer: DatasetFooter, 
         StoreError: the store refuses.
     """
     body = to_parquet(rows, LABEL_SCHEMA, {FOOTER_KEY.decode(): footer.to_json()})
-    uri, etag_before = labels_uri(output), None if before is None else before.info.etag
+    file, etag_before = labels_file(output), None if before is None else before.etag
     try:
-        etag = put(uri, body, store, if_absent=before is None, if_match=etag_before)
+        etag = file.put(body, if_absent=before is None, if_match=etag_before)
     except (ExistsError, ChangedError) as error:
-        raise OutputError(f"{shown(uri)} was exchanged meanwhile; is something else writing there?") from error
-    return Published(ObjectInfo(uri, len(body), etag), footer)
+        raise OutputError(f"{file.shown} was exchanged meanwhile; is something else writing there?") from error
+    return Published(file, len(body), etag, footer)
 
 
 def to_parquet(rows: Rows, schema: pa.Schema, metadata: dict[str, Any]) -> memoryview:
@@ -144,5 +152,5 @@ def to_parquet(rows: Rows, schema: pa.Schema, metadata: dict[str, Any]) -> memor
     return memoryview(on_disk_if_it_can(write)).cast("B")
 
 
-def _open(info: ObjectInfo, store: StoreConfig) -> BinaryIO:
-    return open_reader(info.uri, store, size=info.size, etag=info.etag, read_ahead=False)
+def _open(file: StorePath, size: int, etag: str) -> BinaryIO:
+    return file.open(size=size, etag=etag, read_ahead=False)

@@ -21,8 +21,9 @@ from pipeline.dataset.dataset_file import DATASET, Published, published_rows
 from pipeline.dataset.file_exports import FILES
 from pipeline.dataset.sidecar_exports import BESIDE, Sidecar
 from pipeline.errors import ConfigError, OutputError
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, ExistsError, NotFoundError, StoreError
-from pipeline.store.storage import StoreConfig, head, put, read
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import is_inside, join_uri, name_of, shown
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class ExportConfig:
 
     def made_of(self, name: str, published: Published) -> str:
         """What an export is made of: the rows' contents, which a run decided on; for a CSV each column of them."""
-        rows = published.info.etag if name == "csv" else published.footer.run_id
+        rows = published.etag if name == "csv" else published.footer.run_id
         parts = [rows, list(self.roots), self.sidecars_to if name in BESIDE else None]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -82,8 +83,7 @@ class Exporter:
     def __init__(
         self,
         published: Published,
-        output: str,
-        store: StoreConfig,
+        output: StorePath,
         config: ExportConfig,
         check_right: Callable[[], None],
     ) -> None:
@@ -92,11 +92,11 @@ class Exporter:
         Args:
             check_right: raises if the output is no longer this run's to write to.
         """
-        self._published, self._output, self._store, self._config = published, output, store, config
+        self._published, self._output, self._config = published, output, config
         self._check_right = check_right
         self._ledger = _Ledger()
-        self._ledger_uri = join_uri(output, DATASET, LEDGER_FILE)
-        self._sidecar_store = config.input_store if config.sidecars_to is None else store
+        self._ledger_file = output.join(DATASET, LEDGER_FILE)
+        self._sidecar_store = config.input_store if config.sidecars_to is None else output.config
 
     def write(self) -> list[str]:
         """Brings the exports up to date; returns the URIs of the objects that were written.
@@ -114,11 +114,11 @@ class Exporter:
             if self._ledger.made_of.get(name) == made_of:
                 continue
             if name in FILES:
-                uri = join_uri(self._output, DATASET, FILES[name].file_name)
+                file = self._output.join(DATASET, FILES[name].file_name)
                 body = FILES[name].make(self._rows, classes, roots)
                 self._check_right()
-                put(uri, body, self._store)
-                written.append(uri)
+                file.put(body)
+                written.append(file.uri)
             else:
                 written += self._write_sidecars(BESIDE[name](self._rows, classes, roots))
             self._ledger.made_of[name] = made_of
@@ -128,7 +128,7 @@ class Exporter:
         return written
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
-        return published_rows(self._published, self._store)
+        return published_rows(self._published)
 
     def _write_sidecars(self, sidecars: Iterator[Sidecar]) -> list[str]:
         written: list[str] = []
@@ -178,12 +178,12 @@ class Exporter:
             OutputError: what is there is not ours.
         """
         try:
-            there = head(uri, self._sidecar_store)
+            there = StorePath(uri, self._sidecar_store).head()
             if there is None:
                 return None
             ours = self._ledger.sidecars.get(uri)
             if ours is not None and ours.etag != there.etag:
-                digest = hashlib.sha256(read(uri, self._sidecar_store, there.etag)).hexdigest()
+                digest = hashlib.sha256(StorePath(uri, self._sidecar_store).read(there.etag)).hexdigest()
                 ours = _Ours(etag=there.etag, sha256=digest) if digest in (ours.sha256, ours.pending_sha256) else None
         except StoreError as error:
             raise _unreachable(uri, error) from error
@@ -200,7 +200,7 @@ class Exporter:
 
     def _put_sidecar(self, uri: str, body: memoryview, etag: str | None) -> str:
         try:
-            return put(uri, body, self._sidecar_store, if_absent=etag is None, if_match=etag)
+            return StorePath(uri, self._sidecar_store).put(body, if_absent=etag is None, if_match=etag)
         except (ExistsError, ChangedError) as error:
             raise OutputError(f"{shown(uri)} was written by somebody else meanwhile; move it, or leave it") from error
         except StoreError as error:
@@ -208,15 +208,15 @@ class Exporter:
 
     def _read_ledger(self) -> _Ledger:
         try:
-            values = json.loads(read(self._ledger_uri, self._store))
+            values = json.loads(self._ledger_file.read())
             return _Ledger(values["made_of"], {uri: _Ours(**ours) for uri, ours in values["sidecars"].items()})
         except NotFoundError:
             return _Ledger()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise OutputError(f"{shown(self._ledger_uri)} cannot be understood: {error}; restore it") from error
+            raise OutputError(f"{self._ledger_file.shown} cannot be understood: {error}; restore it") from error
 
     def _save_ledger(self) -> None:
-        put(self._ledger_uri, json.dumps(asdict(self._ledger), indent=1).encode(), self._store)
+        self._ledger_file.put(json.dumps(asdict(self._ledger), indent=1).encode())
 
 
 def _unreachable(uri: str, error: StoreError) -> OutputError:

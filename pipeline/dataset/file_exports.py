@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.dataset.labels import LABEL_SCHEMA
 from pipeline.inputs.formats import FILES_SCHEME, TAR, format_of
 from pipeline.publish.spill import on_disk_if_it_can
-from pipeline.store.uris import is_inside, is_local, local_path
+from pipeline.store.uris import is_inside, shown
 
 # What gives the rows of a data set, each time anew.
 Rows = Callable[[], Iterator[pa.RecordBatch]]
@@ -145,14 +145,10 @@ def image_path(row: Mapping[str, Any]) -> str | None:
     if any("::" in (row[name] or "") for name in ("shard", "key", "image_id")):
         return None
     if row["shard"].startswith(FILES_SCHEME):
-        return _plain(row["image_id"])
+        return shown(row["image_id"])
     if format_of(row["shard"]) not in (TAR, None) or row["key"] is None or row["key"] != member_name(row):
         return None
-    return f"tar://{row['key']}::{_plain(row['shard'])}"
-
-
-def _plain(uri: str) -> str:
-    return str(local_path(uri)) if is_local(uri) else uri
+    return f"tar://{row['key']}::{shown(row['shard'])}"
 
 
 def in_file(write: Callable[[Any], None]) -> memoryview:

@@ -12,8 +12,8 @@ from pipeline.errors import InputError
 from pipeline.inputs.formats import PARQUET
 from pipeline.store.errors import StoreError
 from pipeline.store.object_info import ObjectInfo
-from pipeline.store.storage import StoreConfig, list_objects, read
-from pipeline.store.uris import join_uri, name_of, shown
+from pipeline.store.store_path import StorePath
+from pipeline.store.uris import name_of, shown
 
 # Where corrections are looked for in an output, unless other places are given.
 PLACES = ("overrides.csv", "overrides.parquet", "overrides")
@@ -32,25 +32,25 @@ _NEEDED = ("image_id", "label")
 _TEXTS = (*_NEEDED, "source_etag", "at")
 
 
-def find_overrides(output: str, store: StoreConfig, uris: Sequence[str] = ()) -> list[ObjectInfo]:
+def find_overrides(output: StorePath, uris: Sequence[str] = ()) -> list[ObjectInfo]:
     """The files of corrections, each once: those that the URIs name or lead to, else those in the output.
 
     Raises:
         InputError: a place cannot be listed, or nothing is in one that was named.
     """
     found: dict[str, ObjectInfo] = {}
-    for uri in uris or [join_uri(output, place) for place in PLACES]:
+    for place in [output.at(uri) for uri in uris] or [output.join(name) for name in PLACES]:
         try:
-            there = [info for info in list_objects(uri, store) if info.uri == uri or _is_override(info.uri)]
+            there = [info for info in place.list() if info.uri == place.uri or _is_override(info.uri)]
         except StoreError as error:
-            raise InputError(f"overrides {shown(uri)} cannot be listed: {error}") from error
+            raise InputError(f"overrides {place.shown} cannot be listed: {error}") from error
         if uris and not there:
-            raise InputError(f"--overrides {shown(uri)}: no .csv or .parquet file is there")
+            raise InputError(f"--overrides {place.shown}: no .csv or .parquet file is there")
         found |= {info.uri: info for info in there}
     return list(found.values())
 
 
-def read_overrides(files: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[pa.RecordBatch]:
+def read_overrides(output: StorePath, files: Iterable[ObjectInfo]) -> Iterator[pa.RecordBatch]:
     """All corrections, in the order of the files and their rows; an empty label is null and drops the image.
 
     Raises:
@@ -58,7 +58,7 @@ def read_overrides(files: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[
     """
     order = 0
     for info in files:
-        table = _read_texts(info, store)
+        table = _read_texts(output.at(info.uri), info.etag)
         images = table.column("image_id").to_pylist()
         if not all(images):
             raise InputError(f"overrides {shown(info.uri)}: row {_first_empty(images)} has no image_id")
@@ -78,11 +78,11 @@ def _is_override(uri: str) -> bool:
     return not name_of(uri).startswith((".", "_")) and (PARQUET.takes(uri) or uri.lower().endswith(".csv"))
 
 
-def _read_texts(info: ObjectInfo, store: StoreConfig) -> pa.Table:
+def _read_texts(file: StorePath, etag: str) -> pa.Table:
     """The columns that matter, as text; those that may be missing are null then."""
     try:
-        body = io.BytesIO(read(info.uri, store, info.etag))
-        if PARQUET.takes(info.uri):
+        body = io.BytesIO(file.read(etag))
+        if PARQUET.takes(file.uri):
             table = pq.read_table(body)
         else:
             # Labels such as NA or 007 are what they are.
@@ -93,7 +93,7 @@ def _read_texts(info: ObjectInfo, store: StoreConfig) -> pa.Table:
         for name in _NEEDED:
             if name not in table.column_names:
                 raise InputError(
-                    f"overrides {shown(info.uri)} has no column {name!r} but {', '.join(table.column_names)}; "
+                    f"overrides {file.shown} has no column {name!r} but {', '.join(table.column_names)}; "
                     "needed are image_id and label, separated by commas where it is a CSV"
                 )
         texts = {
@@ -101,7 +101,7 @@ def _read_texts(info: ObjectInfo, store: StoreConfig) -> pa.Table:
             for name in _TEXTS
         }
     except (StoreError, pa.ArrowException, OSError) as error:
-        raise InputError(f"overrides {shown(info.uri)} cannot be read: {error}") from error
+        raise InputError(f"overrides {file.shown} cannot be read: {error}") from error
     return pa.table(texts)
 
 

@@ -9,8 +9,7 @@ import yaml
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.store.errors import StoreError
-from pipeline.store.storage import StoreConfig, read
-from pipeline.store.uris import shown
+from pipeline.store.store_path import StorePath
 
 # In a file of classes: what becomes of those that it does not name.
 OTHERS = "*"
@@ -70,7 +69,7 @@ class Policy:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def read_class_scores(uri: str, store: StoreConfig) -> dict[str, float]:
+def read_class_scores(file: StorePath) -> dict[str, float]:
     """The thresholds in a YAML file: `label: score`, one a line.
 
     Raises:
@@ -78,15 +77,15 @@ def read_class_scores(uri: str, store: StoreConfig) -> dict[str, float]:
         InputError: it cannot be read.
     """
     scores = {}
-    for name, text in _read_mapping("--class-scores", uri, store).items():
+    for name, text in _read_mapping("--class-scores", file).items():
         try:
             scores[name] = float(text or "")
         except ValueError:
-            raise ConfigError(f"--class-scores {shown(uri)}: {name}: {text!r} is no score in 0..1") from None
+            raise ConfigError(f"--class-scores {file.shown}: {name}: {text!r} is no score in 0..1") from None
     return scores
 
 
-def read_classes(uri: str, store: StoreConfig) -> tuple[dict[str, str | None], bool]:
+def read_classes(file: StorePath) -> tuple[dict[str, str | None], bool]:
     """The classes in a YAML file: `the network's label: the data set's label`, null to drop it.
 
     The name `*` stands for all others, which may be dropped (`"*": null`).
@@ -98,33 +97,33 @@ def read_classes(uri: str, store: StoreConfig) -> tuple[dict[str, str | None], b
         ConfigError: it holds something else.
         InputError: it cannot be read.
     """
-    classes = _read_mapping("--classes", uri, store)
+    classes = _read_mapping("--classes", file)
     others = classes.pop(OTHERS, OTHERS)
     if others not in (None, OTHERS):
-        raise ConfigError(f"--classes {shown(uri)}: {OTHERS!r} can only be null; others keep their labels without it")
+        raise ConfigError(f"--classes {file.shown}: {OTHERS!r} can only be null; others keep their labels without it")
     for name, label in classes.items():
         if label == "":
-            raise ConfigError(f"--classes {shown(uri)}: {name}: a label is not empty; write null to drop the class")
+            raise ConfigError(f"--classes {file.shown}: {name}: a label is not empty; write null to drop the class")
     return classes, others is None
 
 
-def _read_mapping(flag: str, uri: str, store: StoreConfig) -> dict[str, str | None]:
+def _read_mapping(flag: str, file: StorePath) -> dict[str, str | None]:
     """A flat YAML mapping as text, so that a class `no` or `007` stays what it is; null is None."""
     try:
-        root = yaml.compose(read(uri, store).decode(), Loader=yaml.SafeLoader)
+        root = yaml.compose(file.read().decode(), Loader=yaml.SafeLoader)
     except StoreError as error:
-        raise InputError(f"{flag} {shown(uri)} cannot be read: {error}") from error
+        raise InputError(f"{flag} {file.shown} cannot be read: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{flag} {shown(uri)} is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{flag} {file.shown} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{flag} {shown(uri)} must hold lines such as `name: value`")
+        raise ConfigError(f"{flag} {file.shown} must hold lines such as `name: value`")
     found: dict[str, str | None] = {}
     for key, value in root.value:
         if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
             line = key.start_mark.line + 1
-            raise ConfigError(f"{flag} {shown(uri)}, line {line}: must be `name: value`, with nothing below it")
+            raise ConfigError(f"{flag} {file.shown}, line {line}: must be `name: value`, with nothing below it")
         if key.value in found:
-            raise ConfigError(f"{flag} {shown(uri)} names {key.value!r} twice")
+            raise ConfigError(f"{flag} {file.shown} names {key.value!r} twice")
         found[key.value] = None if value.tag == _NULL_TAG else value.value
     return found
 

@@ -45,8 +45,7 @@ from pipeline.output.layout import DATA, RUNS
 from pipeline.output.published import PublishedFile
 from pipeline.output.slice_chain import by_shard, chain_of
 from pipeline.store.errors import ExistsError
-from pipeline.store.storage import StoreConfig, put, read
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +90,7 @@ class Update:
 
 
 def update_dataset(
-    output: str,
-    store: StoreConfig,
+    output: StorePath,
     files: Sequence[PublishedFile],
     model_labels: Sequence[str],
     config: DatasetConfig,
@@ -113,18 +111,18 @@ def update_dataset(
         StoreError: the store refuses.
     """
     config.policy.check(model_labels)
-    corrections = find_overrides(output, store, config.overrides)
+    corrections = find_overrides(output, config.overrides)
     half_read = shards_half_read(files)
     # Of a shard that two attempts ended differently, those files whose rows count.
     there = [file for of_shard in by_shard(files).values() for file in chain_of(of_shard).files if file.rows]
     version = dataset_version(there, corrections, config.policy.digest(), half_read)
-    before = find_published(output, store)
+    before = find_published(output)
     if before is not None and before.footer.version == version:
         return Update(published=before)
     with open_database() as database:
-        database.load_images("before", LABEL_SCHEMA, published_rows(before, store))
-        database.load_images("predictions", _PREDICTION_SCHEMA, _predictions(there, output, store))
-        database.load("overrides", OVERRIDE_SCHEMA, read_overrides(corrections, store))
+        database.load_images("before", LABEL_SCHEMA, published_rows(before))
+        database.load_images("predictions", _PREDICTION_SCHEMA, _predictions(there, output))
+        database.load("overrides", OVERRIDE_SCHEMA, read_overrides(output, corrections))
         shards = pa.RecordBatch.from_arrays([pa.array(half_read, pa.string())], schema=SHARD_SCHEMA)
         database.load("half_read", SHARD_SCHEMA, [shards])
         used = make_labels(database, config.policy, model_labels, run_id)
@@ -141,10 +139,10 @@ def update_dataset(
         if before is not None and changes.is_empty and footer.classes == before.footer.classes:
             # Some rows were written again and say what they said; whoever reads the data set finds the same.
             footer = replace(before.footer, version=version)
-            return Update(published=publish(output, store, lambda: label_rows(database), footer, before))
-        _write_changes(database, output, store, footer, changes, used)
+            return Update(published=publish(output, lambda: label_rows(database), footer, before))
+        _write_changes(database, output, footer, changes, used)
         check_right()
-        published = publish(output, store, lambda: label_rows(database), footer, before)
+        published = publish(output, lambda: label_rows(database), footer, before)
     logger.info("dataset.published rows=%d changes=%s", changes.now["rows"], dict(changes.counts))
     if used.unused:
         logger.warning("overrides.unused images=%d: no row of the output has their image_id", used.unused)
@@ -168,11 +166,11 @@ def label_rows(database: Database) -> Iterator[pa.RecordBatch]:
     return database.batches(f"SELECT {names} FROM labels ORDER BY {ORDER}", LABEL_SCHEMA)
 
 
-def _predictions(files: Sequence[PublishedFile], output: str, store: StoreConfig) -> Iterator[pa.RecordBatch]:
+def _predictions(files: Sequence[PublishedFile], output: StorePath) -> Iterator[pa.RecordBatch]:
     """The rows of the output's files, a few files at a time."""
 
     def load(file: PublishedFile) -> pa.Table:
-        body = read(join_uri(output, DATA, file.file), store, file.etag)
+        body = output.join(DATA, file.file).read(file.etag)
         return pq.read_table(pa.BufferReader(body), columns=list(_PREDICTION_SCHEMA.names))
 
     rest = iter(files)
@@ -183,21 +181,16 @@ def _predictions(files: Sequence[PublishedFile], output: str, store: StoreConfig
 
 
 def _write_changes(
-    database: Database, output: str, store: StoreConfig, footer: DatasetFooter, changes: Changes, used: Corrections
+    database: Database, output: StorePath, footer: DatasetFooter, changes: Changes, used: Corrections
 ) -> None:
     """Writes the change log of a run into its folder, the sums last.
 
     Raises:
         OutputError: another run has had the same name.
     """
-    folder = join_uri(output, RUNS, footer.run_id)
+    folder = output.join(RUNS, footer.run_id)
     try:
-        put(
-            join_uri(folder, CHANGES_FILE),
-            to_parquet(lambda: change_rows(database), CHANGE_SCHEMA, {}),
-            store,
-            if_absent=True,
-        )
+        folder.join(CHANGES_FILE).put(to_parquet(lambda: change_rows(database), CHANGE_SCHEMA, {}), if_absent=True)
     except ExistsError as error:
         raise OutputError(f"--run-id {footer.run_id} was used before in this output; choose another") from error
     summary = {
@@ -211,7 +204,7 @@ def _write_changes(
         "drift": describe_drift(changes.drift),
         "overrides": asdict(used),
     }
-    put(join_uri(folder, CHANGES_SUMMARY_FILE), json.dumps(summary, indent=1).encode(), store)
+    folder.join(CHANGES_SUMMARY_FILE).put(json.dumps(summary, indent=1).encode())
 
 
 def describe_drift(drifts: Mapping[str, Drift | None]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.dataset.dataset_file import find_published, labels_uri
+from pipeline.dataset.dataset_file import find_published, labels_file
 from pipeline.dataset.drift import Drift
 from pipeline.dataset.exports import ExportConfig, Exporter
 from pipeline.dataset.overrides import find_overrides, read_overrides
@@ -78,14 +78,14 @@ def check_dataset(run: Run, config: DatasetConfig) -> None:
     Raises:
         PipelineError: with a sentence that says what to do.
     """
-    output, store = run.config.output.uri, run.config.output.store
+    output = run.config.output.folder
     try:
         config.policy.check(_class_names(run))
-        for _ in read_overrides(find_overrides(output, store, config.overrides), store):
+        for _ in read_overrides(output, find_overrides(output, config.overrides)):
             pass
-        find_published(output, store)
+        find_published(output)
     except StoreError as error:
-        raise OutputError(f"the data set of {shown(output)} cannot be read: {error}") from error
+        raise OutputError(f"the data set of {output.shown} cannot be read: {error}") from error
 
 
 def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: ExportConfig, stopper: Stopper) -> Kept:
@@ -97,7 +97,7 @@ def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: Expor
     Raises:
         PipelineError: the data set is as it was; with a sentence that says what to do.
     """
-    output, store = run.config.output.uri, run.config.output.store
+    output = run.config.output.folder
 
     def check_right() -> None:
         run.lease.check()
@@ -106,8 +106,8 @@ def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: Expor
     with stopper.armed():
         try:
             files = list(ledger.files.values())
-            update = update_dataset(output, store, files, _class_names(run), config, run.run_id, check_right)
-            kept = Kept(uri=labels_uri(output), update=update, is_bounded=ledger.bound is not None)
+            update = update_dataset(output, files, _class_names(run), config, run.run_id, check_right)
+            kept = Kept(uri=labels_file(output).uri, update=update, is_bounded=ledger.bound is not None)
             return _with_exports(kept, run, exports, check_right)
         except (Exception, KeyboardInterrupt) as error:
             # In the middle of a query it comes as the database's own error.
@@ -117,20 +117,20 @@ def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: Expor
                     "stopped while the data set was updated; what is published is whole, the same command continues"
                 ) from None
             if isinstance(error, StoreError):
-                raise OutputError(f"the data set of {shown(output)} cannot be written: {error}") from error
+                raise OutputError(f"the data set of {output.shown} cannot be written: {error}") from error
             raise
 
 
 def _with_exports(kept: Kept, run: Run, exports: ExportConfig, check_right: Callable[[], None]) -> Kept:
-    output, store = run.config.output.uri, run.config.output.store
+    output = run.config.output.folder
     try:
-        written = Exporter(kept.update.published, output, store, exports, check_right).write()
+        written = Exporter(kept.update.published, output, exports, check_right).write()
     except LeaseLostError:
         raise
     except PipelineError as error:
         return replace(kept, failure=error)
     except StoreError as error:
-        return replace(kept, failure=OutputError(f"exports to {shown(output)} cannot be written: {error}"))
+        return replace(kept, failure=OutputError(f"exports to {output.shown} cannot be written: {error}"))
     return replace(kept, written=tuple(written))
 
 

@@ -8,7 +8,6 @@ takes the trial for an earlier run.
 import logging
 import math
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,8 +29,7 @@ from pipeline.run.run import Run
 from pipeline.run.stopper import Ending, own_stopper
 from pipeline.store.errors import StoreError
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import StoreConfig, delete, list_objects
-from pipeline.store.uris import is_local, join_uri, local_path, shown
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +62,12 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
     Raises:
         PipelineError: the trial could not begin, or the user stopped it.
     """
-    output, store = run.config.output.uri, run.config.output.store
     # The name is random, since a calibration that was killed may have left its folder.
-    folder = join_uri(output, CALIBRATION, f"{run.run_id}-{secrets.token_hex(4)}")
-    lease = Lease(folder, store, run.run_id)
+    folder = run.config.output.folder.join(CALIBRATION, f"{run.run_id}-{secrets.token_hex(4)}")
+    lease = Lease(folder, run.run_id)
     # However the trial ends, signals do not interrupt the cleaning that follows.
-    with own_stopper() as stopper, _scratch_folder(folder, store), stopper.armed(), lease:
-        trial = _trial(run, folder, rows_per_slice(image_px, image_gmac), lease)
+    with own_stopper() as stopper, _scratch_folder(folder), stopper.armed(), lease:
+        trial = _trial(run, folder.uri, rows_per_slice(image_px, image_gmac), lease)
         ledger = Ledger(trial.started_at)
 
         def watch(progress: Progress) -> None:
@@ -79,7 +76,7 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
             if _is_enough(progress, num_actors, time.time()):
                 stopper.stop(_ENDING)
 
-        preflight(folder, store)
+        preflight(folder)
         lease.take()
         num_shards, rows_per_file = trial.plan.num_shards, trial.config.output.rows_per_file
         logger.info("calibration.started shards=%d rows_per_file=%d", num_shards, rows_per_file)
@@ -138,35 +135,22 @@ def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
 
 
 @contextmanager
-def _scratch_folder(folder: str, store: StoreConfig) -> Iterator[None]:
+def _scratch_folder(folder: StorePath) -> Iterator[None]:
     """Empties a folder when the block ends. On a local disk the folder goes too, with the parents made for it."""
-    made = [place for place in local_path(folder).parents if not place.exists()] if is_local(folder) else []
+    path = folder.local_path
+    made = [] if path is None else [place for place in path.parents if not place.exists()]
     try:
         yield
     finally:
         # A collector that was ended during a write may finish the write later.
         for _ in range(_CLEANINGS):
             try:
-                num_removed = _remove_below(folder, store)
+                num_removed = folder.remove_below()
             except (StoreError, OSError) as error:
-                logger.warning("calibration.not_removed folder=%s error=%s: remove it", shown(folder), error)
+                logger.warning("calibration.not_removed folder=%s error=%s: remove it", folder.shown, error)
                 break
             if not num_removed:
                 break
         with suppress(OSError):  # a folder that is not empty has another user by now
             for place in made:
                 place.rmdir()
-
-
-def _remove_below(folder: str, store: StoreConfig) -> int:
-    """Removes everything below a folder; returns the number of removed files, or 1 for a folder on a local disk."""
-    if is_local(folder):
-        path = local_path(folder)
-        if not path.exists():
-            return 0
-        shutil.rmtree(path)
-        return 1
-    found = [info.uri for info in list_objects(folder, store)]
-    for uri in found:
-        delete(uri, store)
-    return len(found)

@@ -71,11 +71,11 @@ def last_pace(run: Run) -> Pace | None:
 
     Reports with another identity are skipped: other weights, precision or size policies have another pace.
     """
-    output, store, wanted = run.config.output.uri, run.config.output.store, reported_identity(run.identity)
+    output, wanted = run.config.output.folder, reported_identity(run.identity)
     longest: Pace | None = None
-    for info in reversed(files_of_runs(output, store, REPORT_FILE)[-_MOST_REPORTS:]):
+    for info in reversed(files_of_runs(output, REPORT_FILE)[-_MOST_REPORTS:]):
         try:
-            report = read_report(info.uri, store)
+            report = read_report(output.at(info.uri))
             if report["identity"] != wanted:
                 logger.info("pace.of_another_job report=%s", info.uri)
                 continue

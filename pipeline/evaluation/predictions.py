@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.output.layout import DATA, JOB_FILE
 from pipeline.store.errors import NotFoundError, StoreError
-from pipeline.store.storage import StoreConfig, list_objects, read
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 _READ_THREADS = 8
 
@@ -22,20 +21,19 @@ class Predictions:
     """Where a classification output lies, and what it says of itself.
 
     Attributes:
-        uri: canonical URI of the output.
+        output: The output folder.
         labels: names of the classes; None where they have none.
         top_k: how many classes each row lists.
         policy: `native` or `imagenet`.
-        files: URIs of the files with rows.
+        files: The files with rows.
     """
 
-    uri: str
-    store: StoreConfig
+    output: StorePath
     labels: tuple[str, ...] | None
     num_classes: int
     top_k: int
     policy: str
-    files: tuple[str, ...]
+    files: tuple[StorePath, ...]
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns of each file, a few files at a time.
@@ -45,40 +43,37 @@ class Predictions:
         """
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             for start in range(0, len(self.files), _READ_THREADS):
-                yield from pool.map(lambda uri: self._read(uri, columns), self.files[start : start + _READ_THREADS])
-
-    def _read(self, uri: str, columns: Sequence[str]) -> pa.Table:
-        try:
-            return pq.read_table(pa.BufferReader(read(uri, self.store)), columns=list(columns))
-        except (StoreError, pa.ArrowInvalid) as error:
-            raise InputError(f"{uri} cannot be read: {error}") from error
+                yield from pool.map(lambda file: _read(file, columns), self.files[start : start + _READ_THREADS])
 
 
-def open_predictions(uri: str, store: StoreConfig) -> Predictions:
+def _read(file: StorePath, columns: Sequence[str]) -> pa.Table:
+    try:
+        return pq.read_table(pa.BufferReader(file.read()), columns=list(columns))
+    except (StoreError, pa.ArrowInvalid) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+
+
+def open_predictions(output: StorePath) -> Predictions:
     """The output of a classification.
-
-    Args:
-        uri: canonical.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
     try:
-        identity = json.loads(read(join_uri(uri, JOB_FILE), store))
-        files = sorted(info.uri for info in list_objects(join_uri(uri, DATA), store) if info.uri.endswith(".parquet"))
+        identity = json.loads(output.join(JOB_FILE).read())
+        files = sorted(info.uri for info in output.join(DATA).list() if info.uri.endswith(".parquet"))
     except NotFoundError as error:
-        raise InputError(f"{uri} holds no output of a job: give the --output of jobs/classify.py") from error
+        raise InputError(f"{output} holds no output of a job: give the --output of jobs/classify.py") from error
     except (StoreError, ValueError) as error:
-        raise InputError(f"{uri} cannot be read: {error}") from error
+        raise InputError(f"{output} cannot be read: {error}") from error
     if identity.get("job") != "classify":
-        raise InputError(f"{uri} holds no labels but those of a job {identity.get('job')!r}")
+        raise InputError(f"{output} holds no labels but those of a job {identity.get('job')!r}")
     labels = identity["labels"]
     return Predictions(
-        uri=uri,
-        store=store,
+        output=output,
         labels=None if labels is None else tuple(labels),
         num_classes=identity["model"]["num_classes"],
         top_k=min(identity["top_k"], identity["model"]["num_classes"]),
         policy=identity["preprocess"]["policy"],
-        files=tuple(files),
+        files=tuple(map(output.at, files)),
     )

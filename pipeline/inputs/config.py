@@ -6,7 +6,8 @@ from pipeline.errors import ConfigError
 from pipeline.inputs.formats import format_choices
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.record import ReaderOptions
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 
 
@@ -43,6 +44,15 @@ class InputConfig:
         if len(set(self.keep_columns)) != len(self.keep_columns):
             raise ConfigError("--keep-columns names a column twice")
         object.__setattr__(self, "uris", tuple(dict.fromkeys(canonical_uri(uri) for uri in self.uris)))
+
+    @property
+    def places(self) -> tuple[StorePath, ...]:
+        """The inputs in their store."""
+        return tuple(map(self.place, self.uris))
+
+    def place(self, uri: str) -> StorePath:
+        """Returns an object of the inputs in their store."""
+        return StorePath(uri, self.store)
 
     @property
     def reader_options(self) -> ReaderOptions:

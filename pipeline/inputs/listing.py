@@ -11,7 +11,7 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FORMATS, LOOSE_FILES, PARQUET, TAR
 from pipeline.store.errors import DeniedError, NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
-from pipeline.store.storage import list_objects
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import is_inside, name_of
 
 Lister = Callable[..., Iterator[ObjectInfo]]
@@ -54,7 +54,7 @@ class Survey:
     Args:
         config: settings of the inputs.
         output: canonical URI of the output.
-        list_objects: lists the objects below a URI, as the function of this name in `pipeline.store.storage` does.
+        list_objects: lists one input, as `StorePath.list` does.
 
     Attributes:
         ignored: number of listed names that take no part.
@@ -64,7 +64,7 @@ class Survey:
         InputError: while iterating, if an input is missing or empty, or if nothing in it takes part.
     """
 
-    def __init__(self, config: InputConfig, output: str, list_objects: Lister = list_objects) -> None:
+    def __init__(self, config: InputConfig, output: str, list_objects: Lister = StorePath.list) -> None:
         for root in config.uris:
             if is_inside(output, root):
                 raise ConfigError(f"the output {output} lies inside the input {root}; choose another --output")
@@ -91,7 +91,7 @@ class Survey:
         """Lists one input; names that no URI can address are noted apart."""
         root = count.root
         try:
-            for info in self._list_objects(root, self._config.store, on_skipped=self._skipped.add):
+            for info in self._list_objects(self._config.place(root), on_skipped=self._skipped.add):
                 count.listed += 1
                 yield info, index
         except NotFoundError as error:

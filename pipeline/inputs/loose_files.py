@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs.record import MAX_ENCODED_BYTES, Record
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, NotFoundError, StoreError
 from pipeline.store.meter import waiting
-from pipeline.store.storage import StoreConfig, read, read_at_once
+from pipeline.store.store_path import StorePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def read_files(members: Sequence[Member], store: StoreConfig, *, give_up_failed:
                     oldest, fetched = coming.popleft()
                     ahead_bytes -= oldest.size
                     yield _record(fetched)
-                at_once = _fetch_at_once(member)
+                at_once = _fetch_at_once(member, store)
                 coming.append((member, at_once or pool.submit(_fetch, member, store, give_up_failed)))
                 ahead_bytes += member.size
             while coming:
@@ -68,12 +69,12 @@ def _record(fetched: Record | Future[Record]) -> Record:
         return fetched.result()
 
 
-def _fetch_at_once(member: Member) -> Record | None:
+def _fetch_at_once(member: Member, store: StoreConfig) -> Record | None:
     """Returns the record of a member that can be read without waiting; None if a thread must fetch the member."""
     if member.etag is None or member.size > _AT_ONCE_BYTES:
         return None
     try:
-        data = read_at_once(member.uri, member.etag)
+        data = StorePath(member.uri, store).read_at_once(member.etag)
     except StoreError:
         return None
     return None if data is None else Record(key=member.key, data=data, true_label=member.true_label)
@@ -89,7 +90,7 @@ def _fetch(member: Member, store: StoreConfig, give_up_failed: bool) -> Record:
         failure = Failure(ErrorCode.IMAGE_TOO_LARGE, f"the object has {member.size} bytes, more than an image may have")
     else:
         try:
-            data = read(member.uri, store, etag=member.etag)
+            data = StorePath(member.uri, store).read(member.etag)
         except NotFoundError:
             failure = Failure(ErrorCode.SOURCE_MISSING, "the object was listed but is gone")
         except ChangedError:

@@ -1,35 +1,34 @@
-"""The question before each write: is the output still this run's?"""
+"""The check before each write that this run still holds the output."""
 
 from dataclasses import dataclass
 
 from pipeline.errors import LeaseLostError, OutputError
 from pipeline.lease.record import read_record
 from pipeline.store.errors import NotFoundError, StoreError
-from pipeline.store.storage import StoreConfig
-from pipeline.store.uris import shown
+from pipeline.store.store_path import StorePath
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """What a process that writes needs to know of its run's lease; made to be sent there.
+    """The part of a lease that a writing process needs; it can be pickled.
 
     Attributes:
-        output: canonical URI of the output folder.
-        holding: the run's time of holding, see `LeaseRecord`.
+        output: The output folder.
+        holding: Random text of this run's holding, see `LeaseRecord`.
     """
 
-    output: str
-    store: StoreConfig
+    output: StorePath
     holding: str
 
     def check(self) -> None:
-        """Returns if the lease is held as it was when the run took it; one small read.
+        """Returns if the run still holds the lease; sends one small read.
 
         Raises:
-            LeaseLostError: somebody else holds it, it was given back, or the store does not say in all its patience.
+            LeaseLostError: Another run holds the lease, the lease was given back, or the store does not answer until
+                its deadline.
         """
         try:
-            record = read_record(self.output, self.store)
+            record = read_record(self.output)
         except NotFoundError:
             raise lease_lost(self.output, "was removed") from None
         except (StoreError, OutputError) as error:
@@ -40,9 +39,13 @@ class Fence:
             raise lease_lost(self.output, "was given back")
 
 
-def lease_lost(output: str, what: str) -> LeaseLostError:
-    """The error, its sentence made of what became of the lease."""
+def lease_lost(output: StorePath, event: str) -> LeaseLostError:
+    """Returns the error for a lost lease.
+
+    Args:
+        event: End of the lease as a verb, such as `was removed`.
+    """
     return LeaseLostError(
-        f"this run stopped writing, since its lease on {shown(output)} {what}; the rows published so far are whole, "
+        f"this run stopped writing, since its lease on {output.shown} {event}; the rows published so far are whole, "
         "the same command continues"
     )

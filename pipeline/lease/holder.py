@@ -1,4 +1,4 @@
-"""Who holds a lease: one process, told apart from every other that ever was, and whether it is surely dead."""
+"""The holder of a lease: the identity of one process, and the test whether that process is dead."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Set by Ray in the driver of a submitted job.
+# Ray sets this variable in the driver of a submitted job.
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _ENDED_STATES = "ZX"
 
@@ -17,11 +17,12 @@ class Holder:
     """One process.
 
     Attributes:
-        host: the machine's name, for people.
-        boot_id: which boot of which machine; None where Linux does not tell.
-        pid_namespace: where `pid` is valid: containers on one machine have equal boots and other processes.
-        started_ticks: when the process started, in clock ticks since the boot; tells it from a later one of its number.
-        submission_id: of the submitted Ray job whose driver it is.
+        host: Name of the machine, for people.
+        pid: Number of the process.
+        boot_id: Identity of the boot of the machine; None if Linux does not give one.
+        pid_namespace: Namespace in which `pid` is valid. Containers on one machine share a boot, but not a namespace.
+        started_ticks: Start of the process in clock ticks since the boot. A later process with the same number differs.
+        submission_id: Submission ID of the Ray job, if the process is the driver of a submitted job.
     """
 
     host: str
@@ -37,10 +38,10 @@ class Holder:
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> "Holder":
-        """The reverse of `dataclasses.asdict`; fields that a later version added are passed over.
+        """Returns the holder that `dataclasses.asdict` has described; fields of later versions are ignored.
 
         Raises:
-            KeyError, TypeError, ValueError: the dictionary describes no holder.
+            KeyError, TypeError, ValueError: The dictionary does not describe a holder.
         """
         ticks = fields["started_ticks"]
         return Holder(
@@ -53,7 +54,7 @@ class Holder:
         )
 
     def is_surely_dead(self) -> bool:
-        """True if the process lived where this one does and is gone; False if it lives, or cannot be seen from here."""
+        """Returns True if the process ran on this machine and is gone; False if it lives, or is not visible."""
         place = (self.boot_id, self.pid_namespace)
         if None in (*place, self.started_ticks) or place != (_boot_id(), _pid_namespace()) or self.pid <= 0:
             return False
@@ -63,13 +64,13 @@ class Holder:
             return True
         except PermissionError:
             pass
-        # Some machines hide the processes of other users: one that lives and cannot be seen is not dead.
+        # Some machines hide the processes of other users, so a process that cannot be seen is not taken for dead.
         seen = _state_and_start(self.pid)
         return seen is not None and (seen[0] in _ENDED_STATES or seen[1] != self.started_ticks)
 
 
-def this_process() -> Holder:
-    """The process that asks."""
+def current_process() -> Holder:
+    """Returns the current process as a holder."""
     seen = _state_and_start(os.getpid())
     return Holder(
         host=socket.gethostname(),
@@ -96,9 +97,9 @@ def _pid_namespace() -> str | None:
 
 
 def _state_and_start(pid: int) -> tuple[str, int] | None:
-    """State letter and start in ticks of a process; None if it cannot be seen."""
+    """Returns the state letter of a process and its start in ticks; None if the process cannot be seen."""
     try:
-        # The name comes second, in parentheses, and may hold both spaces and parentheses.
+        # The second field is the name in parentheses, which may hold spaces and parentheses.
         after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return after_name[0], int(after_name[19])
     except (OSError, IndexError, ValueError):

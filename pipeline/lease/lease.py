@@ -1,25 +1,26 @@
 """One run at a time: the lease on an output, an object that is taken, renewed and given back by conditional writes.
 
-`_lease.json` says who holds the output. Its name is used for ever: a lease is given back by writing "released" into it,
-since a name that is free could be taken by a late create-only write. Every write carries a new nonce, because equal
-bodies have equal ETags, and an If-Match on one of two equal bodies would have two winners.
+`_lease.json` names the run that holds the output. The object is never removed: a run gives the lease back by writing
+"released" into it, since a late create-only write could take a free name. Every write has a new nonce: equal bodies
+have equal ETags, and an If-Match on one of two equal bodies could succeed for two runs.
 
-**Whose clock.** Nobody's, where it matters. Clocks of machines differ, so the time of renewal that a lease names
-decides nothing. A contender watches the object: if its ETag has not changed for as long as the holder promised to renew
-it, and a quarter more, by the contender's own monotonic clock, then the holder has not renewed it for as long. The
-holder measures the same time by its own monotonic clock, from before its last renewal was sent; so it gives up first. A
-live holder changes the ETag with every heartbeat, and no clock that is hours off makes it look dead.
+**Clocks.** The clocks of machines differ, so the time of renewal in a lease decides nothing. A contender watches the
+object by its own monotonic clock. If the ETag does not change for the time that the holder promised, and a quarter
+more, the holder has not renewed the lease for that time. The holder measures the same time by its own monotonic clock,
+from before it sent its last renewal, so the holder gives up first. A live holder changes the ETag with every heartbeat,
+and does not look dead even if its clock is wrong by hours.
 
-The times in the object serve two purposes. People read them. And they say whether watching is worth while: a run that
-is not to wait refuses at once where the lease was renewed lately, by both clocks together; where it looks run out, or
-comes from the future, the run watches. The first change shows that the holder is alive, and the run refuses then.
+The times in the object serve two purposes. People read them. And they decide whether a run without patience watches: if
+the lease was renewed lately, by both clocks together, the run refuses at once. If the lease looks expired, or its time
+lies in the future, the run watches; the first change shows that the holder lives, and the run refuses then.
 
-**A dead holder on the same machine** needs no watching: the same boot, the same process table, and no such process.
+**A dead holder on the same machine** needs no watching: boot and process table are those of the contender, and the
+process does not exist.
 
-**What a lease cannot do.** None can stop a process that was suspended between its last look and its write. That no row
-is lost or doubled rests on create-only names and If-Match, which hold for any number of writers. The lease keeps two
-runs from doing the same work and from planning over each other's changes; and with `Fence`, a run that lost its lease
-goes on for no longer than one request takes.
+**Limits of a lease.** No lease stops a process that is suspended between its last check and its write. Create-only
+names and If-Match, which work for any number of writers, keep rows from being lost or doubled. The lease keeps two runs
+from doing the same work, and from planning over each other's changes. With `Fence`, a run that lost its lease continues
+for no longer than one request takes.
 """
 
 import logging
@@ -27,35 +28,39 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import ConfigError, LeaseHeldError, LeaseLostError, OutputError, PipelineError
 from pipeline.lease.fence import Fence, lease_lost
-from pipeline.lease.holder import this_process
+from pipeline.lease.holder import current_process
 from pipeline.lease.record import LeaseRecord, State, clock_text, find_lease
 from pipeline.output.layout import LEASE_FILE
 from pipeline.store.errors import ChangedError, ExistsError, NotFoundError, StoreError
-from pipeline.store.storage import StoreConfig, put
-from pipeline.store.uris import join_uri, shown
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
-# How much longer than the holder's promise a contender watches: room for the attempt in which the holder gives up.
+# A contender watches longer than the holder promised by this factor, so that the holder has time to give up.
 _WATCH_FACTOR = 1.25
-# Renewals that must fit into the time a lease lasts, even if each of them hangs.
+# Renewals that must fit into the expiry of a lease, even if each of them hangs.
 _MIN_ATTEMPTS = 6
 _MAX_POLL_S = 5.0
 _LOG_EVERY_S = 30.0
-# Lost races in a row after which something else must be wrong with the name.
+# Lost races in a row, after which something other than a run must occupy the name.
 _MAX_RACES = 20
-# Ray kills a job three seconds after it told it to stop.
+# Ray kills a job three seconds after asking it to stop.
 _JOIN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseTiming:
-    """How often a lease is renewed, and how long it lasts without."""
+    """How often a lease is renewed, and how long it lasts without a renewal.
+
+    Attributes:
+        heartbeat_s: Seconds between two renewals.
+        expiry_s: Seconds without a renewal after which the lease is lost.
+    """
 
     heartbeat_s: float = 10.0
     expiry_s: float = 60.0
@@ -66,34 +71,35 @@ class LeaseTiming:
 
 
 class Lease:
-    """One run's lease on its output: `take` it in a `with` block, at whose end it is given back.
+    """The lease of one run on its output. `take` it in a `with` block; the end of the block gives the lease back.
 
     Attributes:
-        fence: for the processes that write.
-        timing: of this lease.
-        lost: set by the heartbeat when somebody else has the lease, or it could not be renewed for `expiry_s`.
+        fence: The check for the processes that write.
+        timing: Heartbeat and expiry of the lease.
+        lost: Set by the heartbeat if another run has the lease, or the lease was not renewed for `expiry_s`.
     """
 
     def __init__(
         self,
-        output: str,
-        store: StoreConfig,
+        output: StorePath,
         run_id: str,
         timing: LeaseTiming | None = None,
         on_lost: Callable[[], object] = lambda: None,
     ) -> None:
-        """Nothing is read or written here.
+        """Makes a lease that is not taken; sends no request.
 
         Args:
-            on_lost: called once, on the heartbeat's thread, after `lost` was set.
+            output: The output folder.
+            run_id: Name of the run.
+            timing: Heartbeat and expiry; None takes the defaults.
+            on_lost: Called once, on the heartbeat's thread, after `lost` was set.
         """
-        self._output, self._store, self._run_id, self._on_lost = output, store, run_id, on_lost
-        self._uri = join_uri(output, LEASE_FILE)
+        self._output, self._run_id, self._on_lost = output, run_id, on_lost
+        self._file = output.join(LEASE_FILE)
         self.timing = timing or LeaseTiming()
-        # The heartbeat has a patience of its own: a request that hangs must leave time for others.
-        timeout_s = min(store.timeout_s, self.timing.expiry_s / _MIN_ATTEMPTS)
-        self._hasty_store = replace(store, deadline_s=0.0, timeout_s=timeout_s)
-        self._holder = this_process()
+        # The requests of the heartbeat have shorter limits: a request that hangs must leave time for the next one.
+        self._output_asked_once = output.bounded(deadline_s=0.0, timeout_s=self.timing.expiry_s / _MIN_ATTEMPTS)
+        self._holder = current_process()
         self._since = datetime.now(UTC)
         self._etag: str | None = None
         self._renewed_s = 0.0
@@ -101,7 +107,7 @@ class Lease:
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
         self.lost = threading.Event()
-        self.fence = Fence(output=output, store=store, holding=secrets.token_hex(8))
+        self.fence = Fence(output=output, holding=secrets.token_hex(8))
 
     def __enter__(self) -> "Lease":
         return self
@@ -110,7 +116,7 @@ class Lease:
         """Gives the lease back.
 
         Raises:
-            LeaseLostError: the block was interrupted, and the lease is lost: that is the reason to tell.
+            LeaseLostError: The block was interrupted because the lease was lost.
         """
         self._ended.set()
         if self._heart.is_alive():
@@ -121,14 +127,14 @@ class Lease:
             self.check()
 
     def take(self, wait_s: float = 0.0) -> None:
-        """Returns when this run holds the lease; from then on a thread renews it.
+        """Takes the lease and starts the thread that renews it.
 
         Args:
-            wait_s: how long to wait for another run's end.
+            wait_s: Seconds to wait until another run ends.
 
         Raises:
-            LeaseHeldError: another run holds it.
-            OutputError: the object cannot be read or written, or is no lease.
+            LeaseHeldError: Another run holds the lease.
+            OutputError: The object cannot be read or written, or is not a lease.
         """
         try:
             self._take(wait_s)
@@ -137,10 +143,10 @@ class Lease:
         self._heart.start()
 
     def check(self) -> None:
-        """Returns unless `lost` is set; asks no store.
+        """Returns unless `lost` is set; sends no request.
 
         Raises:
-            LeaseLostError: with the reason.
+            LeaseLostError: The lease is lost; the message holds the reason.
         """
         if self._error is not None:
             raise self._error
@@ -149,7 +155,7 @@ class Lease:
         started, last_line, races = time.monotonic(), float("-inf"), 0
         first_etag, watched_etag, watched_since = None, None, started
         while True:
-            found = find_lease(self._output, self._store)
+            found = find_lease(self._output)
             now = time.monotonic()
             record, etag = found or (None, None)
             first_etag = first_etag or etag
@@ -158,11 +164,11 @@ class Lease:
             why_free = _why_free(record, now - watched_since)
             if record is None or why_free:
                 if self._try_to_take(etag):
-                    logger.info("lease.taken uri=%s why=%s before=%s", self._uri, why_free, record)
+                    logger.info("lease.taken uri=%s why=%s before=%s", self._file, why_free, record)
                     return
                 races += 1
                 if races == _MAX_RACES:
-                    raise OutputError(f"{shown(self._uri)} cannot be written; something else is under its name")
+                    raise OutputError(f"{self._file.shown} cannot be written; something else is under its name")
                 continue
             if now - started >= wait_s and (etag != first_etag or record.renewed_lately()):
                 raise _held(self._output, record)
@@ -174,16 +180,16 @@ class Lease:
             time.sleep(min(self.timing.heartbeat_s / 2, _MAX_POLL_S))
 
     def _try_to_take(self, etag: str | None) -> bool:
-        """False if somebody else was quicker."""
+        """Takes the lease over the version with this ETag; returns False if another run was quicker."""
         self._since = datetime.now(UTC)
         try:
-            self._write("held", etag, self._store)
+            self._write("held", etag, self._output)
         except (ExistsError, ChangedError, NotFoundError):
             return False
         return True
 
-    def _write(self, state: State, etag: str | None, store: StoreConfig) -> None:
-        """One conditional write over the version with this ETag; None creates."""
+    def _write(self, state: State, etag: str | None, output: StorePath) -> None:
+        """Writes the lease over the version with this ETag; None creates the object."""
         sent_s = time.monotonic()
         record = LeaseRecord(
             state=state,
@@ -195,28 +201,28 @@ class Lease:
             renewed_at=datetime.now(UTC),
             expires_after_s=self.timing.expiry_s,
         )
-        self._etag = put(self._uri, record.to_json(), store, if_absent=etag is None, if_match=etag)
+        self._etag = output.join(LEASE_FILE).put(record.to_json(), if_absent=etag is None, if_match=etag)
         self._renewed_s = sent_s
 
     def _rewrite(self, state: State) -> None:
-        """Writes over our last version, or over one of ours whose answer was lost.
+        """Writes over this run's last version of the lease, also over a version whose answer was lost.
 
         Raises:
-            LeaseLostError: the lease is not ours any more.
-            StoreError, OutputError: the write failed.
+            LeaseLostError: Another run holds the lease, or the lease was removed.
+            StoreError, OutputError: The write failed.
         """
         try:
-            self._write(state, self._etag, self._hasty_store)
+            self._write(state, self._etag, self._output_asked_once)
         except (ChangedError, NotFoundError):
-            found = find_lease(self._output, self._hasty_store)
+            found = find_lease(self._output_asked_once)
             if found is None:
                 raise lease_lost(self._output, "was removed") from None
             record, etag = found
             if record.holding != self.fence.holding:
                 raise lease_lost(self._output, f"went to {record}, as nothing was heard of this run") from None
-            # A heartbeat that was under way when the lease was given back must not take it again.
+            # A heartbeat that was under way when the lease was given back must not take the lease again.
             if record.state == "held":
-                self._write(state, etag, self._hasty_store)
+                self._write(state, etag, self._output_asked_once)
 
     def _beat(self) -> None:
         pause_s = self.timing.heartbeat_s
@@ -236,7 +242,7 @@ class Lease:
         except PipelineError as error:
             self._lose(lease_lost(self._output, f"could not be renewed: {error}"))
         finally:
-            # Whatever else ended this thread: a lease that nobody renews is lost.
+            # An unexpected end of this thread: a lease that nothing renews is lost.
             if not self._ended.is_set() and not self.lost.is_set():
                 self._lose(lease_lost(self._output, "is not renewed any more: its heartbeat ended"))
 
@@ -247,7 +253,7 @@ class Lease:
         self._on_lost()
 
     def _give_back(self) -> None:
-        """Writes "released"; where that fails, the lease runs out by itself."""
+        """Writes "released". If the write fails, the lease expires by itself."""
         try:
             self._rewrite("released")
         except (StoreError, PipelineError) as error:
@@ -255,7 +261,7 @@ class Lease:
 
 
 def _why_free(record: LeaseRecord | None, unchanged_s: float) -> str | None:
-    """Why a lease that was not seen to change for so long may be taken; None if it may not."""
+    """Returns why a lease that did not change for `unchanged_s` may be taken; None if it may not."""
     if record is None:
         return "new"
     if record.state == "released":
@@ -267,10 +273,10 @@ def _why_free(record: LeaseRecord | None, unchanged_s: float) -> str | None:
     return None
 
 
-def _held(output: str, record: LeaseRecord) -> LeaseHeldError:
+def _held(output: StorePath, record: LeaseRecord) -> LeaseHeldError:
     runs_out = record.renewed_at + timedelta(seconds=record.expires_after_s)
     return LeaseHeldError(
-        f"{shown(output)} is being written by {record}, last heard of at {clock_text(record.renewed_at)}; wait for its "
+        f"{output.shown} is being written by {record}, last heard of at {clock_text(record.renewed_at)}; wait for its "
         "end with --wait-for-lease-s SECONDS, or stop it. If it is dead, a run that starts after "
         f"{clock_text(runs_out)} takes over"
     )

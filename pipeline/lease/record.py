@@ -1,4 +1,4 @@
-"""What the lease object says: which run holds an output, since when, and when it was last heard of."""
+"""The record in the lease object: the run that holds an output, since when, and the time of the last renewal."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,24 +9,27 @@ from pipeline.errors import OutputError
 from pipeline.lease.holder import Holder
 from pipeline.output.layout import LEASE_FILE
 from pipeline.store.errors import ChangedError
-from pipeline.store.storage import StoreConfig, head, read
-from pipeline.store.uris import join_uri, shown
+from pipeline.store.store_path import StorePath
 
 State = Literal["held", "released"]
 
-# Reads that meet a renewal in a row, after which it is no renewal.
+# Changes in a row between two requests, after which something other than a renewal must be changing the object.
 _MAX_READS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRecord:
-    """The object's content.
+    """The content of the lease object.
 
     Attributes:
-        holding: one holder's one time of holding; the same over all renewals.
-        nonce: of this one write.
-        since, renewed_at: by the holder's clock, with a time zone.
-        expires_after_s: seconds without renewal after which the holder stops writing by itself.
+        state: `held`, or `released` after the holder has given the lease back.
+        holding: Random text of one holding; the same in all renewals of the holding.
+        nonce: Random text of one write.
+        run_id: Name of the run.
+        holder: Process that holds the lease.
+        since: Time at which the lease was taken, by the holder's clock, with a time zone.
+        renewed_at: Time of this write, by the holder's clock, with a time zone.
+        expires_after_s: Seconds without a renewal after which the holder stops writing by itself.
     """
 
     state: State
@@ -42,20 +45,20 @@ class LeaseRecord:
         return f"run {self.run_id} ({self.holder}) since {clock_text(self.since)}"
 
     def renewed_lately(self) -> bool:
-        """True if it was renewed within its time, as far as the clocks of two machines tell."""
+        """Returns True if the last renewal has not expired, as far as the clocks of two machines agree."""
         return abs(datetime.now(UTC) - self.renewed_at) <= timedelta(seconds=self.expires_after_s)
 
     def to_json(self) -> bytes:
-        """The object's bytes."""
+        """Returns the bytes of the object."""
         times = {"since": self.since.isoformat(), "renewed_at": self.renewed_at.isoformat()}
         return json.dumps(asdict(self) | times, indent=1).encode()
 
     @staticmethod
     def from_json(body: bytes) -> "LeaseRecord":
-        """The reverse; fields that a later version added are passed over.
+        """Returns the record in the bytes of an object; fields of later versions are ignored.
 
         Raises:
-            KeyError, TypeError, ValueError: the bytes are no lease.
+            KeyError, TypeError, ValueError: The bytes are not a lease.
         """
         fields = json.loads(body)
         if fields["state"] not in ("held", "released") or not 0 < float(fields["expires_after_s"]) < float("inf"):
@@ -72,44 +75,45 @@ class LeaseRecord:
         )
 
 
-def read_record(output: str, store: StoreConfig, etag: str | None = None) -> LeaseRecord:
-    """What the output's lease says.
+def read_record(output: StorePath, etag: str | None = None) -> LeaseRecord:
+    """Returns the record in the lease of an output.
 
     Raises:
-        NotFoundError, ChangedError: there is none, or not in this version.
-        OutputError: the object under that name is no lease.
+        NotFoundError: There is no lease.
+        ChangedError: The lease does not have this ETag.
+        OutputError: The object under the name is not a lease.
     """
-    uri = join_uri(output, LEASE_FILE)
-    body = read(uri, store, etag)
+    path = output.join(LEASE_FILE)
+    body = path.read(etag)
     try:
         return LeaseRecord.from_json(body)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise OutputError(
-            f"{shown(uri)} is no lease ({type(error).__name__}: {error}); if no run is under way, remove it"
+            f"{path.shown} is no lease ({type(error).__name__}: {error}); if no run is under way, remove it"
         ) from None
 
 
-def find_lease(output: str, store: StoreConfig) -> tuple[LeaseRecord, str] | None:
-    """What the output's lease says, and the ETag of what said it; None if there never was one.
+def find_lease(output: StorePath) -> tuple[LeaseRecord, str] | None:
+    """Returns the record in the lease of an output and the ETag of the lease; None if there was never a lease.
 
     Raises:
-        OutputError: the object under that name is no lease.
-        StoreError: the store does not answer.
+        OutputError: The object under the name is not a lease.
+        StoreError: The store does not answer.
     """
-    uri = join_uri(output, LEASE_FILE)
+    path = output.join(LEASE_FILE)
     for _ in range(_MAX_READS):
-        info = head(uri, store)
+        info = path.head()
         if info is None:
             return None
         try:
-            return read_record(output, store, info.etag), info.etag
+            return read_record(output, info.etag), info.etag
         except ChangedError:
-            continue  # renewed in between
-    raise OutputError(f"{shown(uri)} changes faster than it can be read")
+            continue  # The holder renewed the lease between the two requests.
+    raise OutputError(f"{path.shown} changes faster than it can be read")
 
 
 def clock_text(moment: datetime) -> str:
-    """A moment for people, in UTC."""
+    """Returns a time as text for people, in UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

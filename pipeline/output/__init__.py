@@ -1,1 +1,1 @@
-"""What lies in an output: its layout, its published slices and its past runs."""
+"""The content of an output: its layout, its published slices and its past runs."""

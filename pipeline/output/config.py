@@ -4,22 +4,23 @@ from dataclasses import dataclass, field
 
 from pipeline.chunks.failures import ErrorCode
 from pipeline.errors import ConfigError
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """Where the rows go.
+    """The output folder and the size of its files.
 
     Attributes:
-        uri: canonical URI of the output folder.
-        rows_per_file: rows at which a slice, and so an output file, ends.
-        max_file_mib: predicted size at which it ends earlier.
-        wait_for_lease_s: how long to wait for another run on this output to end.
-        prune: take out the rows of sources that are gone from the inputs.
-        retry_failed: error codes whose records are tried again; None: none, empty: every code.
-        store: account and endpoint.
+        uri: Canonical URI of the output folder.
+        rows_per_file: Rows at which a slice, and so an output file, ends.
+        max_file_mib: Predicted size at which a slice ends earlier.
+        wait_for_lease_s: Seconds to wait until another run on this output ends.
+        prune: Remove the rows whose sources are gone from the inputs.
+        retry_failed: Error codes whose records are tried again; None tries none again, an empty set tries all.
+        store: Account and endpoint.
     """
 
     uri: str
@@ -42,3 +43,8 @@ class OutputConfig:
                 f"--retry-failed: there is no error code {unknown[0]!r}; choose from {', '.join(map(str, ErrorCode))}"
             )
         object.__setattr__(self, "uri", canonical_uri(self.uri))
+
+    @property
+    def folder(self) -> StorePath:
+        """The output folder in its store."""
+        return StorePath(self.uri, self.store)

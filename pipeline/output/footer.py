@@ -1,4 +1,4 @@
-"""The footer of an output file: which records the file holds, and what its rows add up to."""
+"""The footer of an output file: the records that the file holds, and the sums of its rows."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,20 +8,25 @@ from pipeline.account.totals import Totals
 
 @dataclass(frozen=True, kw_only=True)
 class Footer:
-    """What an output file says of itself: the JSON under the footer key `pvtv2`.
+    """The description of an output file, stored as JSON under the Parquet metadata key `pvtv2`.
 
     Attributes:
-        shard: canonical URI of the source; with `hash16` and `slice` it says which records the file holds.
+        shard: Canonical URI of the source.
+        hash16: Digest of the shard's URI.
+        slice: Number of the slice in the shard.
         end: True for the last slice of the shard.
-        source_etag: version of the source that was read: an object's ETag, for loose files `version_of` their own. In
-            an emptied file the version that may fill it again; None: none may.
-        first_row, last_row: indexes in the shard; `last_row = first_row - 1` in an empty file.
-        pruned: indexes between these two that have no row, since their source is gone.
-        emptied: the file keeps its name taken and holds nothing; it is no part of the shard's slices.
-        identity: digest of the output's identity.
-        nonce: makes the bytes, and so the ETag, of every attempt its own.
-        totals: counts and work of the rows inside.
-        own: what the run that wrote the file did itself, where it exchanged some rows of an older file; else None.
+        source_etag: Version of the source that was read: the ETag of an object, for loose files `version_of` their
+            ETags. In an emptied file, the version that may fill the file again; None if no version may.
+        first_row: Index in the shard of the first row.
+        last_row: Index in the shard of the last row; `first_row - 1` in an empty file.
+        identity: Digest of the output's identity.
+        run_id: Run that wrote the file.
+        attempt: Attempt of the read task that made the rows.
+        nonce: Random text that makes the bytes, and so the ETag, of every attempt different.
+        totals: Counts and work of the rows in the file.
+        pruned: Indexes between `first_row` and `last_row` without a row, since their source is gone.
+        emptied: True if the file only keeps its name in use: it has no rows and is not part of the shard's slices.
+        own: Counts and work of the run that wrote the file, if that run replaced some rows of an older file; else None.
     """
 
     shard: str
@@ -41,15 +46,15 @@ class Footer:
     own: Totals | None = None
 
     def to_json(self) -> str:
-        """The footer as it is stored."""
+        """Returns the footer as it is stored."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @staticmethod
     def from_json(text: str | bytes) -> "Footer":
-        """The footer as it was stored.
+        """Returns the footer that was stored as this text.
 
         Raises:
-            ValueError: the text is not a footer of ours.
+            ValueError: The text is not a footer.
         """
         try:
             values = json.loads(text)

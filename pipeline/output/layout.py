@@ -1,4 +1,4 @@
-"""Names in the output folder, and the short digests that stand in them and in footers."""
+"""Names in the output folder, and the short digests in these names and in footers."""
 
 import hashlib
 import re
@@ -22,30 +22,37 @@ _SLICE_NAME = re.compile(r"(?P<name>.*)-(?P<hash16>[0-9a-f]{16})-(?P<slice>\d{5,
 
 
 def new_run_id(started_at: float) -> str:
-    """A name for a run's folder: the time at which it started, which sorts, and a random part."""
+    """Returns a name for the folder of a run: the time of its start, so that names sort, and a random part."""
     return time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(started_at)) + secrets.token_hex(2)
 
 
 def hash16(text: str) -> str:
-    """The first 16 hex digits of a text's SHA-256."""
+    """Returns the first 16 hex digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def version_of(members: Iterable[tuple[str, str | None]]) -> str:
-    """The version of a slice of loose files: 32 hex digits of the SHA-256 of its members' URIs and ETags, in order."""
+    """Returns the version of a slice of loose files: 32 hex digits of the SHA-256 of their URIs and ETags, in order."""
     text = "".join(f"{uri}\n{etag or ''}\n" for uri, etag in members)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def readable_name(text: str) -> str:
-    """A shard's name as it may stand in a file name: without its ending, at most 64 plain characters."""
+    """Returns the name of a shard for use in a file name: without its ending, at most 64 plain characters."""
     stem = re.sub(r"\.(tar\.gz|tgz|tar|parquet)$", "", text, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:64].strip("._-") or "shard"
 
 
 @dataclass(frozen=True, slots=True)
 class SliceName:
-    """The name of an output file: which slice of which shard, and whether it is the shard's last."""
+    """The name of an output file.
+
+    Attributes:
+        name: Readable name of the shard.
+        hash16: Digest of the shard's URI.
+        slice: Number of the slice in the shard.
+        end: True for the last slice of the shard.
+    """
 
     name: str
     hash16: str
@@ -57,7 +64,7 @@ class SliceName:
 
     @staticmethod
     def parse(file_name: str) -> "SliceName | None":
-        """The parts of a file name; None if it is none of ours."""
+        """Returns the parts of a file name; None if the name is not that of an output file."""
         match = _SLICE_NAME.fullmatch(file_name)
         if match is None:
             return None

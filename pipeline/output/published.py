@@ -1,4 +1,4 @@
-"""What the output holds: a listing, the index, and the footers of files that are newer than the index."""
+"""The published files of an output, from a listing, the index, and the footers of files newer than the index."""
 
 import io
 import logging
@@ -17,13 +17,13 @@ from pipeline.output.footer import Footer
 from pipeline.output.layout import DATA, INDEX_FILE, SliceName
 from pipeline.store.errors import ChangedError, NotFoundError
 from pipeline.store.object_info import ObjectInfo
-from pipeline.store.storage import StoreConfig, head, list_objects, open_reader, put, read, read_range
-from pipeline.store.uris import join_uri, name_of
+from pipeline.store.store_path import StorePath
+from pipeline.store.uris import name_of
 
 logger = logging.getLogger(__name__)
 
 FOOTER_KEY = b"pvtv2"
-# Enough for the footer of a file with a few row groups; a longer one is fetched by a second request.
+# Size of the first request for a footer, enough for a few row groups. A longer footer needs a second request.
 _TAIL_BYTES = 64 * 1024
 _MAGIC = b"PAR1"
 _READ_THREADS = 16
@@ -48,21 +48,26 @@ _INDEX_SCHEMA = pa.schema(
         pa.field("footer", pa.string()),
     ]
 )
-# Columns of the index that have another name here.
+# Columns of the index whose attribute in `PublishedFile` has another name.
 _ATTRIBUTES = {"file_etag": "etag", "last": "end", "footer": "footer_json"}
 _REPEATED = ("shard", "source_etag", "identity", "run_id")
-# As many entries are Arrow or dictionaries at a time.
+# Entries that are converted between Arrow and Python at a time.
 _INDEX_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """One output file, and what its footer says that a plan needs; there may be hundreds of thousands.
+    """One output file, with the values of its footer that a plan needs. An output may have hundreds of thousands.
+
+    The other attributes are those of `Footer`.
 
     Attributes:
-        file: its name below `data/`.
-        etag: the file's own.
-        footer_json: the whole footer, parsed when it is asked for.
+        file: Name of the file below `data/`.
+        etag: ETag of the file.
+        rows: Rows in the file.
+        ok: Rows with a result.
+        failed: Rows of failed records.
+        footer_json: The whole footer, parsed on demand.
     """
 
     file: str
@@ -85,12 +90,12 @@ class PublishedFile:
 
     @property
     def footer(self) -> Footer:
-        """All that the file says of itself."""
+        """The whole footer."""
         return Footer.from_json(self.footer_json)
 
     @staticmethod
     def of(file: str, etag: str, footer: Footer) -> "PublishedFile":
-        """The entry of a file with this footer."""
+        """Returns the entry of a file with this footer."""
         return PublishedFile(
             file=file,
             etag=etag,
@@ -113,7 +118,7 @@ class PublishedFile:
 
 
 class OutputRow(NamedTuple):
-    """What a plan needs of a row in an output file."""
+    """The columns of an output file that a plan needs."""
 
     row: int
     key: str | None
@@ -121,75 +126,76 @@ class OutputRow(NamedTuple):
     error_code: str | None
 
 
-def list_files(output: str, store: StoreConfig) -> dict[str, ObjectInfo]:
-    """The output files that are visible now, by name; objects that are not ours are passed over, as are folders."""
-    root = join_uri(output, DATA)
-    found = {name_of(info.uri): info for info in list_objects(root, store) if info.uri.rpartition("/")[0] == root}
+def list_files(output: StorePath) -> dict[str, ObjectInfo]:
+    """Returns the output files that the store lists now, by name; other objects and folders are left out."""
+    root = output.join(DATA)
+    found = {name_of(info.uri): info for info in root.list() if info.uri.rpartition("/")[0] == root.uri}
     return {name: info for name, info in found.items() if SliceName.parse(name) is not None}
 
 
 def published_files(
-    output: str, store: StoreConfig, identity: str | None = None, known: Iterable[PublishedFile] | None = None
+    output: StorePath, identity: str | None = None, known: Iterable[PublishedFile] | None = None
 ) -> list[PublishedFile]:
-    """Every output file with its footer, from the index where that is current and from the files elsewhere.
+    """Returns every output file with its footer, from the index if the index has the current version, else by a read.
 
     Args:
-        identity: digest that every file must carry; None does not check.
-        known: files whose footers need not be read again; None takes the index.
+        output: The output folder.
+        identity: Digest that every footer must have; None checks nothing.
+        known: Files whose footers need not be read again; None takes them from the index.
 
     Raises:
-        OutputError: a file's footer names another slice than its name does, or another identity, or cannot be read.
+        OutputError: A footer contradicts the name of its file, has another identity, or cannot be read.
     """
-    listed = list_files(output, store)
-    by_name = {entry.file: entry for entry in (read_index(output, store) if known is None else known)}
+    listed = list_files(output)
+    by_name = {entry.file: entry for entry in (read_index(output) if known is None else known)}
     current = [by_name[name] for name, info in listed.items() if name in by_name and by_name[name].etag == info.etag]
     names = {entry.file for entry in current}
     newer = [info for name, info in listed.items() if name not in names]
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = current + list(pool.map(lambda info: _read_published(info, store), newer))
+        found = current + list(pool.map(lambda info: _read_published(output, info), newer))
     for entry in found:
         _check(entry, identity, output)
     return sorted(found, key=lambda entry: entry.file)
 
 
-def read_index(output: str, store: StoreConfig) -> list[PublishedFile]:
-    """The index; empty if there is none or it cannot be read, since the footers say the same."""
-    uri = join_uri(output, INDEX_FILE)
+def read_index(output: StorePath) -> list[PublishedFile]:
+    """Returns the entries of the index; none if it is missing or unreadable, since the footers hold the same."""
+    path = output.join(INDEX_FILE)
     try:
-        index = pq.ParquetFile(io.BytesIO(read(uri, store)))
+        index = pq.ParquetFile(io.BytesIO(path.read()))
         return [entry for batch in index.iter_batches(_INDEX_ROWS) for entry in _from_batch(batch)]
     except NotFoundError:
         return []
     except (pa.ArrowException, OSError, ValueError) as error:
-        logger.warning("index.unreadable uri=%s error=%s; rebuilding it from the files", uri, error)
+        logger.warning("index.unreadable uri=%s error=%s; rebuilding it from the files", path, error)
         return []
 
 
-def write_index(output: str, store: StoreConfig, entries: Iterable[PublishedFile]) -> None:
-    """Writes the index; any run may overwrite it, since it is a cache of the footers."""
+def write_index(output: StorePath, entries: Iterable[PublishedFile]) -> None:
+    """Writes the index. Any run may overwrite the index, which is a cache of the footers."""
     left, buffer = iter(entries), io.BytesIO()
     with pq.ParquetWriter(buffer, _INDEX_SCHEMA, compression="zstd") as writer:
         while part := list(islice(left, _INDEX_ROWS)):
             writer.write_batch(_to_batch(part))
-    put(join_uri(output, INDEX_FILE), buffer.getvalue(), store)
+    output.join(INDEX_FILE).put(buffer.getvalue())
 
 
-def read_footer(info: ObjectInfo, store: StoreConfig) -> Footer:
-    """The footer of one output file, by one or two small ranged reads.
+def read_footer(file: StorePath, size: int, etag: str) -> Footer:
+    """Returns the footer of an output file, by one or two small ranged reads.
 
     Raises:
-        OutputError: the object is no output file of ours.
+        OutputError: The object is not an output file.
     """
     try:
-        length = min(_TAIL_BYTES, info.size)
-        tail = read_range(info.uri, store, info.size - length, length, info.etag)
+        length = min(_TAIL_BYTES, size)
+        tail = file.read_range(size - length, length, etag)
         needed = int.from_bytes(tail[-8:-4], "little") + 8
-        if tail.endswith(_MAGIC) and length < needed <= info.size:
-            tail = read_range(info.uri, store, info.size - needed, needed, info.etag)
+        if tail.endswith(_MAGIC) and length < needed <= size:
+            tail = file.read_range(size - needed, needed, etag)
         return Footer.from_json(pq.read_metadata(io.BytesIO(tail)).metadata[FOOTER_KEY])
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{info.uri} has the name of an output file but is none ({type(error).__name__}); move it away"
+            f"{file} has the name of an output file but is none ({type(error).__name__}); move it away"
         ) from error
 
 
@@ -202,10 +208,10 @@ def _to_batch(entries: Sequence[PublishedFile]) -> pa.RecordBatch:
 
 
 def _from_batch(batch: pa.RecordBatch) -> Iterator[PublishedFile]:
-    """The entries in a part of the index.
+    """Yields the entries in a part of the index.
 
     Raises:
-        ValueError: it lacks columns or values, or names a file that is none of ours.
+        ValueError: Columns or values are missing, or a name is not that of an output file.
     """
     batch = batch.cast(_INDEX_SCHEMA)
     if any(batch.column(name).null_count for name in batch.schema.names if name != "source_etag"):
@@ -215,46 +221,46 @@ def _from_batch(batch: pa.RecordBatch) -> Iterator[PublishedFile]:
         if name is None:
             raise ValueError(f"{row['file']} is no output file")
         values = {_ATTRIBUTES.get(column, column): value for column, value in row.items()}
-        # What many files have in common is kept once.
+        # Texts that many files share are held in memory once.
         values |= {name: sys.intern(values[name]) for name in _REPEATED if values[name] is not None}
         yield PublishedFile(hash16=sys.intern(name.hash16), **{**values, "pruned": tuple(values["pruned"])})
 
 
-def read_output_rows(file: PublishedFile, output: str, store: StoreConfig) -> list[OutputRow]:
-    """The rows of one output file, as far as a plan needs them.
+def read_output_rows(file: PublishedFile, output: StorePath) -> list[OutputRow]:
+    """Returns the rows of an output file, reduced to the columns that a plan needs.
 
     Raises:
-        OutputError: it changed since it was listed.
+        OutputError: The file has changed since it was listed.
     """
-    uri = join_uri(output, DATA, file.file)
+    path = output.join(DATA, file.file)
     try:
-        with open_reader(uri, store, size=_size_of(uri, store), etag=file.etag, read_ahead=False) as source:
+        with path.open(size=_size_of(path), etag=file.etag, read_ahead=False) as source:
             table = pq.read_table(pa.PythonFile(source, mode="r"), columns=list(OutputRow._fields))
     except (NotFoundError, ChangedError) as error:
-        raise OutputError(f"{uri} changed while the plan was made; is another run writing here?") from error
+        raise OutputError(f"{path} changed while the plan was made; is another run writing here?") from error
     return [OutputRow(**row) for row in table.to_pylist()]
 
 
-def _size_of(uri: str, store: StoreConfig) -> int:
-    info = head(uri, store)
+def _size_of(path: StorePath) -> int:
+    info = path.head()
     if info is None:
-        raise NotFoundError(f"{uri}: not found")
+        raise NotFoundError(f"{path}: not found")
     return info.size
 
 
-def _read_published(info: ObjectInfo, store: StoreConfig) -> PublishedFile:
-    return PublishedFile.of(name_of(info.uri), info.etag, read_footer(info, store))
+def _read_published(output: StorePath, info: ObjectInfo) -> PublishedFile:
+    return PublishedFile.of(name_of(info.uri), info.etag, read_footer(output.at(info.uri), info.size, info.etag))
 
 
-def _check(entry: PublishedFile, identity: str | None, output: str) -> None:
+def _check(entry: PublishedFile, identity: str | None, output: StorePath) -> None:
     name = SliceName.parse(entry.file)
     if name is None or (name.hash16, name.slice, name.end) != (entry.hash16, entry.slice, entry.end):
         raise OutputError(
-            f"{join_uri(output, DATA, entry.file)} says it holds slice {entry.slice} of {entry.shard}, "
+            f"{output.join(DATA, entry.file)} says it holds slice {entry.slice} of {entry.shard}, "
             "which is not what its name says; was it copied or renamed? Move it away"
         )
     if identity is not None and entry.identity != identity:
         raise OutputError(
-            f"{join_uri(output, DATA, entry.file)} was written under another identity than {output}/_job.json; "
+            f"{output.join(DATA, entry.file)} was written under another identity than {output}/_job.json; "
             "was it copied from elsewhere? Move it away"
         )

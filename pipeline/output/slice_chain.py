@@ -1,4 +1,4 @@
-"""The output files of one shard: which of them make its slices, and which say something else."""
+"""The output files of one shard: the files that form its slices, and the files that contradict them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pipeline.output.published import PublishedFile
 
 @dataclass(frozen=True, slots=True)
 class DoneSlice:
-    """A slice that is published already: its number and its rows, both ends included."""
+    """A published slice: its number, and its first and last row, both included."""
 
     slice: int
     first_row: int
@@ -17,12 +17,12 @@ class DoneSlice:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The slices of a shard as far as they are published.
+    """The published slices of a shard.
 
     Attributes:
-        files: those that hold its rows, by slice.
-        extra: those that say something else about the same rows: two attempts at one shard ended differently.
-        complete: slices 0 to the end are all there.
+        files: Files that form the slices, in order.
+        extra: Files that contradict them about the same rows: two attempts at the shard ended differently.
+        complete: True if all slices from 0 to the last one are published.
     """
 
     files: tuple[PublishedFile, ...]
@@ -30,16 +30,16 @@ class Chain:
     complete: bool
 
     def done(self) -> tuple[DoneSlice, ...]:
-        """The slices as a plan keeps them."""
+        """Returns the slices in the form of a plan."""
         return tuple(DoneSlice(file.slice, file.first_row, file.last_row) for file in self.files)
 
 
 def chain_of(files: Iterable[PublishedFile]) -> Chain:
-    """The slices that these files make.
+    """Returns the slices that these files form.
 
-    A slice has one file, since its name follows from its number, but for the mark of the last slice: an attempt that
-    lost its source early marks another slice as the last. The longest whole chain counts; where none is whole, slices
-    that are not the last do.
+    The name of a file follows from the number of its slice and from the mark of the last slice. So a slice has one
+    file, except if an attempt lost its source early and marked another slice as the last. The longest complete chain
+    counts; if no chain is complete, the slices without the mark count.
     """
     entries = [file for file in files if not file.emptied]
     inner = {file.slice: file for file in entries if not file.end}
@@ -63,7 +63,7 @@ def _chain(kept: Sequence[PublishedFile], entries: Sequence[PublishedFile], *, c
 
 
 def by_shard(files: Iterable[PublishedFile]) -> dict[str, list[PublishedFile]]:
-    """The files of each shard, by its `hash16`."""
+    """Returns the files of each shard, by `hash16`."""
     found: dict[str, list[PublishedFile]] = {}
     for file in files:
         found.setdefault(file.hash16, []).append(file)

@@ -18,8 +18,7 @@ from pipeline.page.parts import Bar, Figure, Section, at, moment, sequence, shor
 from pipeline.page.samples import samples_section
 from pipeline.page.spread import labels_section, scores_section, sizes_section
 from pipeline.page.timeline_charts import timeline_section
-from pipeline.store.storage import StoreConfig, put
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +42,19 @@ def render_page(reports: Sequence[Report], timelines: Sequence[Rows]) -> str:
     return _environment().get_template("report.html.j2").render(values)
 
 
-def write_page(folder: str, report: Report, timeline: Rows, store: StoreConfig) -> str | None:
-    """Writes the page of one run into the run's folder; returns its URI, or None if it could not be made.
+def write_page(folder: StorePath, report: Report, timeline: Rows) -> StorePath | None:
+    """Writes the page of one run into the run's folder; returns its place, or None if it could not be made.
 
     Raises nothing: a page that cannot be made or written is a line in the log, and the run is what its report says.
-
-    Args:
-        folder: URI of the run's folder.
-        store: of the output.
     """
-    uri = join_uri(folder, PAGE_FILE)
+    page = folder.join(PAGE_FILE)
     try:
-        put(uri, render_page([report], [timeline]).encode(), store)
+        page.put(render_page([report], [timeline]).encode())
     except Exception as error:
         # Of any kind: the report is written by now, and no data is so odd that a run should fail over its picture.
-        logger.warning("page.not_written uri=%s error=%s: %s", uri, type(error).__name__, error)
+        logger.warning("page.not_written uri=%s error=%s: %s", page, type(error).__name__, error)
         return None
-    return uri
+    return page
 
 
 def _run_values(report: Report, timeline: Rows) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Chunks become slices and slices become files: the collector and the commit, free of Ray."""
+"""The way from chunks to slices to published files: the collector and the commit, without Ray."""

@@ -1,7 +1,8 @@
-"""The collector: gathers the rows of each slice, and publishes a slice with one PUT when its last row has come.
+"""The collector: gathers the rows of each slice, and publishes a slice with one PUT when its last row has arrived.
 
-Plain Python; `sink.py` makes Ray actors of it. All chunks of a slice come to the same collector, in any order, some of
-them twice. Rows are told apart by their index in the shard: whatever attempt they come from, each is taken once.
+The collector is plain Python; `pipeline.flow.collectors` runs collectors as Ray actors. All chunks of a slice arrive at
+the same collector, in any order, and some of them twice. Rows are identified by their index in the shard: each index is
+taken once, from whatever attempt.
 """
 
 import logging
@@ -24,23 +25,23 @@ from pipeline.store.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
-# What one collector holds of unfinished slices in memory; what comes on top goes to files without names in the folder
-# for temporary files (TMPDIR). Where that is full, a slice is let go, which is run again in the next pass.
+# Bytes of unfinished slices that one collector holds in memory. More rows go to files without names in the folder for
+# temporary files (TMPDIR). If that folder is full, a slice is evicted, and run again in the next pass.
 MAX_HELD_BYTES = 512 * 2**20
 
 
 @dataclass(slots=True)
 class CollectorState:
-    """What a collector tells the driver.
+    """The report of a collector to the driver.
 
     Attributes:
-        arrived: what came, replays apart, with its steps' clocks; no files.
-        replayed_chunks: chunks that were there already.
-        spilled_bytes: rows that were held in temporary files.
-        evicted_slices: slices let go because too much was held.
-        first_row_at: `time.time()` of the first chunk.
-        fatal: why nothing more can be published; None while all is well.
-        receipts: published slices, in order, from the index asked for.
+        arrived: Sums of the rows that arrived, without replays, with the seconds of the steps; no files are counted.
+        replayed_chunks: Chunks whose rows had arrived before.
+        spilled_bytes: Bytes of rows that were held in temporary files.
+        evicted_slices: Unfinished slices that were dropped for lack of memory.
+        first_row_at: `time.time()` at the arrival of the first chunk.
+        fatal: The reason that nothing more can be published; None if there is none.
+        receipts: Receipts of published slices, in order, from the requested index on.
     """
 
     arrived: Totals = field(default_factory=Totals)
@@ -54,7 +55,7 @@ class CollectorState:
 
 @dataclass(slots=True)
 class _Slice:
-    """What has come of one slice: its chunks, the rows in them, the memory they take, and the chunk that closes it."""
+    """The arrived part of one slice: chunks, row indexes, bytes in memory, and the header of the last chunk."""
 
     chunks: list[Chunk] = field(default_factory=list)
     rows: set[int] = field(default_factory=set)
@@ -62,12 +63,12 @@ class _Slice:
     last: Header | None = None
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.last is not None and len(self.rows) == self.last.slice_rows
 
 
 class Collector:
-    """Holds unfinished slices, publishes finished ones, and keeps the receipts."""
+    """Holds unfinished slices, publishes complete ones, and keeps the receipts."""
 
     def __init__(self, config: SinkConfig, max_held_bytes: int = MAX_HELD_BYTES) -> None:
         self._config = config
@@ -80,20 +81,20 @@ class Collector:
         self._num_bare = 0
 
     def start_pass(self, pass_number: int) -> None:
-        """Forgets unfinished slices; from now on only chunks of this pass are taken."""
+        """Forgets unfinished slices, and accepts only chunks of this pass from now on."""
         self._pass_number = pass_number
         self._slices.clear()
         self._closed.clear()
 
     def state(self, receipts_from: int = 0) -> CollectorState:
-        """Counters so far, with the receipts from an index on; of those before it only what is small is kept."""
+        """Returns the counters, and the receipts from an index on; older receipts are reduced to their small parts."""
         for index in range(self._num_bare, min(receipts_from, len(self._receipts))):
             self._receipts[index] = self._receipts[index].bare()
         self._num_bare = max(self._num_bare, receipts_from)
         return replace(self._state, receipts=tuple(self._receipts[receipts_from:]))
 
     def add(self, table: pa.Table) -> None:
-        """Takes one chunk, and publishes its slice if it is whole now; returns when its rows are here or published."""
+        """Adds one chunk and publishes its slice if that is complete; returns when the rows are held or published."""
         chunk = Chunk.from_table(table)
         header = chunk.header
         address = (header.hash16, header.slice)
@@ -109,7 +110,7 @@ class Collector:
             self._keep(fresh, entry)
         if header.slice_rows is not None:
             entry.last = header
-        if entry.is_whole:
+        if entry.is_complete:
             del self._slices[address]
             self._closed.add(address)
             self._publish(entry)
@@ -121,7 +122,7 @@ class Collector:
         self._state.arrived += replace(slice_totals(chunk.rows, [chunk]), files=0)
 
     def _keep(self, chunk: Chunk, entry: _Slice) -> None:
-        """Takes the chunk's rows over, into memory, or to the disk where too much would be held."""
+        """Copies the rows of a chunk into memory, or to the disk if memory would hold too many bytes."""
         num_bytes = chunk.rows.nbytes
         if self._held_bytes() + num_bytes > self._max_held_bytes:
             try:
@@ -137,7 +138,7 @@ class Collector:
         return sum(entry.num_bytes for entry in self._slices.values())
 
     def _evict(self, keep: tuple[str, int]) -> None:
-        """Lets the largest other slices go while too much is held."""
+        """Drops the largest other slices while too many bytes are held."""
         while self._held_bytes() > self._max_held_bytes and len(self._slices) > 1:
             address = max((a for a in self._slices if a != keep), key=lambda a: self._slices[a].num_bytes)
             del self._slices[address]
@@ -146,7 +147,7 @@ class Collector:
             logger.warning("slice.evicted shard=%s slice=%d", *address)
 
     def _publish(self, entry: _Slice) -> None:
-        """Writes a whole slice under its name, unless it is there already; or exchanges rows in its file."""
+        """Publishes a complete slice, or replaces rows in its published file."""
         assert entry.last is not None
         chunks = sorted(entry.chunks, key=lambda chunk: chunk.header.first_row)
         name = file_name(entry.last)
@@ -169,7 +170,7 @@ class Collector:
 
 
 def _only_new(chunk: Chunk, seen: set[int]) -> Chunk | None:
-    """The chunk without rows that have come before; None if that is all of them."""
+    """Returns the chunk without rows that have arrived before; None if all of them have."""
     rows = chunk.rows.column("row").to_pylist()
     new = [row not in seen for row in rows]
     if all(new):
@@ -178,7 +179,7 @@ def _only_new(chunk: Chunk, seen: set[int]) -> Chunk | None:
 
 
 def _own(chunk: Chunk, place: Callable[[Write], pa.Buffer]) -> Chunk:
-    """The chunk with its rows copied to a place of this process, so that it does not pin the object store."""
+    """Returns the chunk with its rows copied into this process, so that the chunk does not pin Ray's object store."""
 
     def write(sink: Any) -> None:
         with pa.ipc.new_stream(sink, chunk.rows.schema) as writer:

@@ -6,23 +6,23 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from model.network.config import PVTv2Config
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 
 
 @dataclass(frozen=True, kw_only=True)
 class SinkConfig:
-    """Where and as what slices are published.
+    """Settings of the publication of slices.
 
     Attributes:
-        output: canonical URI of the output folder.
-        schema: columns of the files, in order.
-        identity: digest of the output's identity.
-        network: of the model; it says what the rows of an older file cost.
-        may_write: called before every PUT; raises if this run has lost the right to write.
+        output: The output folder.
+        schema: Columns of the files, in order.
+        identity: Digest of the output's identity.
+        run_id: Name of the run.
+        network: Shape of the network, from which the cost of the rows in an older file is computed.
+        may_write: Called before every PUT; raises if this run has lost the right to write.
     """
 
-    output: str
-    store: StoreConfig
+    output: StorePath
     schema: pa.Schema
     identity: str
     run_id: str

@@ -1,9 +1,9 @@
-"""Publication: one slice, one PUT, under a name that is used once; and the exchange of rows in a file that is there.
+"""Publication of slices: one slice is one PUT, under a name that is used once; and rewrites of published files.
 
-Every PUT is conditional. A slice is created where its name is free, or where the file under its name was emptied for
-this very version of the source. A rewrite replaces the one version of the file that it was planned on. So a writer that
-comes late, from a run that was overtaken, finds its condition broken and changes nothing; and a writer whose answer was
-lost finds its own nonce and knows that it has written.
+Every PUT is conditional. A slice is created if its name is free, or if the file under its name was emptied for this
+version of the source. A rewrite replaces the one version of the file that the rewrite was planned on. So a late writer,
+from a run that another run has overtaken, fails the condition and changes nothing. A writer whose answer was lost finds
+its own nonce in the file, and knows that the write succeeded.
 """
 
 import logging
@@ -26,67 +26,73 @@ from pipeline.publish.receipt import BUSY_STEPS, Receipt, count_rows, receipt_of
 from pipeline.publish.slice_file import empty_parquet, macs_by_row, macs_of, serialise
 from pipeline.store.errors import ChangedError, ExistsError, NotFoundError
 from pipeline.store.object_info import ObjectInfo
-from pipeline.store.storage import head, put, read
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
-# How often a name may be found in another state than it was just read in; each time somebody else has written.
+# Times that another writer may change the file between a read and the write that follows.
 _MAX_ROUNDS = 4
 
 
 def file_name(header: Header) -> str:
-    """The name below `data/` of the slice that a chunk belongs to; `header` is that of its last chunk."""
+    """Returns the name below `data/` of a slice; `header` is that of the last chunk of the slice."""
     return header.file or str(SliceName(header.name, header.hash16, header.slice, header.end))
 
 
 def publish_new(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Receipt | None:
-    """Publishes a slice whose chunks, in order, are all there; None if somebody else has published it.
+    """Publishes a complete slice and returns the receipt; None if another writer has published the slice.
 
     Args:
-        last: header of the slice's last chunk.
+        chunks: All chunks of the slice, in order.
+        last: Header of the last chunk of the slice.
+        config: Settings of the publication.
 
     Raises:
-        OutputError: something else lies under the name.
-        StoreError: the store refuses.
+        OutputError: Another object has the name of the slice.
+        StoreError: The store refuses.
     """
     rows = pa.concat_tables([chunk.rows for chunk in chunks])
     totals = slice_totals(rows, chunks)
     footer, body = serialise(rows, totals, None, last, chunks[0].attempt, config)
     name = file_name(last)
-    uri = join_uri(config.output, DATA, name)
+    path = config.output.join(DATA, name)
     empty_etag = None
     for _ in range(_MAX_ROUNDS):
         _check_right(config)
         started = time.perf_counter()
         try:
-            etag = put(uri, body, config.store, if_absent=empty_etag is None, if_match=empty_etag)
+            etag = path.put(body, if_absent=empty_etag is None, if_match=empty_etag)
             return receipt_of(name, etag, footer, started, len(body), chunks)
         except (ExistsError, ChangedError):
-            there, info = _look(uri, config)
+            there, info = _current(path)
         if there is None or info is None:
-            # Gone between two requests: nobody of ours removes a name.
-            raise OutputError(f"{uri} came and went; does something else delete from the output?")
+            # The object is gone between two requests, though no run removes a name.
+            raise OutputError(f"{path} came and went; does something else delete from the output?")
         if (there.shard, there.slice) != (footer.shard, footer.slice):
-            raise OutputError(f"{uri} exists but holds something else; move it away")
+            raise OutputError(f"{path} exists but holds something else; move it away")
         if there.nonce == footer.nonce:
             return receipt_of(name, info.etag, footer, started, len(body), chunks)
         if not there.emptied or there.source_etag != footer.source_etag:
             return None
         empty_etag = info.etag
-    raise OutputError(f"{uri} changes all the time; is another run writing here?")
+    raise OutputError(f"{path} changes all the time; is another run writing here?")
 
 
 def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Receipt | None:
-    """Exchanges rows in a published file, if it is still the version that the rewrite was planned on; else None.
+    """Replaces rows in a published file and returns the receipt; None if the file has changed since the plan was made.
+
+    Args:
+        chunks: The new rows, in order.
+        last: Header of the last chunk; it names the file, its version and the rows to remove.
+        config: Settings of the publication.
 
     Raises:
-        StoreError: the store refuses.
+        StoreError: The store refuses.
     """
     name = file_name(last)
-    uri = join_uri(config.output, DATA, name)
+    path = config.output.join(DATA, name)
     try:
-        written = read(uri, config.store, etag=last.overwrites)
+        written = path.read(etag=last.overwrites)
     except (NotFoundError, ChangedError):
         return None
     file = pq.ParquetFile(pa.BufferReader(written))
@@ -104,9 +110,9 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
     _check_right(config)
     started = time.perf_counter()
     try:
-        etag = put(uri, body, config.store, if_match=last.overwrites)
+        etag = path.put(body, if_match=last.overwrites)
     except ChangedError:
-        there, info = _look(uri, config)
+        there, info = _current(path)
         if there is None or info is None or there.nonce != footer.nonce:
             return None
         etag = info.etag
@@ -114,10 +120,12 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
 
 
 def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> Receipt | None:
-    """Exchanges a published file for one without rows that keeps its name taken; None if it has changed meanwhile.
+    """Replaces a published file by one without rows, which keeps the name in use; None if the file has changed.
 
     Args:
-        awaits: version of the source that may fill it again; None: none may.
+        file: The file to empty.
+        awaits: Version of the source that may fill the file again; None if no version may.
+        config: Settings of the publication.
     """
     footer = Footer(
         shard=file.shard,
@@ -134,12 +142,12 @@ def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> R
         totals=Totals(),
         emptied=True,
     )
-    uri = join_uri(config.output, DATA, file.file)
+    path = config.output.join(DATA, file.file)
     _check_right(config)
     try:
-        etag = put(uri, empty_parquet(footer, config.schema), config.store, if_match=file.etag)
+        etag = path.put(empty_parquet(footer, config.schema), if_match=file.etag)
     except ChangedError:
-        there, info = _look(uri, config)
+        there, info = _current(path)
         if there is None or info is None or there.nonce != footer.nonce:
             return None
         etag = info.etag
@@ -147,14 +155,15 @@ def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> R
 
 
 def receipt_read_back(file: PublishedFile, config: SinkConfig) -> Receipt:
-    """The receipt of a file whose collector died before it told of it: without what the file does not hold.
+    """Returns the receipt of a file whose collector died before it reported the file.
 
-    That are the seconds of the PUT and the times of the work; and of a rewrite also which rows it exchanged.
+    The file does not hold the seconds of its PUT and the times of the work, nor the rows that a rewrite replaced. The
+    receipt lacks them.
 
     Raises:
-        StoreError: the file cannot be read.
+        StoreError: The file cannot be read.
     """
-    written = read(join_uri(config.output, DATA, file.file), config.store, etag=file.etag)
+    written = config.output.join(DATA, file.file).read(etag=file.etag)
     footer = file.footer
     if footer.own is not None:
         return Receipt(file.file, file.etag, footer, 0.0, len(written))
@@ -165,10 +174,10 @@ def receipt_read_back(file: PublishedFile, config: SinkConfig) -> Receipt:
     return Receipt(file.file, file.etag, footer, 0.0, len(written), breakdown)
 
 
-def _look(uri: str, config: SinkConfig) -> tuple[Footer | None, ObjectInfo | None]:
-    """What lies under a name now."""
-    info = head(uri, config.store)
-    return (None, None) if info is None else (read_footer(info, config.store), info)
+def _current(path: StorePath) -> tuple[Footer | None, ObjectInfo | None]:
+    """Returns the footer and the info of the object under a name; (None, None) if there is no object."""
+    info = path.head()
+    return (None, None) if info is None else (read_footer(path, info.size, info.etag), info)
 
 
 def _check_right(config: SinkConfig) -> None:

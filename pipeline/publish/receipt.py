@@ -1,4 +1,4 @@
-"""What a published slice came to: the sums for its footer, and the receipt that goes to the driver."""
+"""The sums of a published slice: for its footer, and for the receipt that goes to the driver."""
 
 import time
 from collections import Counter
@@ -15,20 +15,21 @@ from pipeline.chunks.measures import Span, counts_of, process_number, seconds_of
 from pipeline.output.footer import Footer
 
 BUSY_STEPS = ("read", "decode", "compute", "rows")
-"""Before the write: whose seconds say which shards were slow."""
+"""Steps before the write, whose seconds show the slow shards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One published slice, as the collector that published it saw it.
+    """The report of a collector on one published slice.
 
     Attributes:
-        file: name below `data/`.
-        etag: the file's ETag.
-        put_s: seconds of the PUT, which the file itself cannot know.
-        bytes_out: of the file.
-        breakdown: of the rows that this run made.
-        work: what was done for them, when and in which process, with images, pixels and multiply-accumulates.
+        file: Name of the file below `data/`.
+        etag: ETag of the file.
+        footer: Footer of the file.
+        put_s: Seconds that the PUT took; the file cannot hold them.
+        bytes_out: Size of the file in bytes.
+        breakdown: Breakdown of the rows that this run made.
+        work: Spans of the work on these rows, each with its images, pixels and multiply-accumulates.
     """
 
     file: str
@@ -40,12 +41,12 @@ class Receipt:
     work: Sequence[tuple[Span, int, int, int]] = ()
 
     def bare(self) -> "Receipt":
-        """Without what is added up once and then let go."""
+        """Returns the receipt without the parts that the driver needs only once."""
         return replace(self, breakdown=Breakdown(), work=())
 
 
 def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
-    """Counts and work of the rows that some chunks brought, with the chunks' clocks."""
+    """Returns counts and work of the rows in some chunks, with the seconds measured in the chunks."""
     measured = [chunk.measured for chunk in chunks]
     ignored = sum(chunk.header.ignored for chunk in chunks)
     totals = count_rows(rows, _sum(rows, "macs"), ignored, seconds_of(measured))
@@ -55,7 +56,7 @@ def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
 def receipt_of(
     name: str, etag: str, footer: Footer, put_began: float, bytes_out: int, chunks: Sequence[Chunk]
 ) -> Receipt:
-    """The receipt of what has just been written."""
+    """Returns the receipt of a file that has just been written."""
     put_s = time.perf_counter() - put_began
     own = footer.own or footer.totals
     work: list[tuple[Span, int, int, int]] = []
@@ -75,12 +76,12 @@ def receipt_of(
 
 
 def num_ok(rows: pa.Table) -> int:
-    """Rows that are not failed records."""
+    """Returns the number of rows that are not failed records."""
     return pc.sum(pc.equal(rows.column("status"), "ok")).as_py() or 0
 
 
 def count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, float]) -> Totals:
-    """Counts and work of some rows of the output; they have been one file, or will be."""
+    """Returns counts and work of the rows of one output file."""
     ok = num_ok(rows)
     codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
     sizes = rows.select(["status", "net_width", "net_height"])

@@ -18,11 +18,9 @@ from pipeline.output.published import FOOTER_KEY
 from pipeline.publish.config import SinkConfig
 from pipeline.publish.spill import in_memory, on_disk_if_it_can
 
-# Rows are put into row groups of about this size: to write a column of float16, Arrow takes seven times its memory.
+# Row groups have about this size: Arrow needs seven times the memory of a float16 column to write it.
 _ROW_GROUP_BYTES = 16 * 2**20
-
-
-# Files of more rows than this are made on the disk.
+# Files whose rows take more than this are made on the disk.
 _MEMORY_BYTES = 64 * 2**20
 
 
@@ -40,7 +38,7 @@ def macs_by_row(rows: pa.Table, network: PVTv2Config) -> list[int]:
 def serialise(
     rows: pa.Table, totals: Totals, own: Totals | None, last: Header, attempt: str, config: SinkConfig
 ) -> tuple[Footer, memoryview]:
-    """The footer and the bytes of an output file."""
+    """Returns the footer and the bytes of an output file."""
     assert last.slice_last_row is not None
     started = time.perf_counter()
     is_group = last.shard.startswith(FILES_SCHEME)
@@ -91,7 +89,7 @@ def empty_parquet(footer: Footer, schema: pa.Schema) -> memoryview:
 
 
 def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer for rows of a job; features have neither values that repeat nor bounds that help to skip them."""
+    """Returns a writer for the rows of a job; features get no dictionary and no statistics, which help labels alone."""
     flat: list[str] | bool = [field.name for field in schema if not pa.types.is_nested(field.type)]
     if "embedding" not in schema.names:
         flat = True
@@ -99,5 +97,5 @@ def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _bytes(body: pa.Buffer) -> memoryview:
-    """The same memory; Arrow's own view of it is of signed bytes, which equal no others."""
+    """Returns a view of the memory as unsigned bytes; the view of Arrow has signed bytes, which compare unequal."""
     return memoryview(body).cast("B")

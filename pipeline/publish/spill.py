@@ -1,4 +1,4 @@
-"""Where bytes wait that are too many for memory: files that nobody else sees, and that are gone with their process."""
+"""Temporary files without names, for data that is too large for memory; they disappear with their process."""
 
 import logging
 import mmap
@@ -14,17 +14,17 @@ Write = Callable[[Any], None]
 
 
 def in_memory(write: Write) -> pa.Buffer:
-    """What a function writes into the stream that it is given."""
+    """Returns the bytes that `write` writes into a stream in memory."""
     sink = pa.BufferOutputStream()
     write(sink)
     return sink.getvalue()
 
 
 def on_disk(write: Write) -> pa.Buffer:
-    """The same, in a file without a name, mapped: the kernel holds as much of it in memory as there is room.
+    """Returns the bytes that `write` writes into a temporary file, mapped: the kernel caches as much as fits in memory.
 
     Raises:
-        OSError: the folder for temporary files (TMPDIR) is full, or there is none.
+        OSError: The folder for temporary files (TMPDIR) is full or missing.
     """
     with tempfile.TemporaryFile() as file:
         write(file)
@@ -35,7 +35,7 @@ def on_disk(write: Write) -> pa.Buffer:
 
 
 def on_disk_if_it_can(write: Write) -> pa.Buffer:
-    """On disk, or in memory where the disk does not take it."""
+    """Returns the bytes that `write` writes, on the disk, or in memory if the disk is full."""
     try:
         return on_disk(write)
     except OSError as error:

@@ -12,11 +12,10 @@ from pipeline.chunks.size_policy import NetSize, SizePolicy, net_size
 from pipeline.decode.decode_image import probe_size
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FORMATS
-from pipeline.inputs.loose_files import Member
 from pipeline.inputs.record import Record
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.store.errors import StoreError
-from pipeline.store.storage import StoreConfig, open_reader, read, read_range
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +120,10 @@ def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[
     if shard.is_group:
         present = [member for member in shard.members if member.etag is not None]
         sampled = random.Random(shard.hash16).sample(present, min(most, len(present)))
-        return [Record(key=member.key, data=_header(member, config.store)) for member in sampled], len(present)
-    with open_reader(shard.shard, config.store, size=shard.size, etag=shard.etag) as file:
+        headers = [_header(config.place(member.uri), member.size, member.etag) for member in sampled]
+        records = [Record(key=member.key, data=data) for member, data in zip(sampled, headers, strict=True)]
+        return records, len(present)
+    with config.place(shard.shard).open(size=shard.size, etag=shard.etag) as file:
         shard_format = FORMATS[shard.format]
         total = None if shard_format.count is None else shard_format.count(file)
         items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
@@ -132,9 +133,9 @@ def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[
     return found, len(found) * max(1.0, shard.size / max(1, sum(map(shard_format.stored_bytes, found))))
 
 
-def _header(member: Member, store: StoreConfig) -> bytes:
+def _header(file: StorePath, size: int, etag: str | None) -> bytes:
     """Returns the first bytes of an image, or all of them if the first bytes do not state its size."""
-    data = read_range(member.uri, store, 0, min(_HEADER_BYTES, member.size), member.etag)
-    if probe_size(data) is None and member.size > _HEADER_BYTES:
-        return read(member.uri, store, member.etag)
+    data = file.read_range(0, min(_HEADER_BYTES, size), etag)
+    if probe_size(data) is None and size > _HEADER_BYTES:
+        return file.read(etag)
     return data

@@ -13,8 +13,6 @@ from pipeline.inputs.record import ColumnError, Record
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.sampling import sample_shards
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, StoreError
-from pipeline.store.storage import open_reader, read_range
-from pipeline.store.uris import is_local
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
         InputError: the store cannot read the shard.
     """
     try:
-        with open_reader(found.info.uri, config.store, size=found.info.size, etag=found.info.etag) as file:
+        with config.place(found.info.uri).open(size=found.info.size, etag=found.info.etag) as file:
             shard_format = FORMATS[found.format]
             if shard_format.count is not None:
                 return min(shard_format.count(file), at_most)
@@ -70,7 +68,7 @@ def check_input(found: Found, config: InputConfig) -> bool:
     if check is None:
         return True
     try:
-        with open_reader(uri, config.store, size=found.info.size, etag=found.info.etag) as file:
+        with config.place(uri).open(size=found.info.size, etag=found.info.etag) as file:
             check(file, config.reader_options)
     except ColumnError as error:
         raise InputError(f"input {uri}: {error}") from error
@@ -93,7 +91,7 @@ def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> Non
     Raises:
         InputError: none of the objects may be read.
     """
-    if all(is_local(uri) for uri in config.uris):
+    if all(place.is_local for place in config.places):
         return
     refusal = _refusal(islice(shards, 1), config) and _refusal(sample_shards(shards, _ASKED_SHARDS), config)
     if refusal is not None:
@@ -102,16 +100,16 @@ def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> Non
 
 def _refusal(shards: Iterable[PlannedShard], config: InputConfig) -> DeniedError | None:
     """Returns the first refusal if none of some objects of these shards may be read; else None."""
-    store = replace(config.store, deadline_s=0.0)
     first: DeniedError | None = None
     for shard in shards:
         objects: list[tuple[str, str | None]] = [(it.uri, it.etag) for it in shard.members if it.etag and it.size]
         objects = objects or [(shard.shard, shard.etag)]
         for uri, etag in objects[:: -(-len(objects) // _ASKED_OBJECTS)]:
-            if is_local(uri) or etag is None:
+            place = config.place(uri).bounded(deadline_s=0.0)
+            if place.is_local or etag is None:
                 return None
             try:
-                read_range(uri, store, 0, 1, etag)
+                place.read_range(0, 1, etag)
                 return None
             except DeniedError as error:
                 if not error.is_permission:

@@ -19,7 +19,6 @@ from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read.build_chunk import CutConfig, Placed
 from pipeline.read.cut import cut_rewrites, cut_slices
 from pipeline.store.errors import ChangedError, NotFoundError, StoreError
-from pipeline.store.storage import open_reader
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig
 
 def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iterator[Record | ShardEnd]:
     """Yields the records of an object from row `start` on, then a `ShardEnd`."""
-    with open_reader(shard.shard, config.input.store, size=shard.size, etag=shard.etag) as file:
+    with config.input.place(shard.shard).open(size=shard.size, etag=shard.etag) as file:
         yield from FORMATS[shard.format].read(file, config.input.reader_options, start)
 
 

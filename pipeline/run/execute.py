@@ -24,8 +24,6 @@ from pipeline.run.remaining import missing, refresh
 from pipeline.run.run import Run
 from pipeline.run.stopper import Ending, Stopper, own_stopper
 from pipeline.store.errors import ExistsError, StoreError
-from pipeline.store.storage import delete, put, sweep_temporaries
-from pipeline.store.uris import is_local, join_uri, local_path, shown
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +49,10 @@ def execute(
     """
     if run.plan.is_empty:
         return build_report(run, ledger, "done", [])
-    output, store = run.config.output.uri, run.config.output.store
-    sweep_temporaries(output)
+    output = run.config.output.folder
+    output.sweep_temporaries()
     try:
-        claim_identity(output, store, run.identity)
+        claim_identity(output, run.identity)
         write_plan(run)
         # The run leaves the cluster after the report is written: that takes a second or two, and Ray kills a job three
         # seconds after the request to stop.
@@ -110,12 +108,12 @@ def _work(
 def _join(run: Run, until_closed: ExitStack) -> Processors:
     """Joins the cluster until the stack is closed; returns how the cluster's processors are divided."""
     config, output = run.config, run.config.output
-    paths = [local_path(uri) for uri in config.input.uris if is_local(uri)]
-    if is_local(output.uri):
-        marker = join_uri(output.uri, f".node-check-{secrets.token_hex(8)}")
-        put(marker, b"", output.store)
-        until_closed.callback(delete, marker, output.store)
-        paths.append(local_path(marker))
+    paths = [place.local_path for place in config.input.places if place.local_path is not None]
+    marker = output.folder.join(f".node-check-{secrets.token_hex(8)}")
+    if marker.local_path is not None:
+        marker.put(b"")
+        until_closed.callback(marker.delete)
+        paths.append(marker.local_path)
     cluster = until_closed.enter_context(joined_cluster(config.compute, paths))
     processors = divide_processors(
         cluster.num_cpus, cluster.num_gpus, config.compute.device, config.compute.num_actors, cluster.idle_nodes
@@ -130,7 +128,7 @@ def _metrics(run: Run, processors: Processors) -> RunMetrics:
         "weights_sha256": run.identity["weights_sha256"],
         "precision": run.identity["precision"],
         "device": processors.device,
-        "output": shown(run.config.output.uri),
+        "output": run.config.output.folder.shown,
     }
     return RunMetrics(run.run_id, run.started_at, processors.num_actors[1], info)
 
@@ -142,6 +140,6 @@ def write_plan(run: Run) -> None:
         OutputError: an earlier run had the same run ID.
     """
     try:
-        put(join_uri(run.folder, PLAN_FILE), run.plan.shards.to_bytes(), run.config.output.store, if_absent=True)
+        run.folder.join(PLAN_FILE).put(run.plan.shards.to_bytes(), if_absent=True)
     except ExistsError as error:
         raise OutputError(f"--run-id {run.run_id} was used before in this output; choose another") from error

@@ -14,8 +14,6 @@ from pipeline.run.run import Run
 from pipeline.run.run_limits import bound_by_hours, bound_by_images
 from pipeline.run.step_settings import sink_config
 from pipeline.run.stopper import Ending
-from pipeline.store.storage import put
-from pipeline.store.uris import join_uri
 
 logger = logging.getLogger(__name__)
 
@@ -68,14 +66,13 @@ def _take_lost_receipts(run: Run, ledger: Ledger) -> None:
 
 
 def _write_index(run: Run, ledger: Ledger) -> None:
-    write_index(run.config.output.uri, run.config.output.store, ledger.files.values())
+    write_index(run.config.output.folder, ledger.files.values())
 
 
 def _write_report(run: Run, ledger: Ledger, report: Report) -> None:
     """Writes the timeline, then the report: where `report.json` is, the account of the run is complete."""
-    store = run.config.output.store
-    put(join_uri(run.folder, TIMELINE_FILE), ledger.timeline.to_parquet(), store)
-    put(join_uri(run.folder, REPORT_FILE), report.to_json(), store)
+    run.folder.join(TIMELINE_FILE).put(ledger.timeline.to_parquet())
+    run.folder.join(REPORT_FILE).put(report.to_json())
 
 
 def _write_page(run: Run, ledger: Ledger, report: Report) -> None:
@@ -83,4 +80,4 @@ def _write_page(run: Run, ledger: Ledger, report: Report) -> None:
     # Imported here, since the page loads the library that draws the charts.
     from pipeline.page.page import write_page
 
-    write_page(run.folder, report.to_dict(), list(ledger.timeline.rows()), run.config.output.store)
+    write_page(run.folder, report.to_dict(), list(ledger.timeline.rows()))

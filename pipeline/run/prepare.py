@@ -32,7 +32,7 @@ from pipeline.run.run import Run
 from pipeline.store.errors import NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import StoreConfig, open_reader
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
     Raises:
         PipelineError: weights, inputs or output cannot be used; the message says what to do.
     """
-    output, store = config.output.uri, config.output.store
+    output = config.output.folder
     # `org/name@commit` of the weights that earlier runs used for this output.
-    pinned = stored_setting(output, store, "weights_revision") if is_hub(config.weights) else None
-    stored = stored_setting(output, store, "precision") if config.precision == "auto" else None
+    pinned = stored_setting(output, "weights_revision") if is_hub(config.weights) else None
+    stored = stored_setting(output, "precision") if config.precision == "auto" else None
     precision, reason = choose_precision(config.precision, stored, config.compute.device)
     logger.info("precision.chosen precision=%s reason=%r", precision, reason)
     checkpoint = fetch_checkpoint(config, pinned)
@@ -66,18 +66,18 @@ def prepare_with(
     listing_began = time.monotonic()
     survey = Survey(config.input, config.output.uri)
     listed = checked_inputs(survey, config.input)
-    output, store = config.output.uri, config.output.store
+    output = config.output.folder
     try:
-        _stored_digest(output, store, identity)
+        _stored_digest(output, identity)
         # An input that is missing or empty raises when its first object is asked for.
         first = list(islice(listed, 1))
         if not config.dry_run:
             # The preflight tries the conditional writes that the lease relies on.
-            preflight(output, store)
+            preflight(output)
             lease.take(config.output.wait_for_lease_s)
         # Read again: the run that had the lease before may have been the first to write.
-        digest = _stored_digest(output, store, identity)
-        published = published_files(output, store, identity=digest)
+        digest = _stored_digest(output, identity)
+        published = published_files(output, identity=digest)
         if digest is None and published:
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
         plan = _plan(config, chain(first, listed), published)
@@ -100,22 +100,22 @@ def prepare_with(
     return run, Ledger(started_at, published)
 
 
-def _stored_digest(output: str, store: StoreConfig, identity: dict[str, Any]) -> str | None:
+def _stored_digest(output: StorePath, identity: dict[str, Any]) -> str | None:
     """Returns the digest of the identity if the output has this identity; None if the output has none yet."""
     try:
-        check_identity(output, store, identity)
+        check_identity(output, identity)
     except NotFoundError:
         return None
     return identity_digest(identity)
 
 
 def _plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:
-    output, store = config.output.uri, config.output.store
-    earlier = files_of_runs(output, store, PLAN_FILE)
+    output = config.output.folder
+    earlier = files_of_runs(output, PLAN_FILE)
     planner = Planner(
         found,
         published,
-        OwnGroups(_opened(earlier, store)).by_plan(),
+        OwnGroups(_opened(output, earlier)).by_plan(),
         config.input,
         PlanOptions(
             rows_per_file=config.output.rows_per_file,
@@ -125,17 +125,17 @@ def _plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFi
             max_images=config.bounds.max_images,
         ),
         lambda found, at_most: count_records(found, at_most, config.input),
-        lambda file: read_output_rows(file, output, store),
+        lambda file: read_output_rows(file, output),
     )
     if config.input.limit is not None:
-        planner.deduct_planned(shard for plan in _opened(earlier, store) for shard in read_plan(plan))
+        planner.deduct_planned(shard for plan in _opened(output, earlier) for shard in read_plan(plan))
     if config.bounds.since_s is not None:
-        planner.note_begun(planned_objects(_opened(earlier, store)))
+        planner.note_begun(planned_objects(_opened(output, earlier)))
     return make_plan(planner.shards(), planner.summary)
 
 
-def _opened(plans: Iterable[ObjectInfo], store: StoreConfig) -> Iterator[BinaryIO]:
+def _opened(output: StorePath, plans: Iterable[ObjectInfo]) -> Iterator[BinaryIO]:
     """Yields each plan as an open file, which is closed when the next is asked for."""
     for info in plans:
-        with open_reader(info.uri, store, size=info.size, etag=info.etag) as file:
+        with output.at(info.uri).open(size=info.size, etag=info.etag) as file:
             yield file

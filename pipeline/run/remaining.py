@@ -82,9 +82,9 @@ def failed_again(run: Run, published: Mapping[str, PublishedFile]) -> int:
 
 def refresh(run: Run, ledger: Ledger) -> None:
     """Lists the output, and notes in the ledger which files the output has now."""
-    output, store, identity = run.config.output.uri, run.config.output.store, identity_digest(run.identity)
+    output, identity = run.config.output.folder, identity_digest(run.identity)
     known = [*ledger.files.values(), *receipted_files(ledger.receipts)]
-    ledger.take_listing(published_files(output, store, identity=identity, known=known))
+    ledger.take_listing(published_files(output, identity=identity, known=known))
 
 
 def receipted_files(receipts: Iterable[Receipt]) -> list[PublishedFile]:

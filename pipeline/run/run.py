@@ -13,7 +13,7 @@ from pipeline.config.job_config import JobConfig
 from pipeline.lease.lease import Lease
 from pipeline.output.layout import RUNS
 from pipeline.plan.plan import Plan
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +41,6 @@ class Run:
     listing_s: float
 
     @property
-    def folder(self) -> str:
-        """URI of the run's folder in the output."""
-        return join_uri(self.config.output.uri, RUNS, self.run_id)
+    def folder(self) -> StorePath:
+        """The run's folder in the output."""
+        return self.config.output.folder.join(RUNS, self.run_id)

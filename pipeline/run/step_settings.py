@@ -11,8 +11,7 @@ from pipeline.run.run import Run
 def sink_config(run: Run) -> SinkConfig:
     """Returns what the sink step needs to publish slices."""
     return SinkConfig(
-        output=run.config.output.uri,
-        store=run.config.output.store,
+        output=run.config.output.folder,
         schema=output_schema(run.config.task.columns(run.checkpoint.network), run.config.input.keep_columns),
         identity=identity_digest(run.identity),
         run_id=run.run_id,

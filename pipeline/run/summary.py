@@ -6,7 +6,6 @@ from pipeline.account.report import Report
 from pipeline.output.layout import REPORT_FILE
 from pipeline.plan.plan_summary import PlanSummary
 from pipeline.run.run import Run
-from pipeline.store.uris import join_uri, shown
 
 
 def describe_plan(run: Run) -> dict[str, Any]:
@@ -14,7 +13,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
     plan, summary = run.plan, run.plan.summary
     return {
         "dry_run": True,
-        "output": shown(run.config.output.uri),
+        "output": run.config.output.folder.shown,
         "shards": plan.num_shards,
         "shards_by_format": dict(plan.by_format),
         "shards_by_action": dict(plan.by_action),
@@ -53,7 +52,7 @@ def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
     Args:
         bound: sentence that says which bound ended the run; None if no bound did.
     """
-    output = run.config.output.uri
+    output = run.config.output.folder
     worked = not run.plan.is_empty
     older = run.plan.summary.older_objects
     but = f", but for {older:,} objects that are older than --since" if older else ""
@@ -61,8 +60,8 @@ def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
         "status": report.status,
         "message": bound or report.status if worked else f"nothing to do: every row is published{but}",
         "run_id": report.run_id,
-        "output": shown(output),
-        "report": shown(join_uri(run.folder, REPORT_FILE)) if worked else None,
+        "output": output.shown,
+        "report": run.folder.join(REPORT_FILE).shown if worked else None,
         "listed": report.run.listed,
         "ok": report.run.ok,
         "failed": report.run.failed,

@@ -1,1 +1,1 @@
-"""Objects by URI, on object stores and the local disk: list, read, write under conditions, delete."""
+"""Objects by URI, on object stores and on the local disk: list, read, write under conditions, delete."""

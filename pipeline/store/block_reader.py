@@ -1,4 +1,4 @@
-"""A seekable file over one object, whose bytes come in blocks by a function that fetches a range."""
+"""A seekable file over one object, read in blocks by a function that fetches a range."""
 
 import io
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from pipeline.store.errors import StoreError
 from pipeline.store.meter import waiting
 
 BLOCK_BYTES = 8 * 2**20
-"""What one request fetches."""
+"""Size of the range that one request fetches."""
 
 # (start, length) -> exactly these bytes.
 Fetch = Callable[[int, int], memoryview]
 
 
 class BlockReader(io.RawIOBase):
-    """Reads of one object in blocks; while reading on, the next block is fetched behind the current one.
+    """A file over one object, read in blocks. While a reader goes forward, the next block is fetched in advance.
 
     Args:
-        size: of the object, in bytes.
-        fetch: the bytes from a start on, as many as the length says, or what a read raises.
-        fetch_ahead: the same by a single attempt, for the block behind the current one; None reads nothing ahead.
+        size: Size of the object in bytes.
+        fetch: Returns the bytes of a range; each read raises what it raises.
+        fetch_ahead: Fetches the block after the current one, by a single attempt; None fetches nothing in advance.
     """
 
     def __init__(self, size: int, fetch: Fetch, fetch_ahead: Fetch | None = None):
@@ -33,19 +33,19 @@ class BlockReader(io.RawIOBase):
         self._ahead: tuple[int, Future[memoryview]] | None = None
 
     def readable(self) -> bool:
-        """True."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
-        """The position of the next read."""
+        """Returns the position of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """The new position, which may lie behind the end."""
+        """Moves to a position, which may lie behind the end, and returns it."""
         position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if position < 0:
             raise ValueError(f"seek to {position}")
@@ -53,13 +53,13 @@ class BlockReader(io.RawIOBase):
         return position
 
     def readinto(self, buffer: Any) -> int:
-        """How many bytes were read into the buffer; 0 at the end."""
+        """Reads into the buffer and returns the number of bytes; 0 at the end."""
         part = self._next_part(len(buffer))
         buffer[: len(part)] = part
         return len(part)
 
     def readall(self) -> bytes:
-        """The bytes from here to the end."""
+        """Returns the bytes from the position to the end."""
         return b"".join(iter(lambda: self._next_part(BLOCK_BYTES), b""))
 
     def _next_part(self, max_bytes: int) -> memoryview:
@@ -83,7 +83,7 @@ class BlockReader(io.RawIOBase):
     def _take(self, index: int) -> memoryview:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == index:
-            # Reading ahead tries once; if that failed, this asks again, with patience, and has the error if it lasts.
+            # The fetch in advance asks once. If it failed, `fetch` below repeats it, and raises an error that lasts.
             with suppress(StoreError):
                 return ahead[1].result()
         return self._fetch(*self._range(index))
@@ -93,7 +93,7 @@ class BlockReader(io.RawIOBase):
         return start, min(BLOCK_BYTES, self._size - start)
 
     def close(self) -> None:
-        """Waits for a block that is being fetched, and lets go of what was read."""
+        """Waits for a block that is being fetched, and frees the blocks."""
         if not self.closed and self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._ahead, self._block = None, memoryview(b"")

@@ -1,6 +1,6 @@
-"""Clients of object stores: obstore's for requests, with endpoint, region and credentials by boto3's chain.
+"""Clients of object stores: obstore for requests, boto3 for endpoint, region, credentials and listings of S3.
 
-Listings of S3 take boto3's own client. A client is kept for the next request; obstore's threads do not survive a fork.
+A client is kept for the next request. The threads of obstore do not survive a fork.
 """
 
 import functools
@@ -28,9 +28,9 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 from urllib3.exceptions import HTTPError
 
 from pipeline.errors import ConfigError
-from pipeline.store.config import Account, check_endpoint
+from pipeline.store.config import StoreConfig, check_endpoint
 from pipeline.store.errors import DeniedError, StoreError, redact
-from pipeline.store.retry import MAX_PAUSE_S
+from pipeline.store.retry import BOTO_ASKS_ONCE, client_retries
 from pipeline.store.uris import is_addressable, split_uri
 
 
@@ -42,25 +42,27 @@ class _Aws(NamedTuple):
 
 
 _PART_BYTES = 2**16
+# An upload cannot be split, so it has `timeout_s` for each part of this size.
+_UPLOAD_BYTES = 32 * 2**20
 
 _clients_lock = threading.Lock()
-# The process that made the first client.
+# Number of the process that made the first client.
 _client_pid = 0
 
 
 def open_client(
-    uri: str, account: Account, *, timeout_s: float, deadline_s: float | None = None
+    uri: str, config: StoreConfig, *, upload_bytes: int = 0, asks_again: bool = False
 ) -> tuple[ObjectStore, str]:
-    """The client of a URI's bucket, and the key; the same client for the same arguments.
+    """Returns the client of a URI's bucket, and the key. Equal accounts and time limits share one client.
 
     Args:
-        timeout_s: how long one request may take.
-        deadline_s: how long the client itself asks again; None leaves that to the caller.
+        upload_bytes: Size of the upload that the client is for; a large upload has more time.
+        asks_again: The client itself repeats failing requests until the deadline; otherwise the client asks once.
 
     Raises:
-        ConfigError: the profile is unknown, or the AWS configuration cannot be used.
-        DeniedError: there are no credentials.
-        StoreError: the key cannot be addressed, or the process was forked from one with clients.
+        ConfigError: The profile is unknown, or the AWS configuration cannot be used.
+        DeniedError: There are no credentials.
+        StoreError: The key cannot be addressed, or the process was forked from one with clients.
     """
     scheme, bucket, key = split_uri(uri)
     if not is_addressable(key):
@@ -68,50 +70,39 @@ def open_client(
             f"{uri!r}: a key with empty parts, '.' or '..' parts or control characters cannot be addressed"
         )
     if _client_pid not in (0, os.getpid()):
-        # The client's threads did not come along, so that its first request would wait for ever.
+        # The threads of the client exist in the parent alone, so the first request would wait for ever.
         raise StoreError(f"{uri}: object stores cannot be used in a forked process; start it by spawn")
-    # Making one takes boto3 a while, and it is not made for threads.
+    timeout_s = config.timeout_s * (1 + upload_bytes // _UPLOAD_BYTES)
+    # boto3 needs a while to make a client, and does not allow several threads to make one.
     with _clients_lock:
-        return _client(scheme, bucket, account, timeout_s, deadline_s), key
+        return _client(scheme, bucket, config.account, timeout_s, config.deadline_s if asks_again else 0.0), key
 
 
 def forget_clients() -> None:
-    """Makes the next request build its client anew, after the environment's credentials or endpoint changed."""
+    """Forgets all clients, so that the next request sees changed credentials or another endpoint."""
     with _clients_lock:
         _client.cache_clear()
         _listing_client.cache_clear()
         _aws.cache_clear()
 
 
-def listing_client(account: Account, timeout_s: float) -> Any:
-    """boto3's client, for listings; the same for the same arguments, and for any thread. It asks once.
-
-    Args:
-        timeout_s: how long one request may take.
+def listing_client(config: StoreConfig) -> Any:
+    """Returns boto3's client for listings, which asks once. Equal accounts and timeouts share it, in any thread.
 
     Raises:
-        ConfigError, DeniedError: as `open_client`.
+        ConfigError, DeniedError: As in `open_client`.
     """
     with _clients_lock:
-        return _listing_client(account, timeout_s)
+        return _listing_client(config.account, config.timeout_s)
 
 
 @functools.lru_cache(maxsize=64)
-def _client(scheme: str, bucket: str, account: Account, timeout_s: float, deadline_s: float | None) -> ObjectStore:
+def _client(scheme: str, bucket: str, account: StoreConfig, timeout_s: float, deadline_s: float) -> ObjectStore:
     global _client_pid
     _client_pid = os.getpid()
     seconds = timedelta(seconds=timeout_s)
     client_options: Any = {"timeout": seconds, "connect_timeout": min(seconds, timedelta(seconds=10))}
-    # Only listings leave retries to the client, which knows the page it is at; it retries no lost conditional write.
-    retry_config: Any = {"max_retries": 0}
-    if deadline_s is not None:
-        pause = timedelta(seconds=min(MAX_PAUSE_S, max(deadline_s / 4, 0.1)))
-        retry_config = {
-            "max_retries": 100,
-            "retry_timeout": timedelta(seconds=deadline_s),
-            "backoff": {"max_backoff": pause},
-        }
-    options: Any = {"client_options": client_options, "retry_config": retry_config}
+    options: Any = {"client_options": client_options, "retry_config": client_retries(deadline_s)}
     if scheme != "s3":
         options |= {"skip_signature": True} if account.anonymous else {}
         return GCSStore(bucket, **options) if scheme == "gs" else AzureStore(bucket, **options)
@@ -119,27 +110,29 @@ def _client(scheme: str, bucket: str, account: Account, timeout_s: float, deadli
     client_options["allow_http"] = aws.client.meta.endpoint_url.startswith("http://")
     options |= {"skip_signature": True} if aws.credentials is None else {"credential_provider": aws.credentials}
     options |= _s3_address(bucket, aws.client.meta.endpoint_url, aws.region)
-    # One DELETE an object: the bulk request reports a refusal in a form of its own, and not every store knows it.
+    # One DELETE for each object: not every store knows the bulk request, and its refusals have another form.
     return S3Store(bucket, disable_bulk_delete=True, **options)
 
 
 @functools.lru_cache(maxsize=8)
-def _listing_client(account: Account, timeout_s: float) -> Any:
+def _listing_client(account: StoreConfig, timeout_s: float) -> Any:
     aws = _aws(account)
     config = Config(
         signature_version=UNSIGNED if account.anonymous else None,
         connect_timeout=min(timeout_s, 10),
         read_timeout=timeout_s,
-        retries={"total_max_attempts": 1},
+        retries=BOTO_ASKS_ONCE,
         max_pool_connections=32,
     )
     client = aws.session.client("s3", region_name=aws.region, endpoint_url=account.endpoint_url, config=config)
+    # `_endpoint` is private, but botocore has no public way to its HTTP session, which knows the proxies, the CA bundle
+    # and the client certificate of the AWS configuration. A second session would have to find all of them again.
     client.meta.events.register("before-send.s3", functools.partial(_send, client._endpoint.http_session, timeout_s))
     return client
 
 
 def _send(http_session: Any, timeout_s: float, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-    """Sends in botocore's place, whose own timeout starts anew with every byte that comes."""
+    """Sends a request in place of botocore, whose timeout starts again with every byte that arrives."""
     started = time.monotonic()
     request.stream_output = True
     response = http_session.send(request)
@@ -156,40 +149,40 @@ def _send(http_session: Any, timeout_s: float, request: AWSPreparedRequest, **_:
 
 
 class _Received:
-    """A body that has come, as botocore reads it."""
+    """The body of an answer, read already, in the form that botocore reads."""
 
     def __init__(self, parts: list[bytes]) -> None:
         self._parts = parts
 
     def stream(self) -> list[bytes]:
-        """The body in parts."""
+        """Returns the body in parts."""
         return self._parts
 
 
 def _s3_address(bucket: str, endpoint_url: str, region: str) -> dict[str, Any]:
-    """Where the bucket is: in the host's name on AWS itself, in the path on every other endpoint.
+    """Returns the address settings: the bucket is part of the host name on AWS, of the path on any other endpoint.
 
-    Both endpoint settings are given, since the client would take the more special one from the environment.
+    Both endpoint settings are set, since the client would take a missing one from the environment.
     """
     url, in_host = endpoint_url.rstrip("/"), False
     if urlsplit(url).hostname in ("s3.amazonaws.com", f"s3.{region}.amazonaws.com"):
-        # A dot would be a second label, which the certificate does not cover.
+        # The certificate of AWS covers one label before its domain, so a bucket with a dot goes into the path.
         in_host = "." not in bucket
         url = f"https://{bucket + '.' if in_host else ''}s3.{region}.amazonaws.com"
     return {"endpoint": url, "aws_endpoint_url_s3": url, "region": region, "virtual_hosted_style_request": in_host}
 
 
 @functools.lru_cache(maxsize=8)
-def _aws(account: Account) -> _Aws:
-    """Endpoint, region and credentials by boto3's chain.
+def _aws(account: StoreConfig) -> _Aws:
+    """Returns session, region and credentials by boto3's chain.
 
     Raises:
-        ConfigError: the profile is unknown, or the AWS configuration cannot be used.
-        DeniedError: there are no credentials.
+        ConfigError: The profile is unknown, or the AWS configuration cannot be used.
+        DeniedError: There are no credentials.
     """
     try:
         session = boto3.Session(profile_name=account.profile)
-        # boto3 itself reads only AWS_DEFAULT_REGION.
+        # boto3 reads AWS_DEFAULT_REGION only.
         region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
         signing = Config(signature_version=UNSIGNED) if account.anonymous else None
         client = session.client("s3", region_name=region, endpoint_url=account.endpoint_url, config=signing)
@@ -197,7 +190,8 @@ def _aws(account: Account) -> _Aws:
         if account.anonymous:
             return _Aws(session, client, region, None)
         if session.get_credentials() is not None:
-            # The client asks again five minutes before this ends, and boto3 renews what has less than ten left.
+            # The client asks for new credentials five minutes before `ttl` ends, and boto3 renews credentials that have
+            # less than ten minutes left.
             return _Aws(session, client, region, Boto3CredentialProvider(session, ttl=timedelta(minutes=9)))
     except (ProfileNotFound, ConfigNotFound, ConfigParseError, ValueError) as error:
         raise ConfigError(f"the AWS configuration cannot be used: {redact(str(error))}") from None

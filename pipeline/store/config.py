@@ -1,6 +1,6 @@
-"""How a store is reached, and with how much patience."""
+"""Settings of a store: account, endpoint, and how long a failing request is repeated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
@@ -8,17 +8,17 @@ from pipeline.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Account, endpoint and patience; no secrets, so it may be pickled and logged.
+    """Account, endpoint and time limits of requests. The config holds no secrets, so it may be pickled and logged.
 
     Credentials, region and endpoint come from boto3's chain: environment, profile, web identity, container, instance.
 
     Attributes:
-        profile: AWS profile; None goes by the environment.
+        profile: AWS profile; None takes the one that the environment names.
         endpoint_url: S3 endpoint; None takes boto3's (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, AWS itself).
-        anonymous: send unsigned requests, for public buckets.
-        deadline_s: how long after the first attempt a request that fails transiently may be asked again; 0 asks once.
-        timeout_s: how long one attempt may take from its first byte to its last. Longer reads are split into blocks of
-            8 MiB, each an attempt of its own; an upload has this time for every 32 MiB.
+        anonymous: Requests are not signed, for public buckets.
+        deadline_s: Seconds after the first attempt in which a transient failure is repeated; 0 asks once.
+        timeout_s: Seconds that one attempt may take. A larger read is split into blocks of 8 MiB, each an attempt of
+            its own; an upload has this time for every 32 MiB.
     """
 
     profile: str | None = None
@@ -35,24 +35,18 @@ class StoreConfig:
         if not 0 < self.timeout_s < float("inf"):
             raise ConfigError(f"the store's timeout must be positive, not {self.timeout_s:g}")
 
+    @property
+    def account(self) -> "StoreConfig":
+        """The config with the default time limits: equal for all configs that may share one session."""
+        return StoreConfig(profile=self.profile, endpoint_url=self.endpoint_url, anonymous=self.anonymous)
 
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """Whose requests these are, and where they go.
-
-    Attributes:
-        profile: AWS profile; None goes by the environment.
-        endpoint_url: S3 endpoint; None takes boto3's.
-        anonymous: send unsigned requests.
-    """
-
-    profile: str | None
-    endpoint_url: str | None
-    anonymous: bool
+    def bounded(self, deadline_s: float, timeout_s: float = float("inf")) -> "StoreConfig":
+        """Returns the config with time limits that are at most these; a deadline of 0 asks once."""
+        return replace(self, deadline_s=min(self.deadline_s, deadline_s), timeout_s=min(self.timeout_s, timeout_s))
 
 
 def check_endpoint(url: str) -> None:
-    """Raises a `ConfigError` for what is no endpoint's URL, or holds a password."""
+    """Raises a `ConfigError` if the text is not the URL of an endpoint, or holds a password."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
         raise ConfigError("the endpoint must be a URL such as https://host:port, without user and password")

@@ -1,15 +1,15 @@
-"""What a store can answer instead of doing what it was asked: one tree, whatever the store.
+"""Errors of stores: one tree for all kinds of stores.
 
-    StoreError             nothing helps by itself: no space, a read-only disk, a name that cannot be addressed
+    StoreError             a failure that lasts: no space, a read-only disk, a name that cannot be addressed
     +-- NotFoundError      there is no such object, or no such bucket
     +-- ChangedError       the object does not have the ETag that was asked for
-    +-- ExistsError        create-only, and the name is taken
-    +-- DeniedError        credentials are missing or wrong, or do not allow this
-    +-- TransientError     no answer, or not a whole one, and every retry is used up
+    +-- ExistsError        a create-only write, and the name is taken
+    +-- DeniedError        credentials are missing or wrong, or do not allow the request
+    +-- TransientError     no answer, or an incomplete one, and every retry is used up
 
-None of them is an `OSError`: tarfile, gzip and Parquet readers take an `OSError` for a broken file, and a store that
-cannot be reached must not look like one. Messages are one short line with the URI; they never carry what a request was
-signed with.
+No error of the tree is an `OSError`: tarfile, gzip and Parquet readers take an `OSError` for a broken file, and a store
+that cannot be reached must not look like a broken file. Messages are one short line with the URI, and never hold
+credentials or signatures.
 """
 
 import errno
@@ -18,7 +18,7 @@ from typing import TypeGuard
 
 
 class StoreError(Exception):
-    """Nothing helps by itself: no space, a read-only disk, a name that cannot be addressed."""
+    """A failure that lasts: no space, a read-only disk, a name that cannot be addressed."""
 
 
 class NotFoundError(StoreError):
@@ -30,14 +30,14 @@ class ChangedError(StoreError):
 
 
 class ExistsError(StoreError):
-    """Create-only, and the name is taken."""
+    """The write was create-only, and the name is taken."""
 
 
 class DeniedError(StoreError):
-    """Credentials are missing or wrong, or do not allow this.
+    """Credentials are missing or wrong, or do not allow the request.
 
     Attributes:
-        is_permission: the store knows who asks, and does not allow it; or does not say why it refuses.
+        is_permission: The store knows the account and does not allow the request, or gives no reason.
     """
 
     def __init__(self, message: str, is_permission: bool = False) -> None:
@@ -46,10 +46,10 @@ class DeniedError(StoreError):
 
 
 class TransientError(StoreError):
-    """No answer, or not a whole one, and every retry is used up.
+    """No answer, or an incomplete one, and every retry is used up.
 
     Attributes:
-        wait_s: how long the store wants to be left alone, in seconds, before it is asked again.
+        wait_s: Seconds that the store wants to pass before the next request.
     """
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
@@ -68,14 +68,14 @@ _DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
 _TRANSIENT_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 
 _TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
-# Answered while another conditional request on the same name is under way: asked again, it has a plain answer.
+# Answers while another conditional request on the same name is under way; the repeated request has a plain answer.
 _CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted"}
-# The body was not what the client sent: it was changed or cut on its way.
+# The body that arrived is not the body that the client sent: the network changed it or cut it off.
 _DAMAGED_CODES = {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
 _THROTTLING_CODES = {"SlowDown", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded"}
 _TRANSIENT_CODES = _CONFLICT_CODES | _DAMAGED_CODES | _THROTTLING_CODES | {"RequestTimeout", "InternalError"}
 _THROTTLING_STATUSES = {429, 503}
-# What a store that has too much to do is left alone for, if it does not say for how long or cannot be heard.
+# Pause for a store that throttles, if its answer names none, or the client does not hand out the header.
 _THROTTLED_S = 0.5
 _DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "AccessDenied"}
 _REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
@@ -103,7 +103,7 @@ _QUERY = re.compile(r"(https?://)(?:[^/\s@]*@)?([^\s?]*)(?:\?\S*)?")
 
 
 def from_os_error(uri: str, error: OSError) -> StoreError:
-    """The member of the tree for an error of the local disk."""
+    """Returns the error of the tree for an error of the local disk."""
     kind: type[StoreError] = StoreError
     if error.errno == errno.ENOENT:
         kind = NotFoundError
@@ -117,10 +117,10 @@ def from_os_error(uri: str, error: OSError) -> StoreError:
 
 
 def from_client_error(uri: str, error: BaseException) -> StoreError:
-    """The member of the tree for an error of the object-store client.
+    """Returns the error of the tree for an error of the object-store client.
 
-    The client's texts hold the request's URL, the whole answer and a dump of its own structures. Only the status, the
-    store's code and message, or the cause of a broken connection are taken from them.
+    The client's texts hold the URL of the request, the whole answer and a dump of internal structures. The error takes
+    only the status, the store's code and message, or the cause of a broken connection from them.
     """
     text = str(error)
     if (status := _STATUS.search(text)) is not None:
@@ -133,7 +133,7 @@ def from_client_error(uri: str, error: BaseException) -> StoreError:
     kind = _BY_NAME.get(type(error).__name__, StoreError)
     fault = _FAULT.search(text)
     if fault is not None or "Requested" in text:
-        # The second: a range that came back shorter than asked.
+        # `Requested` stands in the text of a range that is shorter than the range asked for.
         causes = [a or b for a, b in _CAUSE.findall(text)]
         permanent = (fault is not None and fault[1] == "Unknown") or "Certificate" in text or "BadScheme" in causes
         host = _HOST.search(text)
@@ -146,14 +146,14 @@ def from_client_error(uri: str, error: BaseException) -> StoreError:
 def from_answer(
     uri: str, status: int, code: str, message: str, name: str = "", retry_after: str | None = None
 ) -> StoreError:
-    """The member of the tree for an HTTP answer.
+    """Returns the error of the tree for an HTTP answer.
 
     Args:
         status: HTTP status.
-        code: the store's own word for the error; empty where the answer has no body, as a HEAD's.
-        message: the store's sentence.
-        name: class name of the client's error, which knows what kind of request it was.
-        retry_after: the header; None where there is none, or the client does not tell.
+        code: The store's code for the error; empty if the answer has no body, like the answer to a HEAD.
+        message: The store's message.
+        name: Class name of the client's error, which depends on the kind of request.
+        retry_after: The header; None if the answer has none, or the client does not hand it out.
     """
     said = redact(": ".join(part for part in (f"{status} {code}".strip(), message) if part))
     if status == 404 and (name != "PreconditionError" or code == "NoSuchBucket"):
@@ -161,7 +161,7 @@ def from_answer(
     if code in _REGION_CODES or status in (301, 307, 308):
         return StoreError(f"{uri}: {said}; the bucket lies in another region: set AWS_REGION, or the profile's region")
     if status in (401, 403) or code in _DENIED_CODES:
-        # The answer to a HEAD has no body, and so no code.
+        # The answer to a HEAD has no body and so no code.
         return DeniedError(f"{uri}: {said}", status == 403 and code in ("", "AccessDenied"))
     if status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
         throttled = status in _THROTTLING_STATUSES or code in _THROTTLING_CODES
@@ -172,19 +172,19 @@ def from_answer(
 
 
 def naming(uri: str, error: StoreError, permission: str) -> StoreError:
-    """The error; where S3 refused something, with the permission that it takes."""
+    """Returns the error; a refusal of S3 names the permission that the request needs."""
     if not (permission and uri.startswith("s3://") and isinstance(error, DeniedError) and error.is_permission):
         return error
     return DeniedError(f"{error} (it takes {permission})", is_permission=True)
 
 
 def _is_seconds(retry_after: str | None) -> TypeGuard[str]:
-    # The header may also be a date, which no object store is known to send.
+    # By the standard the header may be a date; no object store is known to send one.
     return retry_after is not None and re.fullmatch(r"\s*\d{1,6}\s*", retry_after) is not None
 
 
 def redact(text: str) -> str:
-    """The text as one bounded line, without query strings, key ids, signatures and tokens."""
+    """Returns the text as one bounded line, without query strings, key ids, signatures and tokens."""
     text = _KEY_ID.sub("(key id)", _QUERY.sub(r"\1\2", " ".join(text.split())))
     text = _SECRETS.sub(r"\1\2(hidden)", text)
     return text if len(text) <= _MAX_REASON_CHARS else text[: _MAX_REASON_CHARS - 4] + " ..."

@@ -1,4 +1,4 @@
-"""Sorts the entries of a listing in bounded memory: what does not fit goes to a temporary file, compressed."""
+"""Sorts the entries of a listing in bounded memory; entries that do not fit go to a compressed temporary file."""
 
 import heapq
 import marshal
@@ -13,15 +13,15 @@ import pyarrow as pa
 
 from pipeline.store.errors import StoreError
 
-# Key, size in bytes, ETag, and when it was last modified, in Unix seconds; a plain tuple, since marshal knows no other.
+# Key, size in bytes, ETag and last-modified time in Unix seconds. A plain tuple, since marshal writes no other class.
 Entry = tuple[str, int, str, float]
 
-# The file begins in memory, and moves to the disk at this size: some 400,000 entries.
+# The file is held in memory up to this size, some 400,000 entries, then on the disk.
 _MEMORY_BYTES = 16 * 2**20
-# Sorted at once, and read back at once. Both are held as Python objects, of some 300 bytes an entry.
+# Entries that are sorted at once, and read back at once. As Python objects they take some 300 bytes each.
 _SORTED_ENTRIES = 8192
 _BLOCK_ENTRIES = 1024
-# Runs merged at once; each holds a block.
+# Sorted runs that are merged at once; each holds one block in memory.
 _FAN_IN = 64
 
 
@@ -32,7 +32,7 @@ class _Block(NamedTuple):
 
 
 class Spool:
-    """A temporary file without a name, which several sorters share, in several threads; close it."""
+    """A temporary file without a name, shared by several sorters in several threads; close it."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115
@@ -40,14 +40,14 @@ class Spool:
         self._end = 0
 
     def write(self, entries: list[Entry]) -> _Block:
-        """Appends the entries; where they are.
+        """Appends the entries and returns their place in the file.
 
         Raises:
-            StoreError: the temporary folder is full, or the spool is closed.
+            StoreError: The temporary folder is full, or the spool is closed.
         """
         raw = marshal.dumps(entries)
         packed = pa.compress(raw, codec="zstd", asbytes=True)
-        with self._lock, _told():
+        with self._lock, _file_errors():
             block = _Block(self._end, len(packed), len(raw))
             self._file.seek(block.offset)
             self._file.write(packed)
@@ -55,8 +55,8 @@ class Spool:
         return block
 
     def read(self, block: _Block) -> list[Entry]:
-        """The entries that `write` put there."""
-        with self._lock, _told():
+        """Returns the entries that `write` appended."""
+        with self._lock, _file_errors():
             self._file.seek(block.offset)
             packed = self._file.read(block.packed_bytes)
         return marshal.loads(pa.decompress(packed, block.raw_bytes, codec="zstd", asbytes=True))
@@ -68,12 +68,12 @@ class Spool:
 
 
 class Sorter:
-    """Takes entries in any order and gives them in the order of their keys' code points, each key once.
+    """Takes entries in any order, and iterates them in the order of their keys' code points, each key once.
 
-    Entries that come in order cost no sorting, whatever their number.
+    Entries that arrive in order are not sorted again.
 
     Attributes:
-        num_entries: how many were added.
+        num_entries: Number of entries that were added.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -84,7 +84,7 @@ class Sorter:
         self._last_key = ""
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Takes some more."""
+        """Adds entries."""
         rest = iter(entries)
         while more := list(islice(rest, _SORTED_ENTRIES - len(self._buffer))):
             self._buffer += more
@@ -93,7 +93,7 @@ class Sorter:
                 self.flush()
 
     def flush(self) -> None:
-        """Moves what was added to the spool, so that this sorter holds next to no memory until it is read."""
+        """Moves the added entries to the spool, so that the sorter needs almost no memory until it is read."""
         if not self._buffer:
             return
         self._buffer.sort()
@@ -134,7 +134,7 @@ class Sorter:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _file_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:

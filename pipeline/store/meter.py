@@ -1,4 +1,4 @@
-"""What this process asked of stores: requests, bytes and seconds, counted where they happen, in whatever thread."""
+"""Counters of the requests, bytes and seconds that this process spent on stores, in all threads."""
 
 import threading
 import time
@@ -12,12 +12,12 @@ class StoreUse:
     """Sums since the process began, or between two moments.
 
     Attributes:
-        requests: for bytes of inputs, repeated ones included.
-        retries: requests that were repeated after a failure.
-        bytes_in: that came.
-        first_byte_s: from requests to the beginning of their answers.
-        fetch_s: whole requests.
-        read_wait_s: whoever wanted the bytes waited for them.
+        requests: Requests for the bytes of objects, including repeated requests.
+        retries: Requests that were repeated after a failure.
+        bytes_in: Bytes that arrived.
+        first_byte_s: Seconds from a request to the beginning of its answer.
+        fetch_s: Seconds from a request to the end of its answer.
+        read_wait_s: Seconds in which a reader waited for bytes.
     """
 
     requests: int = 0
@@ -28,7 +28,7 @@ class StoreUse:
     read_wait_s: float = 0.0
 
     def since(self, before: "StoreUse") -> dict[str, float]:
-        """By name, what came on top."""
+        """Returns the difference to an earlier state, by name."""
         return {field.name: float(getattr(self, field.name) - getattr(before, field.name)) for field in fields(self)}
 
 
@@ -37,17 +37,17 @@ _counting = threading.Lock()
 
 
 def store_use() -> StoreUse:
-    """What this process has used so far."""
+    """Returns the sums of this process so far."""
     with _counting:
         return replace(_used)
 
 
 def count_fetch(started: float, answered: float, num_bytes: int) -> None:
-    """Counts a request that has given its bytes.
+    """Counts a request whose bytes have arrived.
 
     Args:
-        started: `time.perf_counter()` before it.
-        answered: the same when its answer began.
+        started: `time.perf_counter()` before the request.
+        answered: `time.perf_counter()` at the beginning of the answer.
     """
     now = time.perf_counter()
     with _counting:
@@ -58,7 +58,7 @@ def count_fetch(started: float, answered: float, num_bytes: int) -> None:
 
 
 def count_failure(*, retried: bool) -> None:
-    """Counts a request that failed, and that it is repeated."""
+    """Counts a request that failed, and, if it is repeated, the retry."""
     with _counting:
         _used.requests += 1
         _used.retries += retried
@@ -66,7 +66,7 @@ def count_failure(*, retried: bool) -> None:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Counts the time in it as waiting for a store."""
+    """Counts the time in the block as waiting for a store."""
     started = time.perf_counter()
     try:
         yield

@@ -1,13 +1,18 @@
-"""One object of a store, as a listing names it."""
+"""One object of a store, as a listing shows it."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object. The ETag is opaque and complete, with the quotes a store puts around it.
+    """One object of a store.
 
-    `modified_s` is when it was last modified, in Unix seconds; 0 where nobody says. The ETag alone makes a version.
+    Attributes:
+        uri: Canonical URI.
+        size: Size in bytes.
+        etag: Version of the object, opaque, with the quotes that the store puts around it.
+        modified_s: Last-modified time in Unix seconds; 0 if the store does not give one. Two infos with equal ETags are
+            equal, whatever their times.
     """
 
     uri: str

@@ -1,8 +1,8 @@
-"""Pages of a listing: what a store answers to one request for the names under a prefix.
+"""Pages of a listing: the answers of a store to requests for the names under a prefix.
 
-S3 is asked through boto3, for two reasons. A page is asked for by the token that came with the one before, so that one
-which breaks off can be asked for again exactly, whatever the store's order. And keys come as they are: obstore's
-listing takes no level without its objects, and one key that it cannot represent ends it.
+S3 is listed through boto3, for two reasons. Each page is requested by the token of the page before, so a page that
+breaks off can be requested again exactly, whatever the order of the store. And boto3 returns all keys unchanged, while
+the listing of obstore always includes the objects below a level, and ends at a key that it cannot represent.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from obstore.store import ObjectStore
 
 from pipeline.store.clients import listing_client, open_client
-from pipeline.store.config import Account
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import StoreError, TransientError, from_answer, naming, redact
 from pipeline.store.external_sort import Entry
 from pipeline.store.iso_time import unix_s
@@ -29,12 +29,13 @@ _XML_PLACE = "pvtv2-page"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer.
+    """One answer to a listing request.
 
     Attributes:
-        entries: key, size in bytes, ETag and last-modified time of each object.
-        token: what the next page is asked for by; None: there is none.
-        folders: of a delimited page: what the other keys under the prefix begin with, up to and with the next slash.
+        entries: Key, size in bytes, ETag and last-modified time of each object.
+        token: Token of the next page; None for the last page.
+        folders: Beginnings of the other keys under the prefix, up to and including the next slash; only in delimited
+            pages.
     """
 
     entries: list[Entry]
@@ -43,44 +44,45 @@ class Page:
 
 
 class PageSource(Protocol):
-    """A store as a listing sees it; used from several threads.
+    """Gives the pages of a bucket, to several threads.
 
     Attributes:
-        in_order: keys come in the order of their code points, by the store's own word.
+        in_order: True if the store promises to list keys in the order of their code points.
     """
 
     in_order: bool
 
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
-        """The keys that begin with `prefix`, from where the page with this token ended; the same for the same token.
+        """Returns a page of the keys that begin with `prefix`; the same page for the same token.
 
         Args:
-            delimited: only those without a further slash; of the others, the folders.
+            token: Token of the page, from the page before; None for the first page.
+            delimited: List only the keys without a further slash, and the folders of the other keys.
 
         Raises:
-            TransientError: the page can be asked for again.
-            StoreError: it cannot.
+            TransientError: The page can be requested again.
+            StoreError: The page cannot be requested again.
         """
 
 
-def open_pages(uri: str, account: Account, *, timeout_s: float, deadline_s: float) -> PageSource:
-    """The pages of a URI's bucket."""
+def open_pages(uri: str, config: StoreConfig) -> PageSource:
+    """Returns the pages of the bucket of a URI."""
     if uri.startswith("s3://"):
-        return S3Pages(split_uri(uri)[1], listing_client(account, timeout_s))
-    return ClientPages(open_client(uri, account, timeout_s=timeout_s, deadline_s=deadline_s)[0])
+        return S3Pages(split_uri(uri)[1], listing_client(config))
+    return ClientPages(open_client(uri, config, asks_again=True)[0])
 
 
 class S3Pages:
-    """A bucket's pages, by ListObjectsV2."""
+    """The pages of an S3 bucket, by ListObjectsV2."""
 
     def __init__(self, bucket: str, client: Any) -> None:
         self._uri, self._bucket, self._client = f"s3://{bucket}", bucket, client
         host = urlsplit(client.meta.endpoint_url).hostname
         self._on_aws = host in ("s3.amazonaws.com", f"s3.{client.meta.region_name}.amazonaws.com")
-        # AWS lists its directory buckets in no order; other stores may, or as their folders' names go.
+        # AWS lists directory buckets in no order. Other stores may list in no order, or sort by the names of folders.
         self.in_order = self._on_aws and not bucket.endswith("--x-s3")
-        # boto3's own parser needs several times as long. A handler with a star in its name comes before the one that
-        # would parse the body once more, to look for errors.
+        # The parser of boto3 needs several times as long as ours. A handler with a star in its event name runs before
+        # the handler that would parse the body once more to look for errors.
         client.meta.events.register("before-parse.*.ListObjectsV2", _take_body, unique_id=_XML_PLACE)
 
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
@@ -104,7 +106,7 @@ class S3Pages:
             raise StoreError(f"{self._uri}: {redact(str(error))}") from None
         region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
         if self._on_aws and region not in (None, self._client.meta.region_name):
-            # boto3 went after it; the reads that follow would not.
+            # boto3 follows a bucket to its region; the client of the reads does not.
             raise from_answer(self._uri, 301, "PermanentRedirect", f"it lies in {region}")
         return _parsed(self._uri, answer[_XML_PLACE])
 
@@ -120,10 +122,10 @@ def _parsed(uri: str, body: bytes) -> Page:
         root = ElementTree.fromstring(body)
     except ElementTree.ParseError as error:
         raise TransientError(f"{uri}: the listing breaks off or is no XML: {error}") from None
-    # Some stores leave out the namespace.
+    # Some stores leave out the XML namespace.
     space = root.tag[: root.tag.find("}") + 1]
     if root.tag == f"{space}Error":
-        # Found too late for another status.
+        # The store found the error after it had sent status 200.
         raise from_answer(uri, 500, root.findtext(f"{space}Code") or "", root.findtext(f"{space}Message") or "")
     if root.tag != f"{space}ListBucketResult":
         raise StoreError(f"{uri}: the answer is no listing: {redact(root.tag)}")
@@ -156,7 +158,7 @@ def _parsed(uri: str, body: bytes) -> Page:
 
 
 def _modified_s(text: str | None) -> float:
-    """Unix seconds; 0 where the store does not say."""
+    """Returns Unix seconds; 0 if there is no time, or it cannot be read."""
     try:
         return unix_s(text) if text else 0.0
     except ValueError:
@@ -164,16 +166,17 @@ def _modified_s(text: str | None) -> float:
 
 
 class ClientPages:
-    """The pages of any store that obstore knows; one listing at a time, and no delimited pages.
+    """The pages of any store that obstore supports, one listing at a time and without delimited pages.
 
-    After a failure it goes on behind the largest key that came, which is exact for stores that list in order.
+    After a failure the listing continues behind the largest key that arrived, which is exact if the store lists in
+    order.
     """
 
     in_order = False
 
     def __init__(self, client: ObjectStore) -> None:
         self._client = client
-        # Prefix and token -> where the listing stands.
+        # Prefix and token -> the rest of the listing.
         self._open: dict[tuple[str, str | None], Iterator[Any]] = {}
         self._resumable = True
 
@@ -181,7 +184,7 @@ class ClientPages:
         """See `PageSource`.
 
         Raises:
-            NotImplementedError: `delimited`.
+            NotImplementedError: The page is delimited.
         """
         if delimited:
             raise NotImplementedError("only S3 is listed by folders")
@@ -199,10 +202,10 @@ class ClientPages:
             if largest is None or key > largest:
                 largest = key
             elif meta["size"] or key + "/" < largest:
-                # Placeholders of folders arrive without the slash that they end with, at the place where it counts.
+                # Placeholders of folders arrive without their last slash, but sorted as if they had it.
                 self._resumable = False
         goes_on = len(entries) == _PAGE_KEYS
         if goes_on:
             self._open[prefix, largest] = stream
-        # The placeholder of the prefix itself is no key below it.
+        # The placeholder of the prefix itself does not lie below the prefix.
         return Page([entry for entry in entries if entry[0] != folder], largest if goes_on else None)

@@ -1,11 +1,11 @@
-"""Lists a store's keys in the order of their code points, several folders at a time, in bounded memory.
+"""Lists the keys of a store in the order of their code points, several folders at a time, in bounded memory.
 
-A folder whose keys need more than one page is split into its own objects and its folders, as long as that makes enough
-work for all threads; each part is listed whole and put in order, and the reader takes part after part. What is listed
-ahead of the reader waits in a `Spool`. Nothing here relies on the order in which a store lists, but for one shortcut:
-where the store vouches for it, a folder that nobody else has begun goes to the reader page by page.
+A folder whose keys need more than one page is split into its own objects and its folders, as long as threads may lack
+work. Each part is listed completely and sorted, and the reader takes one part after the other. Entries that are listed
+ahead of the reader wait in a `Spool`. The listing does not rely on the order of the store, with one exception: if the
+store promises to list in order, the reader takes a folder that no thread has started page by page.
 
-A folder of many objects and few folders cannot be split, and is listed by one request after another.
+A folder of many objects and few folders cannot be split; it is listed by one request after the other.
 """
 
 import heapq
@@ -19,14 +19,14 @@ from itertools import chain, groupby
 from pipeline.store.errors import StoreError
 from pipeline.store.external_sort import Entry, Sorter, Spool
 from pipeline.store.pages import Page, PageSource
-from pipeline.store.placeholders import UNADDRESSABLE, told_apart, without_placeholders
+from pipeline.store.placeholders import UNADDRESSABLE, mark_unaddressable, without_placeholders
 from pipeline.store.retry import retrying
 
-# Folders listed at a time: at 0.1 s a page that is as much as one process can parse.
+# Folders that are listed at a time. With 0.1 s for each page, one process can parse no more.
 LISTING_THREADS = 16
-# How far the listing may be ahead of its reader, so that a reader who stops early has not paid for everything.
+# Entries that may be listed ahead of the reader, so that a reader that stops early has not paid for the whole listing.
 _MAX_ENTRIES_AHEAD = 5_000_000
-# A level with more objects and folders than this many pages hold is not split.
+# A level whose objects and folders need more pages is not split.
 _MAX_LEVEL_PAGES = 16
 
 
@@ -39,19 +39,21 @@ def list_keys(
     threads: int = LISTING_THREADS,
     max_entries_ahead: int = _MAX_ENTRIES_AHEAD,
 ) -> Iterator[Entry]:
-    """Every key that begins with `prefix`, in the order of code points: key, size, ETag and last-modified time.
+    """Yields every key that begins with `prefix`, in the order of code points: key, size, ETag, last-modified time.
 
-    Left out are the placeholders of folders: empty objects whose key ends with a slash, or goes on with one in another.
-    A key that cannot be addressed comes with the size `UNADDRESSABLE`.
+    Placeholders of folders are left out: empty objects whose key ends with a slash, or is the folder of another key.
+    A key that cannot be addressed has the size `UNADDRESSABLE`.
 
     Args:
-        prefix: empty, or ending with a slash.
-        uri: what is listed, for messages.
-        deadline_s: how long one page is asked for again.
-        threads: folders listed at a time; 1 lists one page after the other.
+        source: Gives the pages.
+        prefix: Empty, or ends with a slash.
+        uri: URI that is listed, for messages.
+        deadline_s: Seconds in which a failing request for a page is repeated.
+        threads: Folders that are listed at a time; 1 lists one page after the other.
+        max_entries_ahead: Entries that may be listed ahead of the reader.
 
     Raises:
-        StoreError: while iterating.
+        StoreError: The store refuses, while iterating.
     """
     with closing(_Listing(source, uri, deadline_s, threads, max_entries_ahead)) as listing:
         yield from without_placeholders(listing.read(prefix), listing.holds_something)
@@ -59,11 +61,11 @@ def list_keys(
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """The keys with one prefix, or neighbours of one level.
+    """The keys with one prefix, or neighbouring objects of one level.
 
     Attributes:
-        is_claimed: somebody lists it.
-        outcome: the parts that it was split into, its keys, or why there are none; None while that is not known.
+        is_claimed: True if a thread or the reader lists the part.
+        outcome: The parts that this one was split into, its entries, or the error; None while the part is not listed.
     """
 
     prefix: str
@@ -72,14 +74,14 @@ class _Part:
 
 
 class _Listing:
-    """One listing: a heap of parts that nobody has begun, threads that list them, and the reader."""
+    """One listing: a heap of parts that wait, threads that list parts, and one reader."""
 
     def __init__(self, source: PageSource, uri: str, deadline_s: float, threads: int, max_entries_ahead: int) -> None:
         self._source, self._uri, self._deadline_s, self._threads = source, uri, deadline_s, threads
         self._max_entries_ahead = max_entries_ahead
         self._spool = Spool()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="listing")
-        # Guards all that follows, and is notified when it changes.
+        # Guards the attributes below, and is notified when one of them changes.
         self._changed = threading.Condition()
         self._waiting: list[tuple[str, _Part]] = []
         self._entries_ahead = 0
@@ -87,7 +89,7 @@ class _Listing:
         self._is_closed = False
 
     def close(self) -> None:
-        """Ends the threads after the page that each is at."""
+        """Ends each thread after its current page."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -97,7 +99,7 @@ class _Listing:
     # ---- The reader's side
 
     def read(self, prefix: str) -> Iterator[Entry]:
-        """All keys with this prefix, in order."""
+        """Yields all keys with this prefix, in order."""
         levels = [iter([_Part(prefix)])]
         while levels:
             part = next(levels[-1], None)
@@ -111,11 +113,12 @@ class _Listing:
                 yield from outcome
 
     def holds_something(self, prefix: str) -> bool:
-        """True if there is a key with this prefix that can be addressed."""
-        return any(entry[1] != UNADDRESSABLE for page in self._pages(prefix) for entry in told_apart(page.entries))
+        """Returns True if there is an addressable key with this prefix."""
+        entries = (entry for page in self._pages(prefix) for entry in mark_unaddressable(page.entries))
+        return any(entry[1] != UNADDRESSABLE for entry in entries)
 
     def _outcome(self, part: _Part) -> "list[_Part] | Iterable[Entry]":
-        """What a part holds, once it is listed; the reader lists it itself if nobody has begun, so nobody is stuck."""
+        """Waits until a part is listed, and returns its content; lists the part here if no thread has started it."""
         with self._changed:
             self._read_part = part
             self._changed.notify_all()
@@ -139,7 +142,7 @@ class _Listing:
     def _checked(self, pages: Iterable[Page]) -> Iterator[Entry]:
         last_key = ""
         for page in pages:
-            for entry in told_apart(page.entries):
+            for entry in mark_unaddressable(page.entries):
                 if entry[0] < last_key:
                     raise StoreError(f"{self._uri}: the store listed {entry[0]!r} after {last_key!r}, out of order")
                 if entry[0] > last_key:
@@ -149,13 +152,13 @@ class _Listing:
     # ---- The threads' side
 
     def _work(self) -> None:
-        """Lists parts until none is waiting."""
+        """Lists waiting parts until there are none."""
         while (part := self._claim_first()) is not None:
             outcome: list[_Part] | Sorter | Exception
             try:
                 outcome = self._listed(part, self._explore(part))
             except Exception as error:
-                # The reader raises it when it comes to this part.
+                # The reader raises the error when it comes to the part.
                 outcome = error
             with self._changed:
                 part.outcome = outcome
@@ -171,7 +174,7 @@ class _Listing:
         return None
 
     def _explore(self, part: _Part) -> "list[_Part] | Iterator[Page]":
-        """The parts of a part that is worth splitting; the pages of any other."""
+        """Splits a part into smaller ones if that is worth it; else returns the pages of the part."""
         pages = self._pages(part.prefix)
         first = next(pages)
         if first.token is not None and self._is_worth_splitting(first, part.prefix):
@@ -182,14 +185,14 @@ class _Listing:
         return chain((first,), pages)
 
     def _is_worth_splitting(self, first: Page, prefix: str) -> bool:
-        """Whether threads may lack work, and the folders seem to be large enough for a request each."""
+        """Returns True if threads may lack work, and the folders seem large enough for a request each."""
         start = len(prefix)
         keys = [entry[0] for entry in first.entries]
         folders = {key[: key.find("/", start)] for key in keys if "/" in key[start:]}
         return 0 < len(folders) <= self._threads > 1 and len(self._waiting) < 8 * self._threads
 
     def _split(self, prefix: str) -> list[_Part] | None:
-        """The folders at this level, and between them the objects, in order; None if the level is too large."""
+        """Returns the folders and the objects of a level as parts, in order; None if the level is too large."""
         level: dict[str, Entry | None] = {}
         for number, page in enumerate(self._pages(prefix, delimited=True)):
             if number == _MAX_LEVEL_PAGES:
@@ -206,7 +209,7 @@ class _Listing:
                 parts += map(_Part, names)
             else:
                 sorter = Sorter(self._spool)
-                sorter.add(told_apart(found for name in names if (found := level[name]) is not None))
+                sorter.add(mark_unaddressable(found for name in names if (found := level[name]) is not None))
                 sorter.flush()
                 parts.append(_Part("", True, sorter))
         return parts
@@ -222,16 +225,16 @@ class _Listing:
             self._pool.submit(self._work)
 
     def _listed(self, part: _Part, found: "list[_Part] | Iterator[Page]") -> "list[_Part] | Sorter":
-        """Lists the pages of a part that is not split."""
+        """Lists and sorts the pages of a part; a part that was split is returned unchanged."""
         if isinstance(found, list):
             return found
         sorter = Sorter(self._spool)
         for page in found:
             before = sorter.num_entries
-            sorter.add(told_apart(page.entries))
+            sorter.add(mark_unaddressable(page.entries))
             with self._changed:
                 self._entries_ahead += sorter.num_entries - before
-                # The reader's own part goes on, or everybody would wait.
+                # The part that the reader waits for is never held back: both sides would wait for each other.
                 self._changed.wait_for(
                     lambda: self._entries_ahead < self._max_entries_ahead or self._read_part is part or self._is_closed
                 )
@@ -239,12 +242,12 @@ class _Listing:
         return sorter
 
     def _pages(self, prefix: str, *, delimited: bool = False) -> Iterator[Page]:
-        """All pages, each asked for until it has come whole."""
+        """Yields all pages; a request that fails is repeated until the deadline."""
         token: str | None = None
 
         def request() -> Page:
             if self._is_closed:
-                raise StoreError(f"{self._uri}: the listing was given up")
+                raise StoreError(f"{self._uri}: the listing was closed")
             return self._source.page(prefix, token, delimited=delimited)
 
         while True:

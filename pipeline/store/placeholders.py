@@ -1,19 +1,19 @@
-"""Tells objects from what stores keep for folders, and from keys that no request can name."""
+"""Separates objects from the placeholders that stores keep for folders, and from keys that no request can name."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 from pipeline.store.external_sort import Entry
 from pipeline.store.uris import is_addressable
 
-# The size of an entry that stands for a key which cannot be addressed.
+# Size of an entry for a key that cannot be addressed.
 UNADDRESSABLE = -1
 
-# Empty objects that may be placeholders wait for this many entries before the store is asked.
+# Number of entries that may wait behind an undecided empty object, before the store is asked.
 _MAX_WAITING = 1000
 
 
-def told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Without the placeholders that end with a slash; what cannot be addressed gets the size that says so."""
+def mark_unaddressable(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yields the entries without placeholders that end with a slash; other unaddressable keys get `UNADDRESSABLE`."""
     for entry in entries:
         key, size = entry[:2]
         if is_addressable(key):
@@ -23,13 +23,16 @@ def told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def without_placeholders(entries: Iterable[Entry], holds_something: Callable[[str], bool]) -> Iterator[Entry]:
-    """Without the empty objects below whose key, as a folder, there is something: what stores keep for a folder.
+    """Yields the entries without placeholders: empty objects whose key is also the folder of other objects.
 
-    That something comes later, behind all keys that go on with a character smaller than a slash. What has come since
-    the first undecided one waits; if it becomes too much, the store is asked.
+    The objects of such a folder arrive later, after all keys that continue with a character smaller than a slash. So
+    the entries since the first undecided empty object wait; if too many wait, the store is asked.
+
+    Args:
+        holds_something: Returns whether there is an object below a folder.
     """
     waiting: list[Entry] = []
-    # The undecided keys among them. Each begins with the one before it, so that the last is decided first.
+    # Undecided keys among them. Each begins with the key before it, so the last one is decided first.
     undecided: list[str] = []
     dropped: set[str] = set()
     for entry in entries:

@@ -1,11 +1,17 @@
-"""Requests to an object store: their errors in our words, and patience with what may pass by itself."""
+"""The retry policy of all object stores.
+
+`retrying` is the only loop that repeats a request; the clients below it ask once. The one exception is the listing of
+Google Cloud and Azure: only their client knows the page that broke off, so the client repeats it. `StoreConfig` holds
+the deadline, and `pipeline.store.errors` decides which answers are transient.
+"""
 
 import logging
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from obstore.exceptions import BaseError
 
@@ -19,13 +25,28 @@ T = TypeVar("T")
 _FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
 
+BOTO_ASKS_ONCE = {"total_max_attempts": 1}
+"""The retry settings of boto3's clients."""
+
+
+def client_retries(deadline_s: float) -> Any:
+    """Returns the retry settings of an obstore client; with a deadline of 0 the client asks once."""
+    if deadline_s == 0:
+        return {"max_retries": 0}
+    pause = timedelta(seconds=min(MAX_PAUSE_S, max(deadline_s / 4, 0.1)))
+    return {
+        "max_retries": 100,
+        "retry_timeout": timedelta(seconds=deadline_s),
+        "backoff": {"max_backoff": pause},
+    }
+
 
 @contextmanager
 def translated(uri: str, permission: str = "") -> Iterator[None]:
-    """Turns the client's errors into ours; `from None`, since theirs hold whole answers.
+    """Translates errors of the client into errors of a store, without a cause: the client's texts hold whole answers.
 
     Args:
-        permission: of S3 that the request takes, to be named where it is refused.
+        permission: The S3 permission that the request needs, for the message of a refusal.
     """
     try:
         yield
@@ -34,16 +55,16 @@ def translated(uri: str, permission: str = "") -> Iterator[None]:
 
 
 def retrying(uri: str, deadline_s: float, request: Callable[[], T]) -> T:
-    """What `request` returns, asked again after growing pauses while it fails transiently.
+    """Returns what `request` returns; repeats it after growing pauses while it fails transiently.
 
-    A store that says how long it wants to be left alone is left alone for so long, but not beyond the deadline.
+    If the store asks for a pause, as by Retry-After, the pause is at least that long, but ends at the deadline.
 
     Args:
-        deadline_s: after so many seconds it is asked for the last time; 0 asks once.
-        request: one attempt, which bounds its own time; it must not be patient itself.
+        deadline_s: Seconds after which the request is sent for the last time; 0 asks once.
+        request: One attempt. The attempt limits its own time and does not repeat anything.
 
     Raises:
-        TransientError: it still fails at the deadline.
+        TransientError: The request still fails at the deadline.
     """
     started, attempt = time.monotonic(), 1
     while True:
@@ -56,7 +77,7 @@ def retrying(uri: str, deadline_s: float, request: Callable[[], T]) -> T:
             if spent_s >= deadline_s:
                 said = f"{error} (gave up after {attempt} attempts in {spent_s:.0f} s)"
                 raise TransientError(said, error.wait_s) from None
-            # Jittered, or all that were refused together come back together.
+            # Jitter spreads requests that were refused at the same moment.
             grown_s = min(MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt - 1, 10))
             pause_s = min(error.wait_s + grown_s * random.uniform(0.5, 1.0), deadline_s - spent_s)
             logger.info("store.retried attempt=%d pause_s=%.1f error=%s", attempt, pause_s, error)

@@ -1,7 +1,7 @@
-"""URIs: the one way to name a file or an object, on S3, Google Cloud, Azure and the local disk.
+"""URIs: the names of files and objects, on S3, Google Cloud, Azure and the local disk.
 
-A URI is `scheme://` and a raw name, nothing percent-encoded: `file:///abs/path`, `s3://bucket/key`, `gs://bucket/key`,
-`az://container/key`. `canonical_uri` makes it of what a user gave; everything else takes it as canonical.
+A URI is `scheme://` and a raw name without percent-encoding: `file:///abs/path`, `s3://bucket/key`, `gs://bucket/key`,
+`az://container/key`. `canonical_uri` makes the canonical URI of a user's text; every other function expects one.
 """
 
 import re
@@ -13,18 +13,18 @@ from pipeline.store.errors import StoreError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _REMOTE = ("s3", "gs", "az")
-# A part that is empty, "." or "..", a control character, or bytes that were no UTF-8.
+# A part that is empty, "." or "..", a control character, or a byte that is not UTF-8.
 _UNADDRESSABLE = re.compile(r"(?:^|/)\.{0,2}(?:/|\Z)|[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def canonical_uri(text: str) -> str:
-    """The one URI of what a user named; a canonical URI is returned as it is.
+    """Returns the canonical URI of a path or URI that a user gave; a canonical URI is returned unchanged.
 
-    Local paths become absolute, with links resolved as far as they exist. Object keys are kept as they are, `//` inside
-    included, but for slashes at either end.
+    Local paths become absolute, and existing links are resolved. Object keys are not changed, not even `//` inside;
+    only slashes at either end are removed.
 
     Raises:
-        ConfigError: the text is empty, no UTF-8, of an unknown scheme, or its bucket's name is none.
+        ConfigError: The text is empty, is not UTF-8, or has an unknown scheme or an impossible bucket name.
     """
     try:
         text.encode()
@@ -40,7 +40,7 @@ def canonical_uri(text: str) -> str:
         raise ConfigError(f"{text!r}: give a path, or one of file:///path, s3://, gs://, az://")
     bucket, _, key = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        # Not repeated: what stands before an @ may be a password.
+        # The message does not repeat the text: a password may stand before an @.
         raise ConfigError(f"a {scheme}:// URI must begin with the name of a bucket, as in {scheme}://bucket/folder")
     return f"{scheme}://{bucket}/{key.strip('/')}".rstrip("/")
 
@@ -56,35 +56,35 @@ def _canonical_path(text: str, *, expand: bool) -> str:
 
 
 def is_local(uri: str) -> bool:
-    """True if the URI is of this machine's disk."""
+    """Returns True for a URI of the local disk."""
     return uri.startswith("file://")
 
 
 def local_path(uri: str) -> Path:
-    """The path of a URI of this machine's disk."""
+    """Returns the path of a URI of the local disk."""
     return Path(uri.removeprefix("file://"))
 
 
 def join_uri(root: str, *parts: str) -> str:
-    """The URI of a name below another."""
+    """Returns the URI of a name below another."""
     return _folder(root) + "/".join(part.strip("/") for part in parts)
 
 
 def is_inside(uri: str, root: str) -> bool:
-    """True if one canonical URI is the other, or lies below it."""
+    """Returns True if a canonical URI equals `root` or lies below it."""
     return uri == root or uri.startswith(_folder(root))
 
 
 def name_of(uri: str) -> str:
-    """The last part of a URI: a file's name, or the bucket's where there is no more."""
+    """Returns the last part of a URI: the name of the file, or of the bucket if there is no key."""
     return uri.rstrip("/").rpartition("/")[2]
 
 
 def split_uri(uri: str) -> tuple[str, str, str]:
-    """Scheme, bucket and key of an object in a store; the key of a bucket is empty.
+    """Returns scheme, bucket and key of a remote object; the key of a bucket is empty.
 
     Raises:
-        StoreError: it is not such a URI, or not a canonical one.
+        StoreError: The URI is local, or not canonical.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -94,7 +94,7 @@ def split_uri(uri: str) -> tuple[str, str, str]:
 
 
 def is_addressable(key: str) -> bool:
-    """False for a key that the client would refuse, or change into another."""
+    """Returns False for a key that the client would refuse, or change into another key."""
     return not key or _UNADDRESSABLE.search(key) is None
 
 
@@ -103,5 +103,5 @@ def _folder(uri: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """A URI as a user would type it: a path where it is one."""
+    """Returns the URI as a user would type it: a path for the local disk, else the URI itself."""
     return str(local_path(uri)) if is_local(uri) else uri

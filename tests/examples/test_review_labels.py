@@ -13,6 +13,7 @@ from PIL import Image
 from examples import review_labels
 from examples.review_images import SIDE_PX, ShardRules, pictures
 from pipeline.inputs.names import NameFilter
+from pipeline.store.store_path import StorePath
 from tests.support.review_rows import (
     HOSTILE,
     STORE,
@@ -126,10 +127,10 @@ def test_a_key_that_a_tar_repeats_is_found_by_the_rules_of_the_job(tmp_path):
 
 def test_the_rules_come_from_the_output(tmp_path):
     records = {"include": ["*.jpg"], "exclude": ["x*"], "image_column": "photo"}
-    assert review_labels.shard_rules(f"file://{tmp_path}", STORE) == ShardRules()
+    assert review_labels.shard_rules(StorePath(f"file://{tmp_path}")) == ShardRules()
     (tmp_path / "_job.json").write_text(json.dumps({"records": records}))
     names = NameFilter(include=("*.jpg",), exclude=("x*",))
-    assert review_labels.shard_rules(f"file://{tmp_path}", STORE) == ShardRules(names=names, image_column="photo")
+    assert review_labels.shard_rules(StorePath(f"file://{tmp_path}")) == ShardRules(names=names, image_column="photo")
 
 
 def test_the_label_to_confirm_is_the_one_of_the_data_set_and_what_the_network_said_stands_below(page):

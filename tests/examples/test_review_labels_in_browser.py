@@ -7,7 +7,7 @@ import pytest
 
 from examples.review_images import SIDE_PX
 from pipeline.dataset.overrides import find_overrides, read_overrides
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 from tests.support.review_rows import HOSTILE, make_output, make_page, sheet_of
 
 TYPED = "owl, \"barn\" 'white'"
@@ -85,7 +85,8 @@ def test_choices_outlive_a_reload_and_are_saved_as_rows(tab, page, output, tmp_p
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line[4]) for line in lines)
     # What the job reads of it, which takes the empty label for none.
-    (batch,) = read_overrides(find_overrides("", StoreConfig(), [f"file://{tmp_path}/overrides.csv"]), StoreConfig())
+    folder = StorePath(f"file://{tmp_path}")
+    (batch,) = read_overrides(folder, find_overrides(folder, [f"{folder}/overrides.csv"]))
     assert [tuple(row.values())[:3] for row in batch.to_pylist()] == [
         (row["id"], label or None, row["etag"]) for row, label in zip(rows[:5], labels, strict=True)
     ]

@@ -31,7 +31,8 @@ from pipeline.cluster import cluster
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.config import ComputeConfig
 from pipeline.store.clients import forget_clients
-from pipeline.store.storage import StoreConfig, put
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from tests.support.ray_settings import RAY_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,7 +214,7 @@ def make_tars(profile: str, s3: Any) -> Callable[..., str]:
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
             store = StoreConfig(profile=profile, endpoint_url=s3.endpoint_url)
-            put(f"{uri}/in/{number:02d}.tar", body.getvalue(), store)
+            StorePath(f"{uri}/in/{number:02d}.tar", store).put(body.getvalue())
         return uri
 
     return make

@@ -8,7 +8,8 @@ import pytest
 
 from jobs.evaluate import evaluate
 from jobs.extract_features import extract_features
-from pipeline.store.storage import StoreConfig, put
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import join_uri
 
 # Ray warns of its own settings and leaves files and sockets to its own end; the jobs' own warnings stay errors.
@@ -85,7 +86,7 @@ def test_a_classification_is_evaluated_where_it_lies(photos, tiny_weights, tmp_p
     classified = run_here(*lenient(photos, tiny_weights), "--output", here, "--top-k", 3, "--rows-per-file", 5)
     assert classified.code == 0, classified.stderr
     for path in here.rglob("*.*"):
-        put(join_uri(s3_root, "labels", path.relative_to(here).as_posix()), path.read_bytes(), StoreConfig())
+        StorePath(join_uri(s3_root, "labels", path.relative_to(here).as_posix()), StoreConfig()).put(path.read_bytes())
     result = run_here("--predictions", f"{s3_root}/labels", "--report", tmp_path / "report", command=evaluate)
     (found,) = result.summary["evaluations"]
     assert (result.code, found["evaluated"]) == (0, NUM_PHOTOS - 1)

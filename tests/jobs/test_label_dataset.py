@@ -23,7 +23,8 @@ from jobs.diff_labels import diff_labels
 from jobs.label_dataset import label_dataset
 from pipeline.chunks.failures import TRANSIENT_CODES
 from pipeline.lease.record import find_lease
-from pipeline.store.storage import StoreConfig, list_objects, put, read
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from tests.jobs.conftest import ONE_ACTOR, ROOT
 
 pytestmark = [
@@ -64,7 +65,7 @@ class Bucket:
         self.digits = Digits()
 
     def add(self, name: str, content: bytes) -> None:
-        put(f"{self.uri}/in/{name}", content, self.store)
+        StorePath(f"{self.uri}/in/{name}", self.store).put(content)
 
     def add_digits(self, prefix: str, digits) -> None:
         for index, digit in enumerate(digits):
@@ -89,12 +90,12 @@ class Bucket:
     def names(self) -> list[str]:
         """What the inputs hold, as the last parts of image ids."""
         found = []
-        for info in list_objects(f"{self.uri}/in", self.store):
+        for info in StorePath(f"{self.uri}/in", self.store).list():
             name = info.uri.rpartition("/")[2]
             if name.endswith(".labels.tar"):
                 continue
             if name.endswith(".tar"):
-                with tarfile.open(fileobj=io.BytesIO(read(info.uri, self.store))) as tar:
+                with tarfile.open(fileobj=io.BytesIO(StorePath(info.uri, self.store).read())) as tar:
                     found += [f"{name}#{member}" for member in tar.getnames()]
             else:
                 found.append(name)
@@ -106,12 +107,12 @@ class Bucket:
         folder.mkdir(exist_ok=True)
         for old in folder.iterdir():
             old.unlink()
-        for info in list_objects(f"{self.uri}/{output}/{what}", self.store):
-            (folder / info.uri.rpartition("/")[2]).write_bytes(read(info.uri, self.store))
+        for info in StorePath(f"{self.uri}/{output}/{what}", self.store).list():
+            (folder / info.uri.rpartition("/")[2]).write_bytes(StorePath(info.uri, self.store).read())
         return duckdb.sql(sql.replace("{}", f"read_parquet('{folder}/*.parquet')")).fetchall()
 
     def changes(self, run_id: str) -> dict:
-        return json.loads(read(f"{self.uri}/out/runs/{run_id}/changes.json", self.store))
+        return json.loads(StorePath(f"{self.uri}/out/runs/{run_id}/changes.json", self.store).read())
 
     def label_of(self, name: str) -> tuple:
         sql = f"SELECT label, decision, label_source FROM {{}} WHERE image_id LIKE '%/{name}'"
@@ -218,7 +219,7 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (30, 30)
     assert summary["dataset"]["drift"] == {"labels": None, "scores": None}
     assert summary["message"] == "bounded by --max-images 30: 1 shard and 10 images are left"
-    report = json.loads(read(f"{bucket.uri}/out/runs/monday/report.json", bucket.store))
+    report = json.loads(StorePath(f"{bucket.uri}/out/runs/monday/report.json", bucket.store).read())
     assert (report["status"], report["reason"], report["run"]["listed"]) == ("stopped", summary["message"], 30)
     summary = night("monday-rest")
     assert (summary["dataset"]["added"], summary["dataset"]["rows"]) == (20, 50)
@@ -235,7 +236,9 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     bucket.add("mon-001-shows-1.png", bucket.digits.draw(8))
     bucket.remove("mon-002-shows-2.png", "mon-003-shows-3.png", "mon-004-shows-4.png")
     corrected = f"{bucket.uri}/in/mon-005-shows-5.png"
-    put(f"{bucket.uri}/out/overrides/ann.csv", f"image_id,label\n{corrected},squiggle\n".encode(), bucket.store)
+    StorePath(f"{bucket.uri}/out/overrides/ann.csv", bucket.store).put(
+        f"image_id,label\n{corrected},squiggle\n".encode()
+    )
     told = night("tuesday")["dataset"]
     assert [told[kind] for kind in ("added", "changed", "removed", "relabelled", "flipped")] == [6, 2, 3, 1, 3]
     assert bucket.label_of("mon-000-shows-0.png")[0] == "7"
@@ -247,8 +250,8 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     bucket.add_digits("wed", [*range(10)] * 8)
     process = start("wednesday")
     before = bucket.query("dataset/labels.parquet", "SELECT count(*), max(changed_run) FROM {}")
-    files = len(list(list_objects(f"{bucket.uri}/out/data", bucket.store)))
-    wait_until(lambda: len(list(list_objects(f"{bucket.uri}/out/data", bucket.store))) > files, process)
+    files = len(list(StorePath(f"{bucket.uri}/out/data", bucket.store).list()))
+    wait_until(lambda: len(list(StorePath(f"{bucket.uri}/out/data", bucket.store).list())) > files, process)
     process.kill()
     assert process.wait() == -9
     assert bucket.query("dataset/labels.parquet", "SELECT count(*), max(changed_run) FROM {}") == before
@@ -263,7 +266,7 @@ def test_a_week_of_nights(bucket, night, start, tmp_path):
     # Thursday: started twice. The second says who has it and does nothing.
     bucket.add_digits("thu", range(10))
     process = start("thursday")
-    wait_until(lambda: "thursday" in str(find_lease(f"{bucket.uri}/out", bucket.store)[0]), process)
+    wait_until(lambda: "thursday" in str(find_lease(StorePath(f"{bucket.uri}/out", bucket.store))[0]), process)
     refused = night("thursday-twice", code=10)
     assert "thursday" in refused["error"]
     out, err = process.communicate(timeout=PATIENCE_S)

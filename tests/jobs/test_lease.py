@@ -12,6 +12,7 @@ from jobs.cli import run_job
 from jobs.cli.command import run_command
 from pipeline.errors import PipelineError
 from pipeline.lease.record import find_lease
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 from tests.support.leases import CONFIG, LIVE, foreign, record, write
 
@@ -77,7 +78,7 @@ def test_another_jobs_output_is_refused_before_its_lease_is_taken(run, output, t
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "_job.json").write_text("{}")
     assert run()[0] == 5
-    assert find_lease(output, CONFIG) is None
+    assert find_lease(StorePath(output, CONFIG)) is None
 
 
 def test_the_lease_is_held_while_the_run_works_and_given_back_after_it(run, output, monkeypatch):

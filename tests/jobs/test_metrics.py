@@ -16,7 +16,7 @@ from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
 from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
 from tests.jobs.conftest import joined_ray
 from tests.support.fault_proxy import FaultProxy, Refuse
 from tests.support.prometheus import MONITORING, Prometheus, running_prometheus
@@ -82,7 +82,7 @@ def report(on_warm_ray, prometheus, tars, profile, s3, tiny_weights):
             run_id="seen",
         )
         steps = Steps(decode=SlowDecoding(0.03), infer=NETWORK.infer)  # Prometheus sees it more than once
-        with Lease(config.output.uri, config.output.store, "seen") as lease:
+        with Lease(config.output.folder, "seen") as lease:
             moments = []
             report = execute(*prepare(config, time.time(), lease), lambda _: moments.append(time.time()), steps)
     assert (report.status, report.run.listed) == ("done", NUM_TARS * IMAGES_PER_TAR)

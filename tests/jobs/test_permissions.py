@@ -17,8 +17,9 @@ import pytest
 from jobs.cli.command import run_command
 from jobs.label_dataset import label_dataset
 from pipeline.store.clients import forget_clients
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import DeniedError
-from pipeline.store.storage import StoreConfig, delete, put, read
+from pipeline.store.store_path import StorePath
 from tests.infra.test_object_store import filled
 from tests.jobs.conftest import ROOT, photo
 from tests.support.fault_proxy import FaultProxy, Refuse
@@ -178,11 +179,11 @@ def test_the_policies_are_enough_and_nothing_else_is_allowed(first_night, stores
     assert (first_night.summary["ok"], len(first_night.summary["dataset"]["exports"])) == (3, 2)
     store = StoreConfig(profile="everything", endpoint_url=stores.endpoint_url)
     for request in (
-        lambda: read("s3://my-photos/private/d.png", store),
-        lambda: put(f"{NEW}/c.png", b"x", store),
-        lambda: put(f"{OUTPUT}/overrides.csv", b"x", store),
-        lambda: delete(f"{OUTPUT}/_job.json", store),
-        lambda: delete(f"{OUTPUT}/dataset/labels.parquet", store),
+        lambda: StorePath("s3://my-photos/private/d.png", store).read(),
+        lambda: StorePath(f"{NEW}/c.png", store).put(b"x"),
+        lambda: StorePath(f"{OUTPUT}/overrides.csv", store).put(b"x"),
+        lambda: StorePath(f"{OUTPUT}/_job.json", store).delete(),
+        lambda: StorePath(f"{OUTPUT}/dataset/labels.parquet", store).delete(),
     ):
         with pytest.raises(DeniedError, match="403 AccessDenied"):
             request()

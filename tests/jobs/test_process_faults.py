@@ -71,7 +71,7 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
             compute=ComputeConfig(device="cpu", **compute),
             precision="fp32",
         )
-        with Lease(config.output.uri, config.output.store, "faults") as lease:
+        with Lease(config.output.folder, "faults") as lease:
             report = execute(*prepare(config, time.time(), lease), lambda progress: None)
         query = f"SELECT key, status, error_code, label_id FROM read_parquet('{output}/data/*.parquet') ORDER BY key"
         return report, duckdb.sql(query).fetchall() if list(output.glob("data/*")) else []

@@ -11,7 +11,8 @@ import pytest
 
 from jobs.cli.command import run_command
 from jobs.report import report
-from pipeline.store.storage import StoreConfig, put, read
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import join_uri
 from tests.support.page_reports import full_report, minimal_report, timeline_rows
 
@@ -22,10 +23,10 @@ OLD, NEW = "20251126T172350Z-aaaa", "20261126T172350Z-ff3b"
 def fill(output):
     """Two runs, of which the newer has a timeline."""
     for run_id, body in ((OLD, minimal_report(run_id=OLD)), (NEW, full_report(run_id=NEW))):
-        put(join_uri(output, "runs", run_id, "report.json"), json.dumps(body).encode(), StoreConfig())
+        StorePath(join_uri(output, "runs", run_id, "report.json"), StoreConfig()).put(json.dumps(body).encode())
     timeline = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(timeline_rows()), timeline)
-    put(join_uri(output, "runs", NEW, "timeline.parquet"), timeline.getvalue().to_pybytes(), StoreConfig())
+    StorePath(join_uri(output, "runs", NEW, "timeline.parquet"), StoreConfig()).put(timeline.getvalue().to_pybytes())
     return output
 
 
@@ -58,7 +59,7 @@ def test_pages_of_runs_in_a_store_are_written_there(s3_root, make):
     fill(s3_root)
     code, summary = make(s3_root, "--run-id", OLD, "--run-id", NEW)
     assert (code, summary["page"]) == (0, f"{s3_root}/runs/report.html")
-    assert b"2 runs" in read(summary["page"], StoreConfig())
+    assert b"2 runs" in StorePath(summary["page"], StoreConfig()).read()
 
 
 def test_a_timeline_that_is_none_leaves_its_section_out(tmp_path, make):

@@ -55,7 +55,7 @@ def run(photos, tiny_weights, tmp_path, on_warm_ray):
             precision="fp32",
             thumbnails=24,
         )
-        with Lease(config.output.uri, config.output.store, name) as lease:
+        with Lease(config.output.folder, name) as lease:
             report = execute(*prepare(config, time.time(), lease), lambda progress: None)
         return report, duckdb.sql(SELECT.format(output)).fetchall() if list(output.glob("data/*")) else []
 

@@ -5,7 +5,8 @@ import io
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.store.storage import StoreConfig, list_objects, read
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from tests.support.fault_proxy import Cut, FaultProxy, Lose, Refuse
 
 pytestmark = [
@@ -33,8 +34,8 @@ def test_an_output_that_may_not_be_written_any_more_exits_5_and_the_same_command
             )
 
         def rows():
-            files = [info for info in list_objects(f"{output}/data", store)]
-            tables = [pq.read_table(io.BytesIO(read(info.uri, store))) for info in files]
+            files = [info for info in StorePath(f"{output}/data", store).list()]
+            tables = [pq.read_table(io.BytesIO(StorePath(info.uri, store).read())) for info in files]
             return len(files), sorted(row for table in tables for row in table.column("row").to_pylist())
 
         refused = proxy.add("^PUT .*/data/", Refuse(403, "AccessDenied"), skip=2)

@@ -14,7 +14,7 @@ from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
 from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
 from tests.support.fault_proxy import FaultProxy, Late
 from tests.support.slow_steps import SlowDecoding
 
@@ -61,7 +61,7 @@ def test_the_step_that_is_slow_is_named(on_warm_ray, tars, profile, s3, tiny_wei
             run_id="slow",
         )
         steps = Steps(decode=SlowDecoding(slow.get("decode", 0.001)), infer=SleepingNetwork(slow.get("network", 0.002)))
-        with Lease(config.output.uri, config.output.store, "slow") as lease:
+        with Lease(config.output.folder, "slow") as lease:
             report = execute(*prepare(config, time.time(), lease), lambda _: None, steps)
     assert (report.status, report.run.listed, report.passes) == ("done", NUM_TARS * IMAGES_PER_TAR, 1)
     assert report.verdict.bound_by == bound_by

@@ -24,7 +24,7 @@ from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify
 from pipeline.inputs.config import InputConfig
 from pipeline.read.read_shard import ReadConfig
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
 from pipeline.store.uris import canonical_uri
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.lease.holder import Holder
 from pipeline.lease.lease import LeaseTiming
 from pipeline.lease.record import LeaseRecord, find_lease
-from pipeline.store.storage import StoreConfig, put
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import join_uri
 
 CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
@@ -29,7 +30,7 @@ def uri_of(root: str) -> str:
 
 def found(root: str) -> tuple[LeaseRecord, str]:
     """The lease that must be there, and its ETag."""
-    lease = find_lease(root, CONFIG)
+    lease = find_lease(StorePath(root, CONFIG))
     assert lease is not None
     return lease
 
@@ -51,7 +52,7 @@ def foreign(**changes: Any) -> LeaseRecord:
 
 def write(root: str, lease: LeaseRecord) -> None:
     """Makes it the output's lease, whatever is there."""
-    put(uri_of(root), lease.to_json(), CONFIG)
+    StorePath(uri_of(root), CONFIG).put(lease.to_json())
 
 
 class Clock:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from examples.review_labels import main
 from pipeline.dataset.labels import LABEL_SCHEMA
-from pipeline.store.storage import StoreConfig, head
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 
 STORE = StoreConfig()
 HOSTILE = "</script><script>document.title='planted'</script>\"><img src=x onerror=\"document.title='planted'\">,\r\n"
@@ -25,7 +26,7 @@ def encoded(colour, size=(400, 300), image_format="JPEG"):
 
 
 def etag_of(path):
-    return head(f"file://{path}", STORE).etag
+    return StorePath(f"file://{path}", STORE).head().etag
 
 
 def row(image_id, shard, score, guess, **more):

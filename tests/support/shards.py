@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from pipeline.inputs.loose_files import Member
 from pipeline.output.layout import hash16
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.store.storage import StoreConfig, delete, head, put
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 
 STORE = StoreConfig()
@@ -20,7 +21,7 @@ STORE = StoreConfig()
 
 def shard_at(uri: str, shard_format: str = "tar", **changes: Any) -> PlannedShard:
     """Returns the plan of an object that is there."""
-    info = head(uri, STORE)
+    info = StorePath(uri, STORE).head()
     plan = {"num_records": None, "done": (), "action": "new"} | changes
     return PlannedShard(
         shard=uri, name="x", hash16=hash16(uri), format=shard_format, etag=info.etag, size=info.size, **plan
@@ -44,8 +45,8 @@ def write_shard(
         infos = []
         for name, data in images.items():
             uri = canonical_uri(str(folder / name))
-            put(uri, data, STORE)
-            infos.append(head(uri, STORE))
+            StorePath(uri, STORE).put(data)
+            infos.append(StorePath(uri, STORE).head())
         members = tuple(
             Member(info.uri, name, info.size, info.etag, "cat") for name, info in zip(images, infos, strict=True)
         )
@@ -67,13 +68,13 @@ def write_shard(
         data = make_tar(members)
         data, name = (gzip.compress(data, mtime=0), "x.tar.gz") if shard_format == "tgz" else (data, "x.tar")
     uri = canonical_uri(str(folder / name))
-    put(uri, data, STORE)
+    StorePath(uri, STORE).put(data)
     return shard_at(uri, "parquet" if shard_format == "parquet" else "tar", **changes)
 
 
 def upset(uri: str, how: str) -> None:
     """Deletes an object if `how` is `missing`, else replaces it by another one."""
     if how == "missing":
-        delete(uri, STORE)
+        StorePath(uri, STORE).delete()
     else:
-        put(uri, b"another", STORE)
+        StorePath(uri, STORE).put(b"another")

@@ -99,7 +99,7 @@ class SimulatedRun:
 
     def begin(self) -> None:
         """Writes identity and plan, and empties what is out of date."""
-        claim_identity(self.config.output.uri, self.config.output.store, self.run.identity)
+        claim_identity(self.config.output.folder, self.run.identity)
         write_plan(self.run)
         empty_files(self.run, self.ledger, self.run.plan.summary.emptied)
 

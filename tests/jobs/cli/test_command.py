@@ -35,7 +35,7 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import NameFilter
 from pipeline.output.config import OutputConfig
 from pipeline.run.stopper import Stopper
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
 
 REQUIRED = ("--input", "/in", "--output", "/out", "--weights", "/w")
 

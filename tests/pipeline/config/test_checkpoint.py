@@ -19,8 +19,9 @@ from pipeline.config.job_config import JobConfig
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import DeniedError
-from pipeline.store.storage import StoreConfig, delete, put
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
 
 STORE = StoreConfig()
@@ -47,7 +48,7 @@ def weights(tmp_path, files):
 
 def write(folder, files):
     for name, content in files.items():
-        put(join_uri(folder, name), content, STORE)
+        StorePath(folder, STORE).join(name).put(content)
     return folder
 
 
@@ -78,18 +79,16 @@ def test_a_folder_is_fetched_with_all_that_actors_need_to_build_the_same_network
 def test_a_file_is_fetched_with_what_lies_beside_it(weights, files):
     folder, file = fetch(weights), fetch(join_uri(weights, "model.safetensors"))
     assert file.files == folder.files
-    put(join_uri(weights, "other.safetensors"), files["model.safetensors"], STORE)
+    StorePath(weights, STORE).join("other.safetensors").put(files["model.safetensors"])
     assert fetch(join_uri(weights, "other.safetensors")).labels == LABELS
 
 
 def test_normalisation_comes_from_the_preprocessor_file(weights):
-    put(
-        join_uri(weights, "preprocessor_config.json"),
-        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}).encode(),
-        STORE,
+    StorePath(weights, STORE).join("preprocessor_config.json").put(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}).encode()
     )
     assert fetch(weights).info.mean == (0.1, 0.2, 0.3)
-    delete(join_uri(weights, "preprocessor_config.json"), STORE)
+    StorePath(weights, STORE).join("preprocessor_config.json").delete()
     found = fetch(weights)
     assert (found.files.preprocessor_json, found.info.mean) == (None, (0.485, 0.456, 0.406))
 
@@ -120,7 +119,7 @@ def test_weights_that_are_not_there_are_named_with_what_to_do(root):
     ],
 )
 def test_a_broken_file_is_named(weights, name, content, expected):
-    put(join_uri(weights, name), content, STORE)
+    StorePath(weights, STORE).join(name).put(content)
     with pytest.raises(WeightsError) as raised:
         fetch(weights)
     assert expected in str(raised.value)
@@ -141,14 +140,14 @@ def test_a_backbone_without_a_head_cannot_classify(tmp_path):
 
 @pytest.mark.parametrize("what", ["model.safetensors", "config.json", "labels.txt"])
 def test_a_store_that_does_not_let_one_read_is_said(weights, monkeypatch, what):
-    real = checkpoint.read
+    real = StorePath.read
 
-    def refuse(uri, store):
-        if uri.endswith(what):
-            raise DeniedError(f"{uri}: 403 AccessDenied")
-        return real(uri, store)
+    def refuse(path):
+        if path.uri.endswith(what):
+            raise DeniedError(f"{path}: 403 AccessDenied")
+        return real(path)
 
-    monkeypatch.setattr(checkpoint, "read", refuse)
+    monkeypatch.setattr(StorePath, "read", refuse)
     with pytest.raises(WeightsError, match=rf"{what} cannot be read: .*403 AccessDenied"):
         fetch(weights, labels=join_uri(weights, "labels.txt"))
 
@@ -166,14 +165,14 @@ def test_a_store_that_does_not_let_one_read_is_said(weights, monkeypatch, what):
     ],
 )
 def test_a_file_of_labels_takes_the_place_of_the_checkpoints(weights, content):
-    put(join_uri(weights, "labels"), content, STORE)
+    StorePath(weights, STORE).join("labels").put(content)
     assert fetch(weights, labels=join_uri(weights, "labels")).labels == ("one", "two", "three")
 
 
 def test_a_checkpoint_without_names_has_none(weights, files):
     config = json.loads(files["config.json"])
     del config["id2label"]
-    put(join_uri(weights, "config.json"), json.dumps(config | {"num_labels": 3}).encode(), STORE)
+    StorePath(weights, STORE).join("config.json").put(json.dumps(config | {"num_labels": 3}).encode())
     assert fetch(weights).labels is None
 
 
@@ -191,7 +190,7 @@ def test_a_checkpoint_without_names_has_none(weights, files):
 def test_labels_that_cannot_be_used_are_a_wrong_flag(weights, content, expected):
     uri = join_uri(weights, "labels.txt")
     if content is not None:
-        put(uri, content, STORE)
+        StorePath(uri, STORE).put(content)
     with pytest.raises(ConfigError) as raised:
         fetch(weights, labels=uri)
     assert str(raised.value).startswith("--labels")

@@ -21,9 +21,10 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import NameFilter
 from pipeline.output.config import OutputConfig
 from pipeline.output.layout import JOB_FILE
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import NotFoundError
-from pipeline.store.storage import StoreConfig, put, read
-from pipeline.store.uris import canonical_uri, join_uri
+from pipeline.store.store_path import StorePath
+from pipeline.store.uris import canonical_uri
 
 STORE = StoreConfig()
 INFO = CheckpointInfo(
@@ -79,25 +80,25 @@ def with_input(**changes):
 def test_a_setting_that_changes_rows_is_part_of_it_and_named_where_it_differs(folder, config, setting):
     other = job_identity(config, INFO, NAMES)
     assert identity_digest(other) != identity_digest(EXPECTED)
-    claim_identity(folder, STORE, EXPECTED)
+    claim_identity(StorePath(folder, STORE), EXPECTED)
     with pytest.raises(OutputError) as raised:
-        check_identity(folder, STORE, other)
+        check_identity(StorePath(folder, STORE), other)
     message = str(raised.value)
     assert message.startswith(f"{folder} holds the results of another job; it differs in: {setting} (")
     assert message.count(" there, ") == 1
 
 
 def test_the_precision_that_was_chosen_is_part_of_it(folder):
-    claim_identity(folder, STORE, EXPECTED)
+    claim_identity(StorePath(folder, STORE), EXPECTED)
     with pytest.raises(OutputError, match=r'precision \("fp32" there, "bf16" now\)'):
-        check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, precision="bf16"))
-    assert stored_setting(folder, STORE, "precision") == "fp32"
+        check_identity(StorePath(folder, STORE), job_identity(CONFIG, INFO, NAMES, precision="bf16"))
+    assert stored_setting(StorePath(folder, STORE), "precision") == "fp32"
 
 
 def test_an_output_of_labels_takes_no_features(folder):
-    claim_identity(folder, STORE, EXPECTED)
+    claim_identity(StorePath(folder, STORE), EXPECTED)
     with pytest.raises(OutputError, match=r'job \("classify" there, "extract_features" now\)'):
-        check_identity(folder, STORE, job_identity(replace(CONFIG, task=ExtractFeatures()), INFO, None))
+        check_identity(StorePath(folder, STORE), job_identity(replace(CONFIG, task=ExtractFeatures()), INFO, None))
 
 
 def test_the_names_of_the_classes_stand_in_the_output_for_those_who_evaluate_it():
@@ -138,36 +139,36 @@ def test_where_things_are_and_who_computes_is_no_part_of_it(config):
 
 
 def test_a_claimed_output_can_be_claimed_and_checked_again(root):
-    claim_identity(root, STORE, EXPECTED)
-    stored = read(join_uri(root, JOB_FILE), STORE)
-    claim_identity(root, STORE, EXPECTED)
-    check_identity(root, STORE, EXPECTED)
-    assert read(join_uri(root, JOB_FILE), STORE) == stored
+    claim_identity(StorePath(root, STORE), EXPECTED)
+    stored = StorePath(root, STORE).join(JOB_FILE).read()
+    claim_identity(StorePath(root, STORE), EXPECTED)
+    check_identity(StorePath(root, STORE), EXPECTED)
+    assert StorePath(root, STORE).join(JOB_FILE).read() == stored
     assert json.loads(stored)["top_k"] == 5
 
 
 def test_an_output_that_has_none_yet_says_so(root):
     with pytest.raises(NotFoundError):
-        check_identity(root, STORE, EXPECTED)
+        check_identity(StorePath(root, STORE), EXPECTED)
 
 
 def test_of_two_runs_that_claim_at_the_same_time_the_later_must_agree_or_is_refused(root):
     """Both have found none when they were prepared; the store decides."""
-    claim_identity(root, STORE, EXPECTED)
+    claim_identity(StorePath(root, STORE), EXPECTED)
     other = job_identity(replace(CONFIG, task=Classify(top_k=4)), INFO, NAMES)
     with pytest.raises(OutputError, match=r"top_k \(5 there, 4 now\)"):
-        claim_identity(root, STORE, other)
-    check_identity(root, STORE, EXPECTED)
+        claim_identity(StorePath(root, STORE), other)
+    check_identity(StorePath(root, STORE), EXPECTED)
 
 
 def test_every_difference_is_named_once_and_long_values_are_shortened(folder):
-    claim_identity(folder, STORE, EXPECTED)
+    claim_identity(StorePath(folder, STORE), EXPECTED)
     names = NameFilter(include=tuple(f"folder-{i}/*.jpg" for i in range(20)))
     other = job_identity(
         replace(with_input(names=names), task=Classify(top_k=1)), replace(INFO, digest="e" * 64), NAMES
     )
     with pytest.raises(OutputError) as raised:
-        check_identity(folder, STORE, other)
+        check_identity(StorePath(folder, STORE), other)
     message = str(raised.value)
     assert [part.split(" (")[0] for part in message.split("differs in: ")[1].split("; ")] == [
         "records.include", "top_k", "weights_sha256",
@@ -178,16 +179,16 @@ def test_every_difference_is_named_once_and_long_values_are_shortened(folder):
 
 @pytest.mark.parametrize("stored", [b"", b"{", b"\xff\xfe\x00", b"not JSON"])
 def test_a_file_that_is_no_json_is_refused_and_named(folder, stored):
-    put(join_uri(folder, JOB_FILE), stored, STORE)
+    StorePath(folder, STORE).join(JOB_FILE).put(stored)
     with pytest.raises(OutputError, match=r"_job\.json is not JSON"):
-        check_identity(folder, STORE, EXPECTED)
+        check_identity(StorePath(folder, STORE), EXPECTED)
 
 
 @pytest.mark.parametrize("stored", [b"[]", b"null", b"{}", b'{"job": "extract_features"}'])
 def test_a_file_of_something_else_is_another_job(folder, stored):
-    put(join_uri(folder, JOB_FILE), stored, STORE)
+    StorePath(folder, STORE).join(JOB_FILE).put(stored)
     with pytest.raises(OutputError, match="holds the results of another job"):
-        check_identity(folder, STORE, EXPECTED)
+        check_identity(StorePath(folder, STORE), EXPECTED)
 
 
 def test_the_digest_does_not_hang_on_the_order_of_the_settings():
@@ -197,9 +198,9 @@ def test_the_digest_does_not_hang_on_the_order_of_the_settings():
 
 
 def test_weights_of_the_hub_are_pinned_to_the_commit_that_the_output_began_with(folder):
-    assert stored_setting(folder, STORE, "weights_revision") is None
-    claim_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
-    assert stored_setting(folder, STORE, "weights_revision") == "org/name@abc"
-    check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
+    assert stored_setting(StorePath(folder, STORE), "weights_revision") is None
+    claim_identity(StorePath(folder, STORE), job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
+    assert stored_setting(StorePath(folder, STORE), "weights_revision") == "org/name@abc"
+    check_identity(StorePath(folder, STORE), job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
     with pytest.raises(OutputError, match=r'weights_revision \("org/name@abc" there, "org/name@def" now\)'):
-        check_identity(folder, STORE, job_identity(CONFIG, INFO, NAMES, "org/name@def"))
+        check_identity(StorePath(folder, STORE), job_identity(CONFIG, INFO, NAMES, "org/name@def"))

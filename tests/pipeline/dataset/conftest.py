@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
-from pipeline.dataset.dataset_file import labels_uri
+from pipeline.dataset.dataset_file import labels_file
 from pipeline.dataset.overrides import PLACES
 from pipeline.dataset.update import DatasetConfig, Update, update_dataset
 from pipeline.output.layout import DATA, RUNS
 from pipeline.output.published import PublishedFile
-from pipeline.store.storage import StoreConfig, put, read
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
 
 MODEL_LABELS = ("cat", "dog", "teapot")
@@ -56,7 +57,7 @@ class World:
         body = io.BytesIO()
         pq.write_table(table, body)
         name = f"x-{hash16}-{slice_number:05d}{'-end' if end else ''}.parquet"
-        written = put(join_uri(self.output, DATA, name), body.getvalue(), STORE)
+        written = StorePath(self.output, STORE).join(DATA, name).put(body.getvalue())
         self.files[name] = PublishedFile(
             file=name, etag=written, shard=shard, hash16=hash16, slice=slice_number, end=end, source_etag=etag,
             rows=len(table), ok=0, failed=0, first_row=0, last_row=len(table) - 1, pruned=(), emptied=emptied,
@@ -68,24 +69,28 @@ class World:
         self.runs += 1
         settings = DatasetConfig(**config)
         run = run_id or f"run-{self.runs}"
-        return update_dataset(self.output, STORE, list(self.files.values()), MODEL_LABELS, settings, run, check_right)
+        return update_dataset(
+            StorePath(self.output, STORE), list(self.files.values()), MODEL_LABELS, settings, run, check_right
+        )
 
     def labels(self) -> dict[str, dict[str, Any]]:
         """The data set by the last part of its image ids."""
-        table = pq.read_table(pa.BufferReader(read(labels_uri(self.output), STORE)))
+        table = pq.read_table(pa.BufferReader(labels_file(StorePath(self.output, STORE)).read()))
         return {entry["image_id"].rpartition("/")[2]: entry for entry in table.to_pylist()}
 
     def changes(self, run_id: str) -> list[dict[str, Any]]:
         """The change log of a run."""
-        return pq.read_table(pa.BufferReader(read(self._in_run(run_id, "changes.parquet"), STORE))).to_pylist()
+        return pq.read_table(
+            pa.BufferReader(StorePath(self._in_run(run_id, "changes.parquet"), STORE).read())
+        ).to_pylist()
 
     def change_summary(self, run_id: str) -> dict[str, Any]:
         """Its sums."""
-        return json.loads(read(self._in_run(run_id, "changes.json"), STORE))
+        return json.loads(StorePath(self._in_run(run_id, "changes.json"), STORE).read())
 
     def override(self, text: str, place: str = PLACES[0]) -> None:
         """Puts a file of corrections into the output."""
-        put(join_uri(self.output, place), text.encode(), STORE)
+        StorePath(self.output, STORE).join(place).put(text.encode())
 
     def _in_run(self, run_id: str, name: str) -> str:
         return join_uri(self.output, RUNS, run_id, name)

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from jobs.diff_labels import diff_labels
 from pipeline.output.layout import JOB_FILE
-from pipeline.store.storage import put, read
-from pipeline.store.uris import canonical_uri, join_uri
+from pipeline.store.store_path import StorePath
+from pipeline.store.uris import canonical_uri
 from tests.pipeline.dataset.conftest import STORE, World, row
 
 
@@ -20,7 +20,7 @@ def output(folder, rows):
         "job": "classify", "labels": ["cat", "dog", "teapot"], "top_k": 3, "model": {"num_classes": 3},
         "preprocess": {"policy": "native"},
     }  # fmt: skip
-    put(join_uri(world.output, JOB_FILE), json.dumps(identity).encode(), STORE)
+    StorePath(world.output, STORE).join(JOB_FILE).put(json.dumps(identity).encode())
     return folder
 
 
@@ -47,7 +47,9 @@ def test_every_way_in_which_a_row_can_differ_is_counted_and_listed(tmp_path, cap
     assert found["flips"] == [{"label_a": "cat", "label_b": "dog", "images": 1}]
     assert (found["mean_score_a"], found["mean_score_b"], found["mean_score_difference"]) == (0.625, 0.375, 0.25)
     assert found["classes"] == [{"label": "cat", "a": 2, "b": 1}, {"label": "dog", "a": 0, "b": 1}]
-    rows = pq.read_table(pa.BufferReader(read(canonical_uri(str(tmp_path / "diff/diff.parquet")), STORE))).to_pylist()
+    rows = pq.read_table(
+        pa.BufferReader(StorePath(canonical_uri(str(tmp_path / "diff/diff.parquet")), STORE).read())
+    ).to_pylist()
     assert [(entry["image_id"], entry["difference"]) for entry in rows] == [
         ("s3://in/1.png", "flipped"), ("s3://in/2.png", "other_source"), ("s3://in/3.png", "other_status"),
         ("s3://in/5.png", "only_a"), ("s3://in/6.png", "only_b"),

@@ -15,7 +15,8 @@ from pycocotools.coco import COCO
 
 from pipeline.dataset.exports import ExportConfig, Exporter
 from pipeline.errors import ConfigError, OutputError
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 from tests.pipeline.dataset.conftest import STORE, row
 
@@ -58,7 +59,7 @@ def export(world, images):
     def export(*names, roots=None, update=None, **config):
         published = (update or world.update()).published
         config = ExportConfig(names=names, roots=roots or (images,), **config)
-        written = Exporter(published, world.output, STORE, config, lambda: None).write()
+        written = Exporter(published, StorePath(world.output, STORE), config, lambda: None).write()
         return [uri.removeprefix(images.removesuffix("/in") + "/") for uri in written]
 
     return export
@@ -213,21 +214,19 @@ def test_a_run_that_dies_around_the_write_of_a_sidecar_finds_it_again(
     class KilledError(Exception):
         pass
 
-    import pipeline.dataset.exports as exports
+    real = StorePath.put
 
-    real = exports.put
-
-    def killed(uri, *arguments, **options):
-        is_sidecar = uri.endswith("metadata.jsonl")
+    def killed(path, *arguments, **options):
+        is_sidecar = path.uri.endswith("metadata.jsonl")
         if is_sidecar and not after_put:
             raise KilledError
-        etag = real(uri, *arguments, **options)
+        etag = real(path, *arguments, **options)
         if is_sidecar:
             raise KilledError
         return etag
 
     update = world.update()
-    monkeypatch.setattr(exports, "put", killed)
+    monkeypatch.setattr(StorePath, "put", killed)
     with pytest.raises(KilledError):
         export("imagefolder", update=update)
     monkeypatch.undo()

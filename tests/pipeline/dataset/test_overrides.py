@@ -6,14 +6,16 @@ import pytest
 
 from pipeline.dataset.overrides import find_overrides, read_overrides
 from pipeline.errors import InputError
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 
 STORE = StoreConfig()
 
 
 def said(folder, *places):
-    files = find_overrides(f"file://{folder}", STORE, [f"file://{folder}/{place}" for place in places])
-    return [entry for batch in read_overrides(files, STORE) for entry in batch.to_pylist()]
+    output = StorePath(f"file://{folder}", STORE)
+    files = find_overrides(output, [f"file://{folder}/{place}" for place in places])
+    return [entry for batch in read_overrides(output, files) for entry in batch.to_pylist()]
 
 
 def test_corrections_lie_in_the_output_as_csv_or_parquet_or_in_a_folder_of_both(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 
 from pipeline.dataset.policy import Policy, read_class_scores, read_classes
 from pipeline.errors import ConfigError, InputError
-from pipeline.store.storage import StoreConfig
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 
 STORE = StoreConfig()
 MODEL_LABELS = ("Shirt", "T-shirt", "Dress", "no", "007")
@@ -14,34 +15,36 @@ MODEL_LABELS = ("Shirt", "T-shirt", "Dress", "no", "007")
 def write(tmp_path):
     def write(text):
         (tmp_path / "file.yaml").write_text(text)
-        return f"file://{tmp_path}/file.yaml"
+        return StorePath(f"file://{tmp_path}/file.yaml")
 
     return write
 
 
 def test_classes_are_renamed_joined_dropped_and_otherwise_kept(write):
-    classes, drop_others = read_classes(write("Shirt: top\nT-shirt: top\nDress:\n"), STORE)
+    classes, drop_others = read_classes(write("Shirt: top\nT-shirt: top\nDress:\n"))
     policy = Policy(classes=classes, drop_others=drop_others)
     assert [policy.label_of(label) for label in MODEL_LABELS] == ["top", "top", None, "no", "007"]
     assert policy.labels(MODEL_LABELS) == ["top", "no", "007"]
 
 
 def test_a_star_drops_all_other_classes(write):
-    classes, drop_others = read_classes(write('Dress: Dress\n"*": null\n'), STORE)
+    classes, drop_others = read_classes(write('Dress: Dress\n"*": null\n'))
     assert Policy(classes=classes, drop_others=drop_others).labels(MODEL_LABELS) == ["Dress"]
 
 
 def test_names_that_yaml_would_take_for_values_are_names(write):
-    assert read_classes(write("no: yes\n007: 1e3\n"), STORE) == ({"no": "yes", "007": "1e3"}, False)
+    assert read_classes(write("no: yes\n007: 1e3\n")) == ({"no": "yes", "007": "1e3"}, False)
 
 
 def test_a_quoted_null_is_a_label(write):
-    assert read_classes(write('Shirt: "null"\nDress: null\n'), STORE)[0] == {"Shirt": "null", "Dress": None}
+    assert read_classes(write('Shirt: "null"\nDress: null\n'))[0] == {"Shirt": "null", "Dress": None}
 
 
 def test_thresholds_are_by_the_labels_of_the_data_set(write):
     policy = Policy(
-        accept_score=0.6, class_scores=read_class_scores(write("top: 0.9\n"), STORE), classes={"Shirt": "top"}
+        accept_score=0.6,
+        class_scores=read_class_scores(write("top: 0.9\n")),
+        classes={"Shirt": "top"},
     )
     policy.check(MODEL_LABELS)
     assert (policy.min_score("top"), policy.min_score("Dress")) == (0.9, 0.6)
@@ -62,18 +65,18 @@ def test_thresholds_are_by_the_labels_of_the_data_set(write):
 )
 def test_what_is_no_table_of_scores_is_told(write, text, expected):
     with pytest.raises(ConfigError, match=expected.replace("{", r"\{")):
-        Policy(class_scores=read_class_scores(write(text), STORE))
+        Policy(class_scores=read_class_scores(write(text)))
 
 
 @pytest.mark.parametrize(("text", "expected"), [('"*": other\n', "can only be null"), ('Shirt: ""\n', "is not empty")])
 def test_what_is_no_table_of_classes_is_told(write, text, expected):
     with pytest.raises(ConfigError, match=expected):
-        read_classes(write(text), STORE)
+        read_classes(write(text))
 
 
 def test_a_file_that_is_not_there_is_an_input_that_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"--classes .* cannot be read"):
-        read_classes(f"file://{tmp_path}/gone.yaml", STORE)
+        read_classes(StorePath(f"file://{tmp_path}/gone.yaml"))
 
 
 def test_misspelt_names_are_told_with_those_that_there_are():

@@ -5,12 +5,12 @@ import tempfile
 
 import pytest
 
-from pipeline.dataset.dataset_file import find_published, labels_uri
+from pipeline.dataset.dataset_file import find_published, labels_file
 from pipeline.dataset.policy import Policy
 from pipeline.dataset.update import DatasetConfig, shards_half_read, update_dataset
 from pipeline.errors import ConfigError, InputError, OutputError
 from pipeline.store.errors import ChangedError, NotFoundError
-from pipeline.store.storage import put
+from pipeline.store.store_path import StorePath
 from tests.pipeline.dataset.conftest import STORE, row, without
 
 TAR = "s3://in/t.tar"
@@ -54,7 +54,9 @@ def test_classes_are_mapped_and_dropped_and_have_thresholds_of_their_own(labelle
 
 def test_classes_without_names_are_called_by_their_numbers(world):
     world.publish("a" * 16, [row("files:a", 0, "dog") | {"label": None}], shard="files:a")
-    update_dataset(world.output, STORE, list(world.files.values()), ("0", "1"), DatasetConfig(), "run-1", lambda: None)
+    update_dataset(
+        StorePath(world.output, STORE), list(world.files.values()), ("0", "1"), DatasetConfig(), "run-1", lambda: None
+    )
     assert world.labels()["0.png"]["label"] == "1"
 
 
@@ -70,7 +72,7 @@ def test_of_two_attempts_at_one_shard_the_whole_one_counts(labelled):
 def test_a_policy_with_a_name_that_there_is_not_changes_nothing(labelled):
     with pytest.raises(ConfigError, match="no class 'cats'"):
         labelled.update(policy=Policy(classes={"cats": None}))
-    assert find_published(labelled.output, STORE) is None
+    assert find_published(StorePath(labelled.output, STORE)) is None
 
 
 def test_corrections_win_over_the_network_and_may_drop_or_label_what_failed(labelled):
@@ -141,7 +143,7 @@ def test_rows_that_were_written_again_and_say_the_same_change_nothing(labelled):
     assert first.published.footer.version != again.published.footer.version
     with pytest.raises(NotFoundError):
         labelled.changes("run-2")
-    assert labelled.update().published.info == again.published.info
+    assert labelled.update().published.etag == again.published.etag
 
 
 def test_corrections_are_never_written_to(labelled, tmp_path):
@@ -159,7 +161,7 @@ def test_the_same_again_is_nothing_to_do(labelled):
     first = labelled.update()
     again = labelled.update()
     assert again.changes is None
-    assert again.published.info.etag == first.published.info.etag
+    assert again.published.etag == first.published.etag
     assert again.published.footer == first.published.footer
 
 
@@ -222,14 +224,14 @@ def test_a_run_that_dies_before_the_data_set_is_exchanged_leaves_it_and_the_next
 
 def test_a_data_set_that_somebody_exchanged_meanwhile_is_not_overwritten(labelled):
     labelled.update()
-    uri = labels_uri(labelled.output)
+    file = labels_file(StorePath(labelled.output, STORE))
     labelled.publish("c" * 16, [row("files:c", 0, "cat", key="new.png")], shard="files:c")
     calls = []
 
     def interfere() -> None:
         calls.append(1)
         if len(calls) == 2:
-            put(uri, b"another", STORE)
+            file.put(b"another")
 
     with pytest.raises(OutputError, match="was exchanged meanwhile"):
         labelled.update(check_right=interfere)
@@ -283,7 +285,7 @@ def test_what_is_wrong_with_a_file_of_corrections_is_told_as_it_is(labelled):
 
 def test_a_file_of_rows_that_changed_meanwhile_is_told_as_it_is(labelled):
     (name, *_) = labelled.files
-    put(f"{labelled.output}/data/{name}", b"another", STORE)
+    StorePath(f"{labelled.output}/data/{name}", STORE).put(b"another")
     with pytest.raises(ChangedError):
         labelled.update()
 

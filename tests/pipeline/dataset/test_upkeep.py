@@ -9,7 +9,7 @@ import pytest
 from pipeline.chunks.task import Classify
 from pipeline.config.job_config import JobConfig
 from pipeline.dataset import update
-from pipeline.dataset.dataset_file import find_published, labels_uri
+from pipeline.dataset.dataset_file import find_published, labels_file
 from pipeline.dataset.exports import ExportConfig
 from pipeline.dataset.policy import Policy
 from pipeline.dataset.update import DatasetConfig
@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, InputError, LeaseLostError, OutputError
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
 from pipeline.run.stopper import own_stopper
-from pipeline.store.storage import put
+from pipeline.store.store_path import StorePath
 from tests.pipeline.dataset.conftest import MODEL_LABELS, STORE, row
 
 NOWHERE = ExportConfig(names=("imagefolder",), roots=("s3://in",), sidecars_to="file:///proc/nowhere")
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_found_before_the_work(world, run):
 
 
 def test_another_version_of_a_data_set_is_found_before_the_work(world, run):
-    put(labels_uri(world.output), b"something else", STORE)
+    labels_file(StorePath(world.output, STORE)).put(b"something else")
     with pytest.raises(OutputError, match="is no data set of ours"):
         check_dataset(run, DatasetConfig())
 
@@ -116,7 +116,7 @@ def test_a_run_that_is_told_to_stop_in_the_middle_leaves_the_data_set_as_it_was(
         monkeypatch.setattr(update, "_predictions", stopped)
     with pytest.raises(StoppedError, match="stopped while the data set was updated"):
         keep_dataset(run, DatasetConfig(), ExportConfig())
-    assert find_published(world.output, STORE) is None
+    assert find_published(StorePath(world.output, STORE)) is None
 
 
 def test_a_run_that_lost_its_lease_says_that_and_writes_nothing(world, run, keep_dataset):
@@ -128,4 +128,4 @@ def test_a_run_that_lost_its_lease_says_that_and_writes_nothing(world, run, keep
     run.lease.check = lost
     with pytest.raises(LeaseLostError):
         keep_dataset(run, DatasetConfig(), ExportConfig())
-    assert find_published(world.output, STORE) is None
+    assert find_published(StorePath(world.output, STORE)) is None

@@ -18,7 +18,8 @@ from pipeline.estimate.calibrate import calibrate, rows_per_slice
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.store.storage import StoreConfig, list_objects, put
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
 
 pytestmark = pytest.mark.usefixtures("signal_handlers")
@@ -54,7 +55,7 @@ def executed(monkeypatch):
     def install(execute):
         def record(run, ledger, on_progress, stopper):
             runs.append(run)
-            put(join_uri(run.config.output.uri, "data", "x.parquet"), b"rows", run.config.output.store)
+            StorePath(join_uri(run.config.output.uri, "data", "x.parquet"), run.config.output.store).put(b"rows")
             return execute(on_progress, stopper)
 
         monkeypatch.setattr(module, "execute", record)
@@ -104,7 +105,7 @@ def test_what_was_in_the_output_stays(planned, executed, tmp_path):
 def test_nothing_stays_in_an_object_store(planned, executed, s3_root):
     executed(lambda on_progress, stopper: report())
     assert calibrate(planned(f"{s3_root}/out"), 64 * 64, 0.1, lambda progress: None) is not None
-    assert list(list_objects(s3_root, STORE)) == []
+    assert list(StorePath(s3_root, STORE).list()) == []
 
 
 def test_nothing_stays_of_a_job_that_fails(planned, executed, tmp_path):

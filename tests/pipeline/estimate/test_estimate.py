@@ -17,11 +17,13 @@ from pipeline.estimate.estimate import estimate_run as estimate_with_progress
 from pipeline.estimate.pace import Pace
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.loose_files import Member
+from pipeline.output.config import OutputConfig
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.run.ledger import Ledger
 from pipeline.run.work_sample import sample_work
-from pipeline.store.storage import StoreConfig, head, put
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 from tests.support.waiting import eventually
 
@@ -42,7 +44,7 @@ def run(tmp_path):
         return SimpleNamespace(
             config=SimpleNamespace(
                 input=InputConfig(uris=("x",)),
-                output=SimpleNamespace(uri=canonical_uri(str(tmp_path / "out")), store=STORE),
+                output=OutputConfig(uri=str(tmp_path / "out")),
                 compute=SimpleNamespace(price_per_hour=price),
                 sizes=SizePolicy(),
                 calibrate=calibrate,
@@ -65,8 +67,8 @@ def shard(tmp_path, make_tar, encode):
         if shard_format == "files":
             uris = {key: canonical_uri(str(tmp_path / name / key)) for key in images}
             for key, uri in uris.items():
-                put(uri, images[key], STORE)
-            infos = {key: head(uri, STORE) for key, uri in uris.items()}
+                StorePath(uri, STORE).put(images[key])
+            infos = {key: StorePath(uri, STORE).head() for key, uri in uris.items()}
             plan["members"] = tuple(Member(info.uri, key, info.size, info.etag, None) for key, info in infos.items())
             plan["num_records"], size = count, sum(info.size for info in infos.values())
         else:
@@ -77,8 +79,8 @@ def shard(tmp_path, make_tar, encode):
                 pq.write_table(pa.table({"image": pa.array(images.values(), pa.binary())}), sink)
                 body = sink.getvalue().to_pybytes()
             uri = canonical_uri(str(tmp_path / f"{name}.{shard_format}"))
-            put(uri, body, STORE)
-            size, plan["etag"] = len(body), head(uri, STORE).etag
+            StorePath(uri, STORE).put(body)
+            size, plan["etag"] = len(body), StorePath(uri, STORE).head().etag
         return PlannedShard(
             shard=canonical_uri(str(tmp_path / f"{name}.{shard_format}")), name=name, hash16=name * 16,
             format=shard_format, size=size, **plan,
@@ -96,7 +98,8 @@ def report(tmp_path):
             "run_id": run_id, "status": "done", "rates": {"steady": {"gmac_per_s": 2 * GMAC}}, "actors": {"max": 4},
             "seconds": {"first_row": 7.0, "steady": 20.0, "drain": 1.0}, "identity": {"precision": "fp32"},
         }  # fmt: skip
-        put(canonical_uri(str(tmp_path / "out" / "runs" / run_id / "report.json")), json.dumps(values).encode(), STORE)
+        report = StorePath(canonical_uri(str(tmp_path / "out" / "runs" / run_id / "report.json")))
+        report.put(json.dumps(values).encode())
 
     return write
 
@@ -191,7 +194,7 @@ def test_a_sample_in_which_nothing_can_be_read_says_nothing_of_the_work(run, sha
     """It was taken for a run in which nothing is left to do."""
     monkeypatch.setattr("pipeline.run.work_sample._SAMPLED_FROM_BYTES", 1)
     unreadable = shard("parquet", 2)
-    put(unreadable.shard, b"no Parquet", STORE)
+    StorePath(unreadable.shard, STORE).put(b"no Parquet")
     ledger = Ledger(0.0)
     sample_work(run(unreadable), ledger)
     for thread in [thread for thread in threading.enumerate() if thread.name == "sample"]:

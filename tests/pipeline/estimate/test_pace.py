@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.estimate.pace import last_pace
-from pipeline.store.storage import StoreConfig, put
-from pipeline.store.uris import canonical_uri, join_uri
+from pipeline.output.config import OutputConfig
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
+from pipeline.store.uris import canonical_uri
 
 STORE = StoreConfig()
 # As it is in a run, and as JSON gives it back.
@@ -30,7 +32,7 @@ def report(output):
             "rates": {"steady": {"gmac_per_s": 3.0}},
             "seconds": {"first_row": 7.0, "steady": steady_s, "drain": 1.0}, **changes,
         }  # fmt: skip
-        put(join_uri(output, "runs", run_id, "report.json"), json.dumps(values).encode(), STORE)
+        StorePath(output, STORE).join("runs", run_id, "report.json").put(json.dumps(values).encode())
 
     return write
 
@@ -40,7 +42,7 @@ def taken(output):
     """Which run's pace is taken for another one over the same output."""
 
     def find():
-        config = SimpleNamespace(output=SimpleNamespace(uri=output, store=STORE))
+        config = SimpleNamespace(output=OutputConfig(uri=output))
         return last_pace(SimpleNamespace(config=config, identity=IDENTITY))
 
     return find
@@ -55,7 +57,7 @@ def test_the_last_run_that_says_how_fast_it_was_is_taken(report, taken, output):
     report("2")
     report("3", rates={"steady": None})
     report("4", rates={})
-    put(join_uri(output, "runs", "5", "report.json"), b"no JSON", STORE)
+    StorePath(output, STORE).join("runs", "5", "report.json").put(b"no JSON")
     pace = taken()
     assert (pace.run_id, pace.fixed_s, pace.steady_s, pace.gmac_per_s, pace.num_actors) == ("2", 8.0, 20.0, 3.0, 4)
     assert pace.seconds(gmac=30.0) == 18.0

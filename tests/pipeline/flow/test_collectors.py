@@ -11,7 +11,7 @@ from pipeline.errors import CollectorsGoneError
 from pipeline.flow import collectors as sink
 from pipeline.flow.collectors import CollectorActor, Collectors
 from pipeline.publish.config import SinkConfig
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 from pipeline.workers.activity import Holding, Note, own_note
 
@@ -21,7 +21,7 @@ HOLDING = Holding("publish", "s3://b/x.tar", 0, 0)
 @pytest.fixture
 def actor(tmp_path):
     config = SinkConfig(
-        output=canonical_uri(str(tmp_path)), store=StoreConfig(), schema=output_schema(CLASSIFY_COLUMNS, ()),
+        output=StorePath(canonical_uri(str(tmp_path))), schema=output_schema(CLASSIFY_COLUMNS, ()),
         identity="i", run_id="r", network=VARIANTS["b0"],
     )  # fmt: skip
     return CollectorActor(config)

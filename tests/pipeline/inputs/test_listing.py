@@ -10,7 +10,8 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.listing import Survey
 from pipeline.inputs.names import NameFilter
-from pipeline.store.storage import StoreConfig, head, put
+from pipeline.store.config import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
 
 STORE = StoreConfig()
@@ -62,21 +63,21 @@ def test_objects_are_told_apart_by_their_names_and_the_rest_is_counted(survey):
 
 def test_what_is_found_is_known_by_uri_size_and_etag(root):
     uri = join_uri(root, "in", "a b/ü.jpg")
-    put(uri, b"12345", STORE)
-    put(join_uri(root, "in-no", "b.jpg"), b"x", STORE)  # a name that begins alike is no input
+    StorePath(uri, STORE).put(b"12345")
+    StorePath(join_uri(root, "in-no", "b.jpg"), STORE).put(b"x")  # a name that begins alike is no input
     (found,) = Taken(InputConfig(uris=(join_uri(root, "in"),)), join_uri(root, "out")).found
-    assert found.info == head(uri, STORE)
+    assert found.info == StorePath(uri, STORE).head()
     assert (found.info.uri, found.info.size, found.root, found.name) == (uri, 5, join_uri(root, "in"), "a b/ü.jpg")
 
 
 @pytest.mark.parametrize("path", [("in",), ("in", "a.jpg")], ids=["folder", "object"])
 def test_what_is_found_says_when_it_was_last_modified(root, path):
     before = time.time()
-    put(join_uri(root, "in", "a.jpg"), b"12345", STORE)
+    StorePath(join_uri(root, "in", "a.jpg"), STORE).put(b"12345")
     (found,) = Taken(InputConfig(uris=(join_uri(root, *path),)), OUTPUT).found
     # S3 says it in whole seconds; a disk's time is that of the kernel's last tick.
     assert before - 1.1 <= found.info.modified_s <= time.time()
-    assert found.info.modified_s == pytest.approx(head(found.info.uri, STORE).modified_s, abs=1)
+    assert found.info.modified_s == pytest.approx(StorePath(found.info.uri, STORE).head().modified_s, abs=1)
 
 
 def test_a_file_is_as_old_as_its_own_time_says(tmp_path):
@@ -115,8 +116,8 @@ def test_the_folder_of_a_loose_file_is_its_label(survey):
 @pytest.mark.parametrize(("name", "kind"), [("a.jpg", "files"), ("b.tar", "tar"), ("c.parquet", "parquet")])
 def test_an_input_may_be_one_object(root, name, kind):
     uri = join_uri(root, "x", name)
-    put(uri, b"1", STORE)
-    put(join_uri(root, "x", "other.jpg"), b"1", STORE)
+    StorePath(uri, STORE).put(b"1")
+    StorePath(join_uri(root, "x", "other.jpg"), STORE).put(b"1")
     found = Taken(InputConfig(uris=(uri,)), join_uri(root, "out"))
     (entry,) = found.found
     assert (entry.info.uri, entry.name, entry.format, entry.true_label) == (uri, name, kind, None)
@@ -197,7 +198,7 @@ def test_an_output_inside_a_folder_that_is_linked_to_is_refused(tmp_path):
 
 
 def test_an_input_that_is_not_there_is_named(root):
-    put(join_uri(root, "in", "a.jpg"), b"x", STORE)
+    StorePath(join_uri(root, "in", "a.jpg"), STORE).put(b"x")
     config = InputConfig(uris=(join_uri(root, "in"), join_uri(root, "gone")))
     with pytest.raises(InputError, match=f"input {join_uri(root, 'gone')}: nothing is there; check the spelling"):
         Taken(config, join_uri(root, "out"))

@@ -9,8 +9,9 @@ from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs import loose_files as files
 from pipeline.inputs.loose_files import Member, read_files
 from pipeline.inputs.record import Record
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, TransientError
-from pipeline.store.storage import StoreConfig, delete, head, put
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
 
 STORE = StoreConfig()
@@ -23,7 +24,7 @@ def member(number, size=10):
 @pytest.fixture
 def store(monkeypatch):
     """(function of a URI) -> what the store answers from now on."""
-    return lambda answer: monkeypatch.setattr(files, "read", lambda uri, store, etag: answer(uri))
+    return lambda answer: monkeypatch.setattr(StorePath, "read", lambda path, etag: answer(path.uri))
 
 
 def number_of(uri):
@@ -33,11 +34,11 @@ def number_of(uri):
 def test_each_member_is_read_under_the_etag_that_was_planned(root):
     uris = [join_uri(root, f"{i}.jpg") for i in range(4)]
     for i, uri in enumerate(uris):
-        put(uri, b"image %d" % i, STORE)
-    infos = [head(uri, STORE) for uri in uris]
+        StorePath(uri, STORE).put(b"image %d" % i)
+    infos = [StorePath(uri, STORE).head() for uri in uris]
     members = [Member(info.uri, f"{i}.jpg", info.size, info.etag, f"label {i}") for i, info in enumerate(infos)]
-    delete(uris[1], STORE)
-    put(uris[2], b"another", STORE)
+    StorePath(uris[1], STORE).delete()
+    StorePath(uris[2], STORE).put(b"another")
     assert list(read_files(members, STORE, give_up_failed=False)) == [
         Record("0.jpg", b"image 0", "label 0"),
         Record(
@@ -56,19 +57,19 @@ def test_small_files_in_memory_are_read_without_a_thread_and_others_with_one(tmp
     for number in range(6):
         uri = canonical_uri(str(tmp_path / f"{number}.jpg"))
         body = b"%d" % number * (1 if number < 5 else files._AT_ONCE_BYTES + 1)
-        members.append(Member(uri, f"{number}.jpg", len(body), put(uri, body, STORE), None))
+        members.append(Member(uri, f"{number}.jpg", len(body), StorePath(uri, STORE).put(body), None))
     by_thread = []
-    real = {name: getattr(files, name) for name in ("read", "read_at_once")}
+    real = {name: getattr(StorePath, name) for name in ("read", "read_at_once")}
 
-    def read(uri, store, etag):
-        by_thread.append(number_of(uri))
-        return real["read"](uri, store, etag)
+    def read(path, etag):
+        by_thread.append(number_of(path.uri))
+        return real["read"](path, etag)
 
-    def read_at_once(uri, etag):
-        return None if number_of(uri) in (1, 4) else real["read_at_once"](uri, etag)
+    def read_at_once(path, etag):
+        return None if number_of(path.uri) in (1, 4) else real["read_at_once"](path, etag)
 
-    monkeypatch.setattr(files, "read", read)
-    monkeypatch.setattr(files, "read_at_once", read_at_once)
+    monkeypatch.setattr(StorePath, "read", read)
+    monkeypatch.setattr(StorePath, "read_at_once", read_at_once)
     found = list(read_files(members, STORE, give_up_failed=False))
     assert sorted(by_thread) == [1, 4, 5]
     assert [record.data[:1] for record in found] == [b"%d" % number for number in range(6)]
@@ -185,7 +186,7 @@ def test_local_files_with_odd_names_are_read(tmp_path):
     members = []
     for name in names:
         uri = join_uri(canonical_uri(str(tmp_path)), name)
-        etag = put(uri, name.encode(), STORE)
+        etag = StorePath(uri, STORE).put(name.encode())
         members.append(Member(uri, name, 1, etag, None))
     found = list(read_files(members, STORE, give_up_failed=False))
     assert [record.data for record in found] == [name.encode() for name in names]

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from pipeline.lease import holder
-from pipeline.lease.holder import Holder, this_process
+from pipeline.lease.holder import Holder, current_process
 from tests.support.waiting import eventually
 
 
@@ -17,7 +17,7 @@ def sleeper():
     """A process of ours that does nothing, and what it would write into a lease."""
     code = (
         "import dataclasses, json, sys, pipeline.lease.holder as h; "
-        "print(json.dumps(dataclasses.asdict(h.this_process())), flush=True); sys.stdin.read()"
+        "print(json.dumps(dataclasses.asdict(h.current_process())), flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -43,7 +43,7 @@ def test_a_killed_process_that_nobody_waited_for_is_dead(sleeper):
 
 
 def test_another_process_under_the_same_number_is_not_the_holder():
-    mine = this_process()
+    mine = current_process()
     assert not mine.is_surely_dead()
     assert replace(mine, started_ticks=mine.started_ticks - 1).is_surely_dead()
 
@@ -71,13 +71,13 @@ def test_what_cannot_be_seen_from_here_is_not_dead(changes, sleeper):
 def test_where_other_users_processes_are_hidden_they_are_not_dead(monkeypatch):
     """They answer to a signal, and have no entry that we may see."""
     monkeypatch.setattr(holder, "_state_and_start", lambda pid: None)
-    assert not replace(this_process(), started_ticks=1).is_surely_dead()
+    assert not replace(current_process(), started_ticks=1).is_surely_dead()
 
 
 def test_a_submitted_job_is_named(monkeypatch):
     config = {"runtime_env": {}, "metadata": {"job_submission_id": "raysubmit_abc", "job_name": "x"}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(config))
-    mine = this_process()
+    mine = current_process()
     assert mine.submission_id == "raysubmit_abc"
     assert str(mine) == f"host {mine.host}, pid {mine.pid}, Ray job raysubmit_abc"
     assert Holder.from_dict(asdict(mine) | {"later": "field"}) == mine
@@ -88,5 +88,5 @@ def test_without_a_submitted_job_there_is_none(monkeypatch, text):
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     if text is not None:
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", text)
-    assert this_process().submission_id is None
-    assert "Ray job" not in str(this_process())
+    assert current_process().submission_id is None
+    assert "Ray job" not in str(current_process())

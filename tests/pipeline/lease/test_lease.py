@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, LeaseHeldError, LeaseLostError, OutputE
 from pipeline.lease import lease as lease_module
 from pipeline.lease.lease import Lease, LeaseTiming
 from pipeline.lease.record import find_lease
-from pipeline.store.storage import delete, put, read
+from pipeline.store.store_path import StorePath
 from tests.support.leases import (
     CONFIG,
     LIVE,
@@ -40,10 +40,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_lease_says_who_holds_it_and_is_given_back_without_freeing_its_name(root: str) -> None:
-    with Lease(root, CONFIG, "run-1", QUIET) as lease:
-        assert find_lease(root, CONFIG) is None
+    with Lease(StorePath(root, CONFIG), "run-1", QUIET) as lease:
+        assert find_lease(StorePath(root, CONFIG)) is None
         lease.take()
-        held = json.loads(read(uri_of(root), CONFIG))
+        held = json.loads(StorePath(uri_of(root), CONFIG).read())
         assert (held["state"], held["run_id"], held["expires_after_s"]) == ("held", "run-1", QUIET.expiry_s)
         assert held["holder"]["pid"] and held["holder"]["host"]
         assert held["since"] <= held["renewed_at"] <= datetime.now(UTC).isoformat()
@@ -55,13 +55,13 @@ def test_a_lease_says_who_holds_it_and_is_given_back_without_freeing_its_name(ro
 
 
 def test_a_lease_that_was_never_taken_leaves_nothing(root: str) -> None:
-    with Lease(root, CONFIG, "run-1"):
+    with Lease(StorePath(root, CONFIG), "run-1"):
         pass
-    assert find_lease(root, CONFIG) is None
+    assert find_lease(StorePath(root, CONFIG)) is None
 
 
 def test_a_lease_is_given_back_when_the_run_fails(root: str) -> None:
-    with pytest.raises(RuntimeError, match="the run"), Lease(root, CONFIG, "run-1", LIVE) as lease:
+    with pytest.raises(RuntimeError, match="the run"), Lease(StorePath(root, CONFIG), "run-1", LIVE) as lease:
         lease.take()
         raise RuntimeError("the run")
     assert record(root).state == "released"
@@ -69,13 +69,13 @@ def test_a_lease_is_given_back_when_the_run_fails(root: str) -> None:
 
 def test_a_released_lease_is_taken_at_once(root: str) -> None:
     write(root, foreign(state="released", expires_after_s=3600.0))
-    with Lease(root, CONFIG, "run-2", QUIET) as lease:
+    with Lease(StorePath(root, CONFIG), "run-2", QUIET) as lease:
         lease.take()
         assert record(root).run_id == "run-2"
 
 
 def test_the_heartbeat_renews_under_new_nonces_and_the_same_holding(root: str) -> None:
-    with Lease(root, CONFIG, "run-1", LIVE) as lease:
+    with Lease(StorePath(root, CONFIG), "run-1", LIVE) as lease:
         lease.take()
         first, first_etag = found(root)
         nonces = {first.nonce}
@@ -100,8 +100,8 @@ def test_a_lease_that_is_not_renewed_before_it_runs_out_is_a_wrong_config() -> N
 def test_a_second_run_is_told_who_holds_the_output_and_since_when(root: str) -> None:
     theirs = foreign()
     write(root, theirs)
-    before = read(uri_of(root), CONFIG)
-    with pytest.raises(LeaseHeldError) as refused, Lease(root, CONFIG, "run-2") as lease:
+    before = StorePath(uri_of(root), CONFIG).read()
+    with pytest.raises(LeaseHeldError) as refused, Lease(StorePath(root, CONFIG), "run-2") as lease:
         lease.take()
     said = str(refused.value)
     assert "run their-run (host far-away, pid 77, Ray job raysubmit_x) since " in said
@@ -109,12 +109,15 @@ def test_a_second_run_is_told_who_holds_the_output_and_since_when(root: str) -> 
     assert "--wait-for-lease-s" in said
     assert f"after {theirs.renewed_at + timedelta(seconds=60):%Y-%m-%dT%H:%M:%SZ} takes over" in said
     assert refused.value.exit_code == 10
-    assert read(uri_of(root), CONFIG) == before
+    assert StorePath(uri_of(root), CONFIG).read() == before
 
 
 def test_of_twelve_runs_at_once_one_takes_the_lease(root: str) -> None:
     for _ in range(2):  # the first time there is no object, then a released one
-        barrier, leases = threading.Barrier(12), [Lease(root, CONFIG, f"run-{number}", QUIET) for number in range(12)]
+        barrier, leases = (
+            threading.Barrier(12),
+            [Lease(StorePath(root, CONFIG), f"run-{number}", QUIET) for number in range(12)],
+        )
 
         def contend(lease: Lease, barrier: threading.Barrier = barrier) -> bool:
             barrier.wait()
@@ -136,7 +139,7 @@ def test_of_twelve_runs_at_once_one_takes_the_lease(root: str) -> None:
 
 
 def test_a_run_that_waits_takes_the_lease_when_it_is_given_back(root: str, caplog: pytest.LogCaptureFixture) -> None:
-    first, second = Lease(root, CONFIG, "run-1", LIVE), Lease(root, CONFIG, "run-2", LIVE)
+    first, second = Lease(StorePath(root, CONFIG), "run-1", LIVE), Lease(StorePath(root, CONFIG), "run-2", LIVE)
     with ThreadPoolExecutor(1) as pool, caplog.at_level("INFO", "pipeline.lease.lease"):
         with first:
             first.take()
@@ -153,7 +156,7 @@ def test_a_run_that_waits_takes_the_lease_when_it_is_given_back(root: str, caplo
 def test_a_run_waits_no_longer_than_it_was_told(root: str, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     clock.let_renew(root, foreign())
     with pytest.raises(LeaseHeldError), caplog.at_level("INFO", "pipeline.lease.lease"):
-        Lease(root, CONFIG, "run-2").take(wait_s=100)
+        Lease(StorePath(root, CONFIG), "run-2").take(wait_s=100)
     assert clock.now_s == 1100
     assert caplog.text.count("lease.waiting for=run their-run (host far-away") == 4
 
@@ -162,14 +165,14 @@ def test_a_run_waits_no_longer_than_it_was_told(root: str, clock: Clock, caplog:
 
 
 def test_a_dead_run_on_the_same_machine_is_taken_over_at_once(root: str) -> None:
-    with Lease(root, CONFIG, "run-1", QUIET) as first:
+    with Lease(StorePath(root, CONFIG), "run-1", QUIET) as first:
         first.take()
         with pytest.raises(LeaseHeldError):
-            Lease(root, CONFIG, "run-2", QUIET).take()
+            Lease(StorePath(root, CONFIG), "run-2", QUIET).take()
         # The same process table says now that there is no such process.
         gone = replace(record(root).holder, started_ticks=1)
         write(root, replace(record(root), holder=gone))
-        with Lease(root, CONFIG, "run-2", QUIET) as second:
+        with Lease(StorePath(root, CONFIG), "run-2", QUIET) as second:
             second.take()
             assert record(root).run_id == "run-2"
             with pytest.raises(LeaseLostError):
@@ -182,7 +185,7 @@ def test_a_dead_run_elsewhere_is_taken_over_after_its_lease_was_watched_running_
     root: str, clock: Clock, off_s: int
 ) -> None:
     write(root, foreign(renewed_at=datetime.now(UTC) + timedelta(seconds=off_s)))
-    with Lease(root, CONFIG, "run-2") as lease:
+    with Lease(StorePath(root, CONFIG), "run-2") as lease:
         lease.take()
         assert 1060 < clock.now_s <= 1080
         assert record(root).run_id == "run-2"
@@ -191,11 +194,11 @@ def test_a_dead_run_elsewhere_is_taken_over_after_its_lease_was_watched_running_
 def test_a_lease_that_was_renewed_a_moment_ago_is_watched_only_by_who_waits(root: str, clock: Clock) -> None:
     write(root, foreign())
     with pytest.raises(LeaseHeldError):
-        Lease(root, CONFIG, "run-2").take()
+        Lease(StorePath(root, CONFIG), "run-2").take()
     assert clock.now_s == 1000
     with pytest.raises(LeaseHeldError):
-        Lease(root, CONFIG, "run-3").take(wait_s=40)
-    with Lease(root, CONFIG, "run-4") as lease:
+        Lease(StorePath(root, CONFIG), "run-3").take(wait_s=40)
+    with Lease(StorePath(root, CONFIG), "run-4") as lease:
         lease.take(wait_s=100)
         assert 1040 + 60 < clock.now_s <= 1040 + 80
         assert record(root).run_id == "run-4"
@@ -205,18 +208,18 @@ def test_a_lease_that_was_renewed_a_moment_ago_is_watched_only_by_who_waits(root
 def test_a_live_run_whose_clock_is_off_is_not_taken_over(root: str, clock: Clock, off_s: int) -> None:
     clock.let_renew(root, foreign(renewed_at=datetime.now(UTC) + timedelta(seconds=off_s)))
     with pytest.raises(LeaseHeldError, match="their-run"):
-        Lease(root, CONFIG, "run-2").take()
+        Lease(StorePath(root, CONFIG), "run-2").take()
     assert clock.now_s <= 1015, "the first renewal shows that it lives"
     with pytest.raises(LeaseHeldError, match="their-run"):
-        Lease(root, CONFIG, "run-2").take(wait_s=300)
+        Lease(StorePath(root, CONFIG), "run-2").take(wait_s=300)
     assert record(root).run_id == "their-run"
 
 
 def test_a_live_run_whose_clock_stands_still_is_not_taken_over(root: str, clock: Clock) -> None:
     """Its ETag changes all the same, since no two writes are equal."""
     start = datetime.now(UTC) - timedelta(hours=1)
-    with Lease(root, CONFIG, "run-1", QUIET) as lease:
-        lease._write("held", None, CONFIG)
+    with Lease(StorePath(root, CONFIG), "run-1", QUIET) as lease:
+        lease._write("held", None, StorePath(root, CONFIG))
         first_etag = found(root)[1]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("pipeline.lease.lease.datetime", SimpleNamespace(now=lambda zone: start))
@@ -229,7 +232,7 @@ def test_a_live_run_whose_clock_stands_still_is_not_taken_over(root: str, clock:
 
 def test_two_runs_that_wait_for_a_dead_one_do_not_both_take_it_over(root: str) -> None:
     write(root, foreign(renewed_at=datetime.now(UTC) - timedelta(hours=1), expires_after_s=0.3))
-    leases = [Lease(root, CONFIG, f"run-{number}", LIVE) for number in range(2)]
+    leases = [Lease(StorePath(root, CONFIG), f"run-{number}", LIVE) for number in range(2)]
 
     def contend(lease: Lease) -> bool:
         try:
@@ -249,7 +252,7 @@ def test_two_runs_that_wait_for_a_dead_one_do_not_both_take_it_over(root: str) -
 
 def test_a_heartbeat_that_finds_another_holder_says_so_once_and_stops(root: str) -> None:
     told = []
-    with Lease(root, CONFIG, "run-1", LIVE, on_lost=lambda: told.append(1)) as lease:
+    with Lease(StorePath(root, CONFIG), "run-1", LIVE, on_lost=lambda: told.append(1)) as lease:
         lease.take()
         lease.check()
         write(root, foreign())
@@ -258,26 +261,26 @@ def test_a_heartbeat_that_finds_another_holder_says_so_once_and_stops(root: str)
         with pytest.raises(LeaseLostError, match=r"went to run their-run \(host far-away, pid 77") as lost:
             lease.check()
         assert lost.value.exit_code == 9
-        left = read(uri_of(root), CONFIG)
-    assert read(uri_of(root), CONFIG) == left, "who lost a lease does not give it back"
+        left = StorePath(uri_of(root), CONFIG).read()
+    assert StorePath(uri_of(root), CONFIG).read() == left, "who lost a lease does not give it back"
     assert told == [1]
 
 
 def test_a_heartbeat_whose_object_was_removed_has_lost_the_lease(root: str) -> None:
-    with Lease(root, CONFIG, "run-1", LIVE) as lease:
+    with Lease(StorePath(root, CONFIG), "run-1", LIVE) as lease:
         lease.take()
-        delete(uri_of(root), CONFIG)
+        StorePath(uri_of(root), CONFIG).delete()
         assert lease.lost.wait(PATIENCE_S)
         with pytest.raises(LeaseLostError, match="was removed"):
             lease.check()
-    assert find_lease(root, CONFIG) is None
+    assert find_lease(StorePath(root, CONFIG)) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"not json", b"[]", b'{"state": "held"}', b"\xff\xfe"])
 def test_what_is_no_lease_is_left_alone(root: str, body: bytes) -> None:
-    put(uri_of(root), body, CONFIG)
+    StorePath(uri_of(root), CONFIG).put(body)
     with pytest.raises(OutputError, match=r"_lease\.json is no lease"):
-        Lease(root, CONFIG, "run-1").take()
-    assert read(uri_of(root), CONFIG) == body
+        Lease(StorePath(root, CONFIG), "run-1").take()
+    assert StorePath(uri_of(root), CONFIG).read() == body
     with pytest.raises(LeaseLostError, match="could not be read"):
-        Lease(root, CONFIG, "run-1").fence.check()
+        Lease(StorePath(root, CONFIG), "run-1").fence.check()

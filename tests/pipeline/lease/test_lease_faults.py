@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import LeaseLostError, OutputError
-from pipeline.lease import lease as lease_module
 from pipeline.lease.lease import Lease
+from pipeline.store.store_path import StorePath
 from tests.support.leases import CONFIG, LIVE, QUIET, SHORT, found, record
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -25,7 +25,7 @@ def test_a_store_that_fails_for_longer_than_the_lease_lasts_has_cost_it(
     def answer(exchange: Any) -> None:
         exchange.error(503, "SlowDown") if failing.is_set() else store(exchange)
 
-    with stub_store(answer) as (config, _), Lease("s3://bucket/out", config, "run-1", SHORT) as lease:
+    with stub_store(answer) as (config, _), Lease(StorePath("s3://bucket/out", config), "run-1", SHORT) as lease:
         lease.take()
         failing.set()
         started = time.monotonic()
@@ -35,7 +35,7 @@ def test_a_store_that_fails_for_longer_than_the_lease_lasts_has_cost_it(
         with pytest.raises(LeaseLostError, match=r"could not be renewed for \d+ s"):
             lease.check()
         with pytest.raises(LeaseLostError, match=r"could not be read: .* 503 SlowDown"):
-            replace(lease.fence, store=replace(config, deadline_s=0.1)).check()
+            replace(lease.fence, output=lease.fence.output.bounded(deadline_s=0.1)).check()
 
 
 def test_a_store_that_fails_for_a_while_costs_nothing(
@@ -50,7 +50,7 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
         else:
             store(exchange)
 
-    with stub_store(answer) as (config, _), Lease("s3://bucket/out", config, "run-1", LIVE) as lease:
+    with stub_store(answer) as (config, _), Lease(StorePath("s3://bucket/out", config), "run-1", LIVE) as lease:
         lease.take()
         failures += [None] * 3
         eventually(lambda: not failures)
@@ -68,7 +68,7 @@ def test_a_write_whose_answer_was_lost_is_known_again(
     store = keeper(lost=1 if when == "taken" else 0)
     timing = LIVE if when == "renewed" else QUIET
     with stub_store(store) as (config, _):
-        with Lease("s3://bucket/out", config, "run-1", timing) as lease:
+        with Lease(StorePath("s3://bucket/out", config), "run-1", timing) as lease:
             lease.take()
             assert store.lost == (0 if when == "taken" else -1)
             if when != "taken":
@@ -92,7 +92,7 @@ def test_a_lease_that_cannot_be_given_back_runs_out_by_itself(
         exchange.error(403, "AccessDenied") if failing.is_set() else store(exchange)
 
     with stub_store(answer) as (config, _):
-        with Lease("s3://bucket/out", config, "run-1", QUIET) as lease:
+        with Lease(StorePath("s3://bucket/out", config), "run-1", QUIET) as lease:
             lease.take()
             failing.set()
         assert "lease.not_given_back" in caplog.text
@@ -108,13 +108,13 @@ def test_a_lease_that_cannot_be_written_is_an_output_that_cannot_be_written(
         exchange.error(403, "AccessDenied") if exchange.command == "PUT" else store(exchange)
 
     with stub_store(answer) as (config, _), pytest.raises(OutputError, match=r"lease cannot be taken: .*AccessDenied"):
-        Lease("s3://bucket/out", config, "run-1").take()
+        Lease(StorePath("s3://bucket/out", config), "run-1").take()
 
 
 def test_a_folder_under_the_leases_name_is_told_and_not_waited_for(tmp_path: Any) -> None:
     (tmp_path / "_lease.json").mkdir()
     with pytest.raises(OutputError, match="something else is under its name"):
-        Lease(f"file://{tmp_path}", CONFIG, "run-1").take()
+        Lease(StorePath(f"file://{tmp_path}", CONFIG), "run-1").take()
 
 
 def test_a_heartbeat_that_ends_for_a_reason_nobody_foresaw_has_lost_the_lease(
@@ -122,9 +122,9 @@ def test_a_heartbeat_that_ends_for_a_reason_nobody_foresaw_has_lost_the_lease(
 ) -> None:
     ended: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", ended.append)
-    with Lease(root, CONFIG, "run-1", LIVE) as lease:
+    with Lease(StorePath(root, CONFIG), "run-1", LIVE) as lease:
         lease.take()
-        monkeypatch.setattr(lease_module, "put", None)
+        monkeypatch.setattr(StorePath, "put", None)
         assert lease.lost.wait(PATIENCE_S)
         with pytest.raises(LeaseLostError, match="its heartbeat ended"):
             lease.check()
@@ -133,7 +133,7 @@ def test_a_heartbeat_that_ends_for_a_reason_nobody_foresaw_has_lost_the_lease(
 
 
 def test_a_heartbeat_under_way_when_the_lease_is_given_back_does_not_take_it_again(root: str) -> None:
-    with Lease(root, CONFIG, "run-1", QUIET) as lease:
+    with Lease(StorePath(root, CONFIG), "run-1", QUIET) as lease:
         lease.take()
         stale_etag = found(root)[1]
     assert record(root).state == "released"

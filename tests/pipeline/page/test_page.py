@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.page.page import render_page, write_page
 from pipeline.page.parts import moment, number, shortened, text
 from pipeline.page.timeline_charts import gather
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 from tests.support.page_reports import IMAGE, SCRIPT, STARTED_AT, full_report, minimal_report, timeline_rows
 
 # `make soak` asks for more.
@@ -173,12 +173,13 @@ def test_whatever_a_report_holds_a_page_is_made(odd, row):
 
 
 def test_a_page_that_cannot_be_made_is_a_line_in_the_log(tmp_path, caplog):
-    folder = f"file://{tmp_path}"
-    assert write_page(folder, full_report(), timeline_rows(), StoreConfig()) == f"{folder}/report.html"
+    folder = StorePath(f"file://{tmp_path}")
+    page = folder.join("report.html")
+    assert write_page(folder, full_report(), timeline_rows()) == page
     assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
     with caplog.at_level(logging.WARNING):
-        assert write_page(f"{folder}/report.html", full_report(), [], StoreConfig()) is None
-        assert write_page(folder, None, None, StoreConfig()) == f"{folder}/report.html"
+        assert write_page(page, full_report(), []) is None
+        assert write_page(folder, None, None) == page
     assert "page.not_written" in caplog.text
 
 

@@ -9,11 +9,11 @@ import pytest
 from model.network.config import VARIANTS
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.output.published import published_files
-from pipeline.publish import publish
 from pipeline.publish.collector import Collector
 from pipeline.publish.config import SinkConfig
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ExistsError, StoreError
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 
 STORE = StoreConfig()
@@ -28,7 +28,11 @@ def collector(tmp_path):
 def make_collector(folder, **options):
     schema = output_schema(CLASSIFY_COLUMNS, ())
     config = SinkConfig(
-        output=canonical_uri(str(folder)), store=STORE, schema=schema, identity="i", run_id="r", network=VARIANTS["b0"]
+        output=StorePath(canonical_uri(str(folder)), STORE),
+        schema=schema,
+        identity="i",
+        run_id="r",
+        network=VARIANTS["b0"],
     )
     collector = Collector(config, **options)
     collector.start_pass(1)
@@ -56,7 +60,7 @@ def test_a_file_has_the_promised_columns_and_a_footer_that_counts_its_rows(tmp_p
     collector.add(answered_chunk(0, 5, slice_rows=5, failed=(1, 3)).to_table())
     table = pq.read_table(tmp_path / "data" / FIRST)
     assert table.schema.names == output_schema(CLASSIFY_COLUMNS, ()).names
-    (file,) = published_files(canonical_uri(str(tmp_path)), STORE)
+    (file,) = published_files(StorePath(canonical_uri(str(tmp_path)), STORE))
     totals = file.footer.totals
     assert (totals.listed, totals.ok, totals.failed) == (5, 3, 2)
     assert totals.failed_by_code == {"decode.corrupt": 2}
@@ -120,8 +124,8 @@ def test_an_own_put_whose_answer_was_lost_is_recognised(tmp_path, collector, ans
         real_put(*args, **options)
         raise ExistsError("the name is taken")
 
-    real_put = publish.put
-    monkeypatch.setattr(publish, "put", put_and_lose_the_answer)
+    real_put = StorePath.put
+    monkeypatch.setattr(StorePath, "put", put_and_lose_the_answer)
     collector.add(answered_chunk(0, 2, slice_rows=2).to_table())
     assert [receipt.file for receipt in collector.state().receipts] == [FIRST]
 
@@ -137,7 +141,7 @@ def test_a_store_that_refuses_is_fatal_and_said(collector, answered_chunk, monke
     def refuse(*args, **options):
         raise StoreError("no space left")
 
-    monkeypatch.setattr(publish, "put", refuse)
+    monkeypatch.setattr(StorePath, "put", refuse)
     collector.add(answered_chunk(0, 2, slice_rows=2).to_table())
     assert "no space left" in collector.state().fatal
 

@@ -14,13 +14,13 @@ from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.errors import LeaseLostError, OutputError
 from pipeline.output.layout import DATA
 from pipeline.output.published import list_files, published_files
-from pipeline.publish import publish
+from pipeline.publish import slice_file
 from pipeline.publish.config import SinkConfig
 from pipeline.publish.publish import empty_file, publish_new, publish_rewrite, receipt_read_back
 from pipeline.publish.spill import on_disk
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, ExistsError
-from pipeline.store.storage import StoreConfig, head, open_reader, put
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 STORE = StoreConfig()
 NAME = "x-0123456789abcdef-00000.parquet"
@@ -31,7 +31,7 @@ NETWORK = VARIANTS["b0"]
 def config(root):
     """A sink on the disk and on a real S3 server."""
     schema = output_schema(CLASSIFY_COLUMNS, ())
-    return SinkConfig(output=root, store=STORE, schema=schema, identity="i", run_id="r", network=NETWORK)
+    return SinkConfig(output=StorePath(root, STORE), schema=schema, identity="i", run_id="r", network=NETWORK)
 
 
 @pytest.fixture
@@ -43,14 +43,14 @@ def publish_four(config, answered_chunk):
 
 
 def only_file(config):
-    (file,) = published_files(config.output, STORE)
+    (file,) = published_files(config.output)
     return file
 
 
 def table(config, name=NAME):
-    uri = join_uri(config.output, DATA, name)
-    info = head(uri, STORE)
-    with open_reader(uri, STORE, size=info.size, etag=info.etag) as source:
+    path = config.output.join(DATA, name)
+    info = path.head()
+    with path.open(size=info.size, etag=info.etag) as source:
         return pq.read_table(source)
 
 
@@ -65,8 +65,8 @@ def rewrite_of(file, answered_chunk, rows, pruned=(), etag=None, **changes):
 def test_a_large_slice_is_made_on_the_disk_and_holds_the_same_rows(config, answered_chunk, monkeypatch):
     """On S3 too, so the file goes out as its bytes stand on the disk."""
     made = []
-    monkeypatch.setattr(publish, "_MEMORY_BYTES", 0)
-    monkeypatch.setattr(publish, "on_disk_if_it_can", lambda write: made.append(write) or on_disk(write))
+    monkeypatch.setattr(slice_file, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr(slice_file, "on_disk_if_it_can", lambda write: made.append(write) or on_disk(write))
     chunk = answered_chunk(0, 5, slice_rows=5, failed=(2,))
     receipt = publish_new([chunk], chunk.header, config)
     assert len(made) == 1
@@ -97,11 +97,11 @@ def test_of_a_rewrite_that_nobody_heard_of_the_sums_alone_are_read_back(config, 
 
 def test_rows_of_maps_lie_in_row_groups_that_a_reader_can_hold(config, answered_chunk, monkeypatch):
     chunk = answered_chunk(0, 6, slice_rows=6)
-    monkeypatch.setattr(publish, "_ROW_GROUP_BYTES", chunk.rows.select(config.schema.names).nbytes * 2 // 5)
+    monkeypatch.setattr(slice_file, "_ROW_GROUP_BYTES", chunk.rows.select(config.schema.names).nbytes * 2 // 5)
     publish_new([chunk], chunk.header, config)
-    uri = join_uri(config.output, DATA, NAME)
-    info = head(uri, STORE)
-    with open_reader(uri, STORE, size=info.size, etag=info.etag) as source:
+    path = config.output.join(DATA, NAME)
+    info = path.head()
+    with path.open(size=info.size, etag=info.etag) as source:
         assert pq.ParquetFile(source).metadata.num_row_groups == 3
 
 
@@ -118,14 +118,14 @@ def test_thumbnails_are_told_to_the_driver_and_stand_in_no_file(config, answered
 
 def lose_answer(monkeypatch, error):
     """The next PUT arrives, and its answer does not."""
-    real = publish.put
+    real = StorePath.put
 
     def put_once(*args, **conditions):
-        monkeypatch.setattr(publish, "put", real)
+        monkeypatch.setattr(StorePath, "put", real)
         real(*args, **conditions)
         raise error("the answer was lost, and the next one says so")
 
-    monkeypatch.setattr(publish, "put", put_once)
+    monkeypatch.setattr(StorePath, "put", put_once)
 
 
 # New slices.
@@ -235,16 +235,16 @@ def test_a_rewrite_that_is_overtaken_between_reading_and_writing_changes_nothing
     config, publish_four, answered_chunk, monkeypatch
 ):
     chunk = rewrite_of(publish_four, answered_chunk, [1])
-    real = publish.read
+    real = StorePath.read
 
     def read_and_be_overtaken(*args, **conditions):
         body = real(*args, **conditions)
         other = rewrite_of(publish_four, answered_chunk, [], pruned=[0])
-        monkeypatch.setattr(publish, "read", real)
+        monkeypatch.setattr(StorePath, "read", real)
         publish_rewrite([other], other.header, config)
         return body
 
-    monkeypatch.setattr(publish, "read", read_and_be_overtaken)
+    monkeypatch.setattr(StorePath, "read", read_and_be_overtaken)
     assert publish_rewrite([chunk], chunk.header, config) is None
     assert only_file(config).pruned == (0,)
 
@@ -276,8 +276,8 @@ def test_whoever_lost_the_output_writes_nothing_more(config, publish_four, answe
 
 
 def test_what_is_no_file_of_ours_under_the_name_is_refused(config, answered_chunk):
-    put(join_uri(config.output, DATA, NAME), b"something else, long enough to have a tail", STORE)
+    config.output.join(DATA, NAME).put(b"something else, long enough to have a tail")
     chunk = answered_chunk(0, 2, slice_rows=2)
     with pytest.raises(OutputError, match="is none"):
         publish_new([chunk], chunk.header, config)
-    assert list(list_files(config.output, STORE)) == [NAME]
+    assert list(list_files(config.output)) == [NAME]

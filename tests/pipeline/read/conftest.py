@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from pipeline.read import input_checks, read_shard
+from pipeline.store.store_path import StorePath
 from tests.support.shards import write_shard
 
 
@@ -25,14 +25,13 @@ def breaks_off(monkeypatch):
     """(bytes, error): from now on an object's reader raises the error once so many bytes were read."""
 
     def install(num_bytes, error):
-        real_open = read_shard.open_reader
+        real_open = StorePath.open
 
-        def open_reader(*args, **options):
+        def open_broken(*args, **options):
             with real_open(*args, **options) as file:
                 return Breaking(file.read(), num_bytes, error)
 
-        for module in (read_shard, input_checks):
-            monkeypatch.setattr(module, "open_reader", open_reader)
+        monkeypatch.setattr(StorePath, "open", open_broken)
 
     return install
 

@@ -11,16 +11,15 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.listing import Found
 from pipeline.inputs.loose_files import Member
 from pipeline.plan.planned_shard import PlannedShard
-from pipeline.read import input_checks
 from pipeline.read.input_checks import check_input, check_permission, count_records
 from pipeline.store.errors import DeniedError, NotFoundError, TransientError
-from pipeline.store.storage import head, put
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 from tests.support.shards import STORE, upset
 
 
 def found_at(uri, kind):
-    info = head(uri, STORE)
+    info = StorePath(uri, STORE).head()
     return Found(info, uri, uri, kind, None)
 
 
@@ -36,7 +35,7 @@ def test_records_are_counted_up_to_what_is_asked_for(make_shard, encode, shard_f
 def test_a_source_that_will_be_one_failed_row_counts_as_one(tmp_path, kind):
     config = InputConfig(uris=("/nowhere",))
     uri = canonical_uri(str(tmp_path / "x"))
-    put(uri, b"neither of the two " * 100, STORE)
+    StorePath(uri, STORE).put(b"neither of the two " * 100)
     found = found_at(uri, kind)
     assert count_records(found, 10, config) == 1
     upset(uri, "changed")
@@ -67,8 +66,8 @@ def test_a_wrong_column_of_the_first_parquet_file_stops_the_job(tmp_path):
 
 def test_a_broken_parquet_file_stops_no_job_but_is_no_proof_either(tmp_path):
     gone, broken, whole = (canonical_uri(str(tmp_path / f"{name}.parquet")) for name in ("gone", "broken", "whole"))
-    put(gone, b"", STORE)
-    put(broken, b"no Parquet", STORE)
+    StorePath(gone, STORE).put(b"")
+    StorePath(broken, STORE).put(b"no Parquet")
     pq.write_table(pa.table({"jpg": [b""]}), tmp_path / "whole.parquet")
     found = [found_at(uri, "parquet") for uri in (gone, broken, whole)]
     upset(gone, "missing")
@@ -110,13 +109,13 @@ def refuse(monkeypatch):
     def install(is_refused, error=None):
         asked = []
 
-        def ask(uri, store, start, length, etag):
-            asked.append(uri)
-            if is_refused(uri):
-                raise error or DeniedError(f"{uri}: 403 AccessDenied", is_permission=True)
+        def ask(path, start, length, etag):
+            asked.append(path.uri)
+            if is_refused(path.uri):
+                raise error or DeniedError(f"{path}: 403 AccessDenied", is_permission=True)
             return b"x"
 
-        monkeypatch.setattr(input_checks, "read_range", ask)
+        monkeypatch.setattr(StorePath, "read_range", ask)
         return asked
 
     return install

@@ -20,11 +20,10 @@ from pipeline.inputs.loose_files import Member
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read import cut
-from pipeline.read import read_shard as read
 from pipeline.read.read_shard import read_shard
 from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, TransientError
 from pipeline.store.meter import store_use
-from pipeline.store.storage import head, put
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
 from tests.support.shards import STORE, shard_at, upset, write_shard
 
@@ -278,7 +277,7 @@ def test_with_any_slices_done_exactly_the_chunks_of_the_others_are_yielded(
 def test_a_truncated_tar_gives_its_whole_images_and_one_row_that_says_so(tmp_path, make_tar, read_config, cut):
     data = make_tar({f"{i}.png": bytes(100) for i in range(8)})
     uri = canonical_uri(str(tmp_path / "x.tar"))
-    put(uri, data[:cut], STORE)
+    StorePath(uri, STORE).put(data[:cut])
     chunks = list(read_shard(shard_at(uri), read_config(rows_per_file=2)))
     found = [(row["row"], row["key"], row["status"]) for row in rows_of(chunks)]
     read_whole = 4 if cut == 3 * 1024 + 612 else 3
@@ -290,7 +289,7 @@ def test_a_truncated_tar_gives_its_whole_images_and_one_row_that_says_so(tmp_pat
 
 def test_a_truncated_tar_is_resumed_without_another_row_that_says_so(tmp_path, make_tar, read_config):
     uri = canonical_uri(str(tmp_path / "x.tar"))
-    put(uri, make_tar({f"{i}.png": bytes(100) for i in range(8)})[: 3 * 1024], STORE)
+    StorePath(uri, STORE).put(make_tar({f"{i}.png": bytes(100) for i in range(8)})[: 3 * 1024])
     whole = list(read_shard(shard_at(uri), read_config(rows_per_file=2)))
     first, last = done_slices(whole)
     assert failures_of(read_shard(shard_at(uri, done=(last,)), read_config(rows_per_file=2))) == []
@@ -301,7 +300,7 @@ def test_a_truncated_tar_is_resumed_without_another_row_that_says_so(tmp_path, m
 @pytest.mark.parametrize("shard_format", ["tar", "parquet"])
 def test_a_file_that_is_none_is_one_unreadable_row(tmp_path, read_config, shard_format):
     uri = canonical_uri(str(tmp_path / "x"))
-    put(uri, b"neither of the two " * 100, STORE)
+    StorePath(uri, STORE).put(b"neither of the two " * 100)
     chunks = list(read_shard(shard_at(uri, shard_format), read_config()))
     assert failures_of(chunks) == [(0, None, uri, "source.unreadable")]
     assert spans(chunks) == [(0, 0, 1, 0, 1, True)]
@@ -314,7 +313,7 @@ def test_an_object_that_is_gone_or_changed_is_one_row_that_says_so(
 ):
     shard = write_shard(tmp_path, make_tar, shard_format, {"a.png": encode(), "b.png": encode()})
     uri = join_uri(root, "x")
-    put(uri, Path(shard.shard.removeprefix("file://")).read_bytes(), STORE)
+    StorePath(uri, STORE).put(Path(shard.shard.removeprefix("file://")).read_bytes())
     planned = shard_at(uri, shard_format)
     upset(uri, how)
     chunks = list(read_shard(planned, read_config()))
@@ -328,8 +327,8 @@ def test_an_object_that_is_gone_or_changed_is_one_row_that_says_so(
 def test_a_loose_file_that_is_gone_or_changed_keeps_its_place_among_the_others(root, encode, read_config, how):
     images = [encode(seed=i) for i in range(6)]
     for i, data in enumerate(images):
-        put(join_uri(root, f"{i}.png"), data, STORE)
-    infos = [head(join_uri(root, f"{i}.png"), STORE) for i in range(6)]
+        StorePath(join_uri(root, f"{i}.png"), STORE).put(data)
+    infos = [StorePath(join_uri(root, f"{i}.png"), STORE).head() for i in range(6)]
     members = tuple(Member(info.uri, info.uri[-5:], info.size, info.etag, None) for info in infos)
     shard = PlannedShard(
         action="new",
@@ -422,15 +421,15 @@ def test_a_loose_file_that_cannot_be_read_is_left_to_the_next_pass_and_fails_in_
     make_shard, encode, read_config, monkeypatch
 ):
     shard = make_shard("files", {f"{i}.png": encode(seed=i) for i in range(6)})
-    real_read = read.read_files.__globals__["read"]
+    real_read = StorePath.read
 
-    def refuse_one(uri, *args, **options):
-        if uri.endswith("5.png"):
+    def refuse_one(path, *args):
+        if path.uri.endswith("5.png"):
             raise TransientError("no answer from 10.0.0.1, request 17")
-        return real_read(uri, *args, **options)
+        return real_read(path, *args)
 
-    monkeypatch.setattr("pipeline.inputs.loose_files.read", refuse_one)
-    monkeypatch.setattr("pipeline.inputs.loose_files.read_at_once", lambda uri, etag: None)  # none is in memory
+    monkeypatch.setattr(StorePath, "read", refuse_one)
+    monkeypatch.setattr(StorePath, "read_at_once", lambda path, etag: None)  # none is in memory
     assert spans(read_shard(shard, read_config())) == [(0, 0, 4, 0, 4, False)]
     chunks = list(read_shard(shard, read_config(last_pass=True)))
     assert spans(chunks) == [(0, 0, 4, 0, 4, False), (1, 4, 2, 4, 2, True)]

@@ -9,12 +9,11 @@ import pytest
 from model.network.config import VARIANTS
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
 from pipeline.flow.collectors import CollectorActor
-from pipeline.publish import publish
 from pipeline.publish.config import SinkConfig
 from pipeline.run.ledger import Ledger
 from pipeline.run.stopper import Ending
 from pipeline.run.watch import NoProgress, Watch
-from pipeline.store.storage import StoreConfig
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 from pipeline.workers.activity import Holding, Note, describe
 
@@ -43,7 +42,7 @@ class Collectors:
 @pytest.fixture
 def actor(tmp_path):
     config = SinkConfig(
-        output=canonical_uri(str(tmp_path)), store=StoreConfig(), schema=output_schema(CLASSIFY_COLUMNS, ()),
+        output=StorePath(canonical_uri(str(tmp_path))), schema=output_schema(CLASSIFY_COLUMNS, ()),
         identity="i", run_id="r", network=VARIANTS["b0"],
     )  # fmt: skip
     actor = CollectorActor(config)
@@ -133,13 +132,13 @@ def test_a_chunk_that_arrives_is_progress_and_so_is_one_that_arrives_again(watch
 
 def test_a_put_that_hangs_is_named_while_it_hangs(watch, actor, answered_chunk, monkeypatch):
     released = threading.Event()
-    real_put = publish.put
+    real_put = StorePath.put
 
     def hang(*arguments, **options):
         released.wait(30)
         return real_put(*arguments, **options)
 
-    monkeypatch.setattr(publish, "put", hang)
+    monkeypatch.setattr(StorePath, "put", hang)
     chunk = answered_chunk(0, 3, slice_rows=3).to_table()
     worker = threading.Thread(target=actor.take, args=(chunk, 1, Holding("publish", "s3://b/x.tar", 0, 0)))
     watcher, _, endings, _, _ = watch(timeout_s=0.2)

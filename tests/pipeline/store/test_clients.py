@@ -13,27 +13,27 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.store.clients import _s3_address, forget_clients
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import DeniedError, NotFoundError, StoreError, TransientError
-from pipeline.store.storage import StoreConfig, delete, head, list_objects, put, read
-from pipeline.store.uris import join_uri
+from pipeline.store.store_path import StorePath
 
 CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
 
 
 def uris(root: str, config: StoreConfig = CONFIG) -> list[str]:
-    return [info.uri for info in list_objects(root, config)]
+    return [info.uri for info in StorePath(root, config).list()]
 
 
 def test_wrong_credentials_are_denied_and_not_repeated(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(join_uri(s3_root, "a"), b"x", CONFIG)
+    StorePath(s3_root, CONFIG).join("a").put(b"x")
     for name, value in (("AWS_SECRET_ACCESS_KEY", "wrongsecretvalue"), ("AWS_ACCESS_KEY_ID", "AKIAWRONGKEYVALUE")):
         monkeypatch.setenv(name, value)
         forget_clients()
         for request in (
             lambda: uris(s3_root),
-            lambda: read(join_uri(s3_root, "a"), CONFIG),
-            lambda: put(join_uri(s3_root, "b"), b"x", CONFIG),
-            lambda: delete(join_uri(s3_root, "a"), CONFIG),
+            lambda: StorePath(s3_root, CONFIG).join("a").read(),
+            lambda: StorePath(s3_root, CONFIG).join("b").put(b"x"),
+            lambda: StorePath(s3_root, CONFIG).join("a").delete(),
         ):
             with pytest.raises(DeniedError, match="403") as caught:
                 request()
@@ -42,13 +42,13 @@ def test_wrong_credentials_are_denied_and_not_repeated(s3_root: str, monkeypatch
 
 
 def test_who_may_only_read_cannot_delete(s3_env: Any, s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(join_uri(s3_root, "a"), b"x", CONFIG)
+    StorePath(s3_root, CONFIG).join("a").put(b"x")
     for name, value in s3_env.reader_env.items():
         monkeypatch.setenv(name, value)
     forget_clients()
-    assert uris(s3_root) == [f"{s3_root}/a"] and read(f"{s3_root}/a", CONFIG) == b"x"
+    assert uris(s3_root) == [f"{s3_root}/a"] and StorePath(f"{s3_root}/a", CONFIG).read() == b"x"
     with pytest.raises(DeniedError):
-        delete(f"{s3_root}/a", CONFIG)
+        StorePath(f"{s3_root}/a", CONFIG).delete()
 
 
 def test_missing_credentials_are_told_at_once(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,21 +63,21 @@ def test_missing_credentials_are_told_at_once(s3_root: str, monkeypatch: pytest.
 
 def test_public_buckets_are_read_without_credentials(s3_env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"s3://{s3_env.public_bucket}/a b/c"
-    put(uri, b"body", CONFIG)
+    StorePath(uri, CONFIG).put(b"body")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     forget_clients()
     anonymous = StoreConfig(anonymous=True, deadline_s=1)
     assert uris(f"s3://{s3_env.public_bucket}/a b", anonymous) == [uri]
-    assert read(uri, anonymous) == b"body"
+    assert StorePath(uri, anonymous).read() == b"body"
     with pytest.raises(DeniedError):
-        put(uri, b"other", anonymous)
+        StorePath(uri, anonymous).put(b"other")
 
 
 def test_a_profile_gives_credentials_and_endpoint(
     s3_env: Any, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(f"{s3_root}/a", b"x", CONFIG)
+    StorePath(f"{s3_root}/a", CONFIG).put(b"x")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -86,9 +86,9 @@ def test_a_profile_gives_credentials_and_endpoint(
         f"region = eu-north-1\nservices = lab\n[services lab]\ns3 =\n  endpoint_url = {s3_env.endpoint_url}\n"
     )
     forget_clients()
-    assert read(f"{s3_root}/a", StoreConfig(profile="lab", deadline_s=1)) == b"x"
+    assert StorePath(f"{s3_root}/a", StoreConfig(profile="lab", deadline_s=1)).read() == b"x"
     with pytest.raises(ConfigError, match="no-such-profile"):
-        read(f"{s3_root}/a", StoreConfig(profile="no-such-profile"))
+        StorePath(f"{s3_root}/a", StoreConfig(profile="no-such-profile")).read()
 
 
 def test_a_given_endpoint_wins_over_the_environment(s3_env: Any, s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_given_endpoint_wins_over_the_environment(s3_env: Any, s3_root: str, m
 
 def test_a_wrong_endpoint_fails_in_bounded_time(s3_root: str) -> None:
     config = StoreConfig(endpoint_url="http://127.0.0.1:9", deadline_s=0.5)
-    for request in (lambda: uris(s3_root, config), lambda: put(f"{s3_root}/a", b"x", config, if_absent=True)):
+    for request in (lambda: uris(s3_root, config), lambda: StorePath(f"{s3_root}/a", config).put(b"x", if_absent=True)):
         started = time.monotonic()
         with pytest.raises(TransientError, match="gave up after"):
             request()
@@ -111,8 +111,8 @@ def test_a_wrong_endpoint_fails_in_bounded_time(s3_root: str) -> None:
 def test_a_missing_bucket_is_named(s3_env: Any) -> None:
     for request in (
         lambda: uris("s3://no-such-bucket/a"),
-        lambda: read("s3://no-such-bucket/a", CONFIG),
-        lambda: put("s3://no-such-bucket/a", b"x", CONFIG, if_absent=True),
+        lambda: StorePath("s3://no-such-bucket/a", CONFIG).read(),
+        lambda: StorePath("s3://no-such-bucket/a", CONFIG).put(b"x", if_absent=True),
     ):
         with pytest.raises(NotFoundError, match="the bucket does not exist"):
             request()
@@ -130,12 +130,12 @@ def test_only_aws_itself_has_buckets_in_host_names() -> None:
 
 
 def test_a_forked_process_is_told_instead_of_waiting_for_ever(s3_root: str) -> None:
-    put(f"{s3_root}/a", b"x", CONFIG)
+    StorePath(f"{s3_root}/a", CONFIG).put(b"x")
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def child() -> None:
         with suppress(StoreError):
-            read(f"{s3_root}/a", CONFIG)
+            StorePath(f"{s3_root}/a", CONFIG).read()
             return
         sender.send("told")
 
@@ -154,14 +154,14 @@ def test_one_key_with_a_control_character_does_not_hide_the_others(
             client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"" if key == "b/" else b"x")
     skipped: list[str] = []
     with caplog.at_level(logging.WARNING):
-        found = list(list_objects(s3_root, CONFIG, on_skipped=skipped.append))
+        found = list(StorePath(s3_root, CONFIG).list(on_skipped=skipped.append))
     assert [info.uri for info in found] == [f"{s3_root}/a.jpg", f"{s3_root}/b/c.jpg"]
-    assert found[0] == head(found[0].uri, CONFIG)
+    assert found[0] == StorePath(found[0].uri, CONFIG).head()
     assert skipped == [f"{prefix}/new\nline.jpg"]
     assert "names=1" in caplog.text
     for uri in (f"{s3_root}/new\nline.jpg", f"{s3_root}/a//b", f"{s3_root}/../a"):
         with pytest.raises(StoreError, match="cannot be addressed"):
-            read(uri, CONFIG)
+            StorePath(uri, CONFIG).read()
 
 
 @pytest.mark.parametrize("setting", [None, "when_supported", "when_required"])
@@ -180,9 +180,9 @@ def test_uploads_have_no_checksums_that_older_stores_do_not_know(
 
     with stub_store(answer) as (anonymous, requests):
         signed = replace(anonymous, anonymous=False)
-        put("s3://bucket/a", b"body", signed, if_absent=True)
-        put("s3://bucket/a", b"x" * (6 * 2**20), signed, if_match='"1"')
-        delete("s3://bucket/a", signed)
+        StorePath("s3://bucket/a", signed).put(b"body", if_absent=True)
+        StorePath("s3://bucket/a", signed).put(b"x" * (6 * 2**20), if_match='"1"')
+        StorePath("s3://bucket/a", signed).delete()
     assert requests == ["PUT", "PUT", "DELETE"]
     for headers in seen:
         assert not [name for name in headers if "checksum" in name or "trailer" in name or "sdk" in name]

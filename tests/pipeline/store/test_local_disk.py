@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import OutputError
+from pipeline.store import checked_file, local_disk
 from pipeline.store import external_sort as spool
-from pipeline.store import local_disk
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, DeniedError, ExistsError, NotFoundError, StoreError
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import StoreConfig, delete, head, list_objects, open_reader, put, read, sweep_temporaries
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 
 CONFIG = StoreConfig()
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def names(folder: Path, on_skipped: Callable[[str], None] | None = None) -> list[str]:
     root = f"file://{folder}"
-    return [info.uri[len(root) + 1 :] for info in list_objects(root, CONFIG, on_skipped=on_skipped)]
+    return [info.uri[len(root) + 1 :] for info in StorePath(root, CONFIG).list(on_skipped=on_skipped)]
 
 
 def failing(code: int) -> Callable[..., Any]:
@@ -72,17 +73,17 @@ def test_a_name_appears_after_its_bytes_are_on_disk_and_is_on_disk_itself_at_ret
     folder: Path, traced: list[str], publish: str
 ) -> None:
     (folder / "out").mkdir()
-    put(f"file://{folder}/out/first", b"body", CONFIG)
+    StorePath(f"file://{folder}/out/first", CONFIG).put(b"body")
     traced.clear()
-    put(f"file://{folder}/out/a", b"body", CONFIG, if_absent=publish == "link")
+    StorePath(f"file://{folder}/out/a", CONFIG).put(b"body", if_absent=publish == "link")
     assert traced == ["write out/tmp", "fsync out/tmp", f"{publish} out/tmp out/a", "unlink out/tmp", "fsync out"]
     traced.clear()
-    delete(f"file://{folder}/out/a", CONFIG)
+    StorePath(f"file://{folder}/out/a", CONFIG).delete()
     assert traced == ["unlink out/a", "fsync out"]
 
 
 def test_new_folders_are_on_disk_before_the_name_of_what_they_hold(folder: Path, traced: list[str]) -> None:
-    put(f"file://{folder}/out/data/a", b"body", CONFIG, if_absent=True)
+    StorePath(f"file://{folder}/out/data/a", CONFIG).put(b"body", if_absent=True)
     assert traced[:5] == ["mkdir out", "mkdir out/data", "fsync .", "fsync out", "write out/data/tmp"]
     assert traced[-1] == "fsync out/data"
 
@@ -91,16 +92,16 @@ def test_a_folder_that_another_process_has_just_made_is_on_disk_too(folder: Path
     (folder / "out").mkdir()
     (folder / "out" / "data").mkdir()
     traced.clear()
-    put(f"file://{folder}/out/data/a", b"body", CONFIG, if_absent=True)
+    StorePath(f"file://{folder}/out/data/a", CONFIG).put(b"body", if_absent=True)
     assert traced[:3] == ["fsync .", "fsync out", "write out/data/tmp"]
     traced.clear()
-    put(f"file://{folder}/out/data/b", b"body", CONFIG, if_absent=True)
+    StorePath(f"file://{folder}/out/data/b", CONFIG).put(b"body", if_absent=True)
     assert traced[0].startswith("write")
 
 
 def test_the_first_write_syncs_the_names_up_to_the_mount_point(folder: Path, traced: list[str]) -> None:
     local_disk._synced_folders.clear()
-    put(f"file://{folder}/a", b"body", CONFIG)
+    StorePath(f"file://{folder}/a", CONFIG).put(b"body")
     assert "fsync above" in traced and traced.index("fsync above") < traced.index("write tmp")
     assert all(path in local_disk._synced_folders or path.is_mount() for path in (folder, *folder.parents[:2]))
 
@@ -115,7 +116,7 @@ def test_what_is_above_an_output_need_not_be_readable(folder: Path, monkeypatch:
 
     monkeypatch.setattr(local_disk, "_synced_folders", set())
     monkeypatch.setattr(os, "open", refuse)
-    put(f"file://{folder}/a", b"body", CONFIG)
+    StorePath(f"file://{folder}/a", CONFIG).put(b"body")
     assert (folder / "a").read_bytes() == b"body"
 
 
@@ -146,21 +147,21 @@ def small_disk(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest
 
 def test_a_full_disk_keeps_what_is_there_and_no_half_file(small_disk: Path) -> None:
     root = f"file://{small_disk}"
-    etag = put(f"{root}/out/a", b"whole", CONFIG, if_absent=True)
+    etag = StorePath(f"{root}/out/a", CONFIG).put(b"whole", if_absent=True)
     with pytest.raises(StoreError, match=f"out/b: {os.strerror(errno.ENOSPC)}") as caught:
-        put(f"{root}/out/b", bytes(2**21), CONFIG, if_absent=True)
+        StorePath(f"{root}/out/b", CONFIG).put(bytes(2**21), if_absent=True)
     assert type(caught.value) is StoreError
     with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
-        put(f"{root}/out/a", bytes(2**21), CONFIG, if_match=etag)
+        StorePath(f"{root}/out/a", CONFIG).put(bytes(2**21), if_match=etag)
     assert [path.name for path in (small_disk / "out").iterdir()] == ["a"]
-    assert read(f"{root}/out/a", CONFIG, etag) == b"whole"
+    assert StorePath(f"{root}/out/a", CONFIG).read(etag) == b"whole"
 
 
 def test_a_leftover_that_cannot_be_removed_does_not_hide_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "write", failing(errno.ENOSPC))
     monkeypatch.setattr(os, "unlink", failing(errno.EROFS))
     with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
-        put(f"file://{folder}/a", b"body", CONFIG, if_absent=True)
+        StorePath(f"file://{folder}/a", CONFIG).put(b"body", if_absent=True)
     assert names(folder) == []
 
 
@@ -168,8 +169,8 @@ def test_a_leftover_that_cannot_be_removed_costs_a_published_file_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "unlink", failing(errno.EIO))
-    etag = put(f"file://{folder}/a", b"body", CONFIG, if_absent=True)
-    assert names(folder) == ["a"] and read(f"file://{folder}/a", CONFIG, etag) == b"body"
+    etag = StorePath(f"file://{folder}/a", CONFIG).put(b"body", if_absent=True)
+    assert names(folder) == ["a"] and StorePath(f"file://{folder}/a", CONFIG).read(etag) == b"body"
 
 
 @pytest.mark.parametrize(
@@ -180,11 +181,11 @@ def test_a_write_that_fails_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing(code))
     with pytest.raises(StoreError, match=os.strerror(code)) as caught:
-        put(f"file://{folder}/a", b"body", CONFIG, if_absent=True)
+        StorePath(f"file://{folder}/a", CONFIG).put(b"body", if_absent=True)
     assert type(caught.value) is kind
     assert list(folder.iterdir()) == []
     with pytest.raises(OutputError, match=os.strerror(code)):
-        preflight(f"file://{folder}/out", CONFIG)
+        preflight(StorePath(f"file://{folder}/out", CONFIG))
 
 
 def test_a_read_only_disk_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,38 +196,38 @@ def test_a_read_only_disk_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "open", read_only)
     with pytest.raises(OutputError, match=r"cannot be written: .* Read-only file system"):
-        preflight(f"file://{folder}", CONFIG)
+        preflight(StorePath(f"file://{folder}", CONFIG))
     assert list(folder.iterdir()) == []
 
 
 def test_a_file_where_a_folder_is_needed_is_told(folder: Path) -> None:
     (folder / "file").write_bytes(b"x")
     with pytest.raises(StoreError, match="a file is where a folder is needed") as caught:
-        put(f"file://{folder}/file/a", b"body", CONFIG, if_absent=True)
+        StorePath(f"file://{folder}/file/a", CONFIG).put(b"body", if_absent=True)
     assert not isinstance(caught.value, ExistsError)
-    assert head(f"file://{folder}/file/a", CONFIG) is None
-    assert list(list_objects(f"file://{folder}/file/a", CONFIG)) == []
-    delete(f"file://{folder}/file/a", CONFIG)
+    assert StorePath(f"file://{folder}/file/a", CONFIG).head() is None
+    assert list(StorePath(f"file://{folder}/file/a", CONFIG).list()) == []
+    StorePath(f"file://{folder}/file/a", CONFIG).delete()
     with pytest.raises(NotFoundError):
-        read(f"file://{folder}/file/a", CONFIG)
+        StorePath(f"file://{folder}/file/a", CONFIG).read()
 
 
 def test_a_file_system_without_hard_links_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
     with pytest.raises(OutputError, match="has no hard links"):
-        preflight(f"file://{folder}", CONFIG)
+        preflight(StorePath(f"file://{folder}", CONFIG))
     assert list(folder.iterdir()) == []
 
 
 def test_a_name_of_full_length_can_be_written(folder: Path) -> None:
     uri = f"file://{folder}/{'é' * 127}a"
-    etag = put(uri, b"body", CONFIG, if_absent=True)
-    assert read(uri, CONFIG, etag) == b"body"
+    etag = StorePath(uri, CONFIG).put(b"body", if_absent=True)
+    assert StorePath(uri, CONFIG).read(etag) == b"body"
 
 
 def test_every_write_has_its_own_etag(folder: Path) -> None:
     uri = f"file://{folder}/a"
-    etags = [put(uri, b"same", CONFIG) for _ in range(5)]
+    etags = [StorePath(uri, CONFIG).put(b"same") for _ in range(5)]
     assert all(older != newer for older, newer in pairwise(etags))
 
 
@@ -236,9 +237,9 @@ def test_leftovers_of_killed_writers_are_unseen_and_swept_after_an_hour(folder: 
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, (time.time() - age_s,) * 2)
     assert names(folder) == ["a.tmp", "data/.tmp"]
-    assert sweep_temporaries(f"file://{folder}") == 1
+    assert StorePath(f"file://{folder}").sweep_temporaries() == 1
     assert not (folder / "data" / TEMPORARY).exists() and (folder / TEMPORARY).exists()
-    assert sweep_temporaries(f"file://{folder}/nothing") == 0
+    assert StorePath(f"file://{folder}/nothing").sweep_temporaries() == 0
 
 
 def test_links_are_followed_but_not_round_and_round(folder: Path) -> None:
@@ -266,8 +267,8 @@ def test_a_folder_of_more_files_than_are_sorted_at_once_keeps_its_order(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
     assert names(folder) == sorted(expected)
-    assert [info.size for info in list_objects(f"file://{folder}/b/c-d", CONFIG)] == [7] * 7
-    assert all(info == head(info.uri, CONFIG) for info in list_objects(f"file://{folder}", CONFIG))
+    assert [info.size for info in StorePath(f"file://{folder}/b/c-d", CONFIG).list()] == [7] * 7
+    assert all(info == StorePath(info.uri, CONFIG).head() for info in StorePath(f"file://{folder}", CONFIG).list())
 
 
 def test_names_that_are_no_text_and_entries_that_are_no_files_are_counted(
@@ -282,9 +283,9 @@ def test_names_that_are_no_text_and_entries_that_are_no_files_are_counted(
     assert sorted(skipped) == [f"{folder}/caf\\xe9.jpg", f"{folder}/pipe"]
     assert "names=2" in caplog.text
     with pytest.raises(NotFoundError, match="not a file"):
-        read(f"file://{folder}/pipe", CONFIG)
+        StorePath(f"file://{folder}/pipe", CONFIG).read()
     with pytest.raises(NotFoundError, match="not a file"):
-        read(f"file://{folder}", CONFIG)
+        StorePath(f"file://{folder}", CONFIG).read()
 
 
 def test_a_folder_that_may_not_be_read_is_no_empty_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,27 +296,27 @@ def test_a_folder_that_may_not_be_read_is_no_empty_folder(folder: Path, monkeypa
 
 @pytest.mark.parametrize("body", [b"", b"some bytes", bytes(2**20)])
 def test_a_file_that_was_just_written_is_read_at_once(folder: Path, body: bytes) -> None:
-    etag = put(canonical_uri(f"{folder}/a"), body, CONFIG)
-    assert local_disk.read_at_once(f"{folder}/a", etag) == body
+    etag = StorePath(canonical_uri(f"{folder}/a"), CONFIG).put(body)
+    assert checked_file.read_at_once(f"{folder}/a", etag) == body
 
 
 def test_a_file_for_which_the_disk_would_be_waited_for_is_not_read_at_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    etag = put(canonical_uri(f"{folder}/a"), b"some bytes", CONFIG)
+    etag = StorePath(canonical_uri(f"{folder}/a"), CONFIG).put(b"some bytes")
     for refusal in (failing(errno.EAGAIN), failing(errno.EOPNOTSUPP), lambda *args: 5):
         monkeypatch.setattr(os, "preadv", refusal)
-        assert local_disk.read_at_once(f"{folder}/a", etag) is None
-    monkeypatch.setattr(local_disk, "_DO_NOT_WAIT", None)
-    assert local_disk.read_at_once(f"{folder}/a", etag) is None
+        assert checked_file.read_at_once(f"{folder}/a", etag) is None
+    monkeypatch.setattr(checked_file, "_DO_NOT_WAIT", None)
+    assert checked_file.read_at_once(f"{folder}/a", etag) is None
 
 
 def test_another_version_of_a_file_is_not_read_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    etag = put(canonical_uri(f"{folder}/a"), b"some bytes", CONFIG)
+    etag = StorePath(canonical_uri(f"{folder}/a"), CONFIG).put(b"some bytes")
     with pytest.raises(NotFoundError):
-        local_disk.read_at_once(f"{folder}/b", etag)
+        checked_file.read_at_once(f"{folder}/b", etag)
     with pytest.raises(NotFoundError):
-        local_disk.read_at_once(f"{folder}", etag)
+        checked_file.read_at_once(f"{folder}", etag)
     real = os.preadv
 
     def change_meanwhile(*args: Any) -> int:
@@ -327,20 +328,20 @@ def test_another_version_of_a_file_is_not_read_at_once(folder: Path, monkeypatch
     monkeypatch.setattr(os, "preadv", change_meanwhile)
     for _ in range(2):  # while it is read, and before
         with pytest.raises(ChangedError):
-            local_disk.read_at_once(f"{folder}/a", etag)
+            checked_file.read_at_once(f"{folder}/a", etag)
 
 
 def test_a_file_that_has_become_huge_is_given_no_memory(folder: Path) -> None:
-    etag = put(canonical_uri(f"{folder}/a"), b"some bytes", CONFIG)
+    etag = StorePath(canonical_uri(f"{folder}/a"), CONFIG).put(b"some bytes")
     os.truncate(folder / "a", 2**43)
     with pytest.raises(ChangedError):
-        local_disk.read_at_once(f"{folder}/a", etag)
+        checked_file.read_at_once(f"{folder}/a", etag)
 
 
 def test_a_file_that_changes_under_the_reader_is_noticed(folder: Path) -> None:
     uri = canonical_uri(f"{folder}/a")
-    etag = put(uri, bytes(2**20), CONFIG)
-    with open_reader(uri, CONFIG, size=2**20, etag=etag) as reader:
+    etag = StorePath(uri, CONFIG).put(bytes(2**20))
+    with StorePath(uri, CONFIG).open(size=2**20, etag=etag) as reader:
         assert reader.read(10) == bytes(10)
         with (folder / "a").open("r+b") as writer:
             writer.truncate(2**19)
@@ -350,8 +351,8 @@ def test_a_file_that_changes_under_the_reader_is_noticed(folder: Path) -> None:
 
 def test_a_file_that_is_replaced_under_the_reader_stays_the_old_one(folder: Path) -> None:
     uri = canonical_uri(f"{folder}/a")
-    etag = put(uri, b"old" * 2**18, CONFIG)
-    with open_reader(uri, CONFIG, size=3 * 2**18, etag=etag) as reader:
+    etag = StorePath(uri, CONFIG).put(b"old" * 2**18)
+    with StorePath(uri, CONFIG).open(size=3 * 2**18, etag=etag) as reader:
         assert reader.read(3) == b"old"
-        put(uri, b"new", CONFIG, if_match=etag)
+        StorePath(uri, CONFIG).put(b"new", if_match=etag)
         assert reader.read() == b"old" * (2**18 - 1)

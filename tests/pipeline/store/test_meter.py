@@ -6,7 +6,7 @@ from pipeline.store.config import StoreConfig
 from pipeline.store.errors import TransientError
 from pipeline.store.meter import store_use
 from pipeline.store.retry import retrying
-from pipeline.store.storage import open_reader, read, read_at_once
+from pipeline.store.store_path import StorePath
 
 STORE = StoreConfig()
 
@@ -21,8 +21,8 @@ def used():
 def test_a_files_bytes_and_requests_are_counted_however_it_is_read(tmp_path: Path, used) -> None:
     (tmp_path / "x").write_bytes(b"a" * 1000)
     uri = f"file://{tmp_path}/x"
-    read(uri, STORE)
-    with open_reader(uri, STORE, size=1000, etag=None) as file:
+    StorePath(uri, STORE).read()
+    with StorePath(uri, STORE).open(size=1000, etag=None) as file:
         file.read()
     assert used()["bytes_in"] == 2000
     assert used()["requests"] >= 2
@@ -31,7 +31,7 @@ def test_a_files_bytes_and_requests_are_counted_however_it_is_read(tmp_path: Pat
 
 def test_a_file_that_the_system_has_in_memory_is_counted_too(tmp_path: Path, used) -> None:
     (tmp_path / "x").write_bytes(b"a" * 1000)
-    at_once = read_at_once(f"file://{tmp_path}/x", "")
+    at_once = StorePath(f"file://{tmp_path}/x").read_at_once("")
     assert (used()["requests"], used()["bytes_in"]) == ((0, 0) if at_once is None else (1, 1000))
 
 
@@ -49,11 +49,10 @@ def test_a_request_that_is_repeated_is_counted_as_a_retry(used) -> None:
 
 
 def test_bytes_from_a_store_and_the_time_until_they_begin_are_counted(s3_root, used) -> None:
-    from pipeline.store.storage import put
     from pipeline.store.uris import join_uri
 
     uri = join_uri(s3_root, "x")
-    put(uri, b"a" * 5000, STORE)
-    read(uri, STORE)
+    StorePath(uri, STORE).put(b"a" * 5000)
+    StorePath(uri, STORE).read()
     assert (used()["requests"], used()["bytes_in"]) == (1, 5000)
     assert 0 < used()["first_byte_s"] <= used()["fetch_s"]

@@ -18,12 +18,13 @@ from pipeline.store import external_sort as spool
 from pipeline.store import pages as store_pages
 from pipeline.store import placeholders
 from pipeline.store import retry as store_requests
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import StoreError, TransientError
 from pipeline.store.external_sort import Entry
 from pipeline.store.pages import Page, S3Pages
 from pipeline.store.parallel_listing import list_keys
 from pipeline.store.placeholders import UNADDRESSABLE
-from pipeline.store.storage import StoreConfig, list_objects, put
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import is_addressable, join_uri
 
 CONFIG = StoreConfig(deadline_s=5, timeout_s=10)
@@ -247,12 +248,12 @@ def test_a_real_store_is_listed_alike_by_one_thread_and_by_many(
     s3_env: Any, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in TREE:
-        put(join_uri(s3_root, key), key.encode(), CONFIG)
-    found = list(list_objects(s3_root, CONFIG))
+        StorePath(s3_root, CONFIG).join(key).put(key.encode())
+    found = list(StorePath(s3_root, CONFIG).list())
     assert [info.uri for info in found] == sorted(join_uri(s3_root, key) for key in TREE)
     assert [info.size for info in found] == [len(info.uri.encode()) - len(s3_root) - 1 for info in found]
-    monkeypatch.setattr("pipeline.store.storage.LISTING_THREADS", 1)
-    assert list(list_objects(s3_root, CONFIG)) == found
+    monkeypatch.setattr("pipeline.store.remote.LISTING_THREADS", 1)
+    assert list(StorePath(s3_root, CONFIG).list()) == found
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -260,8 +261,8 @@ def test_pages_of_a_real_store_that_break_off_are_asked_for_again(
     s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in TREE:
-        put(join_uri(s3_root, key), b"x", CONFIG)
-    expected = list(list_objects(s3_root, CONFIG))
+        StorePath(s3_root, CONFIG).join(key).put(b"x")
+    expected = list(StorePath(s3_root, CONFIG).list())
     plain_page, asked, broken = S3Pages.page, threading.Lock(), []
 
     def page(self: S3Pages, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
@@ -274,7 +275,7 @@ def test_pages_of_a_real_store_that_break_off_are_asked_for_again(
 
     monkeypatch.setattr(S3Pages, "page", page)
     monkeypatch.setattr(store_requests, "time", NO_WAITING)
-    assert list(list_objects(s3_root, CONFIG)) == expected
+    assert list(StorePath(s3_root, CONFIG).list()) == expected
     assert len(broken) > len(TREE) / 3
 
 
@@ -300,6 +301,8 @@ def test_a_page_that_is_cut_short_is_asked_for_again(
         listing(["in/c"], None, cut=-30), second,
     )  # fmt: skip
     with stub_store(*answers, deadline_s=10) as (config, requests), caplog.at_level("INFO"):
-        assert [info.uri for info in list_objects("s3://bucket/in", config)] == [f"s3://bucket/in/{k}" for k in "abc"]
+        assert [info.uri for info in StorePath("s3://bucket/in", config).list()] == [
+            f"s3://bucket/in/{k}" for k in "abc"
+        ]
     assert requests == ["HEAD"] + ["GET"] * 4 and tokens == [False, True, True, True]
     assert caplog.text.count("the listing breaks off or is no XML") == 2

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.store import placeholders
-from pipeline.store.placeholders import UNADDRESSABLE, told_apart, without_placeholders
+from pipeline.store.placeholders import UNADDRESSABLE, mark_unaddressable, without_placeholders
 
 
 def kept(sizes: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -39,6 +39,6 @@ def test_the_store_is_asked_once_about_what_comes_much_later(
 
 def test_keys_are_told_apart_by_whether_a_request_can_name_them() -> None:
     keys = {"a/b": 0, "a/": 0, "b/": 5, "/": 0, "a//b": 1, "a//": 0, "x/../y": 1, "new\nline": 1, "caf\udce9": 1}
-    entries = told_apart((key, size, "e", 1.5) for key, size in keys.items())
+    entries = mark_unaddressable((key, size, "e", 1.5) for key, size in keys.items())
     found = {key: size for key, size, _, _ in entries}
     assert found == {"a/b": 0} | dict.fromkeys(["b/", "a//b", "a//", "x/../y", "new\nline", "caf\udce9"], UNADDRESSABLE)

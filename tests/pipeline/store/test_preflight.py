@@ -7,16 +7,17 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.store.clients import forget_clients
+from pipeline.store.config import StoreConfig
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import StoreConfig, list_objects
+from pipeline.store.store_path import StorePath
 
 CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
 
 
 def test_a_preflight_leaves_nothing_behind(root: str) -> None:
-    preflight(root, CONFIG)
-    preflight(root, CONFIG)
-    assert list(list_objects(root, CONFIG)) == []
+    preflight(StorePath(root, CONFIG))
+    preflight(StorePath(root, CONFIG))
+    assert list(StorePath(root, CONFIG).list()) == []
 
 
 def test_wrong_credentials_are_told(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +25,7 @@ def test_wrong_credentials_are_told(s3_root: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
         forget_clients()
         with pytest.raises(OutputError, match="check the credentials"):
-            preflight(s3_root, CONFIG)
+            preflight(StorePath(s3_root, CONFIG))
 
 
 def test_who_may_only_read_cannot_have_an_output(s3_env: Any, s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,17 +33,17 @@ def test_who_may_only_read_cannot_have_an_output(s3_env: Any, s3_root: str, monk
         monkeypatch.setenv(name, value)
     forget_clients()
     with pytest.raises(OutputError, match="may not be written"):
-        preflight(s3_root, CONFIG)
+        preflight(StorePath(s3_root, CONFIG))
 
 
 def test_a_wrong_endpoint_is_told(s3_root: str) -> None:
     with pytest.raises(OutputError, match="check the endpoint"):
-        preflight(s3_root, StoreConfig(endpoint_url="http://127.0.0.1:9", deadline_s=0.5))
+        preflight(StorePath(s3_root, StoreConfig(endpoint_url="http://127.0.0.1:9", deadline_s=0.5)))
 
 
 def test_a_missing_bucket_is_named(s3_env: Any) -> None:
     with pytest.raises(OutputError, match="create the bucket"):
-        preflight("s3://no-such-bucket/a", CONFIG)
+        preflight(StorePath("s3://no-such-bucket/a", CONFIG))
 
 
 @pytest.mark.parametrize(
@@ -59,5 +60,5 @@ def test_a_store_that_ignores_conditions_is_refused_as_output(
     store = keeper(ignored=ignored)
     with stub_store(store) as (config, _):
         with pytest.raises(OutputError, match=reason):
-            preflight("s3://bucket/out", config)
+            preflight(StorePath("s3://bucket/out", config))
         assert store.body is None

@@ -10,7 +10,7 @@ import pytest
 from pipeline.store import retry as store_requests
 from pipeline.store.errors import DeniedError, StoreError, TransientError, from_answer
 from pipeline.store.retry import MAX_PAUSE_S, retrying
-from pipeline.store.storage import put, read
+from pipeline.store.store_path import StorePath
 
 
 class Clock:
@@ -98,7 +98,7 @@ def test_an_upload_that_was_damaged_on_its_way_is_sent_again(stub_store: Callabl
     for code in ("IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"):
         answers = (lambda exchange, code=code: exchange.error(400, code), lambda exchange: exchange.reply(200))
         with stub_store(*answers) as (config, requests):
-            put("s3://bucket/a", b"x", config, if_absent=True)
+            StorePath("s3://bucket/a", config).put(b"x", if_absent=True)
             assert requests == ["PUT", "PUT"]
 
 
@@ -111,7 +111,7 @@ def test_transient_answers_are_retried_and_logged(
         lambda exchange: exchange.reply(200, b"body"),
     )
     with stub_store(*busy, deadline_s=5) as (config, requests), caplog.at_level(logging.INFO):
-        assert read("s3://bucket/a", config) == b"body"
+        assert StorePath("s3://bucket/a", config).read() == b"body"
     assert requests == ["GET"] * 3
     assert "store.retried attempt=2" in caplog.text and "503 SlowDown: told so" in caplog.text
 
@@ -125,7 +125,7 @@ def test_an_answer_that_does_not_come_is_transient(stub_store: Callable[..., Any
 
     with stub_store(never, deadline_s=0, timeout_s=0.3) as (config, _):
         with pytest.raises(TransientError, match="TimedOut"):
-            read("s3://bucket/a", config)
+            StorePath("s3://bucket/a", config).read()
         waiting.set()
 
 
@@ -137,8 +137,8 @@ def test_permanent_answers_are_not_retried(stub_store: Callable[..., Any]) -> No
     ):
         with stub_store(lambda exchange, status=status, code=code: exchange.error(status, code)) as (config, requests):
             with pytest.raises(kind, match=f"{status} {code}: told so") as caught:
-                put("s3://bucket/a", b"x", config, if_absent=True)
+                StorePath("s3://bucket/a", config).put(b"x", if_absent=True)
             assert type(caught.value) is kind and requests == ["PUT"]
     redirected = stub_store(lambda exchange: exchange.error(301, "PermanentRedirect"))
     with redirected as (config, _), pytest.raises(StoreError, match="set AWS_REGION"):
-        read("s3://bucket/a", config)
+        StorePath("s3://bucket/a", config).read()

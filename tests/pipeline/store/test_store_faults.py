@@ -26,15 +26,16 @@ from pipeline.plan.planned_shard import PlannedShard
 from pipeline.publish.collector import Collector
 from pipeline.publish.config import SinkConfig
 from pipeline.read.read_shard import read_shard
-from pipeline.store import block_reader, storage
+from pipeline.store import block_reader, remote
 from pipeline.store import errors as store_errors
 from pipeline.store import retry as store_requests
 from pipeline.store.block_reader import BLOCK_BYTES
 from pipeline.store.clients import forget_clients
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, DeniedError, ExistsError, TransientError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.preflight import preflight
-from pipeline.store.storage import StoreConfig, delete, head, list_objects, open_reader, put, read, read_range
+from pipeline.store.store_path import StorePath
 from tests.support.fault_proxy import Cut, Fault, FaultProxy, Flip, Hang, Lose, Refuse, Reset, Slow
 from tests.support.s3_server import S3Server
 
@@ -111,23 +112,23 @@ def test_a_fault_that_passes_costs_time_and_nothing_else(
     s3_root: str, proxy: FaultProxy, faulty: StoreConfig, sound: StoreConfig, fault: Fault
 ) -> None:
     uri, new = f"{s3_root}/a", f"{s3_root}/new"
-    etag = put(uri, BODY, sound)
+    etag = StorePath(uri, sound).put(BODY)
     if isinstance(fault, Hang | Slow):
         faulty = replace(faulty, timeout_s=0.25)
     for pattern, request, expected in (
-        ("^GET .*/a", lambda: read(uri, faulty, etag), BODY),
-        ("^GET .*/a", lambda: read_range(uri, faulty, 5, 7000, etag), BODY[5:7005]),
-        ("^HEAD .*/a", lambda: head(uri, faulty), ObjectInfo(uri, len(BODY), etag)),
-        (r"^GET .*/\?", lambda: [info.uri for info in list_objects(s3_root, faulty)], [uri]),
-        ("^PUT ", lambda: bool(put(new, BODY, faulty, if_absent=True)), True),
-        ("^PUT ", lambda: bool(put(new, b"newer", faulty, if_match=etag)), True),
-        ("^DELETE ", lambda: delete(new, faulty), None),
+        ("^GET .*/a", lambda: StorePath(uri, faulty).read(etag), BODY),
+        ("^GET .*/a", lambda: StorePath(uri, faulty).read_range(5, 7000, etag), BODY[5:7005]),
+        ("^HEAD .*/a", lambda: StorePath(uri, faulty).head(), ObjectInfo(uri, len(BODY), etag)),
+        (r"^GET .*/\?", lambda: [info.uri for info in StorePath(s3_root, faulty).list()], [uri]),
+        ("^PUT ", lambda: bool(StorePath(new, faulty).put(BODY, if_absent=True)), True),
+        ("^PUT ", lambda: bool(StorePath(new, faulty).put(b"newer", if_match=etag)), True),
+        ("^DELETE ", lambda: StorePath(new, faulty).delete(), None),
     ):
         proxy.clear()
         rule = proxy.add(pattern.replace(r"/\?", r"/?\?"), fault, times=1)
         assert request() == expected  # type: ignore[no-untyped-call]
         assert rule.num_fired == 1, pattern
-    assert head(new, sound) is None and read(uri, sound, etag) == BODY
+    assert StorePath(new, sound).head() is None and StorePath(uri, sound).read(etag) == BODY
 
 
 def test_a_storm_of_faults_of_every_kind_passes(s3_root: str, proxy: FaultProxy, faulty: StoreConfig) -> None:
@@ -135,9 +136,9 @@ def test_a_storm_of_faults_of_every_kind_passes(s3_root: str, proxy: FaultProxy,
     faults = (Refuse(503, "SlowDown"), Reset(), Lose(), Cut(), Hang(heard=True))
     rules = [proxy.add("", fault, probability=0.06) for fault in faults]
     bodies = {f"{s3_root}/{number:02d}": b"%d" % number * 1000 for number in range(MANY)}
-    etags = {uri: put(uri, body, hasty, if_absent=True) for uri, body in bodies.items()}
-    assert [info.uri for info in list_objects(s3_root, hasty)] == list(bodies)
-    assert {uri: read(uri, hasty, etag) for uri, etag in etags.items()} == bodies
+    etags = {uri: StorePath(uri, hasty).put(body, if_absent=True) for uri, body in bodies.items()}
+    assert [info.uri for info in StorePath(s3_root, hasty).list()] == list(bodies)
+    assert {uri: StorePath(uri, hasty).read(etag) for uri, etag in etags.items()} == bodies
     assert all(rule.num_fired for rule in rules)
 
 
@@ -146,7 +147,7 @@ def test_a_store_that_asks_to_be_left_alone_is_left_alone_for_so_long(
 ) -> None:
     proxy.add("^GET ", Refuse(503, "SlowDown", retry_after_s=1), times=1)
     started = time.monotonic()
-    assert list(list_objects(s3_root, faulty)) == []
+    assert list(StorePath(s3_root, faulty).list()) == []
     assert time.monotonic() - started >= 1
 
 
@@ -158,10 +159,10 @@ def test_a_fault_that_lasts_ends_at_the_deadline_and_is_told(
     s3_root: str, proxy: FaultProxy, faulty: StoreConfig, sound: StoreConfig, fault: Fault
 ) -> None:
     uri = f"{s3_root}/a"
-    etag = put(uri, BODY, sound)
+    etag = StorePath(uri, sound).put(BODY)
     hasty = replace(faulty, deadline_s=0.5, timeout_s=0.2)
     proxy.add("^GET ", fault)
-    for request in (lambda: read(uri, hasty, etag), lambda: list(list_objects(s3_root, hasty))):
+    for request in (lambda: StorePath(uri, hasty).read(etag), lambda: list(StorePath(s3_root, hasty).list())):
         started = time.monotonic()
         with pytest.raises(TransientError, match=r"gave up after \d+ attempts"):
             request()
@@ -172,7 +173,7 @@ def test_a_read_back_has_no_patience_of_its_own(s3_root: str, proxy: FaultProxy,
     proxy.add("^PUT ", Lose(), times=1)
     proxy.add("^HEAD ", Refuse(503, "SlowDown"))
     with pytest.raises(TransientError, match="503"):
-        put(f"{s3_root}/a", b"body", replace(faulty, deadline_s=1), if_absent=True)
+        StorePath(f"{s3_root}/a", replace(faulty, deadline_s=1)).put(b"body", if_absent=True)
     # Every attempt begins with the write, and looks once.
     assert num_asked(proxy, "PUT", s3_root) == num_asked(proxy, "HEAD", s3_root) + 1 > 1
 
@@ -181,34 +182,34 @@ def test_a_permission_that_is_lost_is_told_at_once(
     s3_root: str, proxy: FaultProxy, faulty: StoreConfig, sound: StoreConfig
 ) -> None:
     uri = f"{s3_root}/a"
-    put(uri, BODY, sound)
+    StorePath(uri, sound).put(BODY)
     proxy.add("", Refuse(403, "AccessDenied"))
     for request, permission in (
-        (lambda: read(uri, faulty), "GetObject, or s3:ListBucket if there is no such object"),
-        (lambda: head(uri, faulty), "GetObject, or s3:ListBucket if there is no such object"),
-        (lambda: read_range(uri, faulty, 0, 5), "GetObject, or s3:ListBucket if there is no such object"),
-        (lambda: list(list_objects(s3_root, faulty)), "ListBucket"),
-        (lambda: put(uri, b"x", faulty), "PutObject"),
-        (lambda: delete(uri, faulty), "DeleteObject"),
+        (lambda: StorePath(uri, faulty).read(), "GetObject, or s3:ListBucket if there is no such object"),
+        (lambda: StorePath(uri, faulty).head(), "GetObject, or s3:ListBucket if there is no such object"),
+        (lambda: StorePath(uri, faulty).read_range(0, 5), "GetObject, or s3:ListBucket if there is no such object"),
+        (lambda: list(StorePath(s3_root, faulty).list()), "ListBucket"),
+        (lambda: StorePath(uri, faulty).put(b"x"), "PutObject"),
+        (lambda: StorePath(uri, faulty).delete(), "DeleteObject"),
     ):
         with pytest.raises(DeniedError, match=rf"403.*\(it takes s3:{permission}\)$"):
             request()
     assert num_asked(proxy, "PUT", s3_root) == 1
-    assert read(uri, sound) == BODY
+    assert StorePath(uri, sound).read() == BODY
 
 
 def test_a_store_that_is_down_is_no_output(s3_root: str, proxy: FaultProxy, faulty: StoreConfig) -> None:
     proxy.add("", Refuse(503, "SlowDown"))
     with pytest.raises(OutputError, match=r"does not answer: .* 503 SlowDown"):
-        preflight(s3_root, replace(faulty, deadline_s=0.3))
+        preflight(StorePath(s3_root, replace(faulty, deadline_s=0.3)))
 
 
 def test_no_read_is_so_large_that_its_time_does_not_suffice(
     s3_root: str, proxy: FaultProxy, faulty: StoreConfig, sound: StoreConfig
 ) -> None:
     body = bytes(2 * BLOCK_BYTES + 1)
-    put(f"{s3_root}/a", body, sound)
-    assert read(f"{s3_root}/a", faulty) == body
+    StorePath(f"{s3_root}/a", sound).put(body)
+    assert StorePath(f"{s3_root}/a", faulty).read() == body
     # One that tells its size, and three blocks.
     assert num_asked(proxy, "GET", s3_root) == 4
 
@@ -221,16 +222,16 @@ def test_no_part_of_a_body_is_taken_for_the_whole_of_a_range(
     s3_root: str, proxy: FaultProxy, faulty: StoreConfig, sound: StoreConfig, cut: Cut
 ) -> None:
     uri = f"{s3_root}/a"
-    etag = put(uri, BODY, sound)
+    etag = StorePath(uri, sound).put(BODY)
     rule = proxy.add("^GET ", cut, times=2)
-    assert read_range(uri, faulty, 100, 5000, etag) == BODY[100:5100]
+    assert StorePath(uri, faulty).read_range(100, 5000, etag) == BODY[100:5100]
     assert rule.num_fired == 2
     proxy.add("^GET ", cut, times=2)
-    with open_reader(uri, faulty, size=len(BODY), etag=etag) as reader:
+    with StorePath(uri, faulty).open(size=len(BODY), etag=etag) as reader:
         assert reader.read() == BODY
     proxy.add("^GET ", cut)
     with pytest.raises(TransientError):
-        read_range(uri, replace(faulty, deadline_s=0.2), 100, 5000, etag)
+        StorePath(uri, replace(faulty, deadline_s=0.2)).read_range(100, 5000, etag)
 
 
 @pytest.mark.parametrize("cut", [Cut(0.5), Cut(0.5, reset=True), Cut(0.5, agreed=True)], ids=str)
@@ -266,11 +267,11 @@ def test_a_write_whose_answers_are_lost_is_written_once_and_known(
     uri = f"{s3_root}/a"
     options: dict[str, Any] = {"if_absent": True}
     if condition == "match":
-        options = {"if_match": put(uri, b"before", sound)}
+        options = {"if_match": StorePath(uri, sound).put(b"before")}
     rule = proxy.add("^PUT ", lost, times=2)
-    etag = put(uri, b"body", replace(faulty, timeout_s=0.25), **options)
+    etag = StorePath(uri, replace(faulty, timeout_s=0.25)).put(b"body", **options)
     assert rule.num_fired == 2
-    assert head(uri, sound) == ObjectInfo(uri, 4, etag) and read(uri, sound) == b"body"
+    assert StorePath(uri, sound).head() == ObjectInfo(uri, 4, etag) and StorePath(uri, sound).read() == b"body"
 
 
 @pytest.mark.parametrize("condition", ["absent", "match"])
@@ -281,18 +282,18 @@ def test_a_write_that_another_overtook_does_not_take_it_for_its_own(
     uri = f"{s3_root}/a"
     options: dict[str, Any] = {"if_absent": True}
     if condition == "match":
-        options = {"if_match": put(uri, b"before", sound)}
+        options = {"if_match": StorePath(uri, sound).put(b"before")}
     # The first attempt does not reach the store, or its answer is lost and another writes over it.
     for fault in (Reset(), Lose()):
-        rule = proxy.add("^PUT ", fault, times=1, meanwhile=lambda: put(uri, b"their", sound))
+        rule = proxy.add("^PUT ", fault, times=1, meanwhile=lambda: StorePath(uri, sound).put(b"their"))
         with pytest.raises(ExistsError if condition == "absent" else ChangedError):
-            put(uri, b"ours.", faulty, **options)
+            StorePath(uri, faulty).put(b"ours.", **options)
         assert rule.num_fired == 1
-        assert read(uri, sound) == b"their"
+        assert StorePath(uri, sound).read() == b"their"
         if condition == "absent":
-            delete(uri, sound)
+            StorePath(uri, sound).delete()
         else:
-            options = {"if_match": put(uri, b"before", sound)}
+            options = {"if_match": StorePath(uri, sound).put(b"before")}
 
 
 def test_a_write_that_another_overtakes_during_the_read_back_is_overtaken(
@@ -301,10 +302,10 @@ def test_a_write_that_another_overtakes_during_the_read_back_is_overtaken(
     uri = f"{s3_root}/a"
     proxy.add("^PUT ", Lose(), times=1)
     # The HEAD of the read-back tells of our object; before its GET another is there.
-    proxy.add("^HEAD ", Slow(bytes_per_s=1e9), times=1, meanwhile=lambda: put(uri, b"their", sound))
+    proxy.add("^HEAD ", Slow(bytes_per_s=1e9), times=1, meanwhile=lambda: StorePath(uri, sound).put(b"their"))
     with pytest.raises(ExistsError):
-        put(uri, b"ours.", faulty, if_absent=True)
-    assert read(uri, sound) == b"their"
+        StorePath(uri, faulty).put(b"ours.", if_absent=True)
+    assert StorePath(uri, sound).read() == b"their"
 
 
 # What the pipeline makes of it.
@@ -322,7 +323,7 @@ def statuses(chunks: list[Chunk]) -> list[str]:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard of these tests takes some ten requests, and the images of a tar leave their window at once."""
     monkeypatch.setattr(block_reader, "BLOCK_BYTES", 2**14)
-    monkeypatch.setattr(storage, "_BUFFER_BYTES", 2**12)
+    monkeypatch.setattr(remote, "_BUFFER_BYTES", 2**12)
     monkeypatch.setattr("pipeline.inputs.tar._FETCH_BYTES", 2**12)
     monkeypatch.setattr("pipeline.inputs.tar_sidecars.WINDOW_MEMBERS", 1)
 
@@ -335,8 +336,8 @@ def make_shard(
     images = {f"{number:02d}.png": encode(seed=number) for number in range(MANY)}
 
     def put_object(name: str, data: bytes) -> ObjectInfo:
-        put(f"{s3_root}/{name}", data, sound)
-        info = head(f"{s3_root}/{name}", sound)
+        StorePath(f"{s3_root}/{name}", sound).put(data)
+        info = StorePath(f"{s3_root}/{name}", sound).head()
         assert info is not None
         return info
 
@@ -464,6 +465,6 @@ def test_a_byte_that_is_flipped_on_its_way_down_is_not_noticed(
 ) -> None:
     """The limit of what is promised; TLS is what protects from it."""
     uri = f"{s3_root}/a"
-    put(uri, BODY, sound)
+    StorePath(uri, sound).put(BODY)
     proxy.add("^GET ", Flip(), times=1)
-    assert sum(a != b for a, b in zip(read(uri, faulty), BODY, strict=True)) == 1
+    assert sum(a != b for a, b in zip(StorePath(uri, faulty).read(), BODY, strict=True)) == 1

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,19 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.store.config import StoreConfig
 from pipeline.store.errors import ChangedError, ExistsError, NotFoundError, StoreError, TransientError
 from pipeline.store.object_info import ObjectInfo
-from pipeline.store.storage import (
-    StoreConfig,
-    delete,
-    head,
-    list_objects,
-    open_reader,
-    put,
-    read,
-    read_range,
-    sweep_temporaries,
-)
+from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, is_local, join_uri
 
 CONFIG = StoreConfig(deadline_s=1, timeout_s=10)
@@ -51,7 +43,7 @@ ODD_NAMES = (
 
 
 def uris(root: str, config: StoreConfig = CONFIG) -> list[str]:
-    return [info.uri for info in list_objects(root, config)]
+    return [info.uri for info in StorePath(root, config).list()]
 
 
 def noise(num_bytes: int) -> bytes:
@@ -66,126 +58,137 @@ def test_the_config_travels_and_refuses_what_is_no_endpoint() -> None:
             StoreConfig(endpoint_url=url)
 
 
+def test_a_path_travels_and_leads_to_the_names_below_it() -> None:
+    path = StorePath("s3://bucket/out", CONFIG)
+    assert pickle.loads(pickle.dumps(path)) == path
+    assert path.join("data", "a.parquet") == StorePath("s3://bucket/out/data/a.parquet", CONFIG)
+    assert path.at("s3://bucket/in") == StorePath("s3://bucket/in", CONFIG)
+    assert path.bounded(deadline_s=0, timeout_s=60).config == StoreConfig(deadline_s=0, timeout_s=CONFIG.timeout_s)
+    assert (path.name, path.shown, str(path), path.local_path) == ("out", path.uri, path.uri, None)
+    local = StorePath("file:///a/b")
+    assert (local.name, local.shown, str(local), local.local_path) == ("b", "/a/b", "file:///a/b", Path("/a/b"))
+
+
 def test_a_listing_is_recursive_and_sorted_by_code_point(root: str) -> None:
     names = ["a/x", "a-b", "a.b", "a/x/y" if not is_local(root) else "a/xx/y", "b", "Z", "a/é", "a/e\u0301"]
     for name in names:
-        put(join_uri(root, "in", name), name.encode(), CONFIG)
-    put(join_uri(root, "inside"), b"a neighbour", CONFIG)
-    found = list(list_objects(join_uri(root, "in"), CONFIG))
+        StorePath(root, CONFIG).join("in", name).put(name.encode())
+    StorePath(root, CONFIG).join("inside").put(b"a neighbour")
+    found = list(StorePath(root, CONFIG).join("in").list())
     assert [info.uri for info in found] == sorted(join_uri(root, "in", name) for name in names)
-    assert all(info == head(info.uri, CONFIG) for info in found)
+    assert all(info == StorePath(info.uri, CONFIG).head() for info in found)
     assert [info.size for info in found] == [len(info.uri.encode()) - len(root.encode()) - 4 for info in found]
 
 
 def test_a_listing_of_one_object_is_that_object(root: str) -> None:
-    uri = join_uri(root, "one.tar")
-    etag = put(uri, b"body", CONFIG)
-    assert list(list_objects(uri, CONFIG)) == [ObjectInfo(uri, 4, etag)]
+    path = StorePath(root, CONFIG).join("one.tar")
+    etag = path.put(b"body")
+    assert list(path.list()) == [ObjectInfo(path.uri, 4, etag)]
 
 
 def test_where_nothing_is_nothing_is_listed(root: str) -> None:
     assert uris(join_uri(root, "nothing")) == []
-    assert head(join_uri(root, "nothing"), CONFIG) is None
+    assert StorePath(root, CONFIG).join("nothing").head() is None
 
 
 def test_odd_names_go_round(root: str) -> None:
     for name in ODD_NAMES:
-        put(join_uri(root, name), name.encode(), CONFIG, if_absent=True)
+        StorePath(root, CONFIG).join(name).put(name.encode(), if_absent=True)
     assert uris(root) == sorted(join_uri(root, name) for name in ODD_NAMES)
     assert uris(join_uri(root, "d#?%20 +")) == [join_uri(root, "d#?%20 +/x")]
     for name in ODD_NAMES:
-        uri = join_uri(root, name)
-        assert canonical_uri(uri) == uri
-        assert read(uri, CONFIG) == name.encode()
-        assert uris(uri) == [uri]
+        path = StorePath(root, CONFIG).join(name)
+        assert canonical_uri(path.uri) == path.uri
+        assert path.read() == name.encode()
+        assert uris(path.uri) == [path.uri]
 
 
 def test_reads_are_of_one_version(root: str) -> None:
-    uri = join_uri(root, "object")
-    old = put(uri, b"old body", CONFIG)
-    assert read(uri, CONFIG) == read(uri, CONFIG, old) == b"old body"
-    assert read_range(uri, CONFIG, 4, 4, old) == b"body"
-    assert read_range(uri, CONFIG, 0, 0, old) == b""
-    new = put(uri, b"new", CONFIG)
-    assert read(uri, CONFIG, new) == b"new"
+    path = StorePath(root, CONFIG).join("object")
+    old = path.put(b"old body")
+    assert path.read() == path.read(old) == b"old body"
+    assert path.read_range(4, 4, old) == b"body"
+    assert path.read_range(0, 0, old) == b""
+    new = path.put(b"new")
+    assert path.read(new) == b"new"
     for stale in (
-        lambda: read(uri, CONFIG, old),
-        lambda: read_range(uri, CONFIG, 0, 1, old),
-        lambda: open_reader(uri, CONFIG, size=8, etag=old).read(),
+        lambda: path.read(old),
+        lambda: path.read_range(0, 1, old),
+        lambda: path.open(size=8, etag=old).read(),
     ):
         with pytest.raises(ChangedError):
             stale()
 
 
 def test_what_is_gone_is_not_found_with_or_without_an_etag(root: str) -> None:
-    uri = join_uri(root, "object")
-    etag = put(uri, b"body", CONFIG)
-    delete(uri, CONFIG)
-    delete(uri, CONFIG)
+    path = StorePath(root, CONFIG).join("object")
+    etag = path.put(b"body")
+    path.delete()
+    path.delete()
     for gone in (
-        lambda: read(uri, CONFIG),
-        lambda: read(uri, CONFIG, etag),
-        lambda: read_range(uri, CONFIG, 0, 1, etag),
-        lambda: open_reader(uri, CONFIG, size=4, etag=etag).read(),
+        lambda: path.read(),
+        lambda: path.read(etag),
+        lambda: path.read_range(0, 1, etag),
+        lambda: path.open(size=4, etag=etag).read(),
     ):
         with pytest.raises(NotFoundError, match="not found"):
             gone()
 
 
 def test_a_range_past_the_end_is_an_error(root: str) -> None:
-    uri = join_uri(root, "object")
-    put(uri, b"body", CONFIG)
+    path = StorePath(root, CONFIG).join("object")
+    path.put(b"body")
     with pytest.raises(StoreError, match="ends before byte 5"):
-        read_range(uri, CONFIG, 2, 3)
+        path.read_range(2, 3)
 
 
 def test_create_only_creates_once(root: str) -> None:
-    uri = join_uri(root, "data", "object")
-    etag = put(uri, b"first", CONFIG, if_absent=True)
+    path = StorePath(root, CONFIG).join("data", "object")
+    etag = path.put(b"first", if_absent=True)
     with pytest.raises(ExistsError):
-        put(uri, b"second", CONFIG, if_absent=True)
-    assert read(uri, CONFIG, etag) == b"first"
+        path.put(b"second", if_absent=True)
+    assert path.read(etag) == b"first"
 
 
 def test_a_rewrite_needs_the_current_etag(root: str) -> None:
-    uri = join_uri(root, "object")
+    path = StorePath(root, CONFIG).join("object")
     with pytest.raises(ChangedError):
-        put(uri, b"nothing to rewrite", CONFIG, if_match='"0"')
-    first = put(uri, b"first", CONFIG)
-    second = put(uri, b"second", CONFIG, if_match=first)
+        path.put(b"nothing to rewrite", if_match='"0"')
+    first = path.put(b"first")
+    second = path.put(b"second", if_match=first)
     with pytest.raises(ChangedError):
-        put(uri, b"third", CONFIG, if_match=first)
-    assert read(uri, CONFIG, second) == b"second"
+        path.put(b"third", if_match=first)
+    assert path.read(second) == b"second"
 
 
 @pytest.mark.parametrize("condition", ["absent", "match"])
 def test_a_race_has_one_winner(root: str, condition: str) -> None:
-    uri = join_uri(root, "object")
+    path = StorePath(root, CONFIG).join("object")
     options: dict[str, Any] = {"if_absent": True}
     if condition == "match":
-        options = {"if_match": put(uri, b"before", CONFIG)}
+        options = {"if_match": path.put(b"before")}
     barrier = threading.Barrier(12)
 
     def write(number: int) -> str | None:
         barrier.wait()
         with suppress(ExistsError, ChangedError):
-            return put(uri, b"writer %d" % number, CONFIG, **options)
+            return path.put(b"writer %d" % number, **options)
         return None
 
     with ThreadPoolExecutor(12) as pool:
         etags = list(pool.map(write, range(12)))
     (winner,) = [number for number, etag in enumerate(etags) if etag]
-    assert read(uri, CONFIG, etags[winner]) == b"writer %d" % winner
+    assert path.read(etags[winner]) == b"writer %d" % winner
 
 
 def test_a_large_object_is_put_by_one_request_and_read_in_blocks(root: str) -> None:
     body = noise(21 * MIB + 7)
-    uri = join_uri(root, "large")
-    etag = put(uri, body, CONFIG, if_absent=True)
+    path = StorePath(root, CONFIG).join("large")
+    etag = path.put(body, if_absent=True)
     if not is_local(root):
         # A multipart upload's ETag ends with the number of its parts.
         assert etag == f'"{hashlib.md5(body).hexdigest()}"'
-    with open_reader(uri, CONFIG, size=len(body), etag=etag) as reader:
+    with path.open(size=len(body), etag=etag) as reader:
         assert reader.read() == body
         for position in (20 * MIB, 3, 8 * MIB - 2, len(body) - 1):
             reader.seek(position)
@@ -193,7 +196,7 @@ def test_a_large_object_is_put_by_one_request_and_read_in_blocks(root: str) -> N
         assert reader.seek(-3, io.SEEK_END) == len(body) - 3
         assert reader.read() == body[-3:] and reader.read(1) == b""
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
-    with open_reader(uri, CONFIG, size=len(body), etag=etag, read_ahead=False) as reader:
+    with path.open(size=len(body), etag=etag, read_ahead=False) as reader:
         assert hashlib.md5(reader.read()).digest() == hashlib.md5(body).digest()
 
 
@@ -211,18 +214,18 @@ def test_tar_gzip_and_parquet_readers_read_through_it(root: str) -> None:
     rows = io.BytesIO()
     pq.write_table(table, rows, row_group_size=100)
     for name, body in (("a.tar", plain), ("a.parquet", rows)):
-        put(join_uri(root, name), body.getvalue(), CONFIG)
-    info = head(join_uri(root, "a.tar"), CONFIG)
+        StorePath(root, CONFIG).join(name).put(body.getvalue())
+    info = StorePath(root, CONFIG).join("a.tar").head()
     assert info is not None
     for mode in ("r|*", "r:*"):
         with (
-            open_reader(info.uri, CONFIG, size=info.size, etag=info.etag) as file,
+            StorePath(info.uri, CONFIG).open(size=info.size, etag=info.etag) as file,
             tarfile.open(fileobj=file, mode=mode) as tar,
         ):
             assert [len(tar.extractfile(member).read()) for member in tar] == [3 * MIB] * 4
-    info = head(join_uri(root, "a.parquet"), CONFIG)
+    info = StorePath(root, CONFIG).join("a.parquet").head()
     assert info is not None
-    with open_reader(info.uri, CONFIG, size=info.size, etag=info.etag, read_ahead=False) as file:
+    with StorePath(info.uri, CONFIG).open(size=info.size, etag=info.etag, read_ahead=False) as file:
         assert pq.read_table(pa.PythonFile(file, mode="r")).equals(table)
 
 
@@ -242,10 +245,10 @@ def test_a_body_that_breaks_off_is_never_taken_for_whole(stub_store: Callable[..
         exchange.reply(200, b"0123456789")
 
     with stub_store(short, whole) as (config, requests):
-        assert read("s3://bucket/a", config) == b"0123456789"
+        assert StorePath("s3://bucket/a", config).read() == b"0123456789"
         assert requests == ["GET", "GET"]
     with stub_store(short, deadline_s=0.3) as (config, _), pytest.raises(TransientError, match="IncompleteBody"):
-        read("s3://bucket/a", config)
+        StorePath("s3://bucket/a", config).read()
 
 
 def test_a_range_that_comes_back_short_is_never_taken_for_whole(stub_store: Callable[..., Any]) -> None:
@@ -260,9 +263,9 @@ def test_a_range_that_comes_back_short_is_never_taken_for_whole(stub_store: Call
 
     for short in (broken, lying):
         with stub_store(short, whole) as (config, _):
-            assert open_reader("s3://bucket/a", config, size=5, etag='"1"').read() == b"01234"
+            assert StorePath("s3://bucket/a", config).open(size=5, etag='"1"').read() == b"01234"
         with stub_store(short, deadline_s=0.3) as (config, _), pytest.raises(TransientError):
-            read_range("s3://bucket/a", config, 0, 5)
+            StorePath("s3://bucket/a", config).read_range(0, 5)
 
 
 def test_a_conditional_write_whose_answer_was_lost_knows_itself_again(
@@ -270,11 +273,11 @@ def test_a_conditional_write_whose_answer_was_lost_knows_itself_again(
 ) -> None:
     store = keeper(lost=1)
     with stub_store(store) as (config, _):
-        assert put("s3://bucket/a", b"body", config, if_absent=True) == store.etag
+        assert StorePath("s3://bucket/a", config).put(b"body", if_absent=True) == store.etag
         before, store.lost = store.etag, 1
-        assert put("s3://bucket/a", b"newer", config, if_match=before) == store.etag
+        assert StorePath("s3://bucket/a", config).put(b"newer", if_match=before) == store.etag
         with pytest.raises(ExistsError):
-            put("s3://bucket/a", b"newer", config, if_absent=True)
+            StorePath("s3://bucket/a", config).put(b"newer", if_absent=True)
 
 
 def test_a_conflict_of_two_conditional_writes_is_asked_again(
@@ -282,7 +285,7 @@ def test_a_conflict_of_two_conditional_writes_is_asked_again(
 ) -> None:
     store = keeper()
     with stub_store(lambda exchange: exchange.error(409, "ConditionalRequestConflict"), store) as (config, requests):
-        assert put("s3://bucket/a", b"body", config, if_absent=True) == store.etag
+        assert StorePath("s3://bucket/a", config).put(b"body", if_absent=True) == store.etag
         assert requests == ["PUT", "PUT"]
 
 
@@ -299,7 +302,7 @@ def test_a_store_error_passes_through_the_readers_above(stub_store: Callable[...
     with stub_store(respond, deadline_s=0.1) as (config, _):
 
         def reader() -> Any:
-            return closing(open_reader("s3://bucket/a", config, size=len(body), etag='"1"'))
+            return closing(StorePath("s3://bucket/a", config).open(size=len(body), etag='"1"'))
 
         with reader() as file, pytest.raises(TransientError), gzip.open(file) as unpacked:
             unpacked.read()
@@ -312,4 +315,4 @@ def test_a_store_error_passes_through_the_readers_above(stub_store: Callable[...
 
 
 def test_sweeping_a_bucket_does_nothing() -> None:
-    assert sweep_temporaries("s3://bucket/out") == 0
+    assert StorePath("s3://bucket/out").sweep_temporaries() == 0
