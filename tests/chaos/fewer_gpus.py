@@ -2,9 +2,9 @@
 
     python -m tests.chaos.fewer_gpus [FILE]
 
-Ray is told of the GPUs and there are none. The node is killed while both actors have begun a chunk, so that the run
-cannot end without that chunk being given to somebody else. After that nothing is done until the node is replaced and
-used. What came of it is JSON, for a file that may be named.
+Ray's settings declare GPUs although the machine has none. The node is killed while both actors have begun a chunk, so
+that the run cannot end before another actor takes that chunk. After that nothing is done until the node is replaced and
+used. The result is JSON, which goes to FILE if that is given.
 """
 
 import logging

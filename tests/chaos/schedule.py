@@ -1,4 +1,4 @@
-"""Which drill a seed stands for: the same one, always."""
+"""The drill of a seed: one seed always gives the same drill."""
 
 import random
 

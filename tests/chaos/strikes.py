@@ -1,4 +1,4 @@
-"""What a drill does to a run, and when: processes that are killed, and faults of the store.
+"""The strikes of a drill against a run: processes that are killed, and faults of the store.
 
 Every step of a run is a request that the proxy sees. So a strike comes at the n-th request of a kind, exactly: while it
 is on its way, or when it was done and the answer is lost.

@@ -1,14 +1,14 @@
-"""A run on nodes of different kinds, one of which is lost in the middle and replaced; told in words.
+"""A run on nodes of different kinds, one of which is lost in the middle and replaced; the output describes it.
 
     python -m tests.chaos.three_nodes [FILE]
 
 The head has no processors: it takes none of the steps, writing included. One node has processors and no GPU: it
-decodes. One has a GPU and too few processors to decode beside its actor: it has the network. Ray is told of the GPU and
-there is none, so the network computes on that node's processor. What decodes is killed with all its processes when a
-part of the rows is published; another such node comes some seconds later, as it would from an autoscaler. Until then it
-is given no more than a part of the work, so that it is always lost in the middle.
+decodes. One has a GPU and too few processors to decode beside its actor: it has the network. Ray's settings declare a
+GPU although the node has none, so that the network computes on that node's processor. The node that decodes is killed
+with all its processes when a part of the rows is published; another such node comes some seconds later, as it would
+from an autoscaler. Until then the first node gets only a part of the work, so that it is always lost in the middle.
 
-The cluster asks nobody for a token and is not on the loopback: a job that is not told to put up with that is refused.
+The cluster needs no token and is not on the loopback: a job refuses such a cluster unless its flags accept it.
 """
 
 import contextlib

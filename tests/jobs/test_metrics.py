@@ -1,4 +1,4 @@
-"""A real run that a real Prometheus looks at: what it tells is the report's account, and the dashboard asks for it."""
+"""A real Prometheus scrapes a real run: its metrics equal the report's account, and the dashboard queries them."""
 
 import json
 import math

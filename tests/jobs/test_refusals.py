@@ -1,4 +1,4 @@
-"""What the job refuses before any work: exit code, one sentence, no traceback, nothing written. No Ray is started."""
+"""Refusals before any work: an exit code, one sentence, no traceback, nothing written. No Ray is started."""
 
 import json
 

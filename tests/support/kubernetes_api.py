@@ -1,4 +1,4 @@
-"""A stand-in for the API of Kubernetes: RayJobs of one namespace over TLS, for whoever has the token."""
+"""A stand-in for the API of Kubernetes: RayJobs of one namespace over TLS, for every client with the token."""
 
 import datetime
 import ipaddress

@@ -1,4 +1,4 @@
-"""What any implementation of the operations on ragged maps must do, on any device; each check raises if it does not.
+"""Checks of any implementation of the operations on ragged maps, on any device; a check that fails raises.
 
 Expected is what torch's own operations make of each map alone, in float64. Rows that belong to no map hold what is no
 number, so that reading one of them shows.

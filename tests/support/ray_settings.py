@@ -1,4 +1,4 @@
-"""What the tests' Rays are started with."""
+"""Settings with which the tests start Ray."""
 
 # No token is written anywhere; and workers are as eager as their driver: on a busy machine Ray's own choice, a niceness
 # of 15, leaves them nothing.

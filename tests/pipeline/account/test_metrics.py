@@ -1,4 +1,4 @@
-"""What the driver tells Ray, without a Ray; `tests/jobs/test_metrics.py` has a real one and a Prometheus."""
+"""The metrics that the driver reports, without a Ray; `tests/jobs/test_metrics.py` has a real Ray and a Prometheus."""
 
 import threading
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Which part of a run's work is done."""
+"""The share of a run's work that is done."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a job asks of the network decides the columns, the size of a row, and what is run."""
+"""The task of a job decides the columns, the size of a row, and the part of the network that is run."""
 
 from dataclasses import replace
 

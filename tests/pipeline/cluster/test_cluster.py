@@ -1,4 +1,4 @@
-"""What the cluster says of its object stores; the rest of it is run by the tests of the jobs."""
+"""Signals and errors while Ray starts, and the use of the object stores; the tests of the jobs run the rest."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Which clusters are taken for open to others; that real ones are refused is shown in tests/jobs/test_submit.py."""
+"""Clusters that count as open to others; tests/jobs/test_submit.py shows that real ones are refused."""
 
 import os
 import socket

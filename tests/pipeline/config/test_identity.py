@@ -1,4 +1,4 @@
-"""What decides the rows of an output is written down once, and every later run must agree with it."""
+"""The identity of an output is written once, and every later run must agree with it."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What one run is asked to do is checked once, with the flag's name in the message."""
+"""The configuration of a run is checked once, and each message names the flag."""
 
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 

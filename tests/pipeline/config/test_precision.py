@@ -1,4 +1,4 @@
-"""Which precision a run takes, and what it says about it."""
+"""The precision of a run, and the log line about it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What becomes of rows, corrections and policies, night after night."""
+"""Updates of a data set from rows, corrections and policies, night after night."""
 
 import errno
 import tempfile

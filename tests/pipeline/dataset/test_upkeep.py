@@ -1,4 +1,4 @@
-"""The order of it all, within a run: what is told, and what a signal does."""
+"""The order of an update and its exports within a run, their errors, and signals in between."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What libjpeg-turbo decodes by itself is what Pillow makes of it, byte for byte, and so is what neither decodes."""
+"""A JPEG gives the same bytes, or the same failure, with libjpeg-turbo as with Pillow alone."""
 
 import io
 from collections.abc import Callable, Iterator

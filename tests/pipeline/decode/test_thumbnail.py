@@ -1,4 +1,4 @@
-"""Thumbnails of what the network sees; the chunk's size tells nothing of them."""
+"""Thumbnails show the pixels that the network sees, and do not change the size of a chunk."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Which earlier run's pace is taken: reports in a folder, written as runs leave them."""
+"""The choice of the earlier run whose pace an estimate takes, among reports as runs leave them."""
 
 import json
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What a pass says of the blocks that it dropped, and its actor; the flow itself is run by the tests of the jobs."""
+"""The report of a pass on dropped blocks, and its actor; the tests of the jobs run the flow itself."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""What an output says of itself: real files on a real store, written by a real collector."""
+"""The published files of an output: real files on a real store, written by a real collector."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""What the files of one shard make, whoever wrote them and in whatever order."""
+"""The chain of one shard's files, from any attempts and in any order."""
 
 from itertools import permutations
 

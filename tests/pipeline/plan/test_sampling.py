@@ -1,4 +1,4 @@
-"""What is drawn from a plan, on plans that are made up."""
+"""Samples of a plan's shards, on made-up plans."""
 
 from dataclasses import replace
 

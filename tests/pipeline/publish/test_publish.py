@@ -1,4 +1,4 @@
-"""Publication on a real store: every write has its condition, and whoever comes late changes nothing."""
+"""Publication on a real store: every write has a condition, and a late writer changes nothing."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the tree's messages say, and what they must not."""
+"""The messages of the store's errors, and secrets that they must not hold."""
 
 from pipeline.store.errors import from_client_error
 

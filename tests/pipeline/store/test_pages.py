@@ -1,4 +1,4 @@
-"""What is made of a store's answers, and listings by obstore's client."""
+"""Pages of a listing from a store's answers, and listings by obstore's client."""
 
 from datetime import UTC, datetime
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Which empty objects stand for folders, decided while the listing goes by."""
+"""Empty objects that stand for folders are recognised during the listing."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which answers are asked for again, and for how long, on stub servers."""
+"""Requests that are repeated, and for how long, on stub servers."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""What becomes of a store's faults: each is injected on the way to a real S3 server, and met by the real client."""
+"""Faults of a store: each is injected between the real client and a real S3 server."""
 
 import gzip
 import io

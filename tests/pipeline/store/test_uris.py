@@ -1,4 +1,4 @@
-"""What a user may name, the one URI that it becomes, and URIs taken apart and joined."""
+"""Names that a user may give, the canonical URI of each, and URIs that are split and joined."""
 
 from pathlib import Path
 
