@@ -150,6 +150,11 @@ def test_a_room_imports_from_itself_and_from_rooms_that_the_table_allows(room: s
     assert {(source, file) for source, file in arrows if room_of(file) not in {room, *ROOMS[room]}} == set()
 
 
+def test_the_table_allows_no_more_than_the_code_needs():
+    needed = {(room_of(source), room_of(file)) for source, files in IMPORTS.items() for file in files}
+    assert {(room, lower) for room, allowed in ROOMS.items() for lower in allowed} - needed == set()
+
+
 def test_no_files_import_each_other_in_a_circle():
     assert circles(IMPORTS) == []
 

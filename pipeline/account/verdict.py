@@ -25,7 +25,7 @@ _FASTER_SINK = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class SteadyPart:
     """The work of a run's steps in its steady part.
 
     Attributes:
@@ -72,73 +72,64 @@ class Verdict:
     advice: tuple[str, ...]
 
 
-def find_verdict(line: Line) -> Verdict | None:
+def find_verdict(part: SteadyPart) -> Verdict | None:
     """Returns the verdict over a run; None if the run had no actors or no steady part."""
-    if not line.seconds > 0 or not line.num_actors:
+    if not part.seconds > 0 or not part.num_actors:
         return None
-    fullness = {step: round(line.fullness(step), 3) for step in ("read", "decode", "compute", "write")}
+    fullness = {step: round(part.fullness(step), 3) for step in ("read", "decode", "compute", "write")}
+    bound_by, sentence, advice = _find_bound(part, fullness)
+    return Verdict(bound_by=bound_by, fullness=fullness, sentence=sentence, advice=advice)
+
+
+def _find_bound(part: SteadyPart, fullness: Mapping[str, float]) -> tuple[str, str, tuple[str, ...]]:
+    """Returns `bound_by`, `sentence` and `advice` of the verdict."""
     busy = fullness["compute"]
-    waited = 1 - busy
-    if line.tail_share > _LONG_TAIL:
-        after = f"for {line.tail_share:.0%} of the time rows were written after the network had done its work"
-        return Verdict(bound_by="sink", fullness=fullness, sentence=f"sink-bound: {after}", advice=_FASTER_SINK)
+    if part.tail_share > _LONG_TAIL:
+        after = f"for {part.tail_share:.0%} of the time rows were written after the network had done its work"
+        return "sink", f"sink-bound: {after}", _FASTER_SINK
     if busy >= _BUSY:
-        return Verdict(
-            bound_by="network",
-            fullness=fullness,
-            sentence=f"network-bound: the actors ran the network {busy:.0%} of the time",
-            advice=_more_network(line),
-        )
+        sentence = f"network-bound: the actors ran the network {busy:.0%} of the time"
+        return "network", sentence, _more_network(part)
     fullest = max(("decode", "read", "write"), key=lambda step: fullness[step])
-    ahead = f"the actors waited {waited:.0%} of the time"
+    ahead = f"the actors waited {1 - busy:.0%} of the time"
     if fullest == "decode":
-        more = _more(line, "decode")
-        return Verdict(
-            bound_by="decode",
-            fullness=fullness,
-            sentence=f"decode-bound: {ahead}, while decoding used {fullness['decode']:.0%} of its room",
-            advice=(
-                f"{more:.1f} more processors for decoding to each actor would balance the two",
+        return (
+            "decode",
+            f"decode-bound: {ahead}, while decoding used {fullness['decode']:.0%} of its room",
+            (
+                f"{_more(part, 'decode'):.1f} more processors for decoding to each actor would balance the two",
                 "or fewer actors, which leave processors to decoding",
             ),
         )
     if fullest == "write":
-        return Verdict(
-            bound_by="sink",
-            fullness=fullness,
-            sentence=f"sink-bound: {ahead}, while writing was busy {fullness['write']:.0%} of the time",
-            advice=_FASTER_SINK,
-        )
-    if line.store_share >= 0.5:
-        return Verdict(
-            bound_by="store",
-            fullness=fullness,
-            sentence=(
-                f"store-bound: {ahead}, and readers were busy {fullness['read']:.0%} of it, of which they waited "
-                f"{line.store_share:.0%} for the store"
-            ),
-            advice=(
+        sentence = f"sink-bound: {ahead}, while writing was busy {fullness['write']:.0%} of the time"
+        return "sink", sentence, _FASTER_SINK
+    if part.store_share >= 0.5:
+        return (
+            "store",
+            f"store-bound: {ahead}, and readers were busy {fullness['read']:.0%} of it, of which they waited "
+            f"{part.store_share:.0%} for the store",
+            (
                 "a store nearer to the workers, or with more bandwidth",
                 "shards of some hundred megabytes in place of small objects: fewer requests for the same images",
             ),
         )
-    return Verdict(
-        bound_by="read",
-        fullness=fullness,
-        sentence=f"read-bound: {ahead}, while reading used {fullness['read']:.0%} of its room",
-        advice=("more processors, or more and smaller shards: one shard is read by one task",),
+    return (
+        "read",
+        f"read-bound: {ahead}, while reading used {fullness['read']:.0%} of its room",
+        ("more processors, or more and smaller shards: one shard is read by one task",),
     )
 
 
-def _more(line: Line, step: str) -> float:
+def _more(part: SteadyPart, step: str) -> float:
     """Returns the number of processors that a step lacks for each actor, to keep the actor busy all the time."""
-    busy = max(line.fullness("compute"), 1e-3)
-    used = line.busy_s.get(step, 0.0) / line.seconds / line.num_actors
+    busy = max(part.fullness("compute"), 1e-3)
+    used = part.busy_s.get(step, 0.0) / part.seconds / part.num_actors
     return max(0.1, used / busy - used)
 
 
-def _more_network(line: Line) -> tuple[str, ...]:
-    if line.device == "cuda":
+def _more_network(part: SteadyPart) -> tuple[str, ...]:
+    if part.device == "cuda":
         return ("more GPUs (one actor each)", "a smaller variant, or a smaller --max-image-pixels")
-    half = ("--precision bf16, if the processors multiply it",) if line.precision == "fp32" else ()
+    half = ("--precision bf16, if the processors multiply it",) if part.precision == "fp32" else ()
     return ("GPUs, or more processors (one actor each)", *half, "a smaller variant, or a smaller --max-image-pixels")

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.account.report import Report, Seconds, Status
 from pipeline.account.timeline import Timeline
 from pipeline.account.totals import Totals
-from pipeline.account.verdict import Line, find_verdict
+from pipeline.account.verdict import SteadyPart, find_verdict
 from pipeline.account.work import Work
 from pipeline.cluster.processors import Processors
 from pipeline.config.identity import reported_identity
@@ -35,8 +35,8 @@ def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], 
     own = replace(own, counts={**own.counts, "bytes_out": sum(receipt.bytes_out for receipt in ledger.receipts)})
     wall_s = time.time() - run.started_at
     ends = ledger.timeline.ends("compute")
-    processors, line = ledger.processors, _line(run, ledger, own)
-    steady = None if line is None else _steady(ledger.timeline)
+    processors, part = ledger.processors, _steady_part(run, ledger, own)
+    steady = None if part is None else _steady(ledger.timeline)
     return Report(
         run_id=run.run_id,
         status=status,
@@ -63,7 +63,7 @@ def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], 
         price_per_hour=run.config.compute.price_per_hour,
         breakdown=replace(ledger.breakdown, samples=ledger.breakdown.samples[: run.config.thumbnails]),
         processes=_processes(ledger.timeline),
-        verdict=None if line is None else find_verdict(line),
+        verdict=None if part is None else find_verdict(part),
         actors={} if processors is None else _described(processors),
         versions=_versions(),
         passes=ledger.num_passes,
@@ -81,7 +81,7 @@ def _steady(timeline: Timeline) -> Work | None:
     return Work(seconds=moments[1] - moments[0], images=done["images"], pixels=done["pixels"], macs=done["macs"])
 
 
-def _line(run: Run, ledger: Ledger, own: Totals) -> Line | None:
+def _steady_part(run: Run, ledger: Ledger, own: Totals) -> SteadyPart | None:
     """Returns what the steps were doing in the steady part of the run; None if the run had no steady part."""
     moments, processors = ledger.timeline.between("compute", *_STEADY), ledger.processors
     if moments is None or processors is None:
@@ -90,7 +90,7 @@ def _line(run: Run, ledger: Ledger, own: Totals) -> Line | None:
     free_cpus = max(0.0, processors.num_cpus - num_actors * processors.actor_cpus)
     # One task reads a shard, so no more tasks read than there are shards.
     readers = min(run.plan.num_shards, free_cpus / processors.read_cpus)
-    return Line(
+    return SteadyPart(
         seconds=moments[1] - moments[0],
         num_actors=num_actors,
         busy_s={step: within(step, *moments)["busy_s"] for step in ("read", "decode", "compute", "write")},

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline.account.verdict import Line, find_verdict
+from pipeline.account.verdict import SteadyPart, find_verdict
 
 
 def line(seconds=100.0, *, num_actors=2, compute=0.5, decode=0.2, read=0.2, write=0.01, store_share=0.1, **others):
@@ -12,7 +12,7 @@ def line(seconds=100.0, *, num_actors=2, compute=0.5, decode=0.2, read=0.2, writ
     slots = {"compute": num_actors, "decode": 3.0, "read": 4.0, "write": 1.0}
     shares = {"compute": compute, "decode": decode, "read": read, "write": write}
     busy_s = {step: share * slots[step] * seconds for step, share in shares.items()}
-    return Line(
+    return SteadyPart(
         seconds=seconds, num_actors=num_actors, busy_s=busy_s, slots=slots, store_share=store_share,
         **{"tail_share": 0.0, "device": "cuda", "precision": "bf16", **others},
     )  # fmt: skip
@@ -57,7 +57,7 @@ def test_in_a_line_that_is_simulated_the_slowest_step_is_named(seed):
     seconds_each[slowest] = 0.03 * slots[slowest]
     count, wall = 1000, 1000 * 0.03
     found = find_verdict(
-        Line(
+        SteadyPart(
             seconds=wall,
             num_actors=int(slots["compute"]),
             busy_s={step: count * each for step, each in seconds_each.items()},
