@@ -26,14 +26,14 @@ _TABLE = {
     "model/checkpoints",
     "flow": "read publish plan decode infer account chunks workers cluster errors.py model/network",
     "read": "plan inputs decode chunks store errors.py model/network",
-    "publish": "output inputs account chunks store errors.py model/network",
+    "publish": "output inputs account chunks workers store errors.py model/network",
     "plan": "output inputs store",
     "config": "output inputs chunks cluster store errors.py model/checkpoints model/network model/errors.py",
     "lease": "output store errors.py",
     "page": "output chunks store",
     "evaluation": "output account store errors.py model/network",
     "output": "account chunks store errors.py",
-    "inputs": "chunks store errors.py",
+    "inputs": "chunks workers store errors.py",
     "decode": "chunks workers",
     "infer": "chunks workers model model/checkpoints model/network",
     "account": "chunks",
@@ -109,9 +109,6 @@ ALLOWED = {
     ),
     ("pipeline/cluster/cluster.py", "ray._private"): (
         "Ray has no public setting with which it listens on the loopback alone (docs/design/adr/0023)."
-    ),
-    ("pipeline/flow/ray_errors.py", "PlainRayHandler"): (
-        "Ray's handler would print each error a second time, and nothing but its class tells it from others."
     ),
     ("pipeline/store/clients.py", "client._endpoint"): (
         "botocore gives no public access to its HTTP session, which a timeout over a whole answer needs."

@@ -15,6 +15,7 @@ class Totals:
         ok: Number of records that did not fail.
         failed: Number of records that failed.
         failed_by_code: Number of failed records by `error_code`.
+        failed_by_bug: Number of records that failed because of a bug, by file and line of the bug.
         ignored: Number of names inside the shards that were skipped.
         bytes: Encoded bytes of all records that were read.
         pixels: Pixels that the network saw: `net_width * net_height` of the rows that are ok.
@@ -28,6 +29,7 @@ class Totals:
     ok: int = 0
     failed: int = 0
     failed_by_code: Mapping[str, int] = field(default_factory=dict)
+    failed_by_bug: Mapping[str, int] = field(default_factory=dict)
     ignored: int = 0
     bytes: int = 0
     pixels: int = 0

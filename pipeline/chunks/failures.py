@@ -1,6 +1,5 @@
-"""Error codes of failed records, and error messages that are equal on every attempt."""
+"""Error codes and messages of failed records."""
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -44,13 +43,3 @@ class Failure:
 
     code: ErrorCode
     message: str
-
-
-MAX_ERROR_CHARS = 150
-
-
-def error_text(error: BaseException) -> str:
-    """Returns a library's error as one line of at most 150 characters, without addresses: equal on every attempt."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:MAX_ERROR_CHARS]

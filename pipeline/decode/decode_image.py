@@ -31,10 +31,11 @@ from PIL import (
 )
 from PIL.ImageFile import ImageFile
 
-from pipeline.chunks.failures import ErrorCode, Failure, error_text
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
 from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
 from pipeline.decode.to_rgb import to_rgb
+from pipeline.workers.bugs import explain
 
 # Pillow refuses above twice this, in the places that know a size before this file does: frames, tiles, icons.
 Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2
@@ -160,9 +161,9 @@ def decode_image(
                 return _decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size)
             failure = size
         except (Image.DecompressionBombError, MemoryError) as error:
-            failure = Failure(ErrorCode.IMAGE_TOO_LARGE, f"{image_format}: {error_text(error)}")
+            failure = Failure(ErrorCode.IMAGE_TOO_LARGE, explain(error, image_format))
         except Exception as error:  # Pillow throws whatever hostile bytes lead it to; it becomes a failed row
-            failure = Failure(ErrorCode.DECODE_CORRUPT, f"{image_format}: {error_text(error)}")
+            failure = Failure(ErrorCode.DECODE_CORRUPT, explain(error, image_format))
     known = min(native) > 0 and max(native) < 2**31  # a column holds no more
     return FailedImage(failure=failure, width=native[0] if known else None, height=native[1] if known else None)
 

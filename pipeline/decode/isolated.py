@@ -20,11 +20,11 @@ class IsolatedDecoder:
         """What `decode_image` gives; an image that kills its process or takes too long is `decode.crashed`.
 
         Raises:
-            RuntimeError: no child process could be started.
+            ChildError: no child process could be started.
         """
         answer = self._service.ask((data, policy), self._timeout_s)
         if isinstance(answer, Crash):
-            return FailedImage(failure=Failure(ErrorCode.DECODE_CRASHED, f"decoding {answer.how}"))
+            return FailedImage(failure=Failure(ErrorCode.DECODE_CRASHED, answer.explain("decoding")))
         return answer
 
     def close(self) -> None:

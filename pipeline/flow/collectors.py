@@ -13,8 +13,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.cluster.cluster import object_store_use
 from pipeline.cluster.processors import Processors
 from pipeline.errors import CollectorsGoneError
+from pipeline.flow.ray_errors import explained
 from pipeline.publish.collector import Collector, CollectorState, SinkConfig
-from pipeline.workers.activity import Board, Holding, Note, describe, own_note
+from pipeline.workers.activity import Board, Holding, Note, Notify, describe, own_note
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +58,12 @@ class CollectorActor:
             # New, or restarted in the middle of a pass: what it held is lost to this pass, what comes from now on is
             # not. What it has heard of others is of this pass.
             self._learn(pass_number)
-        self._board.hear(own_note(holding))
+        self._board.post(own_note(holding))
         try:
-            self._collector.add(table)
+            with explained("sink"):
+                self._collector.add(table)
         finally:
-            self._board.hear(own_note(None))
+            self._board.post(own_note(None))
 
     def _learn(self, pass_number: int) -> None:
         self._pass_known = pass_number
@@ -76,9 +78,9 @@ class CollectorActor:
         return _Answer(self._life, self._collector.state(receipts_from))
 
     @ray.method(concurrency_group="answers")
-    def hear(self, note: Note) -> None:
+    def post(self, note: Note) -> None:
         """Takes a note of another process."""
-        self._board.hear(note)
+        self._board.post(note)
 
     @ray.method(concurrency_group="answers")
     def notes(self) -> list[Note]:
@@ -157,16 +159,16 @@ class Collectors:
             states.append(answer.state)
         return states
 
-    def teller(self) -> "ToCollector":
-        """What the steps' processes tell of their work by."""
-        return ToCollector(self.actors[0])
+    def notifier(self) -> Notify:
+        """Returns what the processes of the steps send their notes with."""
+        return CollectorNotifier(self.actors[0])
 
-    def whereabouts(self) -> str:
-        """Which steps hold what, as far as it was heard of living processes; and who does not answer."""
-        heard = _answers([actor.notes.remote() for actor in self.actors], _LOOK_TIMEOUT_S)
-        silent = [f"collector {index}" for index, notes in enumerate(heard) if notes is None]
+    def describe_activity(self) -> str:
+        """Returns which steps hold which records, by the notes of living processes, and who does not answer."""
+        answers = _answers([actor.notes.remote() for actor in self.actors], _LOOK_TIMEOUT_S)
+        silent = [f"collector {index}" for index, notes in enumerate(answers) if notes is None]
         by_node: dict[str | None, list[Note]] = {}
-        for note in (note for notes in heard for note in notes or ()):
+        for note in (note for notes in answers for note in notes or ()):
             by_node.setdefault(note.node, []).append(note)
         living, silent_nodes = _living(by_node)
         return describe(living, silent + silent_nodes, object_store_use())
@@ -183,16 +185,16 @@ class Collectors:
             ray.kill(actor)
 
 
-class ToCollector:
-    """Hands the notes of a step's process to a collector, and waits for nothing."""
+class CollectorNotifier:
+    """Sends the notes of a step's process to a collector, and waits for nothing."""
 
     def __init__(self, collector: Any) -> None:
         self._collector = collector
 
     def __call__(self, note: Note) -> None:
-        """Sends one note; one that is lost is no loss."""
+        """Sends one note. If it is lost, only the description of a run without progress misses it."""
         try:
-            self._collector.hear.remote(replace(note, node=ray.get_runtime_context().get_node_id()))
+            self._collector.post.remote(replace(note, node=ray.get_runtime_context().get_node_id()))
         except ray.exceptions.RayError as error:
             logger.debug("note.lost error=%s", error)
 

@@ -12,11 +12,12 @@ import ray
 
 from model.network.config import PVTv2Config
 from pipeline.chunks.chunk import Chunk, map_chunks
+from pipeline.flow.ray_errors import explained
 from pipeline.flow.steps import ActorStep
 from pipeline.infer.config import InferConfig
 from pipeline.infer.device_thread import DeviceThread
 from pipeline.infer.isolated import IsolatedInferStep
-from pipeline.workers.activity import Tell, at_work
+from pipeline.workers.activity import Notify, at_work
 from pipeline.workers.time_limits import CHUNK_S, compute_s, given_up_after
 
 
@@ -29,22 +30,24 @@ class InferActor:
         weights: Any,
         config: InferConfig,
         network: PVTv2Config,
-        tell: Tell,
+        notify: Notify,
     ) -> None:
-        # All of torch runs in one thread: in two, each would keep what it has freed to itself.
+        # PyTorch runs in one thread only: each of two threads would keep the memory that it has freed to itself.
         self._thread = DeviceThread()
-        step = self._thread.run(lambda: partial(make_step, ray.get(weights), config))
+        with explained("infer"):
+            step = self._thread.run(lambda: partial(make_step, ray.get(weights), config))
         self._step, self._thread.ahead = step, step.ahead
-        self._network, self._device, self._tell = network, config.device, tell
-        self._under_way_s = 0.0  # what the chunks may take that were submitted and not waited for
+        self._network, self._device, self._notify = network, config.device, notify
+        self._under_way_s = 0.0  # seconds that the chunks may take that were submitted and not waited for
         self._under_way, self._free_since = 0, time.perf_counter()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Returns a batch of chunks with answers in place of pixels."""
-        return map_chunks(batch, self._answer)
+        with explained("infer"):
+            return map_chunks(batch, self._answer)
 
     def _answer(self, chunk: Chunk) -> Chunk:
-        # Clocks of two machines may differ by more than that took.
+        # The clocks of two machines may differ by more than the hand-over took.
         hand_over_s = max(0.0, time.time() - chunk.measured["decode_ended"])
         unpacked = self._step.unpack(chunk)
         computed, wait_s = self._thread.run(partial(self._submit, chunk, unpacked))
@@ -75,28 +78,29 @@ class InferActor:
 
     @contextmanager
     def _in_network(self, chunk: Chunk) -> Iterator[None]:
-        # In the thread in which one thing is done at a time: a process has one timer, and tells of one thing that it
-        # holds. Whatever is done there may have to wait for all chunks that are under way.
-        with holding_chunk(self._tell, "infer", chunk), given_up_after(CHUNK_S + self._under_way_s):
+        # A process has one timer and reports one chunk, so both are set in the thread that does one thing at a time.
+        # What runs in that thread may have to wait for all chunks that are under way.
+        with holding_chunk(self._notify, "infer", chunk), given_up_after(CHUNK_S + self._under_way_s):
             yield
 
 
 class CarefulInferActor:
     """The actor around one `IsolatedInferStep`, whose child has one image at a time; it loads no torch itself."""
 
-    def __init__(self, _: Any, weights: Any, config: InferConfig, network: PVTv2Config, tell: Tell) -> None:
+    def __init__(self, _: Any, weights: Any, config: InferConfig, network: PVTv2Config, notify: Notify) -> None:
         self._step = IsolatedInferStep(ray.get(weights), config, network)
-        self._tell, self._one_at_a_time = tell, threading.Lock()
+        self._notify, self._one_at_a_time = notify, threading.Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Returns a batch of chunks with answers in place of pixels."""
-        return map_chunks(batch, self._answer)
+        with explained("infer"):
+            return map_chunks(batch, self._answer)
 
     def _answer(self, chunk: Chunk) -> Chunk:
-        with self._one_at_a_time, holding_chunk(self._tell, "infer", chunk):
+        with self._one_at_a_time, holding_chunk(self._notify, "infer", chunk):
             return self._step.infer(chunk)
 
 
-def holding_chunk(tell: Tell, step: str, chunk: Chunk) -> AbstractContextManager[None]:
+def holding_chunk(notify: Notify, step: str, chunk: Chunk) -> AbstractContextManager[None]:
     """Reports that a step works on a chunk until the block ends."""
-    return at_work(tell, step, chunk.header.shard, chunk.header.slice, chunk.header.first_row)
+    return at_work(notify, step, chunk.header.shard, chunk.header.slice, chunk.header.first_row)

@@ -14,7 +14,7 @@ from pipeline.chunks.columns import PAYLOAD_COLUMNS, record_schema
 from pipeline.chunks.failures import ErrorCode
 from pipeline.chunks.measures import NOTHING
 from pipeline.infer.config import InferConfig
-from pipeline.workers.isolation import Crash, IsolatedService
+from pipeline.workers.isolation import ChildError, Crash, IsolatedService
 from pipeline.workers.time_limits import INFER_IMAGE_S, compute_s
 
 _TRIAL_PX = 64
@@ -39,7 +39,7 @@ class IsolatedInferStep:
         """The chunk with answers in place of pixels; an image that kills its process or never ends is `infer.crashed`.
 
         Raises:
-            RuntimeError: no child process could be started, or it does not survive rows without pixels.
+            ChildError: no child process could be started, or it does not survive rows without pixels.
         """
         started = time.perf_counter()
         answered = [self._answer(part) for part in _parts(chunk)]
@@ -53,9 +53,9 @@ class IsolatedInferStep:
         timeout_s = INFER_IMAGE_S + compute_s(self._network, part.net_sizes(), self._device)
         answer = self._service.ask(part.to_table(), timeout_s)
         if isinstance(answer, Crash):
-            answer = self._service.ask(_failed(part, f"inference {answer.how}").to_table(), INFER_IMAGE_S)
+            answer = self._service.ask(_failed(part, answer.explain("inference")).to_table(), INFER_IMAGE_S)
         if isinstance(answer, Crash):
-            raise RuntimeError(f"rows without pixels were not answered: the child process {answer.how}")
+            raise ChildError(f"rows without pixels were not answered: the child process {answer}")
         return answer
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.chunks.failures import ErrorCode, Failure, error_text
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs.record import MAX_ENCODED_BYTES, ColumnError, ReaderOptions, Record, ShardEnd, as_text
+from pipeline.workers.bugs import explain
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
 """Names by which a column of images is recognised, in any case; the likeliest name comes first."""
@@ -23,11 +24,15 @@ _BATCH_ROWS = 16
 _BUFFER_BYTES = 2**23
 
 
+class BrokenParquetError(ValueError):
+    """A file that is no Parquet file, or has a broken footer."""
+
+
 def read_schema(file: BinaryIO) -> pa.Schema:
     """Returns the columns of a Parquet file.
 
     Raises:
-        ValueError: the file is no Parquet file, or its footer is broken.
+        BrokenParquetError: the file is no Parquet file, or its footer is broken.
     """
     return _open(_Guarded(file)).schema_arrow
 
@@ -36,7 +41,7 @@ def num_rows(file: BinaryIO) -> int:
     """Returns the number of rows that the footer promises.
 
     Raises:
-        ValueError: the file is no Parquet file, or its footer is broken.
+        BrokenParquetError: the file is no Parquet file, or its footer is broken.
     """
     return int(_open(_Guarded(file)).metadata.num_rows)
 
@@ -75,7 +80,7 @@ def check_parquet(file: BinaryIO, options: ReaderOptions) -> None:
 
     Raises:
         ColumnError: the file lacks one of them.
-        ValueError: the file is no Parquet file, or its footer is broken.
+        BrokenParquetError: the file is no Parquet file, or its footer is broken.
     """
     check_columns(read_schema(file), options.image_column, options.keep_columns)
 
@@ -114,7 +119,8 @@ def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> 
     except ValueError as error:
         if error is guarded.error:
             raise
-        yield Record(key=None, data=None, failure=Failure(ErrorCode.SOURCE_UNREADABLE, str(error)[:200]))
+        message = str(error) if isinstance(error, BrokenParquetError | ColumnError) else explain(error)
+        yield Record(key=None, data=None, failure=Failure(ErrorCode.SOURCE_UNREADABLE, message[:200]))
         yield ShardEnd()
         return
     row = start_row
@@ -125,7 +131,7 @@ def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> 
         except Exception as error:  # whatever Arrow raises over a broken page; it becomes a failed record
             if guarded.error is not None:
                 raise guarded.error from None
-            message = f"the file breaks off before row {row}: {error_text(error)}"[:200]
+            message = explain(error, f"the file breaks off before row {row}")[:200]
             yield Record(key=None, data=None, failure=Failure(ErrorCode.SOURCE_TRUNCATED, message))
             break
         if record is None:
@@ -226,7 +232,7 @@ def _open(guarded: "_Guarded") -> pq.ParquetFile:
     except Exception as error:  # Arrow has no one error for a broken footer
         if guarded.error is not None:
             raise guarded.error from None
-        raise ValueError(f"this is no Parquet file, or a broken one: {error_text(error)}") from None
+        raise BrokenParquetError(explain(error, "this is no Parquet file, or a broken one")) from None
 
 
 class _Guarded:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO, Self, cast
 
-from pipeline.chunks.failures import ErrorCode, Failure, error_text
+from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs.record import MAX_ENCODED_BYTES, ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar_sidecars import MAX_SIDECAR_BYTES, Joiner, Member, is_sidecar
+from pipeline.workers.bugs import explain
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _FETCH_BYTES = 2**20
@@ -85,7 +86,7 @@ def _records(file: BinaryIO, options: ReaderOptions) -> Iterator[Record | ShardE
 def _failure(error: Exception, num_images: int) -> Failure:
     if isinstance(error, _NoTarError):
         return Failure(ErrorCode.SOURCE_UNREADABLE, str(error))
-    return Failure(ErrorCode.SOURCE_TRUNCATED, f"the tar breaks off after image {num_images}: {error_text(error)}")
+    return Failure(ErrorCode.SOURCE_TRUNCATED, explain(error, f"the tar breaks off after image {num_images}"))
 
 
 def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator[Member]:
@@ -126,7 +127,7 @@ def _check_begins_as_tar(stream: "_Forward") -> None:
         if len(block) == tarfile.BLOCKSIZE and block.strip(b"\0"):
             tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (gzip.BadGzipFile, zlib.error, tarfile.HeaderError) as error:
-        raise _NoTarError(f"this is no tar: {error_text(error)}") from None
+        raise _NoTarError(explain(error, "this is no tar")) from None
     if not block:
         raise _NoTarError("the file is empty")
 

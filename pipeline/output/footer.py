@@ -46,8 +46,12 @@ class Footer:
     own: Totals | None = None
 
     def to_json(self) -> str:
-        """Returns the footer as it is stored."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Returns the footer as it is stored; without bugs it is as versions that did not count them wrote it."""
+        values = asdict(self)
+        for totals in (values["totals"], values["own"]):
+            if totals is not None and not totals["failed_by_bug"]:
+                del totals["failed_by_bug"]
+        return json.dumps(values, sort_keys=True)
 
     @staticmethod
     def from_json(text: str | bytes) -> "Footer":

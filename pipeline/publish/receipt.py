@@ -13,6 +13,7 @@ from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.measures import Span, counts_of, process_number, seconds_of, spans_of
 from pipeline.output.footer import Footer
+from pipeline.workers.bugs import bug_in
 
 BUSY_STEPS = ("read", "decode", "compute", "rows")
 """Steps before the write, whose seconds show the slow shards."""
@@ -84,6 +85,7 @@ def count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, fl
     """Returns counts and work of the rows of one output file."""
     ok = num_ok(rows)
     codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
+    bugs = Counter(bug for message in rows.column("error_message").to_pylist() if (bug := bug_in(message)) is not None)
     sizes = rows.select(["status", "net_width", "net_height"])
     seen = sizes.filter(pc.equal(sizes.column("status"), "ok"))
     pixels = pc.sum(pc.multiply(seen.column("net_width").cast(pa.int64()), seen.column("net_height").cast(pa.int64())))
@@ -92,6 +94,7 @@ def count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, fl
         ok=ok,
         failed=rows.num_rows - ok,
         failed_by_code=dict(sorted(codes.items())),
+        failed_by_bug=dict(sorted(bugs.items())),
         ignored=ignored,
         bytes=_sum(rows, "encoded_bytes"),
         pixels=pixels.as_py() or 0,

@@ -69,8 +69,14 @@ def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], 
         passes=ledger.num_passes,
         replayed_chunks=ledger.num_replayed_chunks,
         operators=ledger.operators,
-        reason=reason,
+        reason="; ".join(filter(None, (reason, _describe_bugs(own)))) or None,
     )
+
+
+def _describe_bugs(totals: Totals) -> str | None:
+    """Returns how many rows failed because of bugs, by file and line; None if none did."""
+    found = [f"rows that failed because of a bug at {place}: {rows}" for place, rows in totals.failed_by_bug.items()]
+    return "; ".join(found) or None
 
 
 def _steady(timeline: Timeline) -> Work | None:

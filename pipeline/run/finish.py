@@ -29,11 +29,13 @@ def finish(run: Run, ledger: Ledger, last_error: str | None) -> Report:
     refresh(run, ledger)
     _take_lost_receipts(run, ledger)
     problems = find_problems(run.plan, ledger.files)
-    if problems and last_error:
-        problems.append(f"the last pass dropped work: {last_error}")
     bound = None if problems else bound_by_images(run)
     ledger.note_bound(bound)
-    report = build_report(run, ledger, "failed" if problems else "stopped" if bound else "done", problems, bound)
+    reason = bound
+    if problems and last_error:
+        reason = f"the last pass dropped work: {last_error}"
+        problems.insert(0, reason)
+    report = build_report(run, ledger, "failed" if problems else "stopped" if bound else "done", problems, reason)
     _write_index(run, ledger)
     _write_report(run, ledger, report)
     _write_page(run, ledger, report)
@@ -73,6 +75,8 @@ def _write_report(run: Run, ledger: Ledger, report: Report) -> None:
     """Writes the timeline, then the report: where `report.json` is, the account of the run is complete."""
     run.folder.join(TIMELINE_FILE).put(ledger.timeline.to_parquet())
     run.folder.join(REPORT_FILE).put(report.to_json())
+    for place, num_rows in report.run.failed_by_bug.items():
+        logger.error("rows.failed_by_bug place=%s rows=%d", place, num_rows)
 
 
 def _write_page(run: Run, ledger: Ledger, report: Report) -> None:

@@ -17,9 +17,10 @@ from pipeline.cluster.cluster import put_object, wait_until_free
 from pipeline.cluster.processors import Processors
 from pipeline.errors import CollectorsGoneError, OutputError
 from pipeline.flow.collectors import Collectors
+from pipeline.flow.config import FlowConfig
 from pipeline.flow.datasink import SliceDatasink
 from pipeline.flow.ray_errors import Dropped, ignore_advice
-from pipeline.flow.run_pass import FlowConfig, run_pass
+from pipeline.flow.run_pass import run_pass
 from pipeline.flow.steps import Steps
 from pipeline.plan.plan import Plan
 from pipeline.run.ledger import Ledger
@@ -162,7 +163,7 @@ class Passes:
             network=run.checkpoint.network,
             processors=processors,
             careful=is_last,
-            tell=self._collectors.teller(),
+            notify=self._collectors.notifier(),
             steps=self._steps,
             thumbnails=num_offered(run.config.thumbnails, _least_chunks(run.plan)),
         )

@@ -66,6 +66,7 @@ def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
         "ok": report.run.ok,
         "failed": report.run.failed,
         "failed_by_code": dict(report.run.failed_by_code),
+        "failed_by_bug": dict(report.run.failed_by_bug),
         "ignored": report.run.ignored + report.ignored,
         "files": report.run.files,
         **describe_changes(run.plan.summary),

@@ -117,7 +117,7 @@ class Watch:
         quiet_s = self._no_progress.since(marker)
         if quiet_s is None:
             return None
-        where = self._collectors.whereabouts()
+        where = self._collectors.describe_activity()
         return Ending("stalled", f"nothing arrived and no file was published for {quiet_s:.0f} s: {where}")
 
     def _poll(self, timeout_s: float) -> None:

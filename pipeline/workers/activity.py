@@ -1,8 +1,8 @@
-"""Who is at what, and for how long: so that a run without progress can say which step holds it up.
+"""Which process works on what, and for how long: a run without progress names the step that holds it up.
 
-A process tells of what it holds when it begins, at most once a second, and does not wait for an answer; so it has told
-already if it hangs in a way that lets no more Python run. Ages are measured by each machine's monotonic clock, since
-the times of day of two machines differ.
+A process sends a note when it begins to work on some records, at most once a second, and does not wait for an answer.
+So the note is mostly out before the work starts, and is there even if the work hangs in a way that lets no more Python
+run. Ages are measured by the monotonic clock of each machine, since the times of day of two machines differ.
 """
 
 import os
@@ -13,22 +13,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-_TELL_EVERY_S = 1.0
+_NOTIFY_EVERY_S = 1.0
 _MOST_NAMED = 6
-# From here on Ray spills by itself, and so a store that stays fuller cannot be spilled.
+# Ray spills objects above this share of its store, so a store that stays fuller cannot be spilled.
 _SPILLS_FROM = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one process holds.
+    """The records that one process works on.
 
     Attributes:
         step: `read`, `decode`, `infer` or `publish`.
-        shard: canonical URI.
-        slice: its number; None where a shard is still being cut into slices.
-        first_row: index in the shard of the first record that it waits for or works on.
-        held_s: seconds since it began, at the time of telling.
+        shard: canonical URI of the shard.
+        slice: number of the slice; None where a shard is still being cut into slices.
+        first_row: index in the shard of the first record that the process waits for or works on.
+        held_s: seconds between the beginning of the work and the note.
     """
 
     step: str
@@ -44,7 +44,14 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What one process tells: `holding` is None if it holds nothing; `node` is Ray's name of its machine."""
+    """A note of one process about its work.
+
+    Attributes:
+        host: name of the process' machine.
+        pid: id of the process there.
+        holding: the records that the process works on; None if it is idle.
+        node: Ray's id of the machine.
+    """
 
     host: str
     pid: int
@@ -55,102 +62,105 @@ class Note:
         return f"{self.holding} (host {self.host}, pid {self.pid})"
 
 
-Tell = Callable[[Note], None]
+Notify = Callable[[Note], None]
+"""Sends a note."""
 
 
 @contextmanager
-def at_work(tell: Tell, step: str, shard: str, slice_number: int | None, first_row: int) -> Iterator[None]:
-    """While the block runs, this process is known to hold some records."""
-    _TELLER.change(Holding(step, shard, slice_number, first_row), tell)
+def at_work(notify: Notify, step: str, shard: str, slice_number: int | None, first_row: int) -> Iterator[None]:
+    """Reports that this process works on some records until the block ends."""
+    _REPORTER.change(Holding(step, shard, slice_number, first_row), notify)
     try:
         yield
     finally:
-        _TELLER.change(None, tell)
+        _REPORTER.change(None, notify)
 
 
-class Teller:
-    """This process' side: what it holds now, and when it has told last.
+class Reporter:
+    """The notes of this process: the records that it works on now, and the last note that it sent.
 
-    What is begun is told at once if the last time is long enough ago, else when it will be; so is that nothing is held,
-    which is always told late, since the next thing mostly follows at once.
+    A note about new work goes out at once if the last note is old enough, else as soon as it is. A note of an idle
+    process always waits, because the next work mostly follows at once.
     """
 
-    def __init__(self, every_s: float = _TELL_EVERY_S) -> None:
+    def __init__(self, every_s: float = _NOTIFY_EVERY_S) -> None:
         self._every_s = every_s
         self._lock = threading.Lock()
         self._holding: Holding | None = None
-        self._began = self._told_at = float("-inf")
-        self._told: Holding | None = None
+        self._began = self._sent_at = float("-inf")
+        self._sent: Holding | None = None
         self._later: threading.Timer | None = None
 
-    def change(self, holding: Holding | None, tell: Tell) -> None:
-        """From now on this process holds something else."""
+    def change(self, holding: Holding | None, notify: Notify) -> None:
+        """Sets the records that this process works on; None if it is idle."""
         now = time.monotonic()
         with self._lock:
             self._holding, self._began = holding, now
-            if holding is not None and now - self._told_at >= self._every_s:
-                self._tell_now(tell)
+            if holding is not None and now - self._sent_at >= self._every_s:
+                self._send(notify)
             elif self._later is None:
-                self._later = threading.Timer(self._every_s, self._tell_later, (tell,))
+                self._later = threading.Timer(self._every_s, self._send_later, (notify,))
                 self._later.daemon = True
                 self._later.start()
 
-    def _tell_later(self, tell: Tell) -> None:
+    def _send_later(self, notify: Notify) -> None:
         with self._lock:
             self._later = None
-            if self._holding is not self._told:
-                self._tell_now(tell)
+            if self._holding is not self._sent:
+                self._send(notify)
 
-    def _tell_now(self, tell: Tell) -> None:
-        self._told, self._told_at = self._holding, time.monotonic()
-        tell(own_note(self._holding and replace(self._holding, held_s=self._told_at - self._began)))
+    def _send(self, notify: Notify) -> None:
+        self._sent, self._sent_at = self._holding, time.monotonic()
+        notify(own_note(self._holding and replace(self._holding, held_s=self._sent_at - self._began)))
 
 
 def own_note(holding: Holding | None) -> Note:
-    """A note of this process."""
+    """Returns a note of this process."""
     return Note(socket.gethostname(), os.getpid(), holding)
 
 
-_TELLER = Teller()
+_REPORTER = Reporter()
 
 
 class Board:
-    """What has been heard of each process."""
+    """The last note of each process that is at work."""
 
     def __init__(self) -> None:
-        self._heard: dict[tuple[str, int], tuple[float, Note]] = {}
+        self._notes: dict[tuple[str, int], tuple[float, Note]] = {}
         self._lock = threading.Lock()
 
-    def hear(self, note: Note) -> None:
-        """Takes a note in place of the last one of its process."""
+    def post(self, note: Note) -> None:
+        """Puts a note in the place of the last one of its process; takes that away if the process is idle."""
         with self._lock:
             if note.holding is None:
-                self._heard.pop((note.host, note.pid), None)
+                self._notes.pop((note.host, note.pid), None)
             else:
-                self._heard[note.host, note.pid] = time.monotonic() - note.holding.held_s, note
+                self._notes[note.host, note.pid] = time.monotonic() - note.holding.held_s, note
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Removes all notes."""
         with self._lock:
-            self._heard.clear()
+            self._notes.clear()
 
     def notes(self) -> list[Note]:
-        """What every process holds that holds anything, with its age now."""
+        """Returns the note of each process that is at work, with `held_s` as of now."""
         now = time.monotonic()
         with self._lock:
-            heard = list(self._heard.values())
+            notes = list(self._notes.values())
         return [
             replace(note, holding=replace(note.holding, held_s=now - began))
-            for began, note in heard
+            for began, note in notes
             if note.holding is not None
         ]
 
 
 def describe(notes: Sequence[Note], silent: Sequence[str], store_use: float = 0.0) -> str:
-    """One sentence: who does not answer, and which steps hold what, the longest first.
+    """Returns one sentence: who does not answer, and which steps hold which records, the longest first.
 
     Args:
-        store_use: which part of Ray's object store is in use.
+        notes: the notes of processes that are at work.
+        silent: names of those that do not answer.
+        store_use: share of Ray's object store that is in use.
     """
     ordered = sorted(notes, key=lambda note: -(note.holding.held_s if note.holding else 0.0))
     parts = [*(f"{name} does not answer" for name in silent), *map(str, ordered[:_MOST_NAMED])]

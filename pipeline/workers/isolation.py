@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.workers.bugs import bug_in, explain
 from pipeline.workers.time_limits import given_up_after
 
 START_TIMEOUT_S = 300.0
@@ -30,12 +31,41 @@ _STDERR = 2
 _READY = "ready"
 
 
+class ChildError(RuntimeError):
+    """A child process could not be started, or failed at what every child can do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """The answer of a child that ends with an exception, which `bugs.explain` has worded."""
+
+    error: str
+
+
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What a request came to that nobody survived; `how` is a predicate: "ended its process with status -11"."""
+    """The end of a child process that did not answer a request.
+
+    Attributes:
+        how: a predicate, such as "ended its process with status -11".
+        is_late: the request took too long.
+        error: the exception that ended the process, as `bugs.explain` words it; None if no exception did.
+    """
 
     how: str
-    is_late: bool
+    is_late: bool = False
+    error: str | None = None
+
+    def explain(self, work: str) -> str:
+        """Returns why some work failed, as the message of a row; a bug comes first, with file and line.
+
+        Args:
+            work: the subject of the sentence, such as "decoding".
+        """
+        return f"{self.error} ({work})" if bug_in(self.error) else f"{work} {self.how}"
+
+    def __str__(self) -> str:
+        return self.how if self.error is None else f"{self.how}: {self.error}"
 
 
 class IsolatedService:
@@ -52,10 +82,10 @@ class IsolatedService:
         self._child: _Child | None = None
 
     def ask(self, request: object, timeout_s: float) -> Any:
-        """The service's answer; a `Crash` if two children died of the request, or one took too long.
+        """Returns the service's answer; a `Crash` if two children died of the request, or one took too long.
 
         Raises:
-            RuntimeError: no child could be started.
+            ChildError: no child could be started.
         """
         if self._child is not None and self._child.process.poll() is not None:
             self.close()  # it died between two requests, which is no fault of this one
@@ -81,7 +111,7 @@ class IsolatedService:
             if answer == _READY:
                 return child
             child.close()
-        raise RuntimeError(f"the child process of {self._module} did not start: it {answer.how}")
+        raise ChildError(f"the child process of {self._module} did not start: it {answer}")
 
 
 class _Child:
@@ -118,11 +148,13 @@ class _Child:
         finally:
             timer.cancel()
             timer.join()
+        if isinstance(answer, _Raised):
+            return Crash(f"ended its process with status {self.process.wait()}", error=answer.error)
         if answer is not None:
             return answer
         if self.was_late:
             return Crash(f"did not end within {timeout_s:g} s", is_late=True)
-        return Crash(f"ended its process with status {self.process.wait()}", is_late=False)
+        return Crash(f"ended its process with status {self.process.wait()}")
 
     def close(self) -> None:
         """Ends the process."""
@@ -145,14 +177,18 @@ def serve(answers: int, module: str) -> None:
     _die_with_parent()
     requests = sys.stdin.buffer
     with os.fdopen(answers, "wb") as pipe:
-        start_service: Callable[[Any], Callable[[Any], Any]] = import_module(module).start_service
-        service = start_service(_receive(requests))
-        _send(pipe, _READY)
-        while (message := _receive(requests)) is not None:
-            request, timeout_s = message
-            with given_up_after(timeout_s + _ORPHAN_GRACE_S):
-                answer = service(request)
-            _send(pipe, answer)
+        try:
+            start_service: Callable[[Any], Callable[[Any], Any]] = import_module(module).start_service
+            service = start_service(_receive(requests))
+            _send(pipe, _READY)
+            while (message := _receive(requests)) is not None:
+                request, timeout_s = message
+                with given_up_after(timeout_s + _ORPHAN_GRACE_S):
+                    answer = service(request)
+                _send(pipe, answer)
+        except Exception as error:
+            _send(pipe, _Raised(explain(error)))
+            raise
 
 
 def _die_with_parent() -> None:

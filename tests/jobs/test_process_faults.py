@@ -170,7 +170,7 @@ def test_a_run_in_which_every_step_hangs_ends_and_says_what_each_of_them_holds(r
             time.sleep(0.05)
 
     # Sent by value too, the steps have globals of their own there.
-    def read(batch, config, tell):
+    def read(batch, config, notify):
         def read_shard(shard, config):
             if shard.format == "files":
                 hang()
@@ -178,15 +178,15 @@ def test_a_run_in_which_every_step_hangs_ends_and_says_what_each_of_them_holds(r
 
         real = real_read.__globals__["read_shard"]
         real_read.__globals__["read_shard"] = read_shard
-        yield from real_read(batch, config, tell)
+        yield from real_read(batch, config, notify)
 
-    def decode(batch, step, sizes, careful, thumbnails, tell):
+    def decode(batch, step, sizes, careful, thumbnails, notify):
         def hanging_step(chunk, sizes, careful):
             if chunk.header.slice == 2:
                 hang()
             return step(chunk, sizes, careful=careful)
 
-        return real_decode(batch, hanging_step, sizes, careful, thumbnails, tell)
+        return real_decode(batch, hanging_step, sizes, careful, thumbnails, notify)
 
     class HangingCollector(sink.CollectorActor):
         def __init__(self, config):

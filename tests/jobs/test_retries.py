@@ -84,15 +84,15 @@ def test_a_task_that_dies_after_some_of_its_chunks_is_retried_to_the_same_output
     read_dies, decode_dies = die_once(read_flag, after=9), die_once(decode_flag, after=1)
 
     # Nested, so that Ray sends them by value: its workers cannot import a test.
-    def read_and_die(batch, config, tell):
+    def read_and_die(batch, config, notify):
         calls: list = []
-        for table in real_read(batch, config, tell):
+        for table in real_read(batch, config, notify):
             yield table
             read_dies(calls)
 
-    def decode_and_die(batch, step, sizes, careful, thumbnails, tell):
+    def decode_and_die(batch, step, sizes, careful, thumbnails, notify):
         decode_dies([])
-        return real_decode(batch, step, sizes, careful, thumbnails, tell)
+        return real_decode(batch, step, sizes, careful, thumbnails, notify)
 
     monkeypatch.setattr(flow, "_read", read_and_die)
     monkeypatch.setattr(flow, "TARGET_BLOCK_BYTES", 2**18)
@@ -115,12 +115,12 @@ def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row
     undisturbed, expected = run("undisturbed")
     real_decode = flow._decode
 
-    def decode_or_die(batch, step, sizes, careful, thumbnails, tell):
+    def decode_or_die(batch, step, sizes, careful, thumbnails, notify):
         from pipeline.chunks.chunk import Chunk
 
         if not careful and 42 in Chunk.from_table(batch).rows.column("row").to_pylist():
             os._exit(1)
-        return real_decode(batch, step, sizes, careful, thumbnails, tell)
+        return real_decode(batch, step, sizes, careful, thumbnails, notify)
 
     monkeypatch.setattr(flow, "_decode", decode_or_die)
     report, found = run("disturbed")
@@ -134,7 +134,7 @@ def test_an_image_that_kills_its_decoder_every_time_costs_no_other_image_its_row
 
 
 def test_a_worker_whose_code_is_broken_ends_the_run_with_the_reason(run, monkeypatch):
-    def broken(batch, config, tell):
+    def broken(batch, config, notify):
         raise RuntimeError("this step is broken")
         yield
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps
 from pipeline.chunks.failures import ErrorCode
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image, probe_size
+from tests.support.planted_bugs import planted_bug
 
 POLICY = SizePolicy()
 WIDTH, HEIGHT = 48, 36
@@ -449,3 +450,20 @@ def test_the_published_protocol_crops_what_stands_upright():
     assert (turned.width, turned.height) == (261, 300)
     # Columns and rows are resized in the other order, each rounded and clipped; a crop one row off differs by ten.
     assert np.abs(turned.pixels.astype(int) - upright.pixels).mean() < 0.5
+
+
+def test_a_bug_in_a_decoder_is_a_failed_image_whose_message_names_it(monkeypatch):
+    data = FORMATS["png"]
+    assert failed(data[:-60]).failure.message.startswith("PNG: ")
+    monkeypatch.setattr("pipeline.decode.decode_image.to_rgb", planted_bug("pipeline/decode/to_rgb.py"))
+    found = failed(data)
+    assert found.failure.code is ErrorCode.DECODE_CORRUPT
+    assert found.failure.message == "bug at pipeline/decode/to_rgb.py:41: AttributeError: planted bug 4711 (PNG)"
+    assert (found.width, found.height) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("error", ["TypeError", "AssertionError"])
+def test_what_pillow_raises_over_bad_bytes_is_no_bug_whatever_its_type(monkeypatch, error):
+    raising = planted_bug("../site-packages/PIL/PngImagePlugin.py", error=error)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", raising)
+    assert failed(FORMATS["png"]).failure.message == f"PNG: {error}: planted bug 4711"

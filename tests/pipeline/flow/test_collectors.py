@@ -65,7 +65,7 @@ def test_a_collector_that_was_closed_takes_nothing_until_the_next_pass(actor, an
 def test_a_pass_begins_with_an_empty_board_and_a_chunk_that_is_done_is_held_no_more(actor, answered_chunk):
     take(actor, answered_chunk(0, 2, pass_number=1))
     assert actor.notes() == []
-    actor.hear(own_note(HOLDING))
+    actor.post(own_note(HOLDING))
     assert len(actor.notes()) == 1
     actor.start_pass(2)
     assert actor.notes() == []
@@ -74,8 +74,8 @@ def test_a_pass_begins_with_an_empty_board_and_a_chunk_that_is_done_is_held_no_m
 def test_what_was_told_before_the_first_chunk_came_is_remembered(actor, answered_chunk):
     """A new collector learns of its pass by a chunk; who held something before could not be named."""
     told = Holding("read", "s3://b/y.tar", None, 0)
-    actor.hear(own_note(HOLDING))
-    actor.hear(Note("another", 1, told))
+    actor.post(own_note(HOLDING))
+    actor.post(Note("another", 1, told))
     take(actor, answered_chunk(0, 2, pass_number=1))
     assert [note.holding.shard for note in actor.notes()] == [told.shard]
 

@@ -12,7 +12,7 @@ from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.task import Classify
 from pipeline.flow import run_pass as flow
 from pipeline.flow.infer_actor import InferActor
-from pipeline.flow.ray_errors import Dropped, dropped_for
+from pipeline.flow.ray_errors import Dropped, StepError, dropped_for
 from pipeline.infer.config import InferConfig
 from tests.support import waiting_step
 from tests.support.chunks import decoded_chunk, pixels
@@ -75,5 +75,5 @@ def test_chunks_are_submitted_as_far_ahead_as_the_step_asks(actor):
 def test_a_chunk_waits_in_vain_where_calls_come_one_by_one(actor, monkeypatch):
     monkeypatch.setattr(waiting_step, "PATIENCE_S", 0.1)
     table = decoded_chunk(pixels(40, 36)).to_table()
-    with pytest.raises(RuntimeError, match="chunk 2 of 2 was not unpacked"):
+    with pytest.raises(StepError, match="chunk 2 of 2 was not unpacked"):
         actor(2)(table)

@@ -1,5 +1,6 @@
 import datetime
 import io
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from pipeline.inputs import parquet
 from pipeline.inputs.names import has_image_ending
 from pipeline.inputs.parquet import check_columns, find_image_column, num_rows, read_parquet, read_schema
 from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
+from tests.support.planted_bugs import planted_bug
 
 BYTES = pa.binary()
 FILE = pa.struct([("bytes", BYTES), ("path", pa.string())])
@@ -271,3 +273,34 @@ def test_the_file_stays_open():
     read(file)
     assert not file.closed
     assert len(read(file)) == 60
+
+
+def test_a_bug_in_the_reader_is_a_failed_record_whose_message_names_it(monkeypatch):
+    monkeypatch.setattr(parquet, "as_text", planted_bug("pipeline/inputs/record.py"))
+    (record,) = read(parquet_bytes({"jpg": numbered(3)}))
+    assert record.failure == Failure(
+        ErrorCode.SOURCE_TRUNCATED,
+        "bug at pipeline/inputs/record.py:41: AttributeError: planted bug 4711 (the file breaks off before row 0)",
+    )
+
+
+def test_a_bug_below_arrow_while_the_footer_is_read_is_named():
+    """Arrow calls the file's methods, and hands their exceptions on."""
+    file = io.BytesIO(parquet_bytes({"jpg": numbered(3)}))
+    bug = planted_bug("pipeline/store/block_reader.py")
+    (record,) = read(SimpleNamespace(read=file.read, tell=file.tell, seek=bug))
+    assert record.failure == Failure(
+        ErrorCode.SOURCE_UNREADABLE,
+        "bug at pipeline/store/block_reader.py:41: AttributeError: planted bug 4711 "
+        "(this is no Parquet file, or a broken one)",
+    )
+
+
+def test_a_bug_in_the_choice_of_the_column_is_told_from_a_file_without_images(monkeypatch):
+    (record,) = read(parquet_bytes({"x": [1, 2]}))
+    assert record.failure.message.startswith("no column is known to hold images")
+    monkeypatch.setattr(parquet, "_plain_type", planted_bug("pipeline/inputs/parquet.py", error="ValueError"))
+    (record,) = read(parquet_bytes({"jpg": numbered(3)}))
+    assert record.failure == Failure(
+        ErrorCode.SOURCE_UNREADABLE, "bug at pipeline/inputs/parquet.py:41: ValueError: planted bug 4711"
+    )

@@ -12,6 +12,7 @@ from pipeline.inputs import tar
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar import read_tar
+from tests.support.planted_bugs import planted_bug
 
 END = bytes(1024)
 
@@ -349,3 +350,20 @@ def test_json_fields_can_be_kept():
     records, _ = read(data, keep_columns=("width", "tags", "caption", "none", "absent"))
     assert records[0].kept == ("5", '["x", "y"]', "a cat", None, None)
     assert records[1].kept == (None,) * 5
+
+
+@pytest.mark.parametrize("where", ["_check_begins_as_tar", "is_sidecar"])
+def test_a_bug_in_the_reader_is_a_failed_record_whose_message_names_it(monkeypatch, where):
+    monkeypatch.setattr(tar, where, planted_bug("pipeline/inputs/tar.py"))
+    records, _ = read(tar_bytes(("a.jpg", b"A"), ("a.txt", b"a caption")))
+    num_images = len(records) - 1
+    assert records[-1].failure == Failure(
+        ErrorCode.SOURCE_TRUNCATED,
+        "bug at pipeline/inputs/tar.py:41: AttributeError: planted bug 4711 "
+        f"(the tar breaks off after image {num_images})",
+    )
+
+
+def test_bytes_that_end_too_early_or_lie_are_no_bug():
+    for data in (tar_bytes(("a.jpg", b"A"))[:700], tar_bytes(("a.jpg", b"A"), end=b"")):
+        assert read(data)[0][-1].failure.message.startswith("the tar breaks off after image ")

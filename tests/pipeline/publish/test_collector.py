@@ -2,12 +2,16 @@ import errno
 import itertools
 import random
 import tempfile
+from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from model.network.config import VARIANTS
+from pipeline.chunks.chunk import set_columns
 from pipeline.chunks.columns import CLASSIFY_COLUMNS, output_schema
+from pipeline.output.footer import Footer
 from pipeline.output.published import published_files
 from pipeline.publish.collector import Collector
 from pipeline.publish.config import SinkConfig
@@ -199,3 +203,20 @@ def test_what_a_receipt_tells_beyond_its_footer_is_let_go_once_it_was_told(colle
     assert [bool(receipt.work) for receipt in collector.state(2).receipts] == [True]
     assert [bool(receipt.work) for receipt in collector.state(0).receipts] == [False, False, True]
     assert [receipt.footer for receipt in collector.state(0).receipts] == [receipt.footer for receipt in told]
+
+
+def test_rows_that_failed_because_of_a_bug_are_counted_by_its_file_and_line(tmp_path, collector, answered_chunk):
+    place = "pipeline/decode/to_rgb.py:41"
+    messages = [f"bug at {place}: TypeError: x (PNG)", None, f"PNG: bug at {place}: x", f"bug at {place}: KeyError: 1"]
+    chunk = answered_chunk(0, 4, slice_rows=4, failed=(0, 2, 3))
+    rows = set_columns(chunk.rows, {"error_message": pa.array(messages, pa.string())})
+    collector.add(replace(chunk, rows=rows).to_table())
+    collector.add(answered_chunk(4, 2, slice_number=1, slice_first_row=4, slice_rows=2, failed=(4,)).to_table())
+    first, second = published_files(canonical_uri(str(tmp_path)), STORE)
+    assert first.footer.totals.failed_by_code == {"decode.corrupt": 3}
+    assert first.footer.totals.failed_by_bug == {place: 2}
+    assert (first.footer.totals + second.footer.totals).failed_by_bug == {place: 2}
+    # A version that counts no bugs reads the footers of files without them.
+    assert "failed_by_bug" in first.footer.to_json()
+    assert "failed_by_bug" not in second.footer.to_json()
+    assert Footer.from_json(second.footer.to_json()) == second.footer

@@ -31,7 +31,7 @@ class Collectors:
         self.seen += len(state.receipts)
         return [state]
 
-    def whereabouts(self):
+    def describe_activity(self):
         return describe(self.actor.notes(), [])
 
     def finish(self, timeout_s):
@@ -97,7 +97,7 @@ def test_rows_and_files_are_told_as_they_come_and_once_more_at_the_end(watch, ac
 
 def test_a_pass_in_which_nothing_arrives_ends_and_says_who_holds_what(watch, actor):
     watcher, _, endings, _, _ = watch(timeout_s=0.2)
-    actor.hear(Note("a", 7, Holding("decode", "s3://b/x.tar", 3, 12288, 1800.0)))
+    actor.post(Note("a", 7, Holding("decode", "s3://b/x.tar", 3, 12288, 1800.0)))
     with watcher:
         (ending,) = wait_for(endings)
     assert ending.status == "stalled"

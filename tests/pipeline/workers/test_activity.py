@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.workers.activity import Board, Holding, Note, Teller, at_work, describe
+from pipeline.workers.activity import Board, Holding, Note, Reporter, at_work, describe
 from tests.support.waiting import eventually
 
 FIRST, SECOND, THIRD = (Holding("decode", "s3://b/x.tar", number, 100 * number) for number in range(3))
@@ -21,18 +21,18 @@ def told_steps(heard):
 
 def test_what_is_begun_is_told_at_once():
     heard = []
-    Teller(every_s=1000.0).change(FIRST, heard.append)
+    Reporter(every_s=1000.0).change(FIRST, heard.append)
     assert told_steps(heard) == [0]
 
 
 def test_a_process_that_is_quick_tells_seldom_and_at_last_what_it_holds_then():
     heard = []
-    teller = Teller(every_s=0.3)
+    reporter = Reporter(every_s=0.3)
     for _ in range(500):
-        teller.change(FIRST, heard.append)
-        teller.change(None, heard.append)
+        reporter.change(FIRST, heard.append)
+        reporter.change(None, heard.append)
     assert len(heard) <= 5
-    teller.change(SECOND, heard.append)
+    reporter.change(SECOND, heard.append)
     eventually(lambda: told_steps(heard)[-1] == 1)
     assert told_steps(heard)[-1] == 1
     # It is told as begun before it was told.
@@ -41,9 +41,9 @@ def test_a_process_that_is_quick_tells_seldom_and_at_last_what_it_holds_then():
 
 def test_a_process_that_holds_nothing_more_tells_so_a_little_later():
     heard = []
-    teller = Teller(every_s=0.1)
-    teller.change(FIRST, heard.append)
-    teller.change(None, heard.append)
+    reporter = Reporter(every_s=0.1)
+    reporter.change(FIRST, heard.append)
+    reporter.change(None, heard.append)
     assert told_steps(heard) == [0]
     eventually(lambda: len(heard) == 2)
     assert told_steps(heard) == [0, None]
@@ -61,19 +61,19 @@ def test_what_a_process_was_told_to_hold_is_over_when_the_block_is_left_by_an_er
 
 def test_a_process_that_tells_later_may_end_meanwhile():
     code = (
-        "from pipeline.workers.activity import *\nteller = Teller(1000.0)\n"
-        "for _ in range(3): teller.change(Holding('read', 's', None, 0), print)"
+        "from pipeline.workers.activity import *\nreporter = Reporter(1000.0)\n"
+        "for _ in range(3): reporter.change(Holding('read', 's', None, 0), print)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True).returncode == 0
 
 
 def test_a_board_knows_the_last_of_each_process_and_for_how_long():
     board = Board()
-    board.hear(note(held_s=60.0, pid=1))
-    board.hear(note(pid=2))
-    board.hear(note(pid=2, slice_number=4))
-    board.hear(note(pid=1, host="b"))
-    board.hear(Note("b", 1, None))
+    board.post(note(held_s=60.0, pid=1))
+    board.post(note(pid=2))
+    board.post(note(pid=2, slice_number=4))
+    board.post(note(pid=1, host="b"))
+    board.post(Note("b", 1, None))
     found = {(told.host, told.pid): told.holding for told in board.notes()}
     assert {key: holding.slice for key, holding in found.items()} == {("a", 1): 3, ("a", 2): 4}
     assert 60 <= found["a", 1].held_s < 70
@@ -87,8 +87,8 @@ def test_a_board_is_asked_while_others_write_on_it():
 
     def write(pid):
         for _ in range(300):
-            board.hear(note(pid=pid))
-            board.hear(Note("a", pid, None))
+            board.post(note(pid=pid))
+            board.post(Note("a", pid, None))
 
     writers = [threading.Thread(target=write, args=(pid,)) for pid in range(4)]
     for writer in writers:

@@ -15,7 +15,8 @@ from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image
 from pipeline.decode.isolated import IsolatedDecoder
 from pipeline.workers import isolation
-from pipeline.workers.isolation import IsolatedService
+from pipeline.workers.isolation import ChildError, IsolatedService
+from tests.support.planted_bugs import ROOT, bug_source
 from tests.support.waiting import eventually
 
 POLICY = SizePolicy()
@@ -23,7 +24,7 @@ MISBEHAVIOUR = """
 import os, pathlib, signal, time
 import pipeline.decode.decode_image
 
-real = pipeline.decode.decode_image
+real = pipeline.decode.decode_image.decode_image
 print("a library greets on stdout")
 
 def decode_image(data, policy):
@@ -46,7 +47,7 @@ def decode_image(data, policy):
         data = data[5:]
     return real(data, policy)
 
-pipeline.decode.decode_image = decode_image
+pipeline.decode.decode_image.decode_image = decode_image
 """
 
 
@@ -220,3 +221,41 @@ def test_a_service_that_cannot_start_is_an_error_and_no_images_fault():
     broken = IsolatedService("pipeline.no_such_module")
     with pytest.raises(RuntimeError, match="did not start: it ended its process with status 1"):
         broken.ask(b"x", 1.0)
+
+
+BUG = "bug at pipeline/decode/jpeg.py:41: AttributeError: planted bug 4711"
+RAISING = """
+import pipeline.decode.decode_image
+
+def decode_image(data, policy):
+    if data.startswith(b"bug"):
+        space = dict()
+        exec(compile({source!r}, {file!r}, "exec"), space)
+        space["bug"]()
+    raise TypeError("bad data")
+
+pipeline.decode.decode_image.decode_image = decode_image
+"""
+
+
+@pytest.fixture
+def raising(tmp_path, monkeypatch):
+    """From now on a child raises what its image says."""
+    text = RAISING.format(source=bug_source(), file=str(ROOT / "pipeline/decode/jpeg.py"))
+    (tmp_path / "sitecustomize.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def test_an_image_over_which_a_child_meets_a_bug_is_a_failure_that_names_it(raising, decoder):
+    assert decoder.decode(b"bug", POLICY) == crashed(f"{BUG} (decoding)")
+    assert decoder.decode(b"other", POLICY) == crashed("decoding ended its process with status 1")
+
+
+def test_a_child_that_does_not_start_says_why(tmp_path, monkeypatch):
+    (tmp_path / "broken_service.py").write_text("def start_service(settings):\n    raise ValueError('no device')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    what = (
+        "the child process of broken_service did not start: it ended its process with status 1: ValueError: no device"
+    )
+    with pytest.raises(ChildError, match=f"^{what}$"):
+        IsolatedService("broken_service").ask(None, 60.0)
