@@ -1,1 +1,1 @@
-"""The Ray cluster: joining it, checking its nodes and dividing its processors."""
+"""Joins the Ray cluster, checks its nodes, and divides its processors among the steps."""

@@ -1,8 +1,8 @@
-"""Whether a cluster that changes still has room for the way in which its processors are divided.
+"""Checks whether a cluster that changes still has the processors that a pass needs.
 
-Where a node is lost for good, Ray starts its actors again on what is left, and nothing may be left for the steps that
-feed them; or it waits for a GPU that does not come, with the work that a lost actor had. Then the pass is ended and the
-next begins with fewer actors; once the nodes are back, with as many as before.
+If a node is lost for good, Ray restarts its actors on the other nodes, and the steps that feed them may find no
+processors there; or Ray waits for a GPU that does not come, and holds the work of the lost actor. Then the pass ends,
+and the next pass begins with fewer actors; once the nodes are back, with as many as before.
 """
 
 import time
@@ -18,7 +18,7 @@ class Capacity:
     """Whether the cluster still has the processors that a pass was divided over.
 
     Attributes:
-        now: how the processors are divided in this pass.
+        now: Division of the processors in this pass.
     """
 
     def __init__(
@@ -28,10 +28,13 @@ class Capacity:
         look: Callable[[], Cluster | None] = look_at_cluster,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Looks at nothing yet.
+        """Asks the cluster nothing yet.
 
         Args:
-            before: how the processors were divided when the run began.
+            before: Division of the processors when the run began.
+            now: Division of the processors in this pass.
+            look: Returns what the cluster has; None if the cluster does not answer.
+            clock: Returns seconds.
         """
         self._before, self.now, self._look, self._clock = before, now, look, clock
         self._looked_at = clock()
@@ -57,7 +60,7 @@ class Capacity:
         return f"{_has(cluster)} there again, enough for {_needs(self._before)}"
 
     def divided(self) -> Processors:
-        """How what there is at the moment is divided; as in this pass where that is not known or too little."""
+        """Returns a division of the cluster's processors of now; the last division if they are unknown or too few."""
         cluster = self._look()
         return self.now if cluster is None else self._divided(cluster) or self.now
 

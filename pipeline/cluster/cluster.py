@@ -1,4 +1,4 @@
-"""The Ray cluster: started or joined, looked over before the work begins, and left again."""
+"""Starts or joins a Ray cluster, checks its nodes before the work begins, and leaves it."""
 
 import gc
 import logging
@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, IncompleteError
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Set by Ray in the driver of a submitted job; the job's working directory is on every node then.
+# Ray sets this variable in the driver of a submitted job. Then every node has the working directory of the job.
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _CONNECT_TIMEOUT_S = 5.0
 _LOOK_EVERY_S = 0.5
@@ -35,22 +35,22 @@ _LOCAL_OBJECT_STORE_BYTES = 2 * 2**30
 _KEEP_IDLE_WORKERS_MS = 600_000
 
 NO_ROOM_ERRORS = (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError)
-"""What Ray raises where it can put an object neither into its object store nor on the disk that it spills to."""
+"""Errors of Ray if neither its object store nor the disk that it spills to has room for an object."""
 
 NO_ROOM = (
     "Ray's object store is full on a node, and so is the disk that it spills to: make room there, end what else fills "
     "the store, or start Ray with a larger --object-store-memory"
 )
-"""What is said then."""
+"""Sentence that explains `NO_ROOM_ERRORS` to the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What the joined cluster has.
+    """The processors of the joined cluster.
 
     Attributes:
-        num_cpus, num_gpus: of all nodes together.
-        idle_nodes: ids of the nodes without processors, where others have some: heads that are to do nothing else.
+        num_cpus, num_gpus: Processors of all nodes together.
+        idle_nodes: Ids of the nodes without CPUs, such as a head that must do no work.
     """
 
     num_cpus: float
@@ -60,36 +60,37 @@ class Cluster:
 
 @contextmanager
 def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterator[Cluster]:
-    """A cluster that is ready for work: the given one, or a local Ray that ends with the block.
+    """Joins the given cluster, or starts a local Ray that ends with the block; gives the cluster.
 
     Args:
-        local_paths: files and folders on a local disk that the run needs; every node must see them.
+        config: Settings of the cluster.
+        local_paths: Files and folders on a local disk that the run needs; every node must see them.
 
     Raises:
-        ConfigError: no cluster there, one that is open to others, other versions, missing packages, or a node that
-            does not see a local path.
+        ConfigError: There is no cluster, it is open to others, its versions differ, it lacks packages, or a node does
+            not see a local path.
     """
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     submitted = _SUBMITTED_JOB in os.environ
-    # Of no use on a worker that has no accelerator, and a warning in every run: the variable keeps Ray from
-    # overriding the visible devices of tasks that ask for no GPU.
+    # The variable keeps Ray from overriding the visible devices of tasks that ask for no GPU, and from warning of that
+    # in every run.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # A task that is killed for its memory would be tried again for ever.
+    # Else Ray would retry a task that is killed for its memory for ever.
     os.environ.setdefault("RAY_task_oom_retries", "2")
-    # A process takes seconds of a core to start. Ray would end those that idle for a second, and start others soon.
+    # A process takes seconds of a core to start. Ray would end processes that idle for a second, and soon start others.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_KEEP_IDLE_WORKERS_MS))
-    # Ray puts a handler of its own in place of the job's.
+    # Ray replaces the job's signal handler with its own.
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         _join_patiently(address, submitted, config.allow_no_token)
     except SystemExit:
-        # What that handler does; to the job it is a signal like any other.
+        # Ray's handler raises `SystemExit`; to the job the signal is like any other.
         ray.shutdown()
         raise KeyboardInterrupt from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     try:
-        # A local Ray is this machine with this very environment: there is nothing to ask.
+        # A local Ray is this machine with this very environment, so there is nothing to check.
         if address is not None or submitted:
             asks = check_nodes(living_nodes(), list(local_paths))
             if not config.allow_no_token:
@@ -100,7 +101,7 @@ def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterat
 
 
 def look_at_cluster() -> Cluster | None:
-    """What the joined cluster has at the moment; None if it does not say."""
+    """Returns the processors that the joined cluster has now; None if the cluster does not answer."""
     try:
         return _look()
     except ray.exceptions.RayError as error:
@@ -109,13 +110,13 @@ def look_at_cluster() -> Cluster | None:
 
 
 def wait_until_free(fits: Callable[[float, float], bool], timeout_s: float) -> bool:
-    """Waits for what a pass that was given up had: Ray Data lets go of its actors, and the last reference ends them.
+    """Waits until the processors of a pass that was given up are free; returns False if the time is over.
+
+    Ray Data drops its actors when a pass ends, and the last reference to an actor ends it.
 
     Args:
-        fits: asked with the CPUs and GPUs that nobody has.
-
-    Returns:
-        False if the time is over.
+        fits: Function of the free CPUs and GPUs; returns True if they suffice.
+        timeout_s: Seconds to wait.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -143,10 +144,11 @@ def _look() -> Cluster:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """A Ray that starts here listens on the loopback alone.
+    """Makes a Ray that starts in the block listen on the loopback alone.
 
-    Else it takes the machine's address in its network, and listens on all. Ray has no setting for it on Linux; it does
-    so where clusters are not supported, on macOS and Windows, and this is what it goes by.
+    By default Ray takes the address of the machine in its network, and listens on all addresses. On Linux Ray has no
+    setting for the loopback. Where Ray does not support clusters, on macOS and Windows, it listens on the loopback; the
+    constant below says whether it supports them.
     """
     constants = ray._private.ray_constants
     before = constants.ENABLE_RAY_CLUSTER
@@ -158,10 +160,10 @@ def _on_loopback() -> Iterator[None]:
 
 
 def put_object(data: bytes) -> Any:
-    """A reference to some bytes in Ray's object store, which brings them to each node once.
+    """Puts some bytes into Ray's object store, which copies them to each node once; returns a reference to them.
 
     Raises:
-        IncompleteError: there is no room for them.
+        IncompleteError: The object store has no room for them.
     """
     try:
         return ray.put(np.frombuffer(data, np.uint8))
@@ -170,18 +172,18 @@ def put_object(data: bytes) -> Any:
 
 
 def object_store_use() -> float:
-    """Which part of the cluster's object stores is in use."""
+    """Returns the share of the cluster's object stores that is in use."""
     total = ray.cluster_resources().get(_OBJECT_STORE, 0.0)
-    # Where nothing is available, it is not named at all.
+    # Ray leaves the entry out if nothing is available.
     return 1 - ray.available_resources().get(_OBJECT_STORE, 0.0) / total if total else 0.0
 
 
 def _check_address(address: str, allow_no_token: bool) -> None:
-    """Ray itself would keep trying for minutes where nobody listens.
+    """Checks that a Ray cluster listens at an address; Ray itself would keep trying for minutes.
 
     Raises:
-        ConfigError: the address is of another kind, nobody listens there, or it is another machine's and would be shown
-            no token.
+        ConfigError: The address has another form, nobody listens there, or it belongs to another machine and this
+            process would send no token.
     """
     if address.startswith(("http://", "https://")):
         raise ConfigError(
@@ -192,7 +194,7 @@ def _check_address(address: str, allow_no_token: bool) -> None:
         raise ConfigError(f"{address}: Ray Client is not supported; give --ray-address HOST:6379, or submit a job")
     host, separator, port = address.rpartition(":")
     if not separator:
-        return  # "auto" and the like
+        return  # Such as "auto".
     if not allow_no_token:
         check_sends_token(address, host)
     try:
@@ -203,7 +205,7 @@ def _check_address(address: str, allow_no_token: bool) -> None:
 
 
 def _join_patiently(address: str | None, submitted: bool, allow_no_token: bool) -> None:
-    """Joins, or starts a local Ray; on a machine that is very busy its processes may need a second attempt."""
+    """Joins a cluster, or starts a local Ray; on a very busy machine the start may need a second attempt."""
     try:
         _join(address, submitted, allow_no_token)
     except ConfigError as error:
@@ -230,17 +232,17 @@ def _join(address: str | None, submitted: bool, allow_no_token: bool) -> None:
         else:
             _check_address(address, allow_no_token)
             excludes = [".git", ".venv", "tests", "benchmarks"]
-            # An address on the loopback is no other one.
+            # Ray must not take the address of a cluster on the loopback for one in the network.
             with _on_loopback() if is_loopback(address.rpartition(":")[0]) else nullcontext():
                 ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excludes}, **common)
     except (ConnectionError, TimeoutError) as error:
-        # Who shows a token that is not the cluster's hears nothing of that, either.
+        # Ray raises the same error for a wrong token.
         raise ConfigError(
             f"no Ray cluster answers at {address}: {first_line(error)}; is it up, and is its token the one here?"
         ) from error
     except ConfigError:
         raise
-    except Exception as error:  # Ray raises bare ones, too
+    except Exception as error:  # Ray raises plain exceptions, too.
         if "ersion mismatch" in str(error):
             raise ConfigError(
                 f"the cluster at {address} runs other versions than this driver: {one_line(error)}; "

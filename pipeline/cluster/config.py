@@ -10,16 +10,16 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """Which machines and processors do the work.
+    """The machines and processors that do the work.
 
     Attributes:
-        device: where the network runs; `auto` takes the GPUs of the cluster if it has any.
-        num_actors: (fewest, most) actors; None chooses from the cluster's processors.
-        ray_address: cluster to join; None starts a local Ray for this run.
-        allow_no_token: join a cluster too that is not on the loopback and asks for no token.
-        max_passes: how often missing slices are run again, the careful last pass included.
-        no_progress_timeout_s: seconds in which nothing arrives and nothing is published, after which the run ends.
-        price_per_hour: of one actor's machine or GPU, in whatever money, for the report.
+        device: Device of the network; `auto` takes the GPUs of the cluster if it has any.
+        num_actors: (fewest, most) actors; None derives them from the processors of the cluster.
+        ray_address: Address of the cluster to join; None starts a local Ray for this run.
+        allow_no_token: True also joins a cluster that is not on the loopback and asks for no token.
+        max_passes: Largest number of passes, the careful last one included.
+        no_progress_timeout_s: Seconds without an arriving chunk and without a published file after which the run ends.
+        price_per_hour: Price of the machine or GPU of one actor, in any currency, for the report.
     """
 
     device: Device = "auto"

@@ -1,4 +1,4 @@
-"""The cluster's nodes: their versions, and whether they see the run's local paths."""
+"""Checks the versions of the cluster's nodes, and that they see the local paths of the run."""
 
 import importlib.metadata
 import platform
@@ -30,14 +30,14 @@ def check_nodes(nodes: list[dict], local_paths: list[Path]) -> dict[str, bool]:
     """Asks every node for its versions, and whether it sees the local paths.
 
     Returns:
-        Address of each node -> whether it asks for a token.
+        True or False for the address of each node: whether it asks for a token.
 
     Raises:
-        ConfigError: the first thing that does not fit, with the node's name.
+        ConfigError: A node does not fit; the message names the node and the reason.
     """
     here = _versions()
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
-    # By their ids: several nodes may share a host.
+    # Nodes are asked by id, since several nodes may share a host.
     asked = {
         node["NodeID"]: probe.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -75,9 +75,9 @@ def check_nodes(nodes: list[dict], local_paths: list[Path]) -> dict[str, bool]:
 
 
 def _probe(paths: list[str]) -> tuple[dict[str, str | None], list[str], bool]:
-    """On a node: the versions there, which of the paths it does not see, and whether it asks for a token.
+    """Runs on a node: returns its versions, the paths that it does not see, and whether it asks for a token.
 
-    A worker has its node's environment.
+    A worker process has the environment of its node.
     """
     return _versions(), [path for path in paths if not Path(path).exists()], asks_for_token()
 

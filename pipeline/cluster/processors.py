@@ -1,4 +1,4 @@
-"""How the cluster's processors are divided among the steps: a pure function, said aloud before the work starts."""
+"""Divides the processors of the cluster among the steps, with pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +6,9 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 
-# Ray fuses neighbouring steps that ask for equal resources, so no two steps may ask for the same share. The shares are
-# bookkeeping, not limits: a CPU actor computes with one thread, while its share leaves room for the steps that feed it.
+# Ray fuses neighbouring steps that ask for equal resources, so no two steps ask for the same share. Shares are
+# bookkeeping and no limits: an actor on CPUs computes with one thread, but its share leaves room for the steps that
+# feed it.
 _READ_CPUS = 0.25
 _DECODE_CPUS = {"cpu": 0.5, "cuda": 1.0}
 _ACTOR_CPUS = {"cpu": 0.45, "cuda": 0.2}
@@ -17,16 +18,16 @@ _ROUNDING = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Processors:
-    """What each step asks Ray for.
+    """The processors that each step asks Ray for.
 
     Attributes:
-        device: where the network runs.
+        device: Device of the network: `cpu` or `cuda`.
         num_actors: (fewest, most) infer actors.
-        actor_cpus, actor_gpus: for each of them.
-        read_cpus, decode_cpus: for each task.
-        num_collectors: they ask for nothing.
-        num_cpus: that were divided.
-        idle_nodes: ids of Ray's nodes that have no processors, such as a head, and are to have no work.
+        actor_cpus, actor_gpus: Processors of each infer actor.
+        read_cpus, decode_cpus: CPUs of each read task and of each decode task.
+        num_collectors: Number of collectors, which ask for no processors.
+        num_cpus: CPUs of the cluster that were divided.
+        idle_nodes: Ids of Ray's nodes that have no CPUs, such as a head, and must do no work.
     """
 
     device: str
@@ -41,13 +42,13 @@ class Processors:
 
     @property
     def nothing(self) -> dict[str, Any]:
-        """Ray's options for what asks for no processor: it may be on any node but the idle ones."""
+        """Returns Ray's options for a task or actor without processors: it may run on any node but the idle ones."""
         if not self.idle_nodes:
             return {"num_cpus": 0}
         return {"num_cpus": 0, "label_selector": {"ray.io/node-id": f"!in({','.join(self.idle_nodes)})"}}
 
     def describe(self) -> str:
-        """One line for the log."""
+        """Returns one line for the log."""
         fewest, most = self.num_actors
         actors = str(most) if fewest == most else f"{fewest}-{most}"
         gpus = " and 1 GPU" if self.actor_gpus else ""
@@ -58,7 +59,7 @@ class Processors:
         )
 
     def fits(self, num_cpus: float, num_gpus: float) -> bool:
-        """True if a reader, a decoder and all actors have room at once in what a cluster has by now."""
+        """Returns True if a reader, a decoder and all actors can run at once on some CPUs and GPUs."""
         most = self.num_actors[1]
         needed_cpus = self.read_cpus + self.decode_cpus + most * self.actor_cpus
         return needed_cpus <= num_cpus + _ROUNDING and most * self.actor_gpus <= num_gpus
@@ -67,13 +68,15 @@ class Processors:
 def divide_again(
     before: Processors, num_cpus: float, num_gpus: float, idle_nodes: Sequence[str] = ()
 ) -> Processors | None:
-    """Divides what is left of a cluster, or has come back, among as many of the actors as find room.
+    """Returns a division of a cluster that lost or regained nodes, with as many of the actors as find room.
 
     Args:
-        before: how it was divided when the run began.
+        before: Division when the run began.
+        num_cpus, num_gpus: Processors of the cluster now.
+        idle_nodes: Ids of nodes that must do no work.
 
     Returns:
-        None if not even one actor finds room.
+        The division; None if not even one actor finds room.
     """
     fewest, most = before.num_actors
     try:
@@ -91,16 +94,16 @@ def divide_processors(
     num_actors: tuple[int, int] | None,
     idle_nodes: Sequence[str] = (),
 ) -> Processors:
-    """Divides what a cluster has so that every step can always run at least one task.
+    """Returns a division of a cluster in which every step can always run at least one task.
 
     Args:
-        num_cpus, num_gpus: of the whole cluster.
+        num_cpus, num_gpus: Processors of the whole cluster.
         device: `auto`, `cpu` or `cuda`.
-        num_actors: (fewest, most), or None for one actor a CPU (CPU) or a GPU (GPU).
-        idle_nodes: ids of nodes that are to have no work.
+        num_actors: (fewest, most) actors; None for one actor on each CPU, or on each GPU.
+        idle_nodes: Ids of nodes that must do no work.
 
     Raises:
-        ConfigError: the cluster is too small for what is asked for.
+        ConfigError: The cluster is too small.
     """
     if num_cpus <= 0:
         raise ConfigError("Ray has no CPUs: none of its nodes is for work yet; start one, or wait until one is up")
@@ -108,7 +111,7 @@ def divide_processors(
         device = "cuda" if num_gpus >= 1 else "cpu"
     if device == "cuda" and num_gpus < 1:
         raise ConfigError("--device cuda: Ray sees no GPU; start it on a machine with one, or use --device cpu")
-    # A machine of one CPU still needs one reader, one decoder and one actor at the same time.
+    # A machine with one CPU still runs one reader, one decoder and one actor at the same time.
     scale = min(1.0, num_cpus / (_READ_CPUS + _DECODE_CPUS[device] + _ACTOR_CPUS[device]))
     read, decode, actor = (share * scale for share in (_READ_CPUS, _DECODE_CPUS[device], _ACTOR_CPUS[device]))
     most_by_cpu = int((num_cpus - read - decode) / actor + 1e-6)

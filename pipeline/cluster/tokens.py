@@ -1,7 +1,7 @@
-"""Whether a Ray cluster may be reached by others, and asks them for a token.
+"""Checks whether others can reach a Ray cluster without a token.
 
-Whoever reaches a Ray cluster runs code on it, with the credentials of its nodes. Ray 2.60 asks for a token where it was
-started with RAY_AUTH_MODE=token; else everybody is let in. On the loopback only this machine's users get that far.
+Anyone who reaches a Ray cluster can run code on it with the credentials of its nodes. Ray 2.60 asks for a token if it
+was started with RAY_AUTH_MODE=token; else it lets everybody in. Only users of the same machine reach its loopback.
 """
 
 import ipaddress
@@ -20,13 +20,13 @@ REMEDY = (
     "RAY_AUTH_TOKEN_PATH, RAY_AUTH_TOKEN or ~/.ray/auth_token (ray get-auth-token --generate makes one); or give "
     "--allow-no-token where the network lets nobody else reach it"
 )
-"""What to do about a cluster that is open."""
+"""Advice to the user about a cluster that is open."""
 
 
 def is_loopback(host: str) -> bool:
-    """True if a host's name or address leads to this machine's loopback, whichever of its addresses is taken.
+    """Returns True if all addresses of a host, given by name or address, lie on the loopback of this machine.
 
-    A name that is not known may be another machine's.
+    An unknown name may belong to another machine, so the result is False.
     """
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)}
@@ -36,15 +36,15 @@ def is_loopback(host: str) -> bool:
 
 
 def asks_for_token(environ: Mapping[str, str] | None = None) -> bool:
-    """True if the processes of a Ray node with this environment ask for a token, and show theirs."""
+    """Returns True if the processes of a Ray node with this environment ask for a token and send their own."""
     environ = os.environ if environ is None else environ
     return environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
 
 def sends_token(environ: Mapping[str, str] | None = None) -> bool:
-    """True if Ray, in a process of this environment, shows a token to the cluster whose address it is given.
+    """Returns True if Ray, in a process with this environment, sends a token to the cluster whose address it gets.
 
-    With an address it never does so by itself: the mode must be set, whatever token there is.
+    The mode must be set: with an address, Ray sends no token by itself, even if it finds one.
     """
     environ = os.environ if environ is None else environ
     if not asks_for_token(environ):
@@ -59,33 +59,38 @@ def sends_token(environ: Mapping[str, str] | None = None) -> bool:
 
 
 def check_sends_token(address: str, host: str) -> None:
-    """Refuses a cluster on another machine to which no token would be shown, before anything is sent there.
+    """Refuses a cluster on another machine if this process would send it no token; asks before anything is sent.
 
     Raises:
-        ConfigError: that is so.
+        ConfigError: The cluster is on another machine, and this process would send it no token.
     """
     if not is_loopback(host) and not sends_token():
         raise ConfigError(
-            f"{address} is no loopback address, and no token is shown to it: whoever reaches a Ray cluster without "
+            f"{address} is no loopback address, and no token is shown to it: anyone who reaches a Ray cluster without "
             f"tokens runs code there, with the credentials of its nodes; {REMEDY}"
         )
 
 
 def open_node(asks: Mapping[str, bool]) -> str | None:
-    """The first of some nodes, as address -> whether it asks for a token, that is open to others; None if none is."""
+    """Returns the first node that is open to others; None if none is.
+
+    Args:
+        asks: True or False for the address of each node: whether it asks for a token.
+    """
     return next((host for host, is_asked in asks.items() if not is_asked and not is_loopback(host)), None)
 
 
 def check_not_open(asks: Mapping[str, bool], submitted: bool) -> None:
-    """Refuses a cluster that lets everybody in, whatever was shown to it.
+    """Refuses a cluster that lets everybody in, even if this process has sent it a token.
 
-    A submitted job is told so, and goes on: it is on the cluster already, whose nodes are no safer without it.
+    A submitted job only logs a warning: it runs on the cluster already, and the nodes are no safer without it.
 
     Args:
-        asks: address of each node -> whether it asks for a token.
+        asks: True or False for the address of each node: whether it asks for a token.
+        submitted: True if Ray runs this process as a submitted job.
 
     Raises:
-        ConfigError: such a node is not on the loopback.
+        ConfigError: A node asks for no token and is not on the loopback.
     """
     host = open_node(asks)
     if host is None:
@@ -93,4 +98,4 @@ def check_not_open(asks: Mapping[str, bool], submitted: bool) -> None:
     if submitted:
         logger.warning("cluster.open node=%s: it asks for no token; %s", host, REMEDY)
         return
-    raise ConfigError(f"the cluster's node {host} asks for no token, and lets in whoever reaches it: {REMEDY}")
+    raise ConfigError(f"the cluster's node {host} asks for no token, and lets in anyone who reaches it: {REMEDY}")

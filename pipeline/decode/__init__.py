@@ -1,1 +1,1 @@
-"""The decode step: encoded bytes become RGB pixels at native size, or a failed record."""
+"""Turns encoded bytes into RGB pixels at the size that the network sees, or into a failed record."""

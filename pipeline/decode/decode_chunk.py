@@ -1,4 +1,4 @@
-"""The decode step: a chunk of encoded images -> a chunk of pixels; what cannot be decoded becomes a failed record."""
+"""The decode step: a chunk of encoded images becomes a chunk of pixels; an image that cannot be decoded fails."""
 
 import functools
 import time
@@ -17,11 +17,12 @@ _CHANGED = ("status", "error_code", "error_message", "width", "height", "net_wid
 
 
 def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
-    """The chunk with pixels in place of encoded bytes: RGB uint8, HWC, one image after the other, no padding.
+    """Returns the chunk with pixels in place of encoded bytes: RGB uint8, HWC, image after image without padding.
 
     Args:
-        sizes: what is done with images that are too small or too large.
-        careful: decode in a child process; slower, but a crash is one failed record.
+        chunk: A chunk of encoded images.
+        sizes: Policy for images that are too small or too large.
+        careful: True decodes in a child process: slower, but a crash is one failed record.
     """
     started = time.perf_counter()
     rows = chunk.rows
@@ -52,20 +53,20 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
 
 
 class _Pixels:
-    """Images in one buffer, one after the other; those that were decoded into its room are there already."""
+    """Images in one buffer, one after the other. A decoder may write an image into the free part, then `append` it."""
 
     def __init__(self) -> None:
-        # More than most chunks need; what is never written to is never given memory by the system.
+        # More than most chunks need. The system gives no memory to pages that are never written to.
         self._buffer = np.empty(CHUNK_MAX_BYTES, np.uint8)
         self.num_bytes = 0
 
     @property
     def room(self) -> np.ndarray:
-        """What is behind the last image."""
+        """Returns the part of the buffer behind the last image."""
         return self._buffer[self.num_bytes :]
 
     def append(self, image: np.ndarray) -> None:
-        """Takes the next image, from its own memory or from the room's beginning."""
+        """Takes the next image: copies it, unless it lies at the beginning of `room` already."""
         needed = self.num_bytes + image.nbytes
         if not np.may_share_memory(self._buffer, image):
             if needed > self._buffer.size:
@@ -76,11 +77,11 @@ class _Pixels:
         self.num_bytes = needed
 
     def joined(self) -> pa.Buffer:
-        """All of them."""
+        """Returns all images as one buffer."""
         return pa.py_buffer(self._buffer[: self.num_bytes])
 
 
 @functools.cache
 def _isolated() -> IsolatedDecoder:
-    """This worker's child; it ends with the worker, when its input does."""
+    """Returns the child process of this worker; it ends when the worker does."""
     return IsolatedDecoder()

@@ -1,7 +1,7 @@
-"""The decode step's arithmetic: encoded bytes -> RGB pixels at the size that the network sees, or why not.
+"""Decodes one image: encoded bytes become RGB pixels at the size that the network sees, or a failure.
 
-What an image is, is told by its first bytes and never by its name. ICC profiles are
-ignored: values are taken for sRGB. Of an animation or a document of many pages, the first is taken.
+The first bytes of an image say which format it has; its name does not matter. ICC profiles are ignored: all values
+count as sRGB. Of an animation, or of a document with many pages, the first image is decoded.
 """
 
 import io
@@ -37,18 +37,18 @@ from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
 from pipeline.decode.to_rgb import to_rgb
 from pipeline.workers.bugs import explain
 
-# Pillow refuses above twice this, in the places that know a size before this file does: frames, tiles, icons.
+# Pillow refuses images of more than twice this, where it learns a size before this module: frames, tiles, icons.
 Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2
-# A decode task is given one core.
+# A decode task has one core.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-# A Pillow that was built with another library rounds in other ways, and decodes every JPEG itself.
+# A Pillow that was built with another JPEG library rounds differently; then Pillow decodes every JPEG.
 _HAS_SAME_JPEG_LIBRARY = features.check_feature("libjpeg_turbo")
 
 _Opener = Callable[[IO[bytes]], ImageFile]
-# How each format begins, and what opens it. The plugins' own classes and not `Image.open`, which tries plugins for
-# every format there is, checks the size before anyone can see it, and hides why a plugin failed.
+# Name of each format, its first bytes, and the plugin that opens it. `Image.open` is not used: it tries the plugins of
+# all formats, checks the size before this module can read it, and hides the reason why a plugin failed.
 _FORMATS: tuple[tuple[str, re.Pattern[bytes], _Opener], ...] = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),  # an MPO is a JPEG with others behind it
+    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),  # an MPO is a JPEG with more JPEGs behind it
     ("PNG", re.compile(rb"\x89PNG"), PngImagePlugin.PngImageFile),
     ("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
     ("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
@@ -77,10 +77,10 @@ class DecodedImage:
     """One image as the network sees it.
 
     Attributes:
-        pixels: (net_height, net_width, 3) uint8 RGB in [0, 255], contiguous; not to be written to.
-        width, height: native size, EXIF orientation applied.
-        net_width, net_height: size of `pixels`.
-        scale: factor between the two; 1.0 unless the size policy resized.
+        pixels: (net_height, net_width, 3) uint8 RGB in [0, 255], contiguous; read-only.
+        width, height: Native size in pixels, with the EXIF orientation applied.
+        net_width, net_height: Size of `pixels`.
+        scale: Factor from the native size to the size of `pixels`; 1.0 unless the size policy resized.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -93,7 +93,12 @@ class DecodedImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailedImage:
-    """Why there are no pixels; `width` and `height` (native, EXIF orientation applied) where the header told them."""
+    """An image without pixels.
+
+    Attributes:
+        failure: Code and message.
+        width, height: Native size in pixels, with the EXIF orientation applied; None if the header does not say it.
+    """
 
     failure: Failure
     width: int | None = None
@@ -101,33 +106,35 @@ class FailedImage:
 
 
 def probe_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header alone, before EXIF orientation; None if none can be read. It never raises."""
+    """Returns (width, height) from the header alone, before EXIF orientation; None if it has no size. Never raises."""
     if (header := read_header(data)) is not None:
         return header.width, header.height
     image_format, opener = _sniff(data)
     if opener is None:
         return None
-    if image_format == "ICO":  # Pillow would decode it; its directory has one byte a side, 0 for 256
+    if image_format == "ICO":  # Pillow would decode the icon; its directory has one byte for each side, 0 for 256.
         entries = range(6, min(6 + 16 * data[4], len(data) - 1), 16) if len(data) > 4 else ()
         return max(((data[at] or 256, data[at + 1] or 256) for at in entries), key=math.prod, default=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return opener(io.BytesIO(data)).size
-        except Exception:  # no size is predicted; the decode step says what is wrong
+        except Exception:  # Only Pillow's code runs here. Without a size, the decode step says what is wrong.
             return None
 
 
 def decode_image(
     data: bytes, policy: SizePolicy, into: npt.NDArray[np.uint8] | None = None
 ) -> DecodedImage | FailedImage:
-    """The image's pixels, or why there are none; whatever the bytes are, it neither raises nor warns.
+    """Returns the pixels of an image, or a failure; neither raises nor warns, whatever the bytes are.
 
-    The whole image is decoded, converted to RGB (`pipeline.decode.to_rgb`), resized where the policy says so (bicubic,
+    The whole image is decoded, converted to RGB (`pipeline.decode.to_rgb`), resized if the policy says so (bicubic,
     antialiased), and turned as EXIF says.
 
     Args:
-        into: one-dimensional; an image that can be decoded straight into memory becomes its head, if it has room.
+        data: Encoded image.
+        policy: Policy for images that are too small or too large.
+        into: One-dimensional buffer. An image that can be decoded straight into memory is put at its head, if it fits.
     """
     if not data:
         return FailedImage(failure=Failure(ErrorCode.DECODE_EMPTY, "the image has no bytes"))
@@ -139,7 +146,7 @@ def decode_image(
         message = f"begins as no image that is decoded: {data[:12]!r}"
         return FailedImage(failure=Failure(ErrorCode.DECODE_UNSUPPORTED, message))
     native = (0, 0)
-    # Not thread-safe, as everything that silences warnings; a decode task is a process with one thread.
+    # Silencing warnings is not thread-safe; a decode task is a process with one thread.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -153,7 +160,7 @@ def decode_image(
             if isinstance(size, NetSize):
                 _check_whole(image, data)
                 rgb = to_rgb(image)
-                # Once more, now that the file is read to its end: the EXIF of a PNG may stand behind its pixels.
+                # Read the orientation again after the whole file: the EXIF of a PNG may stand behind its pixels.
                 orientation = _orientation(image)
                 native = _turned(rgb.size, orientation)
                 size = net_size(*native, policy)
@@ -162,16 +169,16 @@ def decode_image(
             failure = size
         except (Image.DecompressionBombError, MemoryError) as error:
             failure = Failure(ErrorCode.IMAGE_TOO_LARGE, explain(error, image_format))
-        except Exception as error:  # Pillow throws whatever hostile bytes lead it to; it becomes a failed row
+        except Exception as error:  # Broken bytes make Pillow raise anything; the record fails.
             failure = Failure(ErrorCode.DECODE_CORRUPT, explain(error, image_format))
-    known = min(native) > 0 and max(native) < 2**31  # a column holds no more
+    known = min(native) > 0 and max(native) < 2**31  # The columns hold no larger numbers.
     return FailedImage(failure=failure, width=native[0] if known else None, height=native[1] if known else None)
 
 
 def _past_pillow(
     data: bytes, header: JpegHeader, orientation: int, policy: SizePolicy, into: npt.NDArray[np.uint8] | None
 ) -> DecodedImage | None:
-    """A JPEG decoded by libjpeg-turbo itself; None where Pillow, or the policy, has something to say."""
+    """Returns a JPEG decoded by libjpeg-turbo alone; None if Pillow has to decode it, or the policy refuses it."""
     native = _turned((header.width, header.height), orientation)
     size = net_size(*native, policy)
     if not isinstance(size, NetSize):
@@ -208,19 +215,21 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def _orientation(image: ImageFile) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read, for the pixels are fine all the same."""
+    """Returns the EXIF orientation, 1 to 8; 1 if it is missing or unreadable, since the pixels may be fine."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 1  # Pillow turns a TIFF itself, and gives its size as turned from the start
+        return 1  # Pillow turns a TIFF itself, and its size is that of the turned image from the start.
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # as below: a parser of hostile bytes
+    except Exception:  # Only Pillow's code runs here; broken bytes make it raise anything.
         return 1
     return value if isinstance(value, int) and value in _TRANSPOSE else 1
 
 
 def _check_whole(image: ImageFile, data: bytes) -> None:
-    """Raises OSError for a cut file that its codec takes for whole, leaving the rest of the image grey or black."""
-    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):  # cut between two tiles: only the end marker tells
+    """Raises OSError for a cut file that its codec accepts as whole, with the rest of the image grey or black."""
+    if isinstance(
+        image, Jpeg2KImagePlugin.Jpeg2KImageFile
+    ):  # If the file is cut between two tiles, only the end marker is missing.
         whole = data.rfind(b"\xff\xd9") > data.find(b"\xff\x4f\xff\x51")
     elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_COMPRESSION, 1) != 1:
         spans = (zip(image.tag_v2.get(at, ()), image.tag_v2.get(n, ()), strict=False) for at, n in _TIFF_SPANS)
@@ -232,7 +241,7 @@ def _check_whole(image: ImageFile, data: bytes) -> None:
 
 
 def _resize_and_turn(rgb: Image.Image, size: NetSize, orientation: int) -> Image.Image:
-    """What the network sees of the image, upright; turned when it has the fewest pixels."""
+    """Returns the image upright, at the size that the network sees; turns it when it has the fewest pixels."""
     before_turn = _turned(size.resized, orientation)
     if rgb.size != before_turn:
         rgb = rgb.resize(before_turn, Image.Resampling.BICUBIC)

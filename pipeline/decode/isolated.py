@@ -1,4 +1,4 @@
-"""Decoding in a child process that may die."""
+"""Decodes images in a child process that may die."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,14 @@ from pipeline.workers.time_limits import DECODE_IMAGE_S
 
 
 class IsolatedDecoder:
-    """Decodes one image at a time, elsewhere."""
+    """Decodes one image at a time in a child process."""
 
     def __init__(self, timeout_s: float = DECODE_IMAGE_S) -> None:
         self._timeout_s = timeout_s
         self._service = IsolatedService(__name__)
 
     def decode(self, data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
-        """What `decode_image` gives; an image that kills its process or takes too long is `decode.crashed`.
+        """Returns the result of `decode_image`; an image that kills its process or takes too long is `decode.crashed`.
 
         Raises:
             ChildError: no child process could be started.
@@ -28,10 +28,10 @@ class IsolatedDecoder:
         return answer
 
     def close(self) -> None:
-        """Ends the child."""
+        """Ends the child process."""
         self._service.close()
 
 
 def start_service(_: object) -> Callable[[Any], Any]:
-    """In the child: the function that answers requests."""
+    """Runs in the child: returns the function that answers requests."""
     return lambda request: decode_image(*request)

@@ -1,9 +1,9 @@
-"""JPEGs for which libjpeg-turbo by itself gives what it gives through Pillow, at a fraction of the time.
+"""Decodes JPEGs with libjpeg-turbo alone, with the same pixels as through Pillow, in a fraction of the time.
 
-Pillow decodes with the same library, but hands it the file bit by bit and the pixels on line by line, and reads the
-header in Python. Here the library writes straight into the memory that the pixels are for. That is done only where the
-result is known to be Pillow's: for plain headers, told by `read_header`, and files over which the library has no
-complaint, not even a warning. All others are for Pillow to judge; see docs/design/adr/0014-jpegs-past-pillow.md.
+Pillow decodes with the same library, but passes the file on bit by bit and the pixels line by line, and reads the
+header in Python. Here the library writes straight into the memory for the pixels. This is done only where the result is
+known to equal Pillow's: for plain headers (`read_header`), and for files over which the library does not even warn.
+Pillow decodes all others; see docs/design/adr/0014-jpegs-past-pillow.md.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ _JFIF, _JFIF_BYTES = b"JFIF\0", 16
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """What a plain header says: Huffman-coded, 8 bits, grey or three components, colours as JFIF has them.
+    """A plain header: Huffman-coded, 8 bits, grey or three components, colours as in JFIF.
 
     Attributes:
-        width, height: in pixels, before EXIF orientation.
-        is_bare: nothing in it could turn the image: it has no EXIF and no XMP.
+        width, height: Size in pixels, before EXIF orientation.
+        is_bare: True if nothing can turn the image: the header has no EXIF and no XMP.
     """
 
     width: int
@@ -34,9 +34,9 @@ class JpegHeader:
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """The header of a JPEG that may be decoded here; None for every other file. It never raises.
+    """Returns the header of a JPEG that may be decoded here; None for every other file. Never raises.
 
-    Left to Pillow are: CMYK and whatever Adobe's marker speaks of, arithmetic coding, lossless and 12-bit images, a
+    Pillow decodes all others: CMYK and files with Adobe's marker, arithmetic coding, lossless and 12-bit images, a
     height that comes behind the pixels, and headers with bytes that belong to no segment.
     """
     if data[:3] != _START:
@@ -65,7 +65,7 @@ def read_header(data: bytes) -> JpegHeader | None:
 
 
 def _frame_size(frame: bytes) -> tuple[int, int] | None:
-    """(width, height) of a frame of one or three components of eight bits."""
+    """Returns (width, height) of a frame with one or three components of eight bits; None for other frames."""
     if len(frame) < 6 or frame[0] != 8 or frame[5] not in (1, 3) or len(frame) != 6 + 3 * frame[5]:
         return None
     height, width = frame[1] << 8 | frame[2], frame[3] << 8 | frame[4]
@@ -75,16 +75,17 @@ def _frame_size(frame: bytes) -> tuple[int, int] | None:
 def decode_jpeg(
     data: bytes, header: JpegHeader, into: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8] | None:
-    """(height, width, 3) uint8 RGB, not turned; None where the library complains, of whatever it is.
+    """Returns (height, width, 3) uint8 RGB pixels, not turned; None if the library warns or fails.
 
     Args:
-        header: of `data`.
-        into: one-dimensional; where it has room, its head is what is returned. Without a result it may be written to.
+        data: Encoded image.
+        header: Header of `data`.
+        into: One-dimensional buffer. If the image fits, the result is its head; without a result it may be overwritten.
     """
     num_bytes = 3 * header.width * header.height
     buffer = into[:num_bytes] if into is not None and into.size >= num_bytes else np.empty(num_bytes, np.uint8)
     try:
-        # Strict: a warning ends it, as an error does.
+        # Strict: the library raises its warnings, too.
         pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=True)
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""Thumbnails of a few images of a decoded chunk: they travel with its rows as far as the receipt, and into no file."""
+"""Makes thumbnails of a few images of a decoded chunk. They travel with its rows to the receipt, and into no file."""
 
 import io
 import time
@@ -16,20 +16,21 @@ from pipeline.chunks.sample import rank
 SIDE_PX = 96
 """Longest side of a thumbnail."""
 
-# Noise of black and white alone takes half of this.
+# Even an image of black and white noise takes only half of this.
 ROOM_BYTES = 2**14
 _QUALITY = 80
-# Pixels of the image for one of the thumbnail's, along a side.
+# Pixels of the image for one pixel of the thumbnail, along a side.
 _ENOUGH = 10
 
 
 def with_thumbnails(chunk: Chunk, at_most: int) -> Chunk:
-    """The decoded chunk with thumbnails of its first images in the draw of the sample (`pipeline.chunks.sample`).
+    """Returns the decoded chunk with thumbnails of its first images in the order of `pipeline.chunks.sample`.
 
-    They are made of what the network sees, and count as decoding.
+    Thumbnails show the pixels that the network sees. Their time counts as decoding.
 
     Args:
-        at_most: how many; 0 gives the chunk itself.
+        chunk: A chunk of pixels.
+        at_most: Largest number of thumbnails; 0 returns the chunk itself.
     """
     if not at_most:
         return chunk
@@ -48,8 +49,8 @@ def with_thumbnails(chunk: Chunk, at_most: int) -> Chunk:
 
 
 def thumbnail(image: npt.NDArray[np.uint8], side_px: int = SIDE_PX) -> bytes:
-    """An RGB image as a JPEG, reduced to a longest side where it is larger; no side vanishes."""
-    # Pillow copies what it is given, which may be the largest image there is; ten pixels a side are average enough.
+    """Returns an RGB image as a JPEG whose longest side is at most `side_px`; every side keeps at least one pixel."""
+    # Pillow copies its input, which may be a huge image; ten pixels along a side are enough for an average.
     step = max(1, max(image.shape) // (_ENOUGH * side_px))
     small = Image.fromarray(image[::step, ::step])
     small.thumbnail((side_px, side_px))
@@ -59,5 +60,5 @@ def thumbnail(image: npt.NDArray[np.uint8], side_px: int = SIDE_PX) -> bytes:
 
 
 def _filled(jpeg: bytes) -> bytes | None:
-    """The JPEG and zeros behind its end, so that the chunk's size does not depend on how a processor rounds pixels."""
+    """Returns the JPEG padded with zeros: else the size of a chunk would depend on how a processor rounds pixels."""
     return jpeg.ljust(ROOM_BYTES, b"\0") if len(jpeg) <= ROOM_BYTES else None

@@ -1,4 +1,4 @@
-"""Every mode that Pillow decodes to, as RGB of eight bits."""
+"""Converts every mode that Pillow decodes to into RGB of eight bits."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ _KEY_SCALE = {"L;2": 85, "L;4": 17}
 
 
 def to_rgb(image: ImageFile) -> Image.Image:
-    """The image, decoded, in RGB; ICC profiles are ignored.
+    """Returns the decoded image in RGB; ICC profiles are ignored.
 
     | mode                             | becomes                                                              |
     | -------------------------------- | -------------------------------------------------------------------- |
@@ -23,9 +23,9 @@ def to_rgb(image: ImageFile) -> Image.Image:
     | LAB                              | sRGB, by LittleCMS                                                   |
 
     Raises:
-        Exception: anything, as Pillow does over broken bytes.
+        Exception: Pillow raises anything over broken bytes.
     """
-    args = image.tile[0].args if image.tile else None  # gone once it is decoded
+    args = image.tile[0].args if image.tile else None  # Decoding removes the tiles.
     raw_mode = args if isinstance(args, str) else args[0] if args else None
     image.load()
     key = image.info.get("transparency")
@@ -35,7 +35,7 @@ def to_rgb(image: ImageFile) -> Image.Image:
         if isinstance(key, int):
             gray[values == key] = 255
         return Image.fromarray(gray).convert("RGB")
-    # Pillow gives the key at the file's depth, but the pixels with eight bits.
+    # Pillow keeps the transparent colour at the depth of the file, but gives the pixels eight bits.
     if key is not None and raw_mode == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in key)
     elif key is not None and raw_mode in _KEY_SCALE:
@@ -49,7 +49,7 @@ def to_rgb(image: ImageFile) -> Image.Image:
 
 
 def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> npt.NDArray[np.uint8]:
-    """Grey values in [0, 255], same shape, each rounded to the nearest.
+    """Returns grey values in [0, 255] of the same shape, each rounded to the nearest.
 
     | dtype   | values                   | becomes                                   |
     | ------- | ------------------------ | ----------------------------------------- |
@@ -61,11 +61,12 @@ def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> np
     | float32 | else all within 0..65535 | v / 257                                   |
     | float32 | else                     | (v - min) / (max - min) * 255             |
 
-    A float that is not finite becomes 0 and has no say in which rule is taken. Where the last rule meets an image of
-    one value, all of it becomes 0.
+    A float that is not finite becomes 0 and does not count for the choice of the rule. If the last rule meets an image
+    of a single value, all pixels become 0.
 
     Args:
-        max_value: what the whitest uint16 is: 4095 for a 12-bit image.
+        values: Grey values.
+        max_value: The uint16 value that is white: 4095 for a 12-bit image.
     """
     if values.dtype.kind == "u":
         table = np.minimum((np.arange(65536) * 510 + max_value) // (2 * max_value), 255).astype(np.uint8)

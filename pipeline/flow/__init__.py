@@ -1,1 +1,1 @@
-"""One pass on Ray Data: read, decode, infer and sink, as one chained expression."""
+"""Runs one pass on Ray Data: read, decode, infer and sink, as one chained expression."""

@@ -1,4 +1,4 @@
-"""The sink step: a Ray `Datasink` in front of a few collector actors; every slice has one collector, by its address."""
+"""The collector actors behind the sink: the address of a slice says which of them gathers its chunks."""
 
 import logging
 import secrets
@@ -19,7 +19,7 @@ from pipeline.workers.activity import Board, Holding, Note, Notify, describe, ow
 
 logger = logging.getLogger(__name__)
 
-# How long the driver waits for the collectors' answers: at the start of a pass, and when it asks where things are.
+# Seconds that the driver waits for the answers of collectors: at the start of a pass, and for the notes of processes.
 _START_TIMEOUT_S = 60.0
 _LOOK_TIMEOUT_S = 30.0
 _MAX_RESTARTS = 5
@@ -28,14 +28,19 @@ _TASK_RETRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A collector's state, and which of its lives it comes from: after a restart its receipts count from 0 again."""
+    """The state of a collector.
+
+    Attributes:
+        life: Random name of the actor's process. After a restart the index of its receipts begins at 0 again.
+        state: Counters and receipts.
+    """
 
     life: str
     state: CollectorState
 
 
 class CollectorActor:
-    """A collector as a Ray actor. Beside the thread that works, one answers, also while a PUT is under way."""
+    """A collector as a Ray actor. One thread gathers and publishes; another answers, also while a PUT is under way."""
 
     def __init__(self, config: SinkConfig) -> None:
         self._collector = Collector(config)
@@ -45,18 +50,18 @@ class CollectorActor:
         self._is_closing = False
 
     def start_pass(self, pass_number: int) -> None:
-        """Forgets unfinished slices; from now on only chunks of this pass are taken."""
+        """Drops unfinished slices; from now on takes only chunks of this pass."""
         self._board.clear()
         self._is_closing = False
         self._learn(pass_number)
 
     def take(self, table: pa.Table, pass_number: int, holding: Holding) -> None:
-        """Takes one chunk; returns when its rows are here or published."""
+        """Takes one chunk; returns when the collector holds its rows or has published them."""
         if self._is_closing:
             return
         if pass_number > self._pass_known:
-            # New, or restarted in the middle of a pass: what it held is lost to this pass, what comes from now on is
-            # not. What it has heard of others is of this pass.
+            # The actor is new, or was restarted in the middle of the pass. The chunks that it held before are lost to
+            # this pass; those that come from now on are not. The notes on its board are of this pass.
             self._learn(pass_number)
         self._board.post(own_note(holding))
         try:
@@ -70,11 +75,11 @@ class CollectorActor:
         self._collector.start_pass(pass_number)
 
     def drained(self) -> None:
-        """Returns when what was asked before is done."""
+        """Does nothing. Its result shows that all earlier calls are done."""
 
     @ray.method(concurrency_group="answers")
     def answer(self, receipts_from: int) -> _Answer:
-        """Counters so far, with the receipts from an index on."""
+        """Returns the counters so far, and the receipts from an index on."""
         return _Answer(self._life, self._collector.state(receipts_from))
 
     @ray.method(concurrency_group="answers")
@@ -84,21 +89,21 @@ class CollectorActor:
 
     @ray.method(concurrency_group="answers")
     def notes(self) -> list[Note]:
-        """What the processes hold that this collector has heard of; its own work included."""
+        """Returns the last note of each process that is at work, this one included."""
         return self._board.notes()
 
     @ray.method(concurrency_group="answers")
     def close(self) -> None:
-        """Until another pass no chunk is taken; a slice that is being published will be."""
+        """Takes no more chunks until the next pass; finishes a slice that is being published."""
         self._is_closing = True
 
 
 class Collectors:
-    """The collector actors of one run, seen from the driver."""
+    """The driver's side of the collector actors of one run."""
 
     def __init__(self, config: SinkConfig, processors: Processors) -> None:
-        # No CPU is reserved: they mostly wait, and on a small machine every CPU counts. A collector that dies comes
-        # back empty; the slices it held are run again in the next pass.
+        # Collectors reserve no CPU: they mostly wait, and on a small machine every CPU counts. A collector that dies
+        # comes back empty; the slices that it held run again in the next pass.
         actor: Any = ray.remote(
             **processors.nothing,
             max_restarts=_MAX_RESTARTS,
@@ -114,13 +119,13 @@ class Collectors:
         self._are_new = True
 
     def start_pass(self, pass_number: int) -> None:
-        """Makes every collector forget unfinished slices and take chunks of this pass only; replaces the dead.
+        """Makes every collector drop unfinished slices and take only chunks of this pass; replaces dead collectors.
 
         Raises:
-            CollectorsGoneError: one does not answer, such as one that no node is there for.
+            CollectorsGoneError: a collector does not answer, for example because the cluster has no node for it.
         """
         if self._are_new:
-            # They learn of their first pass by its first chunk. Nobody waits here while their processes start.
+            # The first chunk names the first pass to new collectors, so the driver does not wait for their processes.
             self._are_new = False
             return
         started = [actor.start_pass.remote(pass_number) for actor in self.actors]
@@ -139,7 +144,7 @@ class Collectors:
                 ) from error
 
     def poll(self, timeout_s: float) -> list[CollectorState]:
-        """The state of every collector, with the receipts that were not seen before; the last known of silent ones."""
+        """Returns the state of every collector, with its new receipts; of one that does not answer, the last state."""
         asked = [actor.answer.remote(seen) for actor, seen in zip(self.actors, self._receipts_seen, strict=True)]
         answers = _answers(asked, timeout_s)
         states = []
@@ -152,7 +157,7 @@ class Collectors:
                 continue
             self._silent.discard(index)
             if answer.life != self._answers[index].life and self._receipts_seen[index]:
-                self._receipts_seen[index] = 0  # its receipts come with the next poll
+                self._receipts_seen[index] = 0  # The next poll brings the receipts of the new life.
                 answer = replace(answer, state=replace(answer.state, receipts=()))
             self._receipts_seen[index] += len(answer.state.receipts)
             self._answers[index] = answer
@@ -160,11 +165,11 @@ class Collectors:
         return states
 
     def notifier(self) -> Notify:
-        """Returns what the processes of the steps send their notes with."""
+        """Returns the function with which the processes of the steps send their notes."""
         return CollectorNotifier(self.actors[0])
 
     def describe_activity(self) -> str:
-        """Returns which steps hold which records, by the notes of living processes, and who does not answer."""
+        """Returns a sentence about the work of living processes, by their last notes, and about who does not answer."""
         answers = _answers([actor.notes.remote() for actor in self.actors], _LOOK_TIMEOUT_S)
         silent = [f"collector {index}" for index, notes in enumerate(answers) if notes is None]
         by_node: dict[str | None, list[Note]] = {}
@@ -174,13 +179,13 @@ class Collectors:
         return describe(living, silent + silent_nodes, object_store_use())
 
     def finish(self, timeout_s: float) -> None:
-        """Drops unfinished slices; returns when those that are being published are, or the time is over."""
+        """Makes collectors take no more chunks; returns when the slices in publication are published, or in time."""
         for actor in self.actors:
             actor.close.remote()
         _answers([actor.drained.remote() for actor in self.actors], timeout_s)
 
     def stop(self) -> None:
-        """Ends the actors."""
+        """Kills the actors."""
         for actor in self.actors:
             ray.kill(actor)
 
@@ -200,7 +205,7 @@ class CollectorNotifier:
 
 
 def _answers(references: list[Any], timeout_s: float) -> list[Any]:
-    """What each call gave; None where it failed or did not end in time."""
+    """Returns the result of each call; None for a call that failed or did not end in time."""
     done, _ = ray.wait(references, num_returns=len(references), timeout=timeout_s)
     answers: list[Any] = []
     for reference in references:
@@ -212,7 +217,7 @@ def _answers(references: list[Any], timeout_s: float) -> list[Any]:
 
 
 def _living(by_node: dict[str | None, list[Note]]) -> tuple[list[Note], list[str]]:
-    """The notes of processes that are still there, and the nodes that do not say."""
+    """Returns the notes of processes that still exist, and the names of nodes that do not answer."""
     probe = ray.remote(num_cpus=0, max_retries=1)(_living_pids)
     nodes = [node for node in by_node if node is not None]
     asked = [
@@ -229,5 +234,5 @@ def _living(by_node: dict[str | None, list[Note]]) -> tuple[list[Note], list[str
 
 
 def _living_pids(pids: list[int]) -> list[int]:
-    """On a node: those of the processes that are there."""
+    """Returns those of some process ids that exist on the node where this runs."""
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]

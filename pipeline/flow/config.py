@@ -14,19 +14,19 @@ from pipeline.workers.activity import Notify
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig:
-    """What the steps of one pass need.
+    """Settings of the steps of one pass.
 
     Attributes:
-        read: settings of the read step.
-        sizes: the policy for images that are too small or too large.
-        infer: settings of the infer step.
-        weights: reference to the checkpoint's bytes in Ray's object store, which moves them to each node once.
-        network: the network that the weights are for.
-        processors: the share of the cluster that each step asks for.
-        careful: every image goes to a child process that may die.
-        notify: called in every process of every step with a note of the records that the process works on.
-        steps: the decode step and the infer step, where no child processes do their work.
-        thumbnails: number of images of each chunk that get a thumbnail for the report.
+        read: Settings of the read step.
+        sizes: Policy for images that are too small or too large.
+        infer: Settings of the infer step.
+        weights: Reference to the checkpoint's bytes in Ray's object store, which moves them to each node once.
+        network: Network that the weights are for.
+        processors: Share of the cluster that each step asks for.
+        careful: True sends every image to a child process that may die.
+        notify: Function that every process of every step calls with a note of its work.
+        steps: Decode step and infer step. In a careful pass child processes infer instead.
+        thumbnails: Number of images of each chunk that get a thumbnail for the report.
     """
 
     read: ReadConfig

@@ -1,4 +1,4 @@
-"""The actors of the infer step: Ray Data calls them with chunks of pixels and gets chunks of answers."""
+"""The actors of the infer step: Ray Data calls them with chunks of pixels, and they return chunks of answers."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from pipeline.workers.time_limits import CHUNK_S, compute_s, given_up_after
 
 
 class InferActor:
-    """The actor around one infer step: several chunks are in it at a time, one of them in the network."""
+    """The actor that hosts one infer step; it works on several chunks at a time, one of them in the network."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class InferActor:
 
 
 class CarefulInferActor:
-    """The actor around one `IsolatedInferStep`, whose child has one image at a time; it loads no torch itself."""
+    """The actor that hosts one `IsolatedInferStep`, whose child infers one image at a time; it loads no PyTorch."""
 
     def __init__(self, _: Any, weights: Any, config: InferConfig, network: PVTv2Config, notify: Notify) -> None:
         self._step = IsolatedInferStep(ray.get(weights), config, network)

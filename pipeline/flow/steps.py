@@ -1,6 +1,6 @@
-"""The two steps that do the work, as values: what a benchmark or a test puts in their place needs no other door.
+"""The decode step and the infer step, as values that a benchmark or a test can replace.
 
-The flow knows them by what is written here, and loads neither of their libraries for it.
+The flow calls the infer step through the protocols of this module, so the driver does not load PyTorch.
 """
 
 from collections.abc import Callable
@@ -14,42 +14,42 @@ from pipeline.infer.config import InferConfig
 
 
 class DecodeStep(Protocol):
-    """Chunk of encoded images -> chunk of pixels; see `pipeline.decode.decode_chunk`."""
+    """A function from a chunk of encoded images to a chunk of pixels, such as `decode_chunk`."""
 
     def __call__(self, chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
-        """The chunk with pixels in place of encoded bytes."""
+        """Returns the chunk with pixels in place of encoded bytes."""
 
 
 class ActorStep(Protocol):
-    """Chunk of pixels -> chunk of answers, in three parts, of which the middle one alone needs the accelerator.
+    """The work from a chunk of pixels to a chunk of answers, in three parts; only `submit` needs the accelerator.
 
     Attributes:
-        ahead: chunks that are worth submitting before the first of those under way is waited for: 0 where `submit`
-            itself computes, more where an accelerator does so after it has returned.
+        ahead: Number of chunks to submit before waiting for the oldest one: 0 if `submit` itself computes, more if an
+            accelerator computes after `submit` has returned.
     """
 
     ahead: int
 
     def unpack(self, chunk: Chunk) -> Any:
-        """What `submit` takes; called in any thread, while another chunk is computed."""
+        """Returns the argument of `submit`; called in any thread, while another chunk is computed."""
 
     def submit(self, unpacked: Any) -> Callable[[], Any]:
-        """Gives what waits for the chunk, and gives what `pack` takes.
+        """Starts the computation; returns a function that waits for its end and returns the argument of `pack`.
 
-        All calls of both come from one thread, that which made the step; chunks are waited for in their order.
+        The thread that made the step makes all calls of `submit` and of these functions, in the order of the chunks.
         """
 
     def pack(self, computed: Any) -> Chunk:
-        """The chunk with answers in place of pixels; called in any thread, while another chunk is computed."""
+        """Returns the chunk with answers in place of pixels; called in any thread, while another chunk is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """What is done between reading and collecting.
+    """The steps between reading and collecting.
 
     Attributes:
-        decode: called in tasks of one core.
-        infer: weights and settings -> the step that one actor hosts.
+        decode: Decode step, which runs in tasks of one core.
+        infer: Function from weights and settings to the infer step of one actor.
     """
 
     decode: DecodeStep
@@ -57,11 +57,11 @@ class Steps:
 
 
 def _network(weights: memoryview | bytes, config: InferConfig) -> ActorStep:
-    # Here and not above: the driver and the workers of the other steps would load torch for nothing.
+    # Imported here, so that the driver and the workers of the other steps do not load PyTorch.
     from pipeline.infer.infer_step import InferStep
 
     return InferStep(weights, config)
 
 
 NETWORK = Steps(decode=decode_chunk, infer=_network)
-"""The real ones."""
+"""The steps of a real run."""

@@ -1,1 +1,1 @@
-"""The infer step: pixels become packs, packs go through the network, answers become columns."""
+"""Turns pixels into answers: packs of images go through the network, and outputs become columns."""

@@ -7,13 +7,13 @@ from pipeline.chunks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class InferConfig:
-    """What the infer step needs besides the weights.
+    """Settings of the infer step; the weights travel apart from them.
 
     Attributes:
-        config_json, preprocessor_json: the checkpoint's own description, as text; None where it has none.
-        variant: which PVTv2, where no description says it.
-        labels: a name for each class; None leaves the column `label` null.
-        task: what is asked of the network.
+        config_json, preprocessor_json: Text of the checkpoint's own descriptions; None if the checkpoint has none.
+        variant: Name of the PVTv2 variant, for a checkpoint without a description; else None.
+        labels: Name of each class; None leaves the column `label` null.
+        task: Classification or features.
         device: `cpu` or `cuda`.
         precision: `fp32`, `bf16` or `fp16`.
     """

@@ -1,4 +1,4 @@
-"""The thread to which an accelerator belongs: it hands over the next work before it waits for the last."""
+"""The thread that owns an accelerator: it submits the next work before it waits for the last."""
 
 import queue
 import threading
@@ -8,15 +8,15 @@ from concurrent.futures import Future
 from typing import Any
 
 Wait = Callable[[], Any]
-"""Gives the result of work that was handed to the accelerator, when it is there."""
+"""Waits for work that was submitted to the accelerator, and returns its result."""
 
 
 class DeviceThread:
-    """Does all work in one thread and in the order in which it came.
+    """Does all work in one thread, in the order in which it arrives.
 
     Attributes:
-        ahead: works that are handed over before the first of those under way is waited for; with 0, each is done before
-            the next begins. Where nothing more has come, what is under way is waited for at once.
+        ahead: Number of works to submit before waiting for the oldest one; with 0, each work ends before the next one
+            begins. If no more work has arrived, the thread waits for the oldest one at once.
     """
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class DeviceThread:
         threading.Thread(target=self._serve, name="device", daemon=True).start()
 
     def run(self, submit: Callable[[], Wait]) -> Any:
-        """Hands work over and gives its result; called in any thread, which waits.
+        """Runs work in this thread and returns its result; may be called in any thread, which waits.
 
         Raises:
-            BaseException: what the work raises. Other work goes on.
+            BaseException: The work raised it. Other work goes on.
         """
         result: Future[Any] = Future()
         self._coming.put((submit, result))
@@ -43,7 +43,7 @@ class DeviceThread:
                 _settle(*under_way.popleft())
 
     def _submit_next(self, under_way: deque[tuple[Wait, Future[Any]]]) -> bool:
-        """Whether anything has come; waits for it if nothing is under way."""
+        """Submits the next work; returns False if none has arrived. Waits for work if none is under way."""
         try:
             submit, result = self._coming.get(block=not under_way)
         except queue.Empty:
@@ -53,7 +53,7 @@ class DeviceThread:
         except BaseException as error:
             result.set_exception(error)
         finally:
-            # The error's frames hold what is named here, and the result holds the error.
+            # The result holds the error, and the frames of the error would hold these variables.
             del submit, result
         return True
 

@@ -1,4 +1,4 @@
-"""The infer step: decoded chunks -> packs -> the network -> small rows. Plain Python around `model/`; no Ray here."""
+"""The infer step: the images of a chunk go through the network in packs, and their outputs become rows; without Ray."""
 
 import logging
 import threading
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # On a CPU a pack should stay near its cache; on a GPU it should keep thousands of cores busy.
 BUDGETS = {"cpu": Budget(tokens=2**14, pairs=2**24), "cuda": Budget(tokens=2**18, pairs=2**28)}
-# On a GPU the next chunk's packs are queued behind those that run, and it never waits for the host.
+# On a GPU the packs of the next chunk are queued behind the packs that run, so that the GPU never waits for the host.
 _AHEAD = {"cpu": 0, "cuda": 1}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CATCHING = threading.Lock()
@@ -38,7 +38,13 @@ _CATCHING = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """A chunk, and its readable images by their rows: HWC uint8, views on its memory; and the seconds this took."""
+    """The images of a chunk.
+
+    Attributes:
+        chunk: Chunk of pixels.
+        by_row: Readable images by row: HWC uint8, views on the memory of the chunk.
+        seconds: Time that it took to find the images.
+    """
 
     chunk: Chunk
     by_row: dict[int, torch.Tensor]
@@ -51,8 +57,10 @@ class _Work:
 
     Attributes:
         pending: Packs that were submitted, as the rows of their images and the function that returns their output.
-        refused: rows of images that do not fit into the device's memory.
-        measured: what was measured so far.
+        images: Images of the chunk.
+        answers: Answers of the packs that have run.
+        refused: Rows of images that do not fit into the device's memory.
+        measured: Measures so far.
     """
 
     images: _Images
@@ -67,7 +75,7 @@ class InferStep:
 
     def __init__(self, weights: memoryview | bytes, config: InferConfig) -> None:
         if config.device == "cpu":
-            # One process a core, one thread a process: faster than threads that share a core's caches.
+            # One process for each core with one thread is faster than several threads that share the caches of a core.
             torch.set_num_threads(1)
             tune_allocator()
         else:
@@ -83,11 +91,11 @@ class InferStep:
         self._peak_gflops = peak_gflops(config.device, _DTYPES[config.precision])
 
     def infer(self, chunk: Chunk) -> Chunk:
-        """The chunk with answers in place of pixels."""
+        """Returns the chunk with answers in place of pixels."""
         return self.pack(self.submit(self.unpack(chunk))())
 
     def unpack(self, chunk: Chunk) -> _Images:
-        """The chunk's readable images; may be called in any thread."""
+        """Returns the readable images of a chunk; may be called in any thread."""
         started = time.perf_counter()
         status = chunk.rows.column("status").to_pylist()
         ok = [index for index, value in enumerate(status) if value == "ok"]
@@ -95,7 +103,7 @@ class InferStep:
         return _Images(chunk, by_row, time.perf_counter() - started)
 
     def submit(self, unpacked: _Images) -> Callable[[], _Work]:
-        """Runs them; on a GPU this returns while they run."""
+        """Submits the images; returns a function that waits for their answers. A GPU computes after the return."""
         started = time.perf_counter()
         work = _Work(unpacked, self._new_answers(unpacked.chunk.rows.num_rows))
         rows = list(unpacked.by_row)
@@ -107,7 +115,7 @@ class InferStep:
         return lambda: self._wait(work)
 
     def pack(self, computed: _Work) -> Chunk:
-        """The chunk with its answers as rows; may be called in any thread."""
+        """Returns the chunk with answers as rows; may be called in any thread."""
         started = time.perf_counter()
         chunk = computed.images.chunk
         rows = self._rows(chunk.rows, computed.answers, computed.refused)
@@ -127,7 +135,7 @@ class InferStep:
         return FeatureAnswers(task, self._network, num_rows)
 
     def _submit(self, rows: list[int], work: _Work) -> None:
-        """Submits the images of some rows as one pack, or in smaller ones if that runs out of memory."""
+        """Submits the images of some rows as one pack; as smaller packs if it runs out of memory."""
         images = [work.images.by_row[row] for row in rows]
         try:
             output = self._packed.submit(images, work.answers.outputs)
@@ -139,11 +147,11 @@ class InferStep:
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        # Outside the handler: the exception's frames hold the activations.
+        # Outside the `except` block, because the frames of the exception hold the activations.
         self._halve(rows, work)
 
     def _wait(self, work: _Work) -> _Work:
-        """Takes the outputs that are pending."""
+        """Waits for pending packs and takes their outputs."""
         started = time.perf_counter()
         while work.pending:
             rows, output = work.pending.popleft()
@@ -162,7 +170,7 @@ class InferStep:
         return work
 
     def _take(self, rows: list[int], output: PackedOutput, work: _Work) -> None:
-        """Takes the answers of a pack that ran, and counts it: one that ran out of memory is counted by its halves."""
+        """Takes the answers of a pack that ran, and counts it. Of a pack that ran out of memory, the halves count."""
         work.answers.take(rows, output)
         tokens = sum(num_tokens(*work.images.by_row[row].shape[:2]) for row in rows)
         work.measured["packs"] += 1
@@ -174,7 +182,7 @@ class InferStep:
             work.measured["upload_s"] += seconds.upload
 
     def _halve(self, rows: list[int], work: _Work) -> None:
-        """Submits the halves of a pack that ran out of memory; the packs of later chunks are planned as small."""
+        """Submits the halves of a pack that ran out of memory; later packs are planned as small as these."""
         if self._config.device == "cuda":
             torch.cuda.empty_cache()
         sides = [work.images.by_row[row].shape[:2] for row in rows]
@@ -190,7 +198,7 @@ class InferStep:
             self._submit(part, work)
 
     def _rows(self, rows: pa.Table, answers: Answers, refused: set[int]) -> pa.Table:
-        """The rows with the job's columns; images that did not fit become failed records."""
+        """Returns the rows with the job's columns; images that did not fit into memory become failed records."""
         names = ("status", "error_code", "error_message", "net_height", "net_width")
         columns = rows.select(names).to_pydict()
         status, codes, messages = (columns[name] for name in names[:3])
@@ -213,7 +221,7 @@ class InferStep:
 
 
 def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:
-    """The readable images as HWC uint8 tensors: views on the chunk's memory, which is never written to."""
+    """Returns the readable images as HWC uint8 tensors: read-only views on the memory of the chunk."""
     pixels = np.frombuffer(chunk.payload, np.uint8)
     columns = chunk.rows.select(["payload_offset", "net_height", "net_width"]).to_pydict()
     images = []
@@ -225,8 +233,8 @@ def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:
 
 
 def _read_only_tensor(view: np.ndarray) -> torch.Tensor:
-    """A tensor over read-only memory. `torch.from_numpy` warns that writing to it would be undefined; nobody does."""
-    # Not thread-safe, and two chunks may be unpacked at a time.
+    """Returns a tensor over read-only memory; hides the warning of `torch.from_numpy` against writing to it."""
+    # Hiding warnings is not thread-safe, and two chunks may be unpacked at a time.
     with _CATCHING, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(view)

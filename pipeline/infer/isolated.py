@@ -1,4 +1,4 @@
-"""Inference in a child process that may die, one image at a time; loads no torch here, in its parent."""
+"""Infers in a child process that may die, one image at a time; the parent loads no PyTorch."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,22 +21,24 @@ _TRIAL_PX = 64
 
 
 class IsolatedInferStep:
-    """What `InferStep` is, for images one of which may crash the network's process.
+    """An infer step for images that may crash the process of the network.
 
-    A child has answered a blank image before it is given the first real one: a broken device is no image's fault.
+    A child must answer a blank image before it gets the first real one, so that no image is blamed for a broken device.
     """
 
     def __init__(self, weights: bytes | np.ndarray, config: InferConfig, network: PVTv2Config) -> None:
-        """Starts nothing yet.
+        """Starts no process yet.
 
         Args:
-            network: of the weights; it says how long an image may take.
+            weights: Bytes of the checkpoint's weights.
+            config: Settings of the infer step.
+            network: Network that the weights are for; its cost gives the time limit of an image.
         """
         self._network, self._device = network, config.device
         self._service = IsolatedService(__name__, (weights, config))
 
     def infer(self, chunk: Chunk) -> Chunk:
-        """The chunk with answers in place of pixels; an image that kills its process or never ends is `infer.crashed`.
+        """Returns the chunk with answers for pixels; an image that ends or stalls its process fails as `infer.crashed`.
 
         Raises:
             ChildError: no child process could be started, or it does not survive rows without pixels.
@@ -46,7 +48,7 @@ class IsolatedInferStep:
         return chunk.after("compute", started, pa.concat_tables(answered))
 
     def close(self) -> None:
-        """Ends the child."""
+        """Ends the child process."""
         self._service.close()
 
     def _answer(self, part: Chunk) -> pa.Table:
@@ -60,7 +62,7 @@ class IsolatedInferStep:
 
 
 def start_service(settings: Any) -> Callable[[pa.Table], pa.Table]:
-    """In the child: the function that answers requests, tried out."""
+    """Runs in the child: returns the function that answers requests, after it has answered a blank image."""
     from pipeline.infer.infer_step import InferStep
 
     step = InferStep(*settings)
@@ -69,7 +71,7 @@ def start_service(settings: Any) -> Callable[[pa.Table], pa.Table]:
 
 
 def _parts(chunk: Chunk) -> Iterator[Chunk]:
-    """The chunk's records, each as a chunk of its own with only its own pixels; an empty chunk as it is."""
+    """Yields each record of a chunk as a chunk of its own, with its own pixels only; an empty chunk as it is."""
     if not chunk.rows.num_rows:
         yield chunk
     for index in range(chunk.rows.num_rows):
@@ -80,14 +82,14 @@ def _parts(chunk: Chunk) -> Iterator[Chunk]:
 
 
 def _failed(part: Chunk, message: str) -> Chunk:
-    """The one record as a failed one, without its pixels."""
+    """Returns a chunk of one record as a failed record without pixels."""
     values = {"status": "failed", "error_code": str(ErrorCode.INFER_CRASHED), "error_message": message}
     columns = {name: pa.array([value], pa.string()) for name, value in values.items()}
     return replace(part, rows=set_columns(part.rows, columns), payload=pa.py_buffer(b""))
 
 
 def _blank_chunk() -> Chunk:
-    """One black image."""
+    """Returns a chunk of one black image."""
     num_bytes = 3 * _TRIAL_PX**2
     row = {"image_id": "", "shard": "", "row": 0, "status": "ok", "payload_offset": 0, "payload_length": num_bytes}
     row |= {"net_height": _TRIAL_PX, "net_width": _TRIAL_PX}

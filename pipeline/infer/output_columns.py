@@ -1,4 +1,4 @@
-"""What the network's outputs become: columns of a chunk's rows, one row for each image."""
+"""Turns the outputs of the network into columns of a chunk's rows, one row for each image."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -26,7 +26,7 @@ class Answers(Protocol):
         """Takes the outputs of a pack's images, which belong to these rows."""
 
     def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
-        """The job's columns, null in the rows that are not good; asked once."""
+        """Returns the job's columns, null in the rows that are not good; called once."""
 
 
 class ClassAnswers:
@@ -47,7 +47,7 @@ class ClassAnswers:
         self._scores[rows], self._ids[rows] = scores_BK.cpu().numpy(), ids_BK.cpu().numpy()
 
     def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
-        """`label_id`, `label`, `score`, `topk_ids`, `topk_scores`."""
+        """Returns `label_id`, `label`, `score`, `topk_ids` and `topk_scores`."""
         ids, scores, labels = self._ids, self._scores, self._labels
         values = {
             "label_id": [int(ids[i, 0]) if ok else None for i, ok in enumerate(good)],
@@ -60,7 +60,7 @@ class ClassAnswers:
 
 
 class FeatureAnswers:
-    """The embedding of each image, and its maps of the stages that are asked for."""
+    """The embedding of each image, and its maps of the requested stages."""
 
     def __init__(self, task: ExtractFeatures, network: PVTv2Config, num_rows: int) -> None:
         self.outputs: Sequence[Output] = ("embedding", "maps") if task.stages else ("embedding",)
@@ -76,12 +76,12 @@ class FeatureAnswers:
         self._embeddings[rows] = embedding_NC.to(self._dtype).cpu().numpy()
         for row, maps in zip(rows, output.maps or (), strict=False):
             for stage in self._task.stages:
-                # A map is a view that is not laid out as CHW, of memory that all images of its batch share.
+                # A map is a view on memory that all images of its batch share, and does not lie there as CHW.
                 map_CHW = maps[stage - 1].to(self._dtype).contiguous()
                 self._maps[stage][row] = map_CHW.cpu().numpy()
 
     def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
-        """`embedding`, then a column for each stage that is asked for."""
+        """Returns `embedding`, then a column for each requested stage."""
         bad = pa.array([not ok for ok in good], pa.bool_())
         embedding, *stages = self._schema
         columns = {
@@ -96,7 +96,7 @@ class FeatureAnswers:
 
 
 def _map_column(maps: Sequence[np.ndarray | None], kind: pa.StructType, bad: pa.Array) -> pa.Array:
-    """A struct of shape and values for each map; its values are laid end to end."""
+    """Returns a column with a struct for each map: its shape and its values, which lie end to end."""
     shapes = [(0, 0, 0) if map_CHW is None else map_CHW.shape for map_CHW in maps]
     offsets = np.concatenate([[0], np.cumsum([np.prod(shape) for shape in shapes], dtype=np.int64)])
     dtype = kind.field("data").type.value_type.to_pandas_dtype()

@@ -1,44 +1,45 @@
-"""Packs: which images of a chunk go through the network together."""
+"""Divides the images of a chunk into packs, which go through the network together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.network.config import POOLED_SIDE
 
-TOKEN_PX = 4  # side of the square of pixels that becomes one token of stage 1
-_EVEN_STEPS = 6  # in each, half as much is left of what is unknown
-_KEY_TOKENS = 8  # side of the square of tokens of stage 1 that becomes one key, in every published network
+TOKEN_PX = 4  # Side of the square of pixels that becomes one token of stage 1.
+_EVEN_STEPS = 6  # Steps of a bisection.
+_KEY_TOKENS = 8  # Side of the square of tokens of stage 1 that becomes one key, in every published network.
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a pack may hold, unless it is a single image.
+    """Limits of a pack; a pack of a single image may exceed them.
 
     Attributes:
-        tokens: of stage 1; what memory and most of the work are proportional to.
-        pairs: of a token and a key of stage 1, which attention compares. They grow with the square of an image's area,
-            so that packs of few large images would take many times as long as others of as many tokens.
+        tokens: Tokens of stage 1. Memory and most of the work are proportional to them.
+        pairs: Pairs of a token and a key of stage 1, which attention compares. They grow with the square of an image's
+            area, so a pack of few large images takes many times as long as another pack with as many tokens.
     """
 
     tokens: int
     pairs: int
 
     def halved(self, tokens: int) -> "Budget":
-        """What is tried after a pack of so many tokens did not fit: half of it, or of this, whichever is less."""
+        """Returns the budget to try after a pack of some tokens did not fit: half of the pack, at most this budget."""
         least = max(1, min(self.tokens, tokens // 2))
         return Budget(tokens=least, pairs=max(1, self.pairs * least // self.tokens))
 
 
 def num_tokens(height: int, width: int) -> int:
-    """Tokens of stage 1 for one image: one for every 4x4 pixels, rounded up on each side."""
+    """Returns the tokens of stage 1 for one image: one for every 4x4 pixels, rounded up on each side."""
     return -(-height // TOKEN_PX) * -(-width // TOKEN_PX)
 
 
 def num_pairs(height: int, width: int, *, linear: bool) -> int:
-    """Pairs of a token and a key of stage 1 for one image.
+    """Returns the pairs of a token and a key of stage 1 for one image.
 
     Args:
-        linear: the network has 7x7 keys at any size.
+        height, width: Size of the image in pixels.
+        linear: True if the network has 7x7 keys at any size.
     """
     rows, columns = -(-height // TOKEN_PX), -(-width // TOKEN_PX)
     keys = POOLED_SIDE**2 if linear else (rows // _KEY_TOKENS) * (columns // _KEY_TOKENS)
@@ -48,16 +49,17 @@ def num_pairs(height: int, width: int, *, linear: bool) -> int:
 def plan_packs(
     sizes: Sequence[tuple[int, int]], budget: Budget, *, linear: bool = False, even: bool = False
 ) -> list[list[int]]:
-    """Indexes of the images of each pack; every image is in exactly one.
+    """Returns the indexes of the images of each pack; every image is in exactly one pack.
 
-    A pack keeps to the budget, or is a single image. Images of one size stand next to one another, so that they run as
-    one batch.
+    A pack keeps to the budget, or is a single image. Images of the same size are neighbours in their pack, so that they
+    run as one batch.
 
     Args:
         sizes: (height, width) of each image, in pixels.
-        linear: the network has 7x7 keys at any size.
-        even: fill all packs alike, instead of each as far as it goes and the last with what is left. There are not more
-            of them, and over many calls their sizes differ less.
+        budget: Limits of a pack.
+        linear: True if the network has 7x7 keys at any size.
+        even: True fills all packs alike; False fills each pack as far as it goes, and the last one with the rest. The
+            number of packs is the same, and over many calls even packs differ less in size.
     """
     tokens = [num_tokens(*size) for size in sizes]
     pairs = [num_pairs(*size, linear=linear) for size in sizes]
@@ -76,7 +78,7 @@ def plan_packs(
 
 
 def _filled(order: Sequence[int], tokens: Sequence[int], pairs: Sequence[int], budget: Budget) -> list[list[int]]:
-    """The images in this order, each in the pack of the one before it if it has room there."""
+    """Returns packs of the images in some order; each image joins the pack of the image before it, if it fits."""
     packs: list[list[int]] = []
     free_tokens = free_pairs = 0
     for index in order:

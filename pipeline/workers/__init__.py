@@ -1,1 +1,1 @@
-"""A step's process: child processes that may die, time limits, and what the process is working on."""
+"""The process of a step: child processes that may die, time limits, its current work, and bugs in it."""

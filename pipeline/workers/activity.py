@@ -1,4 +1,4 @@
-"""Which process works on what, and for how long: a run without progress names the step that holds it up.
+"""The current work of every process, and its age: a run without progress names the step that holds it up.
 
 A process sends a note when it begins to work on some records, at most once a second, and does not wait for an answer.
 So the note is mostly out before the work starts, and is there even if the work hangs in a way that lets no more Python
@@ -24,11 +24,11 @@ class Holding:
     """The records that one process works on.
 
     Attributes:
-        step: `read`, `decode`, `infer` or `publish`.
-        shard: canonical URI of the shard.
-        slice: number of the slice; None where a shard is still being cut into slices.
-        first_row: index in the shard of the first record that the process waits for or works on.
-        held_s: seconds between the beginning of the work and the note.
+        step: Name of the step: `read`, `decode`, `infer` or `publish`.
+        shard: Canonical URI of the shard.
+        slice: Number of the slice; None while a shard is being cut into slices.
+        first_row: Index in the shard of the first record that the process waits for or works on.
+        held_s: Seconds between the beginning of the work and the note.
     """
 
     step: str
@@ -47,10 +47,10 @@ class Note:
     """A note of one process about its work.
 
     Attributes:
-        host: name of the process' machine.
-        pid: id of the process there.
-        holding: the records that the process works on; None if it is idle.
-        node: Ray's id of the machine.
+        host: Name of the process' machine.
+        pid: Id of the process on that machine.
+        holding: Records that the process works on; None if it is idle.
+        node: Id that Ray gave the machine; None until the note is sent.
     """
 
     host: str
@@ -158,9 +158,9 @@ def describe(notes: Sequence[Note], silent: Sequence[str], store_use: float = 0.
     """Returns one sentence: who does not answer, and which steps hold which records, the longest first.
 
     Args:
-        notes: the notes of processes that are at work.
-        silent: names of those that do not answer.
-        store_use: share of Ray's object store that is in use.
+        notes: Notes of processes that are at work.
+        silent: Names of collectors and nodes that do not answer.
+        store_use: Share of Ray's object store that is in use.
     """
     ordered = sorted(notes, key=lambda note: -(note.holding.held_s if note.holding else 0.0))
     parts = [*(f"{name} does not answer" for name in silent), *map(str, ordered[:_MOST_NAMED])]

@@ -23,12 +23,12 @@ _BUG = re.compile(rf"bug at ((?:{'|'.join(_PACKAGES)})/[\w/]+\.py:\d+): ")
 
 
 def explain(error: BaseException, context: str = "", max_chars: int = 150) -> str:
-    """Returns what went wrong as one line that is the same on every attempt; a bug comes first, with file and line.
+    """Returns one line about an exception, the same on every attempt; a bug comes first, with file and line.
 
     Args:
-        error: an exception that was caught.
-        context: what failed because of it.
-        max_chars: length of the exception's own text, at most.
+        error: An exception that was caught, with its traceback.
+        context: The work that failed, or the format of the data.
+        max_chars: Largest length of the exception's own text.
     """
     text, place = error_text(error, max_chars), find_bug(error)
     if place is None:
@@ -41,7 +41,7 @@ def find_bug(error: BaseException) -> str | None:
     """Returns file and line of the bug that raised an exception, as `pipeline/decode/to_rgb.py:41`; None without a bug.
 
     Args:
-        error: an exception that was caught, with its traceback.
+        error: An exception that was caught, with its traceback.
     """
     trace = error.__traceback__
     if trace is None or type(error).__module__ != builtins.__name__ or isinstance(error, _MACHINE_OR_DATA):

@@ -1,7 +1,7 @@
-"""A child process that may die: so the last pass turns an image that crashes its process into one failed row.
+"""Child processes that may die: with them the last pass turns an image that crashes its process into one failed row.
 
-The child answers one request at a time; a new one takes its place when it dies. A request is to blame only if a second
-child, fresh and proven to work, dies of it too: the first may have been killed for the sake of another process.
+A child answers one request at a time; when it dies, a new one takes its place. A request counts as the cause only if a
+second, fresh child dies of it too, because the system may have killed the first child to free memory for others.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from pipeline.workers.time_limits import given_up_after
 
 START_TIMEOUT_S = 300.0
 _ATTEMPTS = 2
-# A child that was not killed with its parent ends itself so much later than its parent would have ended it.
+# A child that outlives its parent ends itself this many seconds after its parent would have ended it.
 _ORPHAN_GRACE_S = 30.0
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _LENGTH_BYTES = 8
@@ -37,7 +37,7 @@ class ChildError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class _Raised:
-    """The answer of a child that ends with an exception, which `bugs.explain` has worded."""
+    """The last answer of a child that ends with an exception; `error` describes it (`bugs.explain`)."""
 
     error: str
 
@@ -47,9 +47,9 @@ class Crash:
     """The end of a child process that did not answer a request.
 
     Attributes:
-        how: a predicate, such as "ended its process with status -11".
-        is_late: the request took too long.
-        error: the exception that ended the process, as `bugs.explain` words it; None if no exception did.
+        how: Predicate of a sentence, such as "ended its process with status -11".
+        is_late: True if the request took too long.
+        error: Description of the exception that ended the process (`bugs.explain`); None if no exception did.
     """
 
     how: str
@@ -60,7 +60,7 @@ class Crash:
         """Returns why some work failed, as the message of a row; a bug comes first, with file and line.
 
         Args:
-            work: the subject of the sentence, such as "decoding".
+            work: Subject of the sentence, such as "decoding".
         """
         return f"{self.error} ({work})" if bug_in(self.error) else f"{work} {self.how}"
 
@@ -69,14 +69,14 @@ class Crash:
 
 
 class IsolatedService:
-    """A child process that runs a module's service, started when it is first needed."""
+    """A child process that runs the service of a module; the first request starts it."""
 
     def __init__(self, module: str, settings: object = None) -> None:
-        """Starts nothing yet.
+        """Starts no process yet.
 
         Args:
-            module: importable; its `start_service(settings)` returns a function from request to answer.
-            settings: handed to that function, as are the requests, by pickle.
+            module: Name of a module whose `start_service(settings)` returns a function from request to answer.
+            settings: Argument of `start_service`; settings and requests travel to the child by pickle.
         """
         self._module, self._settings = module, settings
         self._child: _Child | None = None
@@ -88,7 +88,7 @@ class IsolatedService:
             ChildError: no child could be started.
         """
         if self._child is not None and self._child.process.poll() is not None:
-            self.close()  # it died between two requests, which is no fault of this one
+            self.close()  # The child died between two requests, so this request is not the cause.
         for _ in range(_ATTEMPTS):
             child = self._child = self._child or self._start()
             answer = child.ask((request, timeout_s), timeout_s)
@@ -99,7 +99,7 @@ class IsolatedService:
         return answer
 
     def close(self) -> None:
-        """Ends the child."""
+        """Ends the child process."""
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -115,7 +115,7 @@ class IsolatedService:
 
 
 class _Child:
-    """The process, and its two pipes. It answers on a pipe of its own: any library may print to stdout, at any time."""
+    """The process and two pipes. Answers have their own pipe, because any library may print to stdout at any time."""
 
     def __init__(self, module: str) -> None:
         path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -132,12 +132,12 @@ class _Child:
                 pass_fds=(write_end,),
             )
         finally:
-            os.close(write_end)  # so that the end of the child is the end of its answers
+            os.close(write_end)  # The pipe of answers now ends when the child does.
         assert self.process.stdin is not None
         self.requests: IO[bytes] = self.process.stdin
 
     def ask(self, request: object, timeout_s: float) -> Any:
-        """The answer to one request, or a `Crash`; an answer that came as the time ran out counts."""
+        """Returns the answer to one request, or a `Crash`; an answer that comes as the time runs out counts."""
         timer = threading.Timer(timeout_s, self._kill)
         timer.start()
         try:
@@ -169,10 +169,11 @@ class _Child:
 
 
 def serve(answers: int, module: str) -> None:
-    """The child: starts a module's service and answers on a pipe until its input ends.
+    """Runs in the child: starts the service of a module and answers requests until the input ends.
 
     Args:
-        answers: file descriptor.
+        answers: File descriptor of the pipe for answers.
+        module: Name of the module.
     """
     _die_with_parent()
     requests = sys.stdin.buffer
@@ -192,7 +193,7 @@ def serve(answers: int, module: str) -> None:
 
 
 def _die_with_parent() -> None:
-    """Where Linux can: a child that hangs would keep its memory, or its GPU, after its parent was killed."""
+    """Makes Linux kill this process with its parent; else a child that hangs would keep its memory, or its GPU."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -207,7 +208,7 @@ def _send(pipe: IO[bytes], message: object) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> Any:
-    """The next message; None at the end of the pipe, also in the middle of a message."""
+    """Returns the next message; None if the pipe ends, also if it ends in the middle of a message."""
     length = _read_exactly(pipe, _LENGTH_BYTES)
     body = None if length is None else _read_exactly(pipe, int.from_bytes(length, "little"))
     return None if body is None else pickle.loads(body)

@@ -1,7 +1,7 @@
-"""How long a piece of work may take before its process is given up; generous, since it only has to be finite.
+"""Time limits after which the process of a piece of work is ended; generous, since they only have to be finite.
 
-A chunk whose process is given up is retried by Ray, then dropped, and done in the last pass, where each image has a
-child process and a time of its own. So an image that never ends costs one row, not the run.
+Ray retries a chunk whose process was ended, then drops it. The last pass does it again, with a child process and a time
+limit for each image. So an image whose work never ends costs one row, not the run.
 """
 
 import faulthandler
@@ -15,21 +15,27 @@ from model.network.cost import count_macs
 DECODE_IMAGE_S = 120.0
 INFER_IMAGE_S = 120.0
 CHUNK_S = 300.0
-# Far slower than any device that is at work: one core of an old machine does ten times as much.
+# Far slower than any device: one core of an old machine does ten times as much.
 _SLOWEST_MACS_PER_S = {"cpu": 4e9, "cuda": 2e11}
 
 
 def compute_s(network: PVTv2Config, sizes: Iterable[tuple[int, int]], device: str) -> float:
-    """Seconds in which a very slow device has put images of some sizes (height, width) through the network."""
+    """Returns the seconds that a very slow device takes to put images through the network.
+
+    Args:
+        network: The network.
+        sizes: (height, width) of each image, in pixels.
+        device: `cpu` or `cuda`.
+    """
     macs = sum(count_macs(network, height, width) for height, width in sizes)
     return macs / _SLOWEST_MACS_PER_S[device]
 
 
 @contextmanager
 def given_up_after(seconds: float) -> Iterator[None]:
-    """Ends this process if the block takes longer, and says on stderr where it was.
+    """Ends this process if the block takes longer than some seconds, and prints its traceback to stderr.
 
-    Done by a thread that needs nothing of Python, for work that hangs in a C library and never lets Python run.
+    A thread without Python code does so, because work that hangs in a C library may never let Python run.
     """
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
     try:

@@ -15,51 +15,51 @@ def note(step="decode", held_s=0.0, host="a", pid=1, slice_number=3):
     return Note(host, pid, Holding(step, "s3://b/x.tar", slice_number, 12288, held_s))
 
 
-def told_steps(heard):
-    return [told.holding and told.holding.slice for told in heard]
+def slices_of(notes):
+    return [note.holding and note.holding.slice for note in notes]
 
 
-def test_what_is_begun_is_told_at_once():
-    heard = []
-    Reporter(every_s=1000.0).change(FIRST, heard.append)
-    assert told_steps(heard) == [0]
+def test_work_that_begins_is_reported_at_once():
+    notes = []
+    Reporter(every_s=1000.0).change(FIRST, notes.append)
+    assert slices_of(notes) == [0]
 
 
-def test_a_process_that_is_quick_tells_seldom_and_at_last_what_it_holds_then():
-    heard = []
+def test_a_quick_process_sends_few_notes_and_the_last_one_is_of_its_last_work():
+    notes = []
     reporter = Reporter(every_s=0.3)
     for _ in range(500):
-        reporter.change(FIRST, heard.append)
-        reporter.change(None, heard.append)
-    assert len(heard) <= 5
-    reporter.change(SECOND, heard.append)
-    eventually(lambda: told_steps(heard)[-1] == 1)
-    assert told_steps(heard)[-1] == 1
-    # It is told as begun before it was told.
-    assert heard[-1].holding.held_s > 0
+        reporter.change(FIRST, notes.append)
+        reporter.change(None, notes.append)
+    assert len(notes) <= 5
+    reporter.change(SECOND, notes.append)
+    eventually(lambda: slices_of(notes)[-1] == 1)
+    assert slices_of(notes)[-1] == 1
+    # The work began before the note was sent.
+    assert notes[-1].holding.held_s > 0
 
 
-def test_a_process_that_holds_nothing_more_tells_so_a_little_later():
-    heard = []
+def test_a_process_that_becomes_idle_reports_it_a_little_later():
+    notes = []
     reporter = Reporter(every_s=0.1)
-    reporter.change(FIRST, heard.append)
-    reporter.change(None, heard.append)
-    assert told_steps(heard) == [0]
-    eventually(lambda: len(heard) == 2)
-    assert told_steps(heard) == [0, None]
+    reporter.change(FIRST, notes.append)
+    reporter.change(None, notes.append)
+    assert slices_of(notes) == [0]
+    eventually(lambda: len(notes) == 2)
+    assert slices_of(notes) == [0, None]
     time.sleep(0.3)
-    assert len(heard) == 2
+    assert len(notes) == 2
 
 
-def test_what_a_process_was_told_to_hold_is_over_when_the_block_is_left_by_an_error():
-    heard = []
-    with pytest.raises(ValueError, match="bad"), at_work(heard.append, "read", "s3://b/x.tar", None, 7):
+def test_a_process_is_idle_after_a_block_that_raised():
+    notes = []
+    with pytest.raises(ValueError, match="bad"), at_work(notes.append, "read", "s3://b/x.tar", None, 7):
         raise ValueError("bad")
-    eventually(lambda: heard and heard[-1].holding is None)
-    assert heard[-1].holding is None
+    eventually(lambda: notes and notes[-1].holding is None)
+    assert notes[-1].holding is None
 
 
-def test_a_process_that_tells_later_may_end_meanwhile():
+def test_a_process_may_end_before_its_next_note():
     code = (
         "from pipeline.workers.activity import *\nreporter = Reporter(1000.0)\n"
         "for _ in range(3): reporter.change(Holding('read', 's', None, 0), print)"
@@ -74,7 +74,7 @@ def test_a_board_knows_the_last_of_each_process_and_for_how_long():
     board.post(note(pid=2, slice_number=4))
     board.post(note(pid=1, host="b"))
     board.post(Note("b", 1, None))
-    found = {(told.host, told.pid): told.holding for told in board.notes()}
+    found = {(each.host, each.pid): each.holding for each in board.notes()}
     assert {key: holding.slice for key, holding in found.items()} == {("a", 1): 3, ("a", 2): 4}
     assert 60 <= found["a", 1].held_s < 70
     assert 0 <= found["a", 2].held_s < 10
