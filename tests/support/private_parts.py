@@ -12,8 +12,8 @@ _DOTTED = re.compile(r"[A-Za-z]\w*(?:\.\w+)*\._[A-Za-z]\w*(?:\.\w+)*")
 def private_parts(tree: ast.Module) -> list[str]:
     """Returns each private part that a Python file uses, in the order of the lines.
 
-    An attribute's private name is the file's own if the file defines it: as a function, a class, a variable, or an
-    attribute of `self` or `cls`. A class looked up by its name is private as well, since the import was avoided.
+    An attribute's private name is the file's own if a class of the file defines it: in its body, or as an attribute of
+    `self` or `cls`. A class that is looked up by its name counts as a private part, since it could not be imported.
     """
     own = set(_own_names(tree))
     found = [(node.lineno, part) for node in ast.walk(tree) for part in _parts(node, own)]
@@ -22,10 +22,13 @@ def private_parts(tree: ast.Module) -> list[str]:
 
 def _own_names(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
+        if isinstance(node, ast.ClassDef):
+            for statement in node.body:
+                if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield statement.name
+                elif isinstance(statement, ast.AnnAssign | ast.Assign):
+                    targets = [statement.target] if isinstance(statement, ast.AnnAssign) else statement.targets
+                    yield from (target.id for target in targets if isinstance(target, ast.Name))
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value):
             yield node.attr
 
