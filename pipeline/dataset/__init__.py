@@ -1,1 +1,1 @@
-"""The labelled data set beside the rows: policy, corrections, changes, drift and exports."""
+"""The labelled data set of an output: policy, corrections, changes, drift and exports."""

@@ -1,7 +1,7 @@
-"""`dataset/labels.parquet`: the data set as others read it, and what it says of how it was made.
+"""`dataset/labels.parquet`: the published data set, with a footer that says how it was made.
 
-One object, exchanged by one conditional write, so that whoever reads it has a whole data set of one moment. Its footer
-holds the version of all that it was made of; a run that comes to the same version has nothing to do.
+The data set is one object, which one conditional write replaces, so that every reader gets a whole data set. The footer
+holds the version of everything that the data set was made of; a run that computes the same version has nothing to do.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ LABELS_FILE = "labels.parquet"
 FOOTER_KEY = b"pvtv2_dataset"
 _SCHEMA_VERSION = 1
 
-# What gives some rows, each time all of them.
+# A function that yields all rows each time it is called.
 Rows = Callable[[], Iterable[pa.RecordBatch]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFooter:
-    """What a data set says of itself.
+    """The footer of a data set.
 
     Attributes:
-        version: of what it was made of, see `dataset_version`.
-        run_id: the run that made it; `runs/<run_id>/changes.parquet` leads to it from the one before.
-        previous_run_id: the run that made the one before; None: there was none.
-        classes: its labels; a class' number is its place here, and stays.
-        counts: its rows by decision, and together.
+        version: Version of everything that the data set was made of (`dataset_version`).
+        run_id: Id of the run that made the data set; `runs/<run_id>/changes.parquet` holds its changes.
+        previous_run_id: Id of the run that made the data set before; None for the first data set.
+        classes: Labels of the data set; the number of a class is its index here, and never changes.
+        counts: Number of rows by decision, and in total.
     """
 
     version: str
@@ -50,18 +50,19 @@ class DatasetFooter:
     counts: Mapping[str, int]
 
     def to_json(self) -> str:
-        """The footer as it is stored."""
+        """Returns the footer as the file holds it."""
         return json.dumps({"schema_version": _SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A data set that is there.
+    """A published data set.
 
     Attributes:
-        file: Where it lies.
+        file: Place of the data set's file.
         size: Size of the file in bytes.
-        etag: Version of the file.
+        etag: ETag of the file.
+        footer: Footer of the file.
     """
 
     file: StorePath
@@ -71,14 +72,14 @@ class Published:
 
 
 def labels_file(output: StorePath) -> StorePath:
-    """Where the data set of an output lies."""
+    """Returns the place of an output's data set."""
     return output.join(DATASET, LABELS_FILE)
 
 
 def dataset_version(
     files: Iterable[PublishedFile], overrides: Iterable[ObjectInfo], policy_digest: str, half_read: Sequence[str]
 ) -> str:
-    """The version of all that a data set is made of: rows, corrections and policy; 64 hex digits."""
+    """Returns the version of the rows, corrections and policy that a data set is made of, as 64 hex digits."""
     parts = [
         _SCHEMA_VERSION,
         sorted((file.file, file.etag) for file in files),
@@ -90,10 +91,10 @@ def dataset_version(
 
 
 def find_published(output: StorePath) -> Published | None:
-    """The data set that an output has; None if it has none yet.
+    """Returns the data set of an output; None if it has none yet.
 
     Raises:
-        OutputError: something else lies under its name.
+        OutputError: Another kind of file has the name of the data set.
     """
     file = labels_file(output)
     info = file.head()
@@ -112,7 +113,7 @@ def find_published(output: StorePath) -> Published | None:
 
 
 def published_rows(published: Published | None) -> Iterator[pa.RecordBatch]:
-    """The rows of a data set, a batch at a time; none if there is no data set."""
+    """Yields the rows of a data set, batch by batch; no rows without a data set."""
     if published is None:
         return
     with closing(_open(published.file, published.size, published.etag)) as source:
@@ -121,14 +122,16 @@ def published_rows(published: Published | None) -> Iterator[pa.RecordBatch]:
 
 
 def publish(output: StorePath, rows: Rows, footer: DatasetFooter, before: Published | None) -> Published:
-    """Puts a data set in the place of the one before.
+    """Publishes a data set in place of the one before.
 
     Args:
-        rows: as many as the footer counts.
+        rows: Function that yields the rows; the footer holds their number.
+        footer: Footer of the new data set.
+        before: The data set that is replaced; None if there is none.
 
     Raises:
-        OutputError: that one is there no more, or another one is.
-        StoreError: the store refuses.
+        OutputError: Another process has replaced or removed the data set before.
+        StoreError: The store refuses the write.
     """
     body = to_parquet(rows, LABEL_SCHEMA, {FOOTER_KEY.decode(): footer.to_json()})
     file, etag_before = labels_file(output), None if before is None else before.etag
@@ -140,11 +143,11 @@ def publish(output: StorePath, rows: Rows, footer: DatasetFooter, before: Publis
 
 
 def to_parquet(rows: Rows, schema: pa.Schema, metadata: dict[str, Any]) -> memoryview:
-    """A Parquet file of rows, on the local disk or, where that is full, in memory."""
+    """Returns the bytes of a Parquet file; they lie on the local disk, or in memory if the disk is full."""
 
     def write(sink: Any) -> None:
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            # Anew: what was tried on the disk may have taken some.
+            # Rows are read from the start: a failed attempt on the disk may have consumed some.
             for batch in rows():
                 writer.write_batch(batch)
             writer.add_key_value_metadata(metadata)

@@ -1,10 +1,10 @@
-"""Exports: the data set in the forms that other tools read, made anew when it has changed.
+"""Exports: the data set in formats of other tools. An export is written again when the data set has changed.
 
 `csv`, `coco` and `huggingface` lie in the output's `dataset/`. `imagefolder` and `webdataset` lie beside the images,
-where their readers look for them, or below a folder of one's own.
+where their readers look for them, or below a folder that the user gives.
 
-`dataset/_exports.json` remembers what each export was made of, and which objects beside the images are ours: an object
-that somebody else put there is never overwritten.
+The ledger `dataset/_exports.json` records what each export was made of, and which objects beside the images were
+written by exports. An object that something else wrote is never overwritten.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 EXPORTS = (*FILES, *BESIDE)
 LEDGER_FILE = "_exports.json"
-# Sidecars that are made, held and written at a time.
+# Number of sidecars that are made, held in memory and written at a time.
 _THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Which exports are kept, and where.
+    """The exports of a data set, and their places.
 
     Attributes:
-        names: some of `EXPORTS`.
-        roots: the job's inputs: what names in exports are relative to.
-        input_store: account and endpoint of the inputs.
-        sidecars_to: folder for what otherwise lies beside the images; None: beside them.
+        names: Names of the exports, from `EXPORTS`.
+        roots: Inputs of the job; names in exports are relative to them.
+        input_store: Account and endpoint of the inputs.
+        sidecars_to: Folder for sidecars; None puts each sidecar beside its images.
     """
 
     names: tuple[str, ...] = ()
@@ -51,7 +51,11 @@ class ExportConfig:
     sidecars_to: str | None = None
 
     def made_of(self, name: str, published: Published) -> str:
-        """What an export is made of: the rows' contents, which a run decided on; for a CSV each column of them."""
+        """Returns a digest of everything that an export is made of.
+
+        A CSV holds each column, so that it depends on the data set's object. The other exports hold columns that change
+        only with the run that made the data set.
+        """
         rows = published.etag if name == "csv" else published.footer.run_id
         parts = [rows, list(self.roots), self.sidecars_to if name in BESIDE else None]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -59,9 +63,13 @@ class ExportConfig:
 
 @dataclass(slots=True)
 class _Ours:
-    """A sidecar of ours: the ETag and SHA-256 of what lies there, and the SHA-256 of what may lie there since.
+    """A sidecar that an export wrote.
 
-    The last is noted before a write and forgotten after it, so that a sidecar is known again whatever happens between.
+    Attributes:
+        etag: ETag of the sidecar after its last write.
+        sha256: SHA-256 of the sidecar after its last write.
+        pending_sha256: SHA-256 of a write that has begun. It is saved before the write and removed after it, so that
+            the sidecar is recognised if the process dies in between.
     """
 
     etag: str | None = None
@@ -71,14 +79,19 @@ class _Ours:
 
 @dataclass(slots=True)
 class _Ledger:
-    """What was exported: export -> what it was made of; URI of a sidecar -> what is ours there."""
+    """The record of all exports.
+
+    Attributes:
+        made_of: Digest of everything that an export was made of, by the name of the export.
+        sidecars: Sidecars that exports wrote, by URI.
+    """
 
     made_of: dict[str, str] = field(default_factory=dict)
     sidecars: dict[str, _Ours] = field(default_factory=dict)
 
 
 class Exporter:
-    """Writes what is not up to date."""
+    """Writes the exports that are out of date."""
 
     def __init__(
         self,
@@ -87,10 +100,13 @@ class Exporter:
         config: ExportConfig,
         check_right: Callable[[], None],
     ) -> None:
-        """Nothing is read or written here.
+        """Prepares the exports without any access to a store.
 
         Args:
-            check_right: raises if the output is no longer this run's to write to.
+            published: The data set.
+            output: The output of the data set.
+            config: The exports and their places.
+            check_right: Function that raises if the run may no longer write to the output.
         """
         self._published, self._output, self._config = published, output, config
         self._check_right = check_right
@@ -102,9 +118,9 @@ class Exporter:
         """Brings the exports up to date; returns the URIs of the objects that were written.
 
         Raises:
-            ConfigError: two sidecars would have one name.
-            OutputError: something that is not ours is in the place of a sidecar, or a store refuses it.
-            StoreError: the output's store refuses.
+            ConfigError: Two sidecars would have the same name.
+            OutputError: An object that no export wrote has the name of a sidecar, or a store refuses a sidecar.
+            StoreError: The output's store refuses a write.
         """
         self._ledger = self._read_ledger()
         classes, roots = self._published.footer.classes, self._config.roots
@@ -149,7 +165,7 @@ class Exporter:
         return written
 
     def _write_some(self, bodies: Mapping[str, memoryview], pool: Executor) -> list[str]:
-        """Writes the sidecars that are not there as they should be, side by side; returns which."""
+        """Writes the sidecars that are missing or out of date, in parallel; returns their URIs."""
         etags = dict(zip(bodies, pool.map(self._etag_if_ours, bodies), strict=True))
         digests = {uri: hashlib.sha256(body).hexdigest() for uri, body in bodies.items()}
         stale = [uri for uri in bodies if self._is_stale(uri, etags[uri], digests[uri], len(bodies[uri]))]
@@ -164,7 +180,7 @@ class Exporter:
         return stale
 
     def _place(self, beside: str) -> str:
-        """Where a sidecar lies."""
+        """Returns the URI of a sidecar, given its URI beside the images."""
         if self._config.sidecars_to is None:
             return beside
         root = next((root for root in self._config.roots if is_inside(beside, root)), None)
@@ -172,10 +188,10 @@ class Exporter:
         return join_uri(self._config.sidecars_to, below)
 
     def _etag_if_ours(self, uri: str) -> str | None:
-        """The ETag of a sidecar of ours, whose digest the ledger has then; None if nothing is there.
+        """Returns the ETag of a sidecar and enters it in the ledger; None if there is no sidecar.
 
         Raises:
-            OutputError: what is there is not ours.
+            OutputError: No export wrote the object of that name.
         """
         try:
             there = StorePath(uri, self._sidecar_store).head()
@@ -195,7 +211,7 @@ class Exporter:
         return there.etag
 
     def _is_stale(self, uri: str, etag: str | None, digest: str, size: int) -> bool:
-        # Nothing to say is said only over what was said before.
+        # An empty sidecar is written only to replace one that is not empty.
         return bool(size) if etag is None else self._ledger.sidecars[uri].sha256 != digest
 
     def _put_sidecar(self, uri: str, body: memoryview, etag: str | None) -> str:

@@ -14,7 +14,7 @@ from pipeline.inputs.formats import FILES_SCHEME, TAR, format_of
 from pipeline.publish.spill import on_disk_if_it_can
 from pipeline.store.uris import is_inside, shown
 
-# What gives the rows of a data set, each time anew.
+# A function that yields all rows of a data set each time it is called.
 Rows = Callable[[], Iterator[pa.RecordBatch]]
 # (rows, classes, the job's inputs) -> the file.
 MakeFile = Callable[[Rows, Sequence[str], Sequence[str]], memoryview]
@@ -22,31 +22,36 @@ MakeFile = Callable[[Rows, Sequence[str], Sequence[str]], memoryview]
 
 @dataclass(frozen=True, slots=True)
 class FileExport:
-    """An export that is one file: its name in the output's `dataset/`, and what makes it."""
+    """An export that is one file in the output's `dataset/`.
+
+    Attributes:
+        file_name: Name of the file.
+        make: Function that makes the file.
+    """
 
     file_name: str
     make: MakeFile
 
 
 def accepted(rows: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    """The accepted rows, as dictionaries."""
+    """Yields the accepted rows as dictionaries."""
     for batch in rows:
         yield from (row for row in batch.to_pylist() if row["decision"] == "accepted")
 
 
 def relative_name(uri: str, roots: Sequence[str]) -> str:
-    """An object's path below the input that it lies in; its URI where it lies in none."""
+    """Returns an object's path below the input that it lies in, or its URI if it lies in none."""
     root = next((root for root in roots if is_inside(uri, root) and uri != root), None)
     return uri if root is None else uri[len(root) :].lstrip("/")
 
 
 def member_name(row: Mapping[str, Any]) -> str:
-    """The name that an image has in its tar; a key that repeats has its row behind it."""
+    """Returns the name of an image in its tar: the key without the row number that a repeated key ends with."""
     return str(row["key"]).removesuffix(f"@{row['row']}")
 
 
 def make_csv(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memoryview:
-    """All rows and columns of the data set, as CSV with a header."""
+    """Returns all rows and columns of the data set as CSV with a header."""
 
     def write(sink: Any) -> None:
         with pacsv.CSVWriter(sink, LABEL_SCHEMA) as writer:
@@ -57,9 +62,9 @@ def make_csv(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memory
 
 
 def make_coco(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memoryview:
-    """The accepted rows as COCO's JSON has them; the one annotation of an image is all of it.
+    """Returns the accepted rows as COCO's JSON; each image has one annotation, which covers the whole image.
 
-    `file_name` is the path below the input; of an image in a tar, its name there, and the tar in `shard`.
+    `file_name` is the path below the input. For an image in a tar, `file_name` is the member and `shard` the tar.
     """
     numbers = {label: number for number, label in enumerate(classes)}
 
@@ -96,10 +101,10 @@ def make_coco(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memor
 
 
 def make_huggingface(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memoryview:
-    """The accepted rows as Parquet whose footer tells `datasets` that it has images and classes.
+    """Returns the accepted rows as Parquet; the footer declares columns of images and classes for `datasets`.
 
-    Images are not copied: `image.path` leads to each, and `datasets` reads it when the row is looked at. Rows of
-    Parquet shards have no path that would, and are left out.
+    Images are not copied: `image.path` is the path of an image, which `datasets` opens when the row is used. Images in
+    Parquet shards have no such path; their rows are left out.
     """
     features = {
         "image": {"_type": "Image"},
@@ -137,10 +142,10 @@ def make_huggingface(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -
 
 
 def image_path(row: Mapping[str, Any]) -> str | None:
-    """What fsspec opens an image by: a path or URI, in a tar `tar://member::tar`; None if nothing leads to it.
+    """Returns the path by which fsspec opens an image: a path, a URI, or `tar://member::tar`; None if there is none.
 
-    Nothing does where a name has the `::` in it by which fsspec goes from one file to the next: whoever names a member
-    `x::/another.tar::y` would choose what is opened.
+    An image whose name holds `::` has no such path. fsspec goes from one file to the next at `::`, so that a member
+    named `x::/another.tar::y` would make fsspec open another file.
     """
     if any("::" in (row[name] or "") for name in ("shard", "key", "image_id")):
         return None
@@ -152,7 +157,7 @@ def image_path(row: Mapping[str, Any]) -> str | None:
 
 
 def in_file(write: Callable[[Any], None]) -> memoryview:
-    """What a function writes, on the local disk as far as it has room."""
+    """Returns the bytes that a function writes; they lie on the local disk, or in memory if the disk is full."""
     return memoryview(on_disk_if_it_can(write)).cast("B")
 
 

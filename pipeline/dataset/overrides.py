@@ -1,4 +1,4 @@
-"""What people decided: files of corrections, which win over the network. They are read here and never written."""
+"""Corrections of people, which win over the network's labels. The job reads their files and never writes them."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +15,10 @@ from pipeline.store.object_info import ObjectInfo
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import name_of, shown
 
-# Where corrections are looked for in an output, unless other places are given.
+# Names in an output under which corrections are looked for, unless the user gives other places.
 PLACES = ("overrides.csv", "overrides.parquet", "overrides")
 
-# `order` is by file and row; `at_s` is in Unix seconds, null where nobody said when.
+# `order` counts rows over all files; `at_s` is the time of a correction in Unix seconds, null if it has none.
 OVERRIDE_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string()),
@@ -33,10 +33,10 @@ _TEXTS = (*_NEEDED, "source_etag", "at")
 
 
 def find_overrides(output: StorePath, uris: Sequence[str] = ()) -> list[ObjectInfo]:
-    """The files of corrections, each once: those that the URIs name or lead to, else those in the output.
+    """Returns the files of corrections, each once: those at the given URIs, or without URIs those in the output.
 
     Raises:
-        InputError: a place cannot be listed, or nothing is in one that was named.
+        InputError: A place cannot be listed, or a given place holds no file of corrections.
     """
     found: dict[str, ObjectInfo] = {}
     for place in [output.at(uri) for uri in uris] or [output.join(name) for name in PLACES]:
@@ -51,10 +51,10 @@ def find_overrides(output: StorePath, uris: Sequence[str] = ()) -> list[ObjectIn
 
 
 def read_overrides(output: StorePath, files: Iterable[ObjectInfo]) -> Iterator[pa.RecordBatch]:
-    """All corrections, in the order of the files and their rows; an empty label is null and drops the image.
+    """Yields all corrections in the order of files and rows; an empty label becomes null, which drops the image.
 
     Raises:
-        InputError: a file is no table with the columns `image_id` and `label`, or says something impossible.
+        InputError: A file has no columns `image_id` and `label`, or holds an impossible value.
     """
     order = 0
     for info in files:
@@ -79,13 +79,13 @@ def _is_override(uri: str) -> bool:
 
 
 def _read_texts(file: StorePath, etag: str) -> pa.Table:
-    """The columns that matter, as text; those that may be missing are null then."""
+    """Returns the columns of a file of corrections as text; a missing optional column is null."""
     try:
         body = io.BytesIO(file.read(etag))
         if PARQUET.takes(file.uri):
             table = pq.read_table(body)
         else:
-            # Labels such as NA or 007 are what they are.
+            # Labels such as NA or 007 stay text.
             convert = pacsv.ConvertOptions(column_types=dict.fromkeys(_TEXTS, pa.string()), strings_can_be_null=False)
             table = pacsv.read_csv(
                 body, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=convert

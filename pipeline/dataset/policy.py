@@ -1,4 +1,4 @@
-"""Which predictions a data set accepts, and under which label: thresholds, and classes that are mapped or dropped."""
+"""The policy of a data set: score thresholds, and classes of the network that are mapped or dropped."""
 
 import hashlib
 import json
@@ -11,20 +11,20 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.store.errors import StoreError
 from pipeline.store.store_path import StorePath
 
-# In a file of classes: what becomes of those that it does not name.
+# The name in a file of classes that stands for all classes that the file does not list.
 OTHERS = "*"
 _NULL_TAG = "tag:yaml.org,2002:null"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How predictions become rows of a data set.
+    """Rules by which predictions become rows of a data set.
 
     Attributes:
-        accept_score: softmax, 0..1, from which on a row is accepted; below it somebody has to look.
-        class_scores: the same for single labels of the data set.
-        classes: the network's label -> the data set's; None drops the image.
-        drop_others: labels that `classes` does not name are dropped; otherwise they stay as they are.
+        accept_score: Least softmax score, 0..1, of an accepted row; rows with lower scores need a review.
+        class_scores: Least score for single labels of the data set.
+        classes: Label of the data set for a label of the network; None drops the image.
+        drop_others: True drops labels that `classes` does not list; False keeps them unchanged.
     """
 
     accept_score: float = 0.5
@@ -38,23 +38,23 @@ class Policy:
                 raise ConfigError(f"{name}: a score lies in 0..1, not {score:g}")
 
     def label_of(self, model_label: str) -> str | None:
-        """The data set's label for one of the network's; None if its images are dropped."""
+        """Returns the data set's label for a label of the network; None if its images are dropped."""
         return self.classes.get(model_label, None if self.drop_others else model_label)
 
     def labels(self, model_labels: Sequence[str]) -> list[str]:
-        """The data set's labels, in the order of the network's classes, each once."""
+        """Returns the data set's labels in the order of the network's classes, each once."""
         found = [self.label_of(label) for label in model_labels]
         return list(dict.fromkeys(label for label in found if label is not None))
 
     def min_score(self, label: str) -> float:
-        """The score from which on this label of the data set is accepted."""
+        """Returns the least score with which a label of the data set is accepted."""
         return self.class_scores.get(label, self.accept_score)
 
     def check(self, model_labels: Sequence[str]) -> None:
-        """Returns if every name that the policy holds is a label.
+        """Checks that every name in the policy is a label.
 
         Raises:
-            ConfigError: one is not; most likely it is misspelt.
+            ConfigError: A name is not a label; most likely the name is misspelt.
         """
         for name in self.classes:
             if name not in model_labels:
@@ -65,16 +65,16 @@ class Policy:
                 raise ConfigError(f"--class-scores: no image gets the label {name!r}; there are {_few(labels)}")
 
     def digest(self) -> str:
-        """SHA-256 of all of it, as hex."""
+        """Returns the SHA-256 of the policy as hex digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 def read_class_scores(file: StorePath) -> dict[str, float]:
-    """The thresholds in a YAML file: `label: score`, one a line.
+    """Returns the thresholds in a YAML file of lines `label: score`.
 
     Raises:
-        ConfigError: it holds something else.
-        InputError: it cannot be read.
+        ConfigError: The file holds something else.
+        InputError: The file cannot be read.
     """
     scores = {}
     for name, text in _read_mapping("--class-scores", file).items():
@@ -86,16 +86,16 @@ def read_class_scores(file: StorePath) -> dict[str, float]:
 
 
 def read_classes(file: StorePath) -> tuple[dict[str, str | None], bool]:
-    """The classes in a YAML file: `the network's label: the data set's label`, null to drop it.
+    """Returns the classes in a YAML file of lines `network's label: data set's label`, where null drops the label.
 
-    The name `*` stands for all others, which may be dropped (`"*": null`).
+    The name `*` stands for all other labels, which may be dropped (`"*": null`).
 
     Returns:
-        The mapping without `*`, and whether others are dropped.
+        The mapping without `*`, and True if all other labels are dropped.
 
     Raises:
-        ConfigError: it holds something else.
-        InputError: it cannot be read.
+        ConfigError: The file holds something else.
+        InputError: The file cannot be read.
     """
     classes = _read_mapping("--classes", file)
     others = classes.pop(OTHERS, OTHERS)
@@ -108,7 +108,7 @@ def read_classes(file: StorePath) -> tuple[dict[str, str | None], bool]:
 
 
 def _read_mapping(flag: str, file: StorePath) -> dict[str, str | None]:
-    """A flat YAML mapping as text, so that a class `no` or `007` stays what it is; null is None."""
+    """Returns a flat YAML mapping as text, so that a class `no` or `007` is not converted; null becomes None."""
     try:
         root = yaml.compose(file.read().decode(), Loader=yaml.SafeLoader)
     except StoreError as error:

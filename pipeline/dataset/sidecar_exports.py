@@ -19,7 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 class Sidecar(NamedTuple):
-    """One object that belongs beside images: where, the folder or tar that it is of, and its content."""
+    """One object that belongs beside images.
+
+    Attributes:
+        uri: URI of the sidecar beside the images.
+        of: The folder or tar that the sidecar describes.
+        body: Content of the sidecar.
+    """
 
     uri: str
     of: str
@@ -31,7 +37,7 @@ MakeSidecars = Callable[[Rows, Sequence[str], Sequence[str]], Iterator[Sidecar]]
 
 
 def make_imagefolder(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> Iterator[Sidecar]:
-    """For each input a `metadata.jsonl` with its accepted loose images, as `load_dataset("imagefolder")` reads it."""
+    """Yields a `metadata.jsonl` for each input's accepted loose images, as `load_dataset("imagefolder")` reads it."""
     numbers = {label: number for number, label in enumerate(classes)}
     folders = list(dict.fromkeys(roots))
 
@@ -48,16 +54,16 @@ def make_imagefolder(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -
 
 
 def _folder_of(uri: str, folders: Sequence[str]) -> str | None:
-    """The input that an image lies in: the first of them, as in the job."""
+    """Returns the first input that an image lies in, as the job does; None if there is none."""
     return next((folder for folder in folders if is_inside(uri, folder) and uri != folder), None)
 
 
 def make_webdataset(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> Iterator[Sidecar]:
-    """For each tar a sidecar `x.labels.tar`: every record's key with `.json`, and `.cls` where it is accepted.
+    """Yields a sidecar `x.labels.tar` for each tar: a `.json` for every record, and a `.cls` for accepted ones.
 
-    Keys stand in the order of the shard, so that both can be read side by side. `.cls` is the number of the class in
-    the data set; `.json` has its name. Records whose names lead out of the folder that a tar is unpacked in, such as
-    `../../a.png`, are left out: their labels are in the output.
+    The members have the order of the shard, so that both tars can be read side by side. `.cls` holds the number of the
+    class in the data set, and `.json` its name. A name such as `../../a.png` leads out of the folder that a tar is
+    unpacked in; records with such names are left out, and their labels remain in the output.
     """
     numbers = {label: number for number, label in enumerate(classes)}
     all_rows = (row for batch in rows() for row in batch.to_pylist())
@@ -77,13 +83,13 @@ def _sidecar_uri(shard: str) -> str:
 
 
 def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int]) -> tuple[bytes, int]:
-    """(the tar, how many records are left out for their names)"""
+    """Returns the sidecar tar, and the number of records that are left out because of their names."""
     body = io.BytesIO()
     seen: set[str] = set()
     num_left_out = 0
     with tarfile.open(fileobj=body, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for row in records:
-            # What stands for the lost rest of a tar is no record.
+            # A row without a key stands for the lost rest of a broken tar, and is no record.
             if row["key"] is None or (key := sample_key(member_name(row))) in seen:
                 continue
             seen.add(key)
@@ -95,7 +101,7 @@ def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int
             if row["decision"] == "accepted":
                 contents["cls"] = str(numbers[row["label"]]).encode()
             for ending, content in contents.items():
-                # Without times or owners: the same labels are the same bytes.
+                # Members have no times or owners, so that equal labels give equal bytes.
                 info = tarfile.TarInfo(f"{key}.{ending}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
@@ -103,13 +109,13 @@ def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int
 
 
 def leads_out(name: str) -> bool:
-    """True for a name that some program may unpack outside the folder it was told to: absolute, or with `..` in it."""
+    """Returns True for a name that a program might unpack outside its folder: an absolute name, or one with `..`."""
     parts = name.replace("\\", "/").split("/")
     return parts[0] == "" or parts[0].endswith(":") or ".." in parts
 
 
 def sample_key(member: str) -> str:
-    """What WebDataset calls a sample by: the member's name up to the first dot of its last part."""
+    """Returns the key of a member's sample in WebDataset: the name up to the first dot of its last part."""
     folder, name = posixpath.split(member)
     return posixpath.join(folder, name.partition(".")[0])
 

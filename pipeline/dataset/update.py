@@ -1,8 +1,8 @@
-"""One update of a data set: what is published, corrected and wanted now, against what was before.
+"""One update of a data set: rows, corrections and policy of now are compared with the data set before.
 
-The order of writes, each of them whole: the change log in the run's folder, then the data set, then its exports. A run
-that dies before the data set is exchanged has changed nothing, and its log leads nowhere; the next run finds the same
-changes, and its log tells them. What exports lack is found by what they were made of.
+The update writes the change log into the run's folder, then the data set, then its exports; each write is whole. A run
+that dies before it replaces the data set has changed nothing, and nothing refers to its change log. The next run finds
+the same changes and logs them itself. An export that is out of date is recognised by the digest of its sources.
 """
 
 import json
@@ -59,11 +59,12 @@ _PREDICTION_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """What a data set is made by, besides the rows of its output.
+    """The settings of a data set.
 
     Attributes:
-        overrides: URIs of corrections; none: those in the output.
-        max_drift: the threshold of `pipeline.dataset.drift`.
+        policy: Rules by which predictions become rows.
+        overrides: URIs of corrections; if empty, corrections are looked for in the output.
+        max_drift: Threshold of `pipeline.dataset.drift`.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -77,11 +78,12 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What became of a data set.
+    """The result of an update.
 
     Attributes:
-        changes: None if it was current already.
-        corrections: the same.
+        published: The data set after the update.
+        changes: Changes of the update; None if the data set was up to date.
+        corrections: Counts of the corrections; None if the data set was up to date.
     """
 
     published: Published
@@ -100,20 +102,20 @@ def update_dataset(
     """Brings the data set of an output up to date.
 
     Args:
-        files: the output's files, as they are published now.
-        model_labels: a name for each class of the network.
-        check_right: raises if the output is no longer this run's to write to.
+        files: Files of the output as they are published.
+        model_labels: Name of each class of the network.
+        check_right: Function that raises if the run may no longer write to the output.
 
     Raises:
-        ConfigError: the policy names a class that there is not.
-        InputError: a file of corrections cannot be understood.
-        OutputError: the output holds something else in its place.
-        StoreError: the store refuses.
+        ConfigError: The policy names a class that does not exist.
+        InputError: A file of corrections is invalid.
+        OutputError: Another kind of file has the name of the data set.
+        StoreError: The store refuses a request.
     """
     config.policy.check(model_labels)
     corrections = find_overrides(output, config.overrides)
     half_read = shards_half_read(files)
-    # Of a shard that two attempts ended differently, those files whose rows count.
+    # Two attempts at a shard may have ended it differently; the chain holds the files whose rows count.
     there = [file for of_shard in by_shard(files).values() for file in chain_of(of_shard).files if file.rows]
     version = dataset_version(there, corrections, config.policy.digest(), half_read)
     before = find_published(output)
@@ -137,7 +139,7 @@ def update_dataset(
         )
         check_right()
         if before is not None and changes.is_empty and footer.classes == before.footer.classes:
-            # Some rows were written again and say what they said; whoever reads the data set finds the same.
+            # Some files were written again with equal rows: only the version in the footer changes.
             footer = replace(before.footer, version=version)
             return Update(published=publish(output, lambda: label_rows(database), footer, before))
         _write_changes(database, output, footer, changes, used)
@@ -150,7 +152,7 @@ def update_dataset(
 
 
 def shards_half_read(files: Iterable[PublishedFile]) -> list[str]:
-    """The tar and Parquet objects of which an older version was taken out, and the new one is not whole yet."""
+    """Returns the tar and Parquet shards whose old rows were removed and whose new rows are not complete yet."""
     found = []
     for of_shard in by_shard(files).values():
         awaited = {file.source_etag for file in of_shard if file.emptied and file.source_etag is not None}
@@ -161,13 +163,13 @@ def shards_half_read(files: Iterable[PublishedFile]) -> list[str]:
 
 
 def label_rows(database: Database) -> Iterator[pa.RecordBatch]:
-    """The rows of the table `labels`, as a data set has them."""
+    """Yields the rows of the table `labels` with the columns and in the order of a data set."""
     names = ", ".join(f'"{name}"' for name in LABEL_SCHEMA.names)
     return database.batches(f"SELECT {names} FROM labels ORDER BY {ORDER}", LABEL_SCHEMA)
 
 
 def _predictions(files: Sequence[PublishedFile], output: StorePath) -> Iterator[pa.RecordBatch]:
-    """The rows of the output's files, a few files at a time."""
+    """Yields the rows of the output's files; a few files are read at a time."""
 
     def load(file: PublishedFile) -> pa.Table:
         body = output.join(DATA, file.file).read(file.etag)
@@ -183,10 +185,10 @@ def _predictions(files: Sequence[PublishedFile], output: StorePath) -> Iterator[
 def _write_changes(
     database: Database, output: StorePath, footer: DatasetFooter, changes: Changes, used: Corrections
 ) -> None:
-    """Writes the change log of a run into its folder, the sums last.
+    """Writes the change log into the folder of the run: first the rows, then the sums.
 
     Raises:
-        OutputError: another run has had the same name.
+        OutputError: An earlier run had the same id.
     """
     folder = output.join(RUNS, footer.run_id)
     try:
@@ -208,7 +210,7 @@ def _write_changes(
 
 
 def describe_drift(drifts: Mapping[str, Drift | None]) -> dict[str, Any]:
-    """Drift figures as JSON has them."""
+    """Returns the drift of each distribution as JSON holds it."""
     return {
         name: None
         if drift is None

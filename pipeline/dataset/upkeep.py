@@ -1,4 +1,4 @@
-"""Keeps the data set of a run's output: the update and the exports, while the run has its lease."""
+"""Keeps the data set of a run's output up to date: the update and the exports, while the run holds the lease."""
 
 import logging
 from collections.abc import Callable
@@ -22,13 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What a run did to the data set of its output.
+    """The data set of an output after a run, and what the run did to it.
 
     Attributes:
-        uri: of the data set.
-        written: URIs of the exports that were written.
-        failure: why some were not; the data set itself is published.
-        is_bounded: the run left work for the next one.
+        uri: URI of the data set.
+        update: Result of the update.
+        written: URIs of the exports that the run wrote.
+        failure: Error that kept an export from being written; the data set itself is published.
+        is_bounded: True if the run left work for the next one.
     """
 
     uri: str
@@ -39,11 +40,11 @@ class Kept:
 
     @property
     def is_changed(self) -> bool:
-        """False if everything was as it should be."""
+        """True if the data set or an export has changed."""
         return self.update.changes is not None or bool(self.written)
 
     def summary(self) -> dict[str, Any]:
-        """The headline, for the last line of stdout."""
+        """Returns the part of the run's summary that describes the data set."""
         changes, corrections = self.update.changes, self.update.corrections
         found: dict[str, Any] = {"labels": shown(self.uri), **self.update.published.footer.counts}
         if changes is not None:
@@ -53,30 +54,30 @@ class Kept:
         return {**found, "exports": [shown(uri) for uri in self.written]}
 
     def errors(self) -> list[PipelineError]:
-        """What the run should be told as, worst first; empty if all is well.
+        """Returns the errors of the update and the exports, the worst first.
 
-        Work that is done in parts drifts by itself, as folders follow one another: that is logged, and no error.
+        The drift of a bounded run is logged and is no error: parts of the work differ, since each holds other folders.
         """
         found = [] if self.failure is None else [self.failure]
         over = {} if self.update.changes is None else self.update.changes.over
         if not over:
             return found
-        told = "; ".join(_told(name, drift) for name, drift in over.items())
+        moved = "; ".join(_describe(name, drift) for name, drift in over.items())
         if self.is_bounded:
-            logger.warning("dataset.drifted in a part of the work: %s", told)
+            logger.warning("dataset.drifted in a part of the work: %s", moved)
             return found
         drifted = DriftError(
-            f"new images are not like those before: {told}. The data set is published; look at a sample of what this "
+            f"new images are not like those before: {moved}. The data set is published; look at a sample of what this "
             "run added, at what feeds the bucket, and at --max-drift"
         )
         return [drifted, *found]
 
 
 def check_dataset(run: Run, config: DatasetConfig) -> None:
-    """Everything of a data set that can be wrong before the work: policy, corrections, and what lies in its place.
+    """Checks before the work whether the policy, the corrections and the present data set are valid.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        PipelineError: One of them is invalid; the message says what to do.
     """
     output = run.config.output.folder
     try:
@@ -89,13 +90,13 @@ def check_dataset(run: Run, config: DatasetConfig) -> None:
 
 
 def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: ExportConfig, stopper: Stopper) -> Kept:
-    """Brings the data set and its exports up to date with what the run's output holds now.
+    """Brings the data set and its exports up to date with the output of a run.
 
     Args:
-        stopper: the run's, which is armed again until this ends.
+        stopper: Stopper of the run, which is armed again during the update.
 
     Raises:
-        PipelineError: the data set is as it was; with a sentence that says what to do.
+        PipelineError: The data set has not changed; the message says what to do.
     """
     output = run.config.output.folder
 
@@ -110,7 +111,7 @@ def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: Expor
             kept = Kept(uri=labels_file(output).uri, update=update, is_bounded=ledger.bound is not None)
             return _with_exports(kept, run, exports, check_right)
         except (Exception, KeyboardInterrupt) as error:
-            # In the middle of a query it comes as the database's own error.
+            # A signal in the middle of a query arrives as an error of the database.
             if not stopper.is_armed:
                 run.lease.check()
                 raise StoppedError(
@@ -135,10 +136,10 @@ def _with_exports(kept: Kept, run: Run, exports: ExportConfig, check_right: Call
 
 
 def _class_names(run: Run) -> tuple[str, ...]:
-    """A name for each class of the network: its number, where it has no name."""
+    """Returns the name of each class of the network, or its number if classes have no names."""
     return run.checkpoint.labels or tuple(str(number) for number in range(run.checkpoint.network.num_classes))
 
 
-def _told(name: str, drift: Drift) -> str:
+def _describe(name: str, drift: Drift) -> str:
     moved = ", ".join(f"{label} {100 * then:.0f} % -> {100 * now:.0f} %" for label, then, now in drift.moved)
     return f"{name} have a stability index of {drift.psi:.2f}, over {drift.limit:.2f} ({moved})"

@@ -1,4 +1,4 @@
-"""A classification output as it is read back."""
+"""The output of a classification, read back for an evaluation or a comparison."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,15 @@ _READ_THREADS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Where a classification output lies, and what it says of itself.
+    """The output of a classification.
 
     Attributes:
-        output: The output folder.
-        labels: names of the classes; None where they have none.
-        top_k: how many classes each row lists.
-        policy: `native` or `imagenet`.
-        files: The files with rows.
+        output: Folder of the output.
+        labels: Names of the classes; None if they have none.
+        num_classes: Number of the network's classes.
+        top_k: Number of classes that each row lists.
+        policy: Preprocessing: `native` or `imagenet`.
+        files: Files with rows.
     """
 
     output: StorePath
@@ -36,10 +37,10 @@ class Predictions:
     files: tuple[StorePath, ...]
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Some columns of each file, a few files at a time.
+        """Yields some columns of each file; a few files are read at a time.
 
         Raises:
-            InputError: a file cannot be read.
+            InputError: A file cannot be read.
         """
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             for start in range(0, len(self.files), _READ_THREADS):
@@ -54,10 +55,10 @@ def _read(file: StorePath, columns: Sequence[str]) -> pa.Table:
 
 
 def open_predictions(output: StorePath) -> Predictions:
-    """The output of a classification.
+    """Returns the output of a classification.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: There is no such output, or it cannot be read.
     """
     try:
         identity = json.loads(output.join(JOB_FILE).read())

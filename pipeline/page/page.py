@@ -1,7 +1,7 @@
-"""`report.html`: one page of a run's report and timeline, or of several runs beside one another.
+"""`report.html`: the page of one run's report and timeline, or a page that compares several runs.
 
-The page holds all it needs, runs no script and loads nothing. Whatever a report says is text to it: names, labels and
-messages come from the data, and are escaped wherever they stand.
+The page holds everything that it needs, runs no script and loads nothing. Names, labels and messages of a report come
+from the data; the page shows them as text and escapes them everywhere.
 """
 
 import json
@@ -29,11 +29,11 @@ _STATUS_CLASSES = {"done": "good", "stopped": "warn", "stalled": "warn", "failed
 
 
 def render_page(reports: Sequence[Report], timelines: Sequence[Rows]) -> str:
-    """The page of one run, or a comparison of several.
+    """Returns the page of one run, or a page that compares several runs.
 
     Args:
-        reports: what `report.json` holds, each. What one lacks, or holds in an odd form, is left out.
-        timelines: rows of `timeline.parquet` of each run, in the same order; those of several runs are not shown.
+        reports: Contents of `report.json` of each run. Missing or invalid parts of a report are left out.
+        timelines: Rows of `timeline.parquet` of each run, in the same order; they are shown for a single run alone.
     """
     if len(reports) == 1:
         values = _run_values(reports[0], timelines[0] if timelines else [])
@@ -43,15 +43,16 @@ def render_page(reports: Sequence[Report], timelines: Sequence[Rows]) -> str:
 
 
 def write_page(folder: StorePath, report: Report, timeline: Rows) -> StorePath | None:
-    """Writes the page of one run into the run's folder; returns its place, or None if it could not be made.
+    """Writes the page of one run into the run's folder; returns the page's place, or None if that failed.
 
-    Raises nothing: a page that cannot be made or written is a line in the log, and the run is what its report says.
+    The function raises nothing: if the page cannot be made or written, a line of the log says so, and the status of the
+    run does not change.
     """
     page = folder.join(PAGE_FILE)
     try:
         page.put(render_page([report], [timeline]).encode())
     except Exception as error:
-        # Of any kind: the report is written by now, and no data is so odd that a run should fail over its picture.
+        # Any error is caught: the report is written by now, and a run should not fail over its page.
         logger.warning("page.not_written uri=%s error=%s: %s", page, type(error).__name__, error)
         return None
     return page
@@ -120,5 +121,5 @@ def _environment() -> Environment:
 
 
 def _exact(value: float | None) -> str:
-    """A number as JSON has it; nothing for none."""
+    """Returns a number as JSON text; an empty text for None."""
     return "" if value is None else json.dumps(value)
