@@ -62,7 +62,7 @@ class ExportConfig:
 
 
 @dataclass(slots=True)
-class _Ours:
+class _OwnSidecar:
     """A sidecar that an export wrote.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Ledger:
     """
 
     made_of: dict[str, str] = field(default_factory=dict)
-    sidecars: dict[str, _Ours] = field(default_factory=dict)
+    sidecars: dict[str, _OwnSidecar] = field(default_factory=dict)
 
 
 class Exporter:
@@ -166,17 +166,17 @@ class Exporter:
 
     def _write_some(self, bodies: Mapping[str, memoryview], pool: Executor) -> list[str]:
         """Writes the sidecars that are missing or out of date, in parallel; returns their URIs."""
-        etags = dict(zip(bodies, pool.map(self._etag_if_ours, bodies), strict=True))
+        etags = dict(zip(bodies, pool.map(self._etag_if_own, bodies), strict=True))
         digests = {uri: hashlib.sha256(body).hexdigest() for uri, body in bodies.items()}
         stale = [uri for uri in bodies if self._is_stale(uri, etags[uri], digests[uri], len(bodies[uri]))]
         if stale:
             self._check_right()
             for uri in stale:
-                self._ledger.sidecars.setdefault(uri, _Ours()).pending_sha256 = digests[uri]
+                self._ledger.sidecars.setdefault(uri, _OwnSidecar()).pending_sha256 = digests[uri]
             self._save_ledger()
             puts = pool.map(lambda uri: self._put_sidecar(uri, bodies[uri], etags[uri]), stale)
             for uri, etag in zip(stale, puts, strict=True):
-                self._ledger.sidecars[uri] = _Ours(etag=etag, sha256=digests[uri])
+                self._ledger.sidecars[uri] = _OwnSidecar(etag=etag, sha256=digests[uri])
         return stale
 
     def _place(self, beside: str) -> str:
@@ -187,7 +187,7 @@ class Exporter:
         below = name_of(beside) if root is None else beside[len(root) :].lstrip("/")
         return join_uri(self._config.sidecars_to, below)
 
-    def _etag_if_ours(self, uri: str) -> str | None:
+    def _etag_if_own(self, uri: str) -> str | None:
         """Returns the ETag of a sidecar and enters it in the ledger; None if there is no sidecar.
 
         Raises:
@@ -197,17 +197,19 @@ class Exporter:
             there = StorePath(uri, self._sidecar_store).head()
             if there is None:
                 return None
-            ours = self._ledger.sidecars.get(uri)
-            if ours is not None and ours.etag != there.etag:
+            own = self._ledger.sidecars.get(uri)
+            if own is not None and own.etag != there.etag:
                 digest = hashlib.sha256(StorePath(uri, self._sidecar_store).read(there.etag)).hexdigest()
-                ours = _Ours(etag=there.etag, sha256=digest) if digest in (ours.sha256, ours.pending_sha256) else None
+                own = (
+                    _OwnSidecar(etag=there.etag, sha256=digest) if digest in (own.sha256, own.pending_sha256) else None
+                )
         except StoreError as error:
             raise _unreachable(uri, error) from error
-        if ours is None:
+        if own is None:
             raise OutputError(
                 f"{shown(uri)} is there and is not ours; move it away, or give --sidecars-to a folder of its own"
             )
-        self._ledger.sidecars[uri] = ours
+        self._ledger.sidecars[uri] = own
         return there.etag
 
     def _is_stale(self, uri: str, etag: str | None, digest: str, size: int) -> bool:
@@ -225,7 +227,7 @@ class Exporter:
     def _read_ledger(self) -> _Ledger:
         try:
             values = json.loads(self._ledger_file.read())
-            return _Ledger(values["made_of"], {uri: _Ours(**ours) for uri, ours in values["sidecars"].items()})
+            return _Ledger(values["made_of"], {uri: _OwnSidecar(**own) for uri, own in values["sidecars"].items()})
         except NotFoundError:
             return _Ledger()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
