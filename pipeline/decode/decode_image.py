@@ -31,11 +31,11 @@ from PIL import (
 )
 from PIL.ImageFile import ImageFile
 
+from pipeline.chunks.bugs import explain
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
 from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
 from pipeline.decode.to_rgb import to_rgb
-from pipeline.workers.bugs import explain
 
 # Pillow refuses images of more than twice this, where it learns a size before this module: frames, tiles, icons.
 Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2

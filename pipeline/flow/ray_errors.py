@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError, UserCodeException
 
+from pipeline.chunks.bugs import explain
 from pipeline.cluster.cluster import NO_ROOM_ERRORS
-from pipeline.workers.bugs import explain
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO, Self, cast
 
+from pipeline.chunks.bugs import explain
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs.record import MAX_ENCODED_BYTES, ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar_sidecars import MAX_SIDECAR_BYTES, Joiner, Member, is_sidecar
-from pipeline.workers.bugs import explain
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _FETCH_BYTES = 2**20

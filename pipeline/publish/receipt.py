@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from pipeline.account.breakdown import Breakdown, breakdown_of
 from pipeline.account.totals import Totals
+from pipeline.chunks.bugs import bug_in
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.measures import Span, counts_of, process_number, seconds_of, spans_of
 from pipeline.output.footer import Footer
-from pipeline.workers.bugs import bug_in
 
 BUSY_STEPS = ("read", "decode", "compute", "rows")
 """Steps before the write, whose seconds show the slow shards."""

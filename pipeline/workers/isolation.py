@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.workers.bugs import bug_in, explain
+from pipeline.chunks.bugs import bug_in, explain
 from pipeline.workers.time_limits import given_up_after
 
 START_TIMEOUT_S = 300.0

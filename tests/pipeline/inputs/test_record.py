@@ -3,8 +3,8 @@ import decimal
 
 import pytest
 
+from pipeline.chunks.bugs import error_text
 from pipeline.inputs.record import as_text
-from pipeline.workers.bugs import error_text
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""What tells a bug from bad data: the frame that raised, and not the type."""
+"""The frame that raised an exception, and not its type, separates a bug from bad data."""
 
 import tarfile
 
 import pytest
 
+from pipeline.chunks.bugs import bug_in, explain, find_bug
 from pipeline.store.errors import StoreError
-from pipeline.workers.bugs import bug_in, explain, find_bug
 from tests.support.planted_bugs import planted_bug
 
 PLACE = "pipeline/decode/to_rgb.py:41"
