@@ -37,12 +37,13 @@ def smells_of_python(path: Path, *, names: bool = False) -> Iterator[str]:
 
 def _smells_of_python(text: str, *, names: bool) -> Iterator[tuple[int, str]]:
     tree = ast.parse(text)
+    positions = set(_positions_of_files(tree))
     for line, docstring in _docstrings(tree):
         yield from _smells_of_docstring(line, docstring)
     for node in ast.walk(tree):
         for line, message in _messages(node):
             yield from _riddles(line, message)
-        if names:
+        if names and node not in positions:
             yield from ((line, f"the name {name!r}") for line, name in _names(node) if _is_riddle_name(name))
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -107,6 +108,15 @@ def _messages(node: ast.AST) -> Iterator[tuple[int, str]]:
         for inner in ast.walk(part):
             if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
                 yield inner.lineno, inner.value
+
+
+def _positions_of_files(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Yields the methods `tell` of classes that also have `seek`: Python's protocol of files has these names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            methods = {part.name: part for part in node.body if isinstance(part, ast.FunctionDef)}
+            if "tell" in methods and "seek" in methods:
+                yield methods["tell"]
 
 
 def _names(node: ast.AST) -> Iterator[tuple[int, str]]:
