@@ -63,21 +63,19 @@ def pictures(rows: Sequence[Row], store: StoreConfig, rules: ShardRules) -> dict
     for row, record in zip(loose, read_files(members, store, give_up_failed=True), strict=True):
         found[row["image_id"]] = _picture(record)
     for (shard, etag), wanted in shards.items():
-        found |= _of_shard(shard, etag, wanted, store, rules)
+        found |= _of_shard(StorePath(shard, store), etag, wanted, rules)
     return found
 
 
-def _of_shard(
-    shard: str, etag: str | None, wanted: Sequence[Row], store: StoreConfig, rules: ShardRules
-) -> dict[str, bytes | str]:
+def _of_shard(shard: StorePath, etag: str | None, wanted: Sequence[Row], rules: ShardRules) -> dict[str, bytes | str]:
     ids = {row["key"]: row["image_id"] for row in wanted}
     found: dict[str, bytes | str] = {}
     reason = "it is not in its shard any more"
     try:
-        info = StorePath(shard, store).head()
+        info = shard.head()
         if info is None:
             return dict.fromkeys(ids.values(), "its shard is gone")
-        with StorePath(shard, store).open(size=info.size, etag=etag) as file:
+        with shard.open(size=info.size, etag=etag) as file:
             for record in _records(file, min(row["row"] for row in wanted), rules):
                 if record.key is None and record.failure is not None:
                     reason = record.failure.message

@@ -1,4 +1,4 @@
-"""The store interface, on the local disk and on a real S3 server, and on stub servers where a fault is needed."""
+"""`StorePath` on the local disk and on a real S3 server, and on stub servers where a fault is needed."""
 
 import gzip
 import hashlib
