@@ -188,7 +188,7 @@ def output_store(flags: argparse.Namespace) -> StoreConfig:
 
 
 def output_place(text: str, flags: argparse.Namespace) -> StorePath:
-    """The place that a user named, in the output's store."""
+    """Returns the place that a user named, in the output's store."""
     return StorePath(canonical_uri(text), output_store(flags))
 
 

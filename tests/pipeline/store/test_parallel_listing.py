@@ -225,13 +225,13 @@ def test_a_reader_that_stops_does_not_list_the_whole_store() -> None:
 def test_made_up_stores_hold_each_of_their_objects_once(is_shuffled: bool) -> None:
     folders = [*image_folders(12_017, 7), tar_folder(2_345)]
     runs = [
-        list(FakePages(folders, is_shuffled=is_shuffled, threads=threads).list_objects("s3://b", CONFIG))
+        list(FakePages(folders, is_shuffled=is_shuffled, threads=threads).list_objects(StorePath("s3://b", CONFIG)))
         for threads in (1, 5)
     ]
     assert runs[0] == runs[1] and len({info.uri for info in runs[0]}) == 14_362
     assert [info.uri for info in runs[0]] == sorted(info.uri for info in runs[0])
     assert runs[0][-1].uri == "s3://b/tars/000002344.tar"
-    only_tars = FakePages(folders).list_objects("s3://b/tars", CONFIG)
+    only_tars = FakePages(folders).list_objects(StorePath("s3://b/tars", CONFIG))
     assert list(only_tars) == runs[0][12_017:]
 
 

@@ -421,7 +421,7 @@ def test_a_parquet_shard_that_cannot_be_read_is_no_empty_shard(
 
 def collector_into(root: str, store: StoreConfig) -> Collector:
     config = SinkConfig(
-        output=root, store=store, schema=output_schema(CLASSIFY_COLUMNS, ()), identity="i", run_id="r",
+        output=StorePath(root, store), schema=output_schema(CLASSIFY_COLUMNS, ()), identity="i", run_id="r",
         network=VARIANTS["b0"],
     )  # fmt: skip
     collector = Collector(config)
@@ -436,7 +436,7 @@ def test_a_slice_whose_answer_is_lost_is_published_once_with_a_receipt(
     proxy.add("^PUT ", Lose(), times=2)
     collector.add(answered_chunk(0, 4, slice_rows=4, end=True).to_table())
     (receipt,) = collector.state().receipts
-    (file,) = published_files(s3_root, sound)
+    (file,) = published_files(StorePath(s3_root, sound))
     assert (file.file, file.footer.nonce, file.etag) == (receipt.file, receipt.footer.nonce, receipt.etag)
 
 
@@ -454,7 +454,7 @@ def test_a_permission_that_is_lost_in_the_middle_stops_publication_and_harms_not
         collector.add(chunk.to_table())
     state = collector.state()
     assert state.fatal is not None and "00001.parquet: 403 AccessDenied" in state.fatal
-    (file,) = published_files(s3_root, sound)
+    (file,) = published_files(StorePath(s3_root, sound))
     assert file.footer.totals.listed == 4
     # Nothing is tried after the first refusal.
     assert num_asked(proxy, "PUT", s3_root) == 2
