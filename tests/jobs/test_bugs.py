@@ -1,5 +1,7 @@
 """Bugs planted in each step of a real run on a warm Ray: what went wrong is in the log, the report and the rows."""
 
+import io
+import logging
 import os
 import tarfile
 import time
@@ -14,10 +16,12 @@ from pipeline.chunks.task import Classify
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.job_config import JobConfig
 from pipeline.flow import collectors as sink
+from pipeline.flow import ray_errors
 from pipeline.flow import run_pass as flow
 from pipeline.inputs.config import InputConfig
 from pipeline.lease.lease import Lease
 from pipeline.output.config import OutputConfig
+from pipeline.run import finish
 from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
 from pipeline.run.summary import summarise
@@ -52,7 +56,18 @@ if any("pipeline.infer.isolated" in argument for argument in sys.orig_argv):
 
 
 @pytest.fixture
-def run(tmp_path, draw, tiny_weights, on_warm_ray, caplog):
+def log(monkeypatch):
+    """The log lines of dropped blocks and of the end of a run."""
+    lines = io.StringIO()
+    logger = logging.Logger("lines")
+    logger.addHandler(logging.StreamHandler(lines))
+    for module in (ray_errors, finish):
+        monkeypatch.setattr(module, "logger", logger)
+    return lines
+
+
+@pytest.fixture
+def run(tmp_path, draw, tiny_weights, on_warm_ray, log):
     """Runs the job in this process; returns its report, its summary, its rows and its log."""
     folder = tmp_path / "in"
     folder.mkdir()
@@ -70,12 +85,12 @@ def run(tmp_path, draw, tiny_weights, on_warm_ray, caplog):
             compute=ComputeConfig(device="cpu", num_actors=(1, 1), **compute),
             precision="fp32",
         )
-        with Lease(config.output.uri, config.output.store, "bugs") as lease:
+        with Lease(config.output.folder, "bugs") as lease:
             facts, ledger = prepare(config, time.time(), lease)
             report = execute(facts, ledger, lambda progress: None)
         query = f"SELECT key, error_code, error_message FROM read_parquet('{output}/data/*.parquet')"
         rows = duckdb.sql(query + " ORDER BY key, shard").fetchall() if list(output.glob("data/*")) else []
-        return report, summarise(facts, None, report), rows, caplog.text
+        return report, summarise(facts, None, report), rows, log.getvalue()
 
     return run
 
