@@ -396,7 +396,7 @@ def test_gpus_have_cores_that_decode_for_them(gpu):
     cores = sum(group["replicas"] * resources(group)[0] for group in workers)
     gpus = sum(group["replicas"] * resources(group)[1] for group in workers)
     per_core = int(re.search(r"a core decodes\s+some (\d+) megapixels", (ROOT / "infra" / "README.md").read_text())[1])
-    told = int(re.search(r"(\d[\d,]*) megapixels a second for each GPU", PAGE)[1].replace(",", ""))
+    told = int(re.search(r"(\d[\d,]*) megapixels a second\s+for each GPU", PAGE)[1].replace(",", ""))
     assert (cores - 2) // gpus * per_core >= told
 
 
