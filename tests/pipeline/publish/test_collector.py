@@ -212,7 +212,7 @@ def test_rows_that_failed_because_of_a_bug_are_counted_by_its_file_and_line(tmp_
     rows = set_columns(chunk.rows, {"error_message": pa.array(messages, pa.string())})
     collector.add(replace(chunk, rows=rows).to_table())
     collector.add(answered_chunk(4, 2, slice_number=1, slice_first_row=4, slice_rows=2, failed=(4,)).to_table())
-    first, second = published_files(canonical_uri(str(tmp_path)), STORE)
+    first, second = published_files(StorePath(canonical_uri(str(tmp_path)), STORE))
     assert first.footer.totals.failed_by_code == {"decode.corrupt": 3}
     assert first.footer.totals.failed_by_bug == {place: 2}
     assert (first.footer.totals + second.footer.totals).failed_by_bug == {place: 2}
