@@ -83,6 +83,12 @@ def test_the_help_of_a_flag_is_read_as_well(tmp_path: Path) -> None:
     assert found_in(tmp_path, text) == ["1: the word 'told'"]
 
 
+def test_a_file_may_have_the_method_tell(tmp_path: Path) -> None:
+    text = "class Reader:\n    def seek(self, position): ...\n    def tell(self): ...\n"
+    assert found_in(tmp_path, text, names=True) == []
+    assert found_in(tmp_path, text.replace("seek", "read"), names=True) == ["3: the name 'tell'"]
+
+
 def test_names_outside_the_product_are_left_alone(tmp_path: Path) -> None:
     assert found_in(tmp_path, "def told(): ...\n") == []
 
