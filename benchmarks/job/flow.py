@@ -147,7 +147,7 @@ class Bench:
         notes = self.folder / f"notes {label}"
         notes.mkdir()
         config = self.config(name, f"output {label}", num_actors)
-        with Lease(config.output.uri, config.output.store, "flow") as lease:
+        with Lease(config.output.folder, "flow") as lease:
             run, ledger = prepare(config, time.time(), lease)
             report = execute(run, ledger, lambda _: None, noted(steps, notes))
         written = ledger.timeline.ends("write")
@@ -162,7 +162,7 @@ class Bench:
     def dry_run(self, name: str) -> Run:
         """Returns the job over one of the inputs, prepared but not run."""
         config = self.config(name, "nowhere", 1, dry_run=True)
-        lease = Lease(config.output.uri, config.output.store, "flow")
+        lease = Lease(config.output.folder, "flow")
         return prepare(config, time.time(), lease)[0]
 
 

@@ -119,7 +119,7 @@ def prepared(folder: Path, address: str, num_actors: int) -> Iterator[tuple[Run,
         ),
         run_id="nodes",
     )  # fmt: skip
-    with Lease(config.output.uri, config.output.store, "nodes") as lease:
+    with Lease(config.output.folder, "nodes") as lease:
         yield prepare(config, time.time(), lease)
 
 

@@ -68,7 +68,7 @@ def test_a_run_whose_hours_are_over_publishes_what_is_whole(photos, tmp_path, ti
         compute=ComputeConfig(num_actors=(1, 1), device="cpu"),
         bounds=BoundsConfig(max_hours=1e-6),
     )
-    with Lease(config.output.uri, config.output.store, "bounded") as lease:
+    with Lease(config.output.folder, "bounded") as lease:
         run, ledger = prepare(config, time.time(), lease)
         report = execute(run, ledger, lambda _: None, Steps(decode=SlowDecoding(30.0), infer=NETWORK.infer))
     assert (report.status, ledger.bound, report.reason) == ("stopped", ledger.bound, ledger.bound)

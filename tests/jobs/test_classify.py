@@ -358,7 +358,7 @@ def test_the_next_chunk_is_unpacked_while_the_network_is_at_the_one_before(tmp_p
         compute=ComputeConfig(num_actors=(1, 1), no_progress_timeout_s=60),
         run_id="waiting",
     )
-    with Lease(config.output.uri, config.output.store, "waiting") as lease:
+    with Lease(config.output.folder, "waiting") as lease:
         run, ledger = prepare(config, time.time(), lease)
         report = execute(run, ledger, lambda _: None, Steps(decode=decode_chunk, infer=WaitingNetwork(6)))
     assert (report.status, report.passes, report.run.ok) == ("done", 1, 12)
