@@ -1,4 +1,4 @@
-"""The errors that stop a job, as one tree, each with its exit code. This file is the only table of exit codes.
+"""The errors that stop a job, as one tree, each with its exit code.
 
 PipelineError            exit 1
 +-- ConfigError          exit 2   a flag, or a combination of flags, that cannot work
@@ -13,6 +13,8 @@ PipelineError            exit 1
 |   +-- LeaseLostError            because the output is no longer this run's
 |   +-- CollectorsGoneError       because no process is there to write rows
 +-- LeaseHeldError       exit 10  nothing was done: another run holds the output
+
+`jobs/submit.py` and `jobs/run_rayjob.py` start jobs on a cluster; their own `EXIT_CODES` say with which codes they end.
 """
 
 EXIT_CODES = """exit codes:
@@ -22,7 +24,7 @@ EXIT_CODES = """exit codes:
   3 input missing or empty        8 new images are not like those before (label_dataset)
   4 model or weights              9 incomplete: stopped, stalled, no room, bounded; the same command continues
                                  10 another run holds the output (--wait-for-lease-s)"""
-"""The same table for `--help`."""
+"""The exit codes, as the `--help` of a job shows them."""
 
 
 class PipelineError(Exception):

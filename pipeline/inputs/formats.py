@@ -8,7 +8,9 @@ A new format needs two files:
 2. Its entry in `FORMATS`, below. The listing, the plan, the read step, the estimate and the choices of
    `--input-format` follow from this table.
 
-The audit shares no code with the job, so `infra/audit/formats.py` has a table of its own, which needs an entry too.
+`readable_name` in `pipeline/output/layout.py` and the help of `--include` in `jobs/cli/flags.py` list the endings too,
+and need the new one. The audit shares no code with the job, so the audit needs a reader of its own, and an entry in its
+own table, `infra/audit/formats.py`.
 
 Loose images are not in the table, since no reader opens a file of them: the planner puts them into groups, and
 `loose_files.py` fetches the members of a group one by one.

@@ -8,7 +8,8 @@ reaches it there, as Ctrl-C does; libraries catch ordinary exceptions on their w
 disarmed: a second signal does not interrupt the finish that follows. SIGKILL still ends the process, and the same
 command continues after it.
 
-A command makes one stopper and hands it to everything that may end the command early.
+A command makes one stopper and hands it to everything that may end the command early. Only a calibration makes a second
+one, since the end of its trial must not end the command.
 """
 
 import logging
