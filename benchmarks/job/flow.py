@@ -288,7 +288,7 @@ def alone_images_per_s(run: Run, what: str) -> float:
 def encoded_chunks(run: Run) -> Iterator[Chunk]:
     """Yields the chunks that the run would decode."""
     for shard in run.plan.shards:
-        yield from read_shard(shard, read_config(run, last_pass=False))
+        yield from read_shard(shard, read_config(run, 1, last_pass=False))
 
 
 def _measure(

@@ -81,8 +81,8 @@ def taken_errors() -> Iterator[_ErrorHandler]:
     """Takes the errors that Ray Data logs until the block ends."""
     ray_logger, complaints = logging.getLogger("ray.data"), _ErrorHandler()
     for handler in ray_logger.handlers:
-        # Ray's console handler; its log file has a handler that is no StreamHandler.
-        if isinstance(handler, logging.StreamHandler):
+        # Ray's console handler alone: the handler of Ray's log file is no StreamHandler, and others may listen too.
+        if isinstance(handler, logging.StreamHandler) and type(handler).__module__.partition(".")[0] == "ray":
             handler.setLevel(logging.CRITICAL)
     ray_logger.addHandler(complaints)
     try:
