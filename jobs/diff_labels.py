@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+# Python puts the folder of a script on the path of modules, but not the folder that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_command

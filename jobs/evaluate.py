@@ -3,9 +3,9 @@
     python jobs/evaluate.py --predictions s3://bucket/labels
     python jobs/evaluate.py --input s3://bucket/val --weights s3://bucket/b0 --output s3://bucket/eval --preprocess both
 
-The first command reads an output of `jobs/classify.py`. The second classifies first, into a folder of `--output` for
-each preprocessing, and continues where it was stopped. The last line of stdout is the summary as JSON; logs go to
-stderr.
+The first command reads an output of `jobs/classify.py`. The second command classifies the images first, into a folder
+of `--output` for each preprocessing; a repeated start continues where the last start was stopped. The last line of
+stdout is the summary as JSON; logs go to stderr.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+# Python puts the folder of a script on the path of modules, but not the folder that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_and_notify, run_command
@@ -86,7 +86,7 @@ def _check(flags: argparse.Namespace) -> None:
 def _classify(
     flags: argparse.Namespace, started_at: float, stopper: Stopper
 ) -> tuple[list[StorePath], dict[str, Any] | None]:
-    """Classifies with each preprocessing; returns the outputs, or the summary of a run that did not come to its end."""
+    """Classifies with each preprocessing; returns the outputs, and the summary of a run that ended early, or None."""
     policies = POLICIES if flags.preprocess == "both" else (flags.preprocess,)
     outputs = []
     for policy in policies:
@@ -126,7 +126,7 @@ def _evaluate(predictions: Predictions) -> dict[str, Any]:
 
 
 def _write(folder: StorePath, evaluations: list[dict[str, Any]]) -> None:
-    """Writes the evaluations as JSON, and their classes and confusion as CSV."""
+    """Writes the evaluations as JSON, and the figures of their classes and their confusion matrices as CSV."""
     classes, confusion = io.StringIO(), io.StringIO()
     rows, pairs = csv.writer(classes), csv.writer(confusion)
     names = list(evaluations[0]["classes"][0])
@@ -153,7 +153,7 @@ def _write(folder: StorePath, evaluations: list[dict[str, Any]]) -> None:
 
 
 def _table(evaluations: list[dict[str, Any]]) -> str:
-    """Returns the evaluations side by side, as text."""
+    """Returns a table of the evaluations, side by side, as text."""
     lines = [("", *(found["preprocess"] for found in evaluations))]
     for name in ("evaluated", "failed", "unlabelled", "unknown"):
         lines.append((name, *(f"{found[name]:,}" for found in evaluations)))

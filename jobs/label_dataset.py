@@ -2,8 +2,8 @@
 
     python jobs/label_dataset.py --input s3://bucket/photos --weights s3://bucket/pvt_v2_b0 --output s3://bucket/labels
 
-The command may start at any time, twice, or late: with nothing to do it ends in seconds. The data set is one file,
-<output>/dataset/labels.parquet. The last line of stdout is the run's summary as JSON; logs go to stderr.
+The command may start at any time, twice, or late. If there is nothing to do, the command ends in seconds. The data set
+is one file, <output>/dataset/labels.parquet. The last line of stdout is the run's summary as JSON; logs go to stderr.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+# Python puts the folder of a script on the path of modules, but not the folder that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_and_notify, run_command
@@ -87,7 +87,7 @@ def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict
 
 
 def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:
-    """Returns the settings of the data set: checks the flags, and reads the files that they name."""
+    """Returns the settings of the data set, from the flags and from the files that the flags name."""
     store = input_config(flags).store
     scores: dict[str, float] = {}
     classes: dict[str, str | None] = {}

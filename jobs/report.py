@@ -3,8 +3,8 @@
     python jobs/report.py s3://bucket/labels
     python jobs/report.py s3://bucket/labels --run-id 20261126T172350Z-ff3b --html run.html
 
-Without --run-id all runs of the output are compared. The page is one HTML file that loads nothing. The last line of
-stdout is a summary as JSON; logs go to stderr.
+Without --run-id all runs of the output are compared. The page is one HTML file that loads no other file. The last line
+of stdout is a summary as JSON; logs go to stderr.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+# Python puts the folder of a script on the path of modules, but not the folder that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_command

@@ -1,12 +1,13 @@
-"""Creates a RayJob of KubeRay from one that is there as a pattern, and ends as it ends: what a CronJob's pod runs.
+"""Creates a RayJob of KubeRay as a copy of a pattern, follows the RayJob, and ends with the job's exit code.
 
     python jobs/run_rayjob.py --pattern pvtv2-label --name pvtv2-label-29734650
 
-The pattern is a suspended RayJob: the operator starts no cluster for it, while kustomize, `kubectl diff` and the API
-server treat it as any other RayJob. The copy is named after its tick, the scheduled time, so a repeated start finds the
-earlier copy. A RayJob that runs is followed, a RayJob that is done is left alone, and a RayJob that failed is created
-again as the next attempt. The last line of stdout is a summary as JSON. The summary of a failed RayJob contains the
-job's own summary; of a success KubeRay reports no summary.
+The pod of a CronJob runs this command. The pattern is a suspended RayJob: the operator starts no cluster for the
+pattern, while kustomize, `kubectl diff` and the API server treat the pattern as any other RayJob. The copy is named
+after its scheduled time, so a repeated start finds the earlier copy. A RayJob that runs is followed, a RayJob that is
+done is left alone, and a RayJob that failed is created again as the next attempt. The last line of stdout is a summary
+as JSON. The summary of a failed RayJob contains the job's own summary; for a RayJob that succeeded, KubeRay reports no
+summary of the job.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+# Python puts the folder of a script on the path of modules, but not the folder that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_command
@@ -39,7 +40,7 @@ EXIT_CODES = """exit codes:
 PATTERN_LABEL = "pvtv2-batch/pattern"
 """Label whose value is the name of the pattern that a RayJob was copied from."""
 MAX_NAME = 47
-"""Longest name, in characters, that KubeRay accepts, since KubeRay derives longer names from it."""
+"""Longest name of a RayJob, in characters, that KubeRay accepts; KubeRay derives longer names from a RayJob's name."""
 _PATTERN_HELP = "name of the RayJob that is copied; it must be suspended"
 _NAME_HELP = "of the copy: one for each time that is scheduled, such as the name of the CronJob's Job"
 _OWNER_HELP = "the Job that this pod is of: when it goes, so does the RayJob, with its cluster"
@@ -82,12 +83,12 @@ def run_rayjob(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
 def find_or_copy(
     rayjobs: RayJobObjects, pattern: str, base: str, owner: dict[str, Any] | None, max_attempts: int
 ) -> str:
-    """Returns the name of the RayJob to follow: of the first attempt that has not failed.
+    """Returns the name of the RayJob to follow, which is the first attempt that has not failed.
 
-    An attempt that does not exist is created. Once all attempts are used up, the last one is followed.
+    An attempt that does not exist is created. Once all attempts are used up, the last attempt is followed.
 
     Raises:
-        ConfigError: There is no such pattern, or a RayJob of this name is no copy of it.
+        ConfigError: There is no such pattern, or a RayJob of this name is no copy of the pattern.
     """
 
     def find(name: str) -> AttemptState | None:
@@ -103,7 +104,8 @@ def find_or_copy(
         if end["exit_code"] == 0:
             logger.info("rayjob.was_done name=%s: to run the RayJob once more, give another --name", name)
             return "done"
-        # An earlier follower may have missed how the job ended; the next attempt does not find a drift (8) again.
+        # The exit code is logged, since an earlier follower may have missed the end of the job, and the next attempt
+        # does not find a drift of the data set (exit code 8) again.
         logger.warning("rayjob.ended_before name=%s exit_code=%d", name, end["exit_code"])
         return "failed"
 
@@ -148,7 +150,10 @@ def follow(rayjobs: RayJobObjects, name: str, poll_s: float, good: Sequence[int]
 
 
 def end_of(rayjob: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns `status`, `job_status`, `exit_code`, `summary` and `error` of a RayJob that has ended, else None."""
+    """Returns `status`, `job_status`, `exit_code`, `summary` and `error` of a RayJob that has ended.
+
+    Returns None if the RayJob has not ended.
+    """
     status = rayjob.get("status") or {}
     if status.get("jobDeploymentStatus") not in ("Complete", "Failed", "ValidationFailed"):
         return None
@@ -172,9 +177,10 @@ def end_of(rayjob: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def copy_of(pattern: dict[str, Any], name: str, owner: dict[str, Any] | None) -> dict[str, Any]:
-    """Returns a copy of the pattern under another name and not suspended.
+    """Returns a copy of the pattern that has another name and is not suspended.
 
-    The copy keeps the annotations that the operator reads (`ray.io/`), and no others, such as those of `kubectl apply`.
+    The copy keeps the annotations that the operator reads (`ray.io/...`), but no annotations of other tools, such as
+    `kubectl apply`.
     """
     metadata = pattern["metadata"]
     annotations = {name: it for name, it in metadata.get("annotations", {}).items() if name.startswith("ray.io/")}
@@ -208,7 +214,7 @@ def _state(rayjob: dict[str, Any]) -> str:
 
 
 def _left(name: str, why: str) -> dict[str, Any]:
-    """Returns the summary of a RayJob that this process stops to follow, for the reason `why`."""
+    """Returns the summary of a RayJob that this process no longer follows, for the reason `why`."""
     print(f"error: RayJob {name}: {why}", file=sys.stderr, flush=True)
     return {
         "rayjob": name,

@@ -1,4 +1,4 @@
-"""Runs a command as a job of a Ray cluster, and ends as it ends.
+"""Runs a command as a job of a Ray cluster, and ends with the exit code of the job.
 
     python jobs/submit.py --address http://HOST:8265 --date 2026-11-27 -- python jobs/classify.py --input ...
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Run as a script, Python puts this file's folder on the path, not the one that holds the packages.
+# Python puts the folder of a script on the path of modules, but not the folder that holds the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ray.job_submission import JobDetails, JobStatus
@@ -59,7 +59,7 @@ _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Ray always sends a whole log, so a long log is requested less often.
 _LOG_BYTES_PER_S = 64 * 2**10
 _NO_LOG_S = 60.0
-# Ray kills a job that does not end within three seconds.
+# Seconds to wait for the end of a job that was asked to stop. Ray kills the job after three seconds.
 _STOP_S = 30.0
 
 
@@ -96,9 +96,9 @@ def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
     """Returns the cluster whose dashboard has this address.
 
     Raises:
-        ConfigError: The cluster is on another machine, and this process has no token to send or the cluster takes jobs
-            without one. A cluster at a loopback address that takes jobs without a token is refused if this process has
-            a token to send, since a tunnel may lead to another machine.
+        ConfigError: The cluster is on another machine, and either this process has no token to send or the cluster
+            takes jobs without a token. At a loopback address, a cluster that takes jobs without a token is refused only
+            if this process has a token to send: a tunnel may then lead to another machine.
         NoAnswerError: The dashboard does not answer.
     """
     try:
@@ -115,9 +115,9 @@ def reach(address: str, patience_s: float, allow_no_token: bool) -> RayJobs:
 
 
 def find_or_submit(cluster: RayJobs, base: str, entrypoint: str, working_dir: str, max_attempts: int) -> str:
-    """Returns the name of the job to follow: of the first attempt that neither failed nor was stopped.
+    """Returns the name of the job to follow, which is the first attempt that neither failed nor was stopped.
 
-    An attempt that the cluster does not know is submitted. Once all attempts are used up, the last one is followed.
+    An attempt that the cluster does not know is submitted. Once all attempts are used up, the last attempt is followed.
 
     Raises:
         ConfigError: A job of this name runs another command.
@@ -135,7 +135,8 @@ def find_or_submit(cluster: RayJobs, base: str, entrypoint: str, working_dir: st
         if job.status == JobStatus.SUCCEEDED:
             logger.info("job.was_done id=%s: to run the job once more, give another --name or --date", submission_id)
             return "done"
-        # An earlier follower may have missed how the job ended; the next attempt does not find a drift (8) again.
+        # The exit code is logged, since an earlier follower may have missed the end of the job, and the next attempt
+        # does not find a drift of the data set (exit code 8) again.
         logger.warning("job.ended_before id=%s status=%s exit_code=%s", submission_id, job.status, job.driver_exit_code)
         return "failed"
 
@@ -163,7 +164,7 @@ class Follower:
         self._next_log_s = 0.0
 
     def follow(self, timeout_s: float = float("inf")) -> dict[str, Any]:
-        """Returns the summary of the job once the job has ended, or after `timeout_s` if the job has not ended."""
+        """Waits until the job has ended, for at most `timeout_s` seconds, and returns the summary of the job."""
         deadline = time.monotonic() + timeout_s
         while True:
             job = self._cluster.find(self._id)
@@ -188,7 +189,7 @@ class Follower:
             return self.leave(str(error))
 
     def leave(self, why: str) -> dict[str, Any]:
-        """Returns the summary of a job that this process stops to follow, for the reason `why`."""
+        """Returns the summary of a job that this process no longer follows, for the reason `why`."""
         return self._summary("left", IncompleteError.exit_code, None, f"{why}; the same command continues")
 
     def _ended(self, job: JobDetails) -> dict[str, Any]:
@@ -224,7 +225,8 @@ class Follower:
             self._pass_on_log(patience_s=0)
             self._next_log_s = time.monotonic() + len(self._log) / _LOG_BYTES_PER_S
         except NoAnswerError as error:
-            # The log lies on the job's node, but the head knows whether the job runs: so a lost log is no lost job.
+            # The log lies on the job's node, while the head node knows whether the job runs. So a log that cannot be
+            # read does not mean that the job is lost.
             logger.warning("job.no_log id=%s error=%s", self._id, error)
             self._next_log_s = time.monotonic() + _NO_LOG_S
 
@@ -235,7 +237,7 @@ class Follower:
 
 
 def last_line_of_job(log: str) -> dict[str, Any] | None:
-    """Returns the last summary in a job's log, which is a JSON object with an `exit_code`; None if there is none."""
+    """Returns the last summary in a job's log: a JSON object with an `exit_code`. Returns None without a summary."""
     for line in reversed(log.splitlines()):
         if line.startswith("{"):
             try:
@@ -248,9 +250,9 @@ def last_line_of_job(log: str) -> dict[str, Any] | None:
 
 
 def exit_code_of(of_job: dict[str, Any] | None, driver_exit_code: int | None) -> int:
-    """Returns the exit code of a job that failed: the code in its summary, else the code that Ray saw; never 0."""
+    """Returns the exit code of a failed job, never 0: the code in the job's summary, else the code that Ray reports."""
     in_summary = 0 if of_job is None else of_job["exit_code"]
-    # A signal is no exit code: Ray reports a negative number, a shell a number from 128 on.
+    # Numbers that stand for a signal are not used as exit codes: negative numbers from Ray, 128 and more from a shell.
     return next((code for code in (in_summary, driver_exit_code or 0) if 0 < code < 128), PipelineError.exit_code)
 
 

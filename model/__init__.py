@@ -1,7 +1,7 @@
 """PVTv2 for inference: the network, its checkpoints, and packs of images of any sizes.
 
-The public names are those in `__all__`; docs/use/model.md shows them. The package needs torch and safetensors, and
-knows nothing of pipelines. A name whose module loads torch is imported when it is first used, so that
+`__all__` lists the public names; docs/use/model.md shows how to use them. The package needs torch and safetensors, and
+does not depend on the pipeline. A public name whose module loads torch is imported when the name is first used, so that
 `import model.network.cost` and `import model.network.labels` load no torch.
 """
 
@@ -13,7 +13,7 @@ from model.network.config import IMAGENET_MEAN, IMAGENET_STD, RGB, VARIANTS, PVT
 from model.network.cost import count_macs, count_parameters
 from model.network.labels import imagenet_labels, read_labels
 
-if TYPE_CHECKING:  # for type checkers and editors; `_MODULES` says the same to `__getattr__`
+if TYPE_CHECKING:  # for type checkers and editors; `_MODULES` lists the same names for `__getattr__`
     from model.checkpoints.load import LoadedModel, load_checkpoint, save_checkpoint
     from model.checkpoints.random_weights import random_weights
     from model.cpu.compiled import is_compiled
@@ -65,14 +65,14 @@ _MODULES = {
 
 
 def __dir__() -> list[str]:
-    """Returns the public names, also those that were not used yet."""
+    """Returns all public names, including names that were not imported yet."""
     return __all__
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for a public one
 
     def __getattr__(name: str) -> object:
-        """Returns a public name from its module (PEP 562)."""
+        """Imports the module of a public name, and returns the object of that name (PEP 562)."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)

@@ -2,7 +2,7 @@
 
 ValueError
 +-- CheckpointError   weights or a configuration cannot be loaded
-+-- LabelsError       a file of labels does not name every class once
++-- LabelsError       a file of labels does not name every class exactly once
 """
 
 
@@ -11,4 +11,4 @@ class CheckpointError(ValueError):
 
 
 class LabelsError(ValueError):
-    """A file of labels does not name every class once; the message says where."""
+    """A file of labels does not name every class exactly once; the message says where."""

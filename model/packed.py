@@ -1,4 +1,4 @@
-"""Runs images of any sizes through the network together; each image gives what it gives alone."""
+"""Runs images of any sizes through the network together; no image's output depends on the other images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     from model.gpu.engine import DeviceSeconds, Engine, PackOutputs
 
 Output = Literal["logits", "embedding", "maps"]
-"""Something that the network gives for an image."""
+"""The name of an output of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedOutput:
-    """The outputs that were asked for, in the order of the images; the others are None.
+    """The outputs of some images, in the order of the images. An output that was not asked for is None.
 
-    N images, K classes, C channels.
+    Letters in the shapes: N images, K classes, C channels.
 
     Attributes:
-        logits: (N, K), float32.
-        embedding: (N, C), float32: the mean of the last map, which the head reads.
+        logits: Scores of the classes before a softmax, (N, K), float32.
+        embedding: Mean of the last map, (N, C), float32. The head computes the logits from the embedding.
         maps: Four maps CHW for each image, of the weights' dtype. Maps may be views that share memory and are not
-            contiguous: a caller that keeps a map copies it.
-        device_s: Returns the seconds that the pack took a GPU; callable once the outputs were read. None elsewhere.
+            contiguous: a caller that keeps a map must copy the map.
+        device_s: Function that returns the seconds that a GPU worked on the images; call the function after the outputs
+            were read. None for images that ran on a CPU or, on a GPU, without an engine.
     """
 
     logits: Tensor | None
@@ -43,11 +44,11 @@ class PackedOutput:
 
 
 class PackedPVTv2:
-    """A network that is prepared to run packs, with the weights that it had at that time.
+    """A network that is prepared to run packs. A pack is a list of images that go through the network together.
 
-    Preparing copies weights into the layout that the device reads fastest; on a GPU it also compiles kernels and tries
-    them. Some weights are not copied: after the weights of the model change, prepare it again. One thread at a time may
-    use a prepared network.
+    Preparing copies weights into the layout that the device reads fastest; on a GPU, preparing also compiles kernels
+    and tries them. Some weights are shared with the model: after a change of the model's weights, make a new
+    `PackedPVTv2`. Only one thread at a time may use a prepared network.
     """
 
     @torch.inference_mode()
@@ -55,7 +56,7 @@ class PackedPVTv2:
         """Prepares a network.
 
         Args:
-            model: On any device, of any floating-point dtype.
+            model: Network on any device, of any floating-point dtype.
             mean: RGB mean of pixels in [0, 1], which is subtracted from the pixels.
             std: RGB standard deviation of pixels in [0, 1], by which the pixels are divided.
 
@@ -65,17 +66,18 @@ class PackedPVTv2:
         weight = next(model.parameters())
         self._config, self._device, self._dtype = model.config, weight.device, weight.dtype
         self._mean, self._std = mean, std
-        # The head is a small share of the work. In float32, whatever the network's dtype, scores keep their digits.
+        # The head is float32, whatever the network's dtype, so that the scores keep their digits. The head is a small
+        # share of the work.
         self._head = None if model.head is None else (model.head.weight.float(), model.head.bias.float())
         self._engine = _engine(model, mean, std)
         self._ragged = RaggedPVTv2(model) if self._engine is None else None
 
     def run(self, images: Sequence[Tensor], outputs: Sequence[Output] = ("logits",)) -> PackedOutput:
-        """Returns what each image alone would give, on the network's device.
+        """Returns the outputs of the images, on the network's device. No image's output depends on the other images.
 
         Args:
-            images: HWC, RGB, uint8, values in [0, 255], of any sizes that the network takes; on any device.
-            outputs: The outputs to return.
+            images: Images HWC: RGB, uint8, values in [0, 255], of any sizes that the network takes, on any device.
+            outputs: Names of the outputs to return.
 
         Raises:
             ValueError: An image is not HWC uint8 or is too small, an output is unknown, or logits are asked of a
@@ -86,11 +88,11 @@ class PackedPVTv2:
 
     @torch.inference_mode()
     def submit(self, images: Sequence[Tensor], outputs: Sequence[Output] = ("logits",)) -> Callable[[], PackedOutput]:
-        """Returns a function that returns the output of `run`.
+        """Submits a pack, and returns a function that returns the outputs of the pack, as `run` does.
 
-        On a GPU `submit` returns while the images run, so that the bytes of the next pack can travel meanwhile: submit
-        the next pack before you call the function of this one. Work that uses an output waits for its own pack only.
-        On a CPU the images have run when `submit` returns.
+        On a GPU `submit` returns while the pack runs, so that the bytes of the next pack can be copied meanwhile:
+        submit the next pack before you call the function of this pack. Work that uses the outputs of a pack waits for
+        that pack only. On a CPU the pack has run when `submit` returns.
 
         Args:
             images: As for `run`.
@@ -157,9 +159,9 @@ def run_packed(
     std: RGB = IMAGENET_STD,
     outputs: Sequence[Output] = ("logits",),
 ) -> PackedOutput:
-    """Returns what each image alone would give, on the model's device: `PackedPVTv2(model, ...).run(images, outputs)`.
+    """Returns the same outputs as `PackedPVTv2(model, ...).run(images, outputs)`, on the model's device.
 
-    The prepared network is kept until the model's weights change or the model is gone.
+    The prepared network is kept for later calls until the model's weights change or the model is deleted.
 
     Args:
         model: As for `PackedPVTv2`.
@@ -176,15 +178,15 @@ def run_packed(
     known = _PREPARED.get(model)
     if known is None or known[0] != state:
         known = None
-        _PREPARED.pop(model, None)  # frees its memory before the next one takes its own
+        _PREPARED.pop(model, None)  # frees the memory of the old prepared network before the new one is made
         known = _PREPARED[model] = (state, PackedPVTv2(model, mean=mean, std=std))
     return known[1].run(images, outputs)
 
 
-# `run_packed` gets a model in each call and cannot prepare it each time: on a CPU in float32, preparing takes a seventh
-# to a quarter of the time of one image of 224x224 (one thread: b0 20 ms beside 137 ms, b5 339 ms beside 1461 ms); on a
-# GPU it takes seconds. A prepared network is stored with the state of its model's weights, and is used while that state
-# is the same. Programs that run many packs hold a `PackedPVTv2` of their own, which needs no such check.
+# `run_packed` gets a model in each call and cannot prepare the model each time: on a CPU in float32, preparing takes a
+# seventh to a quarter of the time of one image of 224x224 (one thread: b0 20 ms beside 137 ms, b5 339 ms beside
+# 1461 ms); on a GPU, preparing takes seconds. A prepared network is stored with the state of its model's weights, and
+# is used while that state is the same. Programs that run many packs hold a `PackedPVTv2`, which needs no such check.
 _PREPARED: WeakKeyDictionary[PVTv2, tuple[tuple[object, ...], PackedPVTv2]] = WeakKeyDictionary()
 
 
@@ -194,7 +196,7 @@ def _num_changes(parameter: Tensor) -> int:
 
 
 def _engine(model: PVTv2, mean: RGB, std: RGB) -> "Engine | None":
-    """Returns an engine for a network on a GPU, if there can be one."""
+    """Returns an engine for a network on a GPU; None for another device, or if no engine can be used."""
     if next(model.parameters()).device.type != "cuda":
         return None
     from model.gpu.trial import engine_for  # loads code that CPUs do not need

@@ -1,4 +1,4 @@
-"""Runs any command: logging, signals, the last line of stdout, the exit code and the webhook."""
+"""Runs a command: sets up logging and signals, prints the last line of stdout, and posts to the webhook."""
 
 import argparse
 import json
@@ -20,12 +20,14 @@ logger = logging.getLogger(__name__)
 def run_command(command: Callable[[Sequence[str], Stopper], dict[str, Any]], arguments: Sequence[str]) -> int:
     """Runs a command, prints its summary as the last line of stdout, and returns the exit code of the process.
 
-    An error of the command is printed as a sentence, and becomes a summary too.
+    An error of the command is printed as a sentence, and the summary then describes the error.
 
     Args:
-        command: (arguments, stopper) -> summary; the summary has the `exit_code`.
+        command: function that takes the arguments and the stopper, and returns the summary. `exit_code` in the summary
+            is the exit code of the process.
+        arguments: words of the command line.
     """
-    # The stopper stays the handler until the process ends: a late signal changes neither last line nor exit code.
+    # The stopper handles signals until the process ends, so a late signal changes neither last line nor exit code.
     stopper = Stopper()
     stopper.install()
     summary = _summary_of(lambda: command(arguments, stopper))
@@ -41,8 +43,9 @@ def run_and_notify(
 
     Args:
         flags: parsed flags of the command. `notify_url` replaces the URL in the environment; a dry run posts nothing.
-        work: function that takes the stopper and returns the summary. Its errors become summaries too.
-        stopper: stopper of the command; None: a stopper is installed while the work is done.
+        work: function that takes the stopper and returns the summary. If a webhook is set, an error of the function
+            becomes a summary too.
+        stopper: stopper of the command; if None, a stopper is installed while the work is done.
 
     Raises:
         ConfigError: the URL is not the URL of a webhook.
@@ -54,14 +57,14 @@ def run_and_notify(
     if webhook is None or flags.dry_run:
         return work(stopper)
     summary = _summary_of(lambda: work(stopper))
-    # A signal that comes while the summary is posted does not change the end of the process.
+    # A signal that comes while the summary is posted does not change how the process ends.
     stopper.disarm()
     webhook.send(run_ended(summary))
     return summary
 
 
 def _summary_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Returns the summary of some work, or of the error that the work ends with."""
+    """Returns the summary that `work` returns, or a summary of the error that `work` raises."""
     try:
         return work()
     except PipelineError as error:

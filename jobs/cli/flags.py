@@ -1,4 +1,4 @@
-"""The flags that every job has, and the configs that the pipeline gets for them."""
+"""The flags that every job has, and the configs of the pipeline that are made from these flags."""
 
 import argparse
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 def make_parser(
     description: str, *, required: bool = True, policies: Sequence[str] = ("native", "imagenet")
 ) -> argparse.ArgumentParser:
-    """Returns a parser with the flags that every job has; defaults are those of the config dataclasses.
+    """Returns a parser with the flags that every job has; the defaults come from the config dataclasses.
 
     Args:
         required: True if the command needs `--input`, `--weights` and `--output`.
@@ -141,7 +141,7 @@ def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> Non
 
 
 def add_output_store_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of a command that reads outputs and runs no images: the outputs' store, and the log level."""
+    """Adds the flags of a command that only reads outputs: flags of the outputs' store and of the log level."""
     add = parser.add_argument
     add("--output-profile", metavar="NAME", help="AWS profile for outputs")
     add("--output-endpoint-url", metavar="URL", help="S3 endpoint for outputs")
@@ -188,7 +188,7 @@ def output_store(flags: argparse.Namespace) -> StoreConfig:
 
 
 def output_place(text: str, flags: argparse.Namespace) -> StorePath:
-    """Returns the place that a user named, in the output's store."""
+    """Returns the URI or local path that a user gave, as a `StorePath` with the settings of the output's store."""
     return StorePath(canonical_uri(text), output_store(flags))
 
 
@@ -205,7 +205,7 @@ def compute_config(flags: argparse.Namespace) -> ComputeConfig:
 
 
 def bounds_config(flags: argparse.Namespace) -> BoundsConfig:
-    """Returns the bounds that leave work to later runs; the config checks its values."""
+    """Returns the config of the bounds of a run, which leave work to later runs; the config checks its values."""
     return BoundsConfig(since_s=flags.since, max_images=flags.max_images, max_hours=flags.max_hours)
 
 

@@ -9,7 +9,7 @@ _PLAIN = str.maketrans({"<": "‹", ">": "›", "@": "＠"})
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Returns the sentence; a part that the summary lacks, or holds in an unexpected form, is left out.
+    """Returns one sentence about a run, without the parts that the summary lacks or holds in an unexpected form.
 
         done: 1,204 images labelled (3 failed) in 212 s; data set 50,310 rows, 812 to review
         exit 9: stopped: bounded by --max-hours 6; 1,204 images in 21,600 s

@@ -19,5 +19,5 @@ class OneLine(logging.Formatter):
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        """Returns a traceback, each line behind a bar, since the text of an error may look like the next event."""
+        """Returns a traceback whose lines begin with a bar, since the text of an error may look like the next event."""
         return "\n".join(f"| {printable(line)}" for line in super().formatException(ei).split("\n"))

@@ -45,7 +45,7 @@ class ProgressDisplay:
 
 
 def _work_left(progress: Progress) -> str:
-    """Returns the share of the work that is done, and the time for the rest at the pace since the first row."""
+    """Returns, as text, the share of the work that is done and the remaining time at the pace since the first row."""
     share = progress.share
     if not share or progress.first_row_at is None:
         return ""

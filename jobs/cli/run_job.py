@@ -1,4 +1,4 @@
-"""Does one run of the pipeline, from config to summary, for the commands that need one."""
+"""Does one run of the pipeline, from config to summary, for the commands that run the network."""
 
 import argparse
 import logging
@@ -39,8 +39,8 @@ class Upkeep:
 
     Attributes:
         check: function that is called before the work, also in a dry run, and raises an error if something is wrong.
-        keep: function that is called after a run that did all its work, or all that its bounds allow. It returns
-            further entries of the summary, and the errors that the run ends with.
+        keep: function that is called after a run that did all its work, or all work that its bounds allow. The function
+            returns further entries of the summary, and further errors that the run ends with.
     """
 
     check: Callable[[Run], None]
@@ -59,7 +59,7 @@ def run_job(
         parser: parser of `make_parser`, with the job's own flags added.
         arguments: words of the command line.
         task: function that makes the task of the network from the parsed flags.
-        stopper: stopper of the command; None: a stopper is installed while the job runs.
+        stopper: stopper of the command; if None, a stopper is installed while the job runs.
     """
     started_at = time.time()
     flags = parser.parse_args(arguments)
@@ -75,7 +75,7 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
     Args:
         started_at: `time.time()` of the start of the program.
         stopper: installed stopper, which ends the run early.
-        upkeep: further work of the job; None: there is none.
+        upkeep: further work of the job; None if the job has no further work.
     """
     config = replace(config, run_id=config.run_id or new_run_id(started_at))
     with output_lease(config.output, config.run_id or "", stopper) as lease:
@@ -94,7 +94,7 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
         if upkeep is not None and (report.status == "done" or is_bound):
             more, later = _kept(upkeep, run, ledger)
             errors += later
-    # Errors that people must look at come before those that the next run repairs.
+    # Errors that people must look at come before errors that the next run repairs.
     errors.sort(key=lambda error: isinstance(error, IncompleteError))
     for error in errors:
         print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
@@ -105,7 +105,7 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
 
 
 def _kept(upkeep: Upkeep, run: Run, ledger: Ledger) -> tuple[dict[str, Any], list[PipelineError]]:
-    """Calls `upkeep.keep` and returns its result; of an error that it raises, only the loss of the lease goes on."""
+    """Returns the result of `upkeep.keep`, or the error that it raises; only a `LeaseLostError` is raised again."""
     try:
         return upkeep.keep(run, ledger)
     except LeaseLostError:
@@ -122,10 +122,10 @@ def _estimate(run: Run) -> dict[str, Any] | None:
 
 
 def output_lease(config: OutputConfig, run_id: str, stopper: Stopper, timing: LeaseTiming | None = None) -> Lease:
-    """Returns the lease of a run on its output, not taken yet. A run that loses the lease is ended by the stopper.
+    """Returns the lease of a run on its output, not taken yet. If the lease is lost, the stopper ends the run.
 
     Args:
-        timing: times of the lease; None: the lease lasts at least as long as a request to the store is repeated.
+        timing: times of the lease. If None, the lease lasts at least as long as a request to the store is repeated.
     """
     timing = timing or LeaseTiming(expiry_s=max(LeaseTiming.expiry_s, config.store.deadline_s))
 
@@ -137,7 +137,10 @@ def output_lease(config: OutputConfig, run_id: str, stopper: Stopper, timing: Le
 
 
 def print_plan(run: Run) -> None:
-    """Prints a line for each shard that a run would read: its action, format, records, MiB and URI."""
+    """Prints a line for each shard that a run would read: its action, format, records, MiB and URI.
+
+    Prints a further line for each output file that the run would empty.
+    """
     for shard in run.plan.shards:
         records = "?" if shard.num_todo is None else f"{shard.num_todo:,}"
         size = f"{shard.size / 2**20:,.1f} MiB"
@@ -150,19 +153,20 @@ def print_plan(run: Run) -> None:
 def verdicts(
     report: Report, max_failed_fraction: float, *, is_bound: bool = False, failed_again: int = 0
 ) -> list[PipelineError]:
-    """Returns the errors that a run ends with, worst first; none if all is well.
+    """Returns the errors that a run ends with, the worst first; an empty list if the run succeeded.
 
     Args:
-        is_bound: a bound ended the run, which did all that the bound allowed. Its failed records are judged too.
-        failed_again: records that failed in an earlier run and once more in this one. They do not count here, since the
-            earlier run reported them.
+        is_bound: whether a bound such as `--max-images` ended the run, after all the work that the bound allows. The
+            share of failed records is then judged as for a run that is done.
+        failed_again: number of records that failed in an earlier run and failed again in this run. These records do not
+            count, since the earlier run reported them.
     """
     if report.problems:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
         return [AccountsError(f"the accounts do not close: {'; '.join(report.problems[:3])}{more}")]
     found: list[PipelineError] = []
     listed, failed = report.run.listed - failed_again, report.run.failed - failed_again
-    # Compared as a quotient: a product with a fraction such as 0.29 may lie just below the whole number it stands for.
+    # A quotient is compared, since a product with a fraction such as 0.29 may lie just below the exact whole number.
     if (report.status == "done" or is_bound) and listed and failed / listed > max_failed_fraction:
         found.append(
             TooManyFailedError(

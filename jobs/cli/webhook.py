@@ -4,7 +4,7 @@ A notification that fails changes neither the run's summary nor the exit code. A
 
     Idempotency-Key: <id>             the same for all attempts at one notification
     X-Pvtv2-Timestamp: <seconds>      Unix time of this attempt
-    X-Pvtv2-Signature: sha256=<hex>   where there is a secret: HMAC-SHA256 under it of "<id>.<seconds>." and the body
+    X-Pvtv2-Signature: sha256=<hex>   only with a secret: HMAC-SHA256 by that secret of "<id>.<seconds>." and the body
 
 A receiver computes the signature over the received bytes before parsing them, and compares signatures in constant time
 (`hmac.compare_digest`). A receiver refuses a timestamp that is minutes away from the receiver's clock, and acts once on
@@ -53,8 +53,8 @@ class Patience:
         attempts: Largest number of attempts.
         attempt_s: Seconds that one attempt may take, from looking up the host to the last header of the answer.
         total_s: Seconds that all attempts may take, with the pauses between them.
-        first_pause_s: Seconds of the pause after the first attempt. Each pause is twice as long as the one before,
-            jittered, and longer if the receiver asks for a longer pause.
+        first_pause_s: Seconds of the pause after the first attempt. Each pause is twice as long as the pause before,
+            shortened by a random factor, and longer if the receiver asks for a longer pause.
     """
 
     attempts: int = 5
@@ -65,7 +65,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why an attempt failed, and the seconds that the receiver asks to wait before the next attempt."""
+    """The reason why an attempt failed, and the seconds that the receiver asks to wait before the next attempt."""
 
     error: str
     may_pass: bool
@@ -80,7 +80,7 @@ class Webhook:
         url: URL with the scheme http or https, without user and password.
         secret: Key of the signatures; None leaves notifications unsigned.
         patience: Bounds of the attempts at one notification.
-        clock, sleep: `time.monotonic` and `time.sleep`; tests set others.
+        clock, sleep: `time.monotonic` and `time.sleep`; tests replace these functions.
     """
 
     url: str = field(repr=False)
@@ -110,7 +110,7 @@ class Webhook:
         """Posts a notification; returns True if the receiver answered with a 2xx status.
 
         An attempt is repeated after a connection that failed or timed out, and after the statuses 408, 429 and 5xx.
-        Redirects are not followed. A failure raises no error; a failure is a line in the log.
+        Redirects are not followed. A failure is logged and raises no error.
         """
         began, attempt = self.clock(), 0
         try:
@@ -139,7 +139,7 @@ class Webhook:
         return False
 
     def _attempt(self, data: bytes, notification_id: str, timeout_s: float) -> _Failure | None:
-        """Posts once; returns why the attempt failed, or None if the attempt succeeded."""
+        """Posts the body once; returns the failure, or None if the attempt succeeded."""
         timestamp = str(int(time.time()))
         headers = {
             "Content-Type": "application/json",
@@ -187,7 +187,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _post(request: urllib.request.Request, timeout_s: float) -> _Failure | None:
-    """Posts a request once, through the proxies that the environment names; returns why it failed, or None."""
+    """Posts a request once, through the proxies that the environment names; returns the failure, or None."""
     try:
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_s):
             return None
@@ -209,7 +209,7 @@ def _shown(error: object) -> str:
 
 
 def _wait_s(retry_after: str | None) -> float:
-    """Returns the seconds that a `Retry-After` asks for, as a number or as a date; 0 if the header is neither."""
+    """Returns the seconds that a header `Retry-After` asks for, by a number or by a date; 0 for any other text."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdecimal():
         return float(text)

@@ -1,1 +1,1 @@
-"""Commands that run elsewhere: jobs of a Ray cluster and RayJobs of Kubernetes."""
+"""Clients for commands that run on other machines: as jobs of a Ray cluster or as RayJobs of Kubernetes."""

@@ -14,7 +14,7 @@ _RETRY_S = 2.0
 
 
 class NoAnswerError(Exception):
-    """A service gave no answer, in a way that may pass.
+    """A service gave no answer; a later request may succeed.
 
     Attributes:
         reason: One line for the log that says what went wrong; the message may add advice.
@@ -29,7 +29,8 @@ def ask_until_answered(ask: Callable[[], Answer], patience_s: float, event: str)
     """Returns the answer to a request, which is repeated while `ask` raises a `NoAnswerError`.
 
     Args:
-        patience_s: Seconds from the first request after which a request that fails is the last.
+        ask: Function that sends the request and returns the answer.
+        patience_s: Seconds, counted from the first request, after which a failed request is not repeated.
         event: Name of the log event that each repetition writes.
 
     Raises:
@@ -59,8 +60,10 @@ def find_or_create(
 
     Args:
         base: Name of the first attempt; later attempts are named `base-2`, `base-3` and so on.
-        find: Returns the state of the attempt of a name; None if there is no such attempt.
-        create: Creates the attempt of a name and a number; returns False if another start has created it meanwhile.
+        max_attempts: Largest number of attempts.
+        find: Function that returns the state of the attempt with a name; None if there is no such attempt.
+        create: Function that creates the attempt with a name and a number, and returns True. Returns False if another
+            start has created the attempt meanwhile.
     """
     name = base
     for number in range(1, max_attempts + 1):

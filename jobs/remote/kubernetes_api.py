@@ -12,12 +12,12 @@ from jobs.remote.attempts import NoAnswerError, ask_until_answered
 from pipeline.errors import ConfigError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where Kubernetes mounts a pod's token, the certificate of its API, and the name of its namespace."""
+"""Folder in which Kubernetes mounts a pod's token, the certificate of the API, and the name of the namespace."""
 
 _ANSWER_S = 30.0
-# Statuses below 500 of refusals that may pass; every status from 500 on may pass.
+# HTTP statuses below 500 after which a repeated request may succeed, as after every status from 500 on.
 _MAY_PASS = frozenset({408, 429})
-# A control plane that is being replaced may for a while know neither the service account nor its rights.
+# While a control plane is being replaced, the API may know neither the service account nor the account's rights.
 _MAY_PASS_LATER = _MAY_PASS | {401, 403}
 
 
@@ -25,9 +25,9 @@ class RayJobObjects:
     """The RayJob objects of one namespace.
 
     Raises:
-        ConfigError: By each method: the API refuses the request for good, for instance since the service account lacks
+        ConfigError: In each method: the API refuses the request for good, for instance since the service account lacks
             a right.
-        NoAnswerError: By each method: the API gave no answer for `patience_s`.
+        NoAnswerError: In each method: the API gave no answer for `patience_s` seconds.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -43,18 +43,21 @@ class RayJobObjects:
         self._patience_s = patience_s
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """Returns the RayJob of this name; None if there is none."""
+        """Returns the RayJob with this name; None if there is no such RayJob."""
         return self._ask("GET", f"{self._url}/{name}", none_at=404)
 
     def find_again(self, name: str) -> dict[str, Any] | None:
-        """Returns a RayJob that was found or created before; None if there is none.
+        """Returns a RayJob that was found or created before; None if the RayJob was deleted.
 
-        The statuses 401 and 403 may pass here: the service account was let in before.
+        After the statuses 401 and 403 the request is repeated, since the API has accepted the service account before.
         """
         return self._ask("GET", f"{self._url}/{name}", none_at=404, may_pass=_MAY_PASS_LATER)
 
     def create(self, rayjob: dict[str, Any]) -> bool:
-        """Creates a RayJob; returns False if one of its name exists, such as ours if the first answer was lost."""
+        """Creates a RayJob; returns False if a RayJob of this name exists.
+
+        That RayJob may come from an earlier try of the same request whose answer was lost.
+        """
         return self._ask("POST", f"{self._url}?fieldValidation=Strict", rayjob, none_at=409) is not None
 
     def _ask(

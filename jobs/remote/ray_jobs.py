@@ -1,8 +1,8 @@
 """The jobs of a Ray cluster, read and submitted through its dashboard, which may not answer for a while.
 
 Ray's client waits for an answer without a bound. So each request runs in a thread, which is abandoned when the request
-takes too long. A request that fails in a way that may pass is repeated for a while: without a connection, without an
-answer, or with an error of the server itself.
+takes too long. A request is repeated for a while if there is no connection or no answer, or if the server has an error
+of its own (HTTP status 500 and above).
 """
 
 import os
@@ -42,8 +42,8 @@ class RayJobs:
     """The jobs of one cluster.
 
     Raises:
-        ConfigError: By each method: the cluster refuses the request for good, for instance since the token is wrong.
-        NoAnswerError: By each method: the dashboard gave no answer for `patience_s`.
+        ConfigError: In each method: the cluster refuses the request for good, for instance since the token is wrong.
+        NoAnswerError: In each method: the dashboard gave no answer for `patience_s` seconds.
     """
 
     def __init__(self, address: str, patience_s: float) -> None:
@@ -58,7 +58,7 @@ class RayJobs:
         self._client: JobSubmissionClient = self._patiently(lambda: JobSubmissionClient(self._address))
 
     def answers_anybody(self) -> bool:
-        """Returns True if the dashboard lists its jobs without a token: anybody who reaches it may then submit jobs."""
+        """Returns whether the dashboard lists its jobs without a token. If so, anybody may submit jobs there."""
 
         def ask() -> bool:
             try:
@@ -88,7 +88,7 @@ class RayJobs:
     def submit(self, submission_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> bool:
         """Submits a job; returns False if the cluster has a job of this name already.
 
-        Another start may have submitted that job, or this start did and the answer was lost. Either way the job runs.
+        Another start has then submitted the job, or this start has submitted the job and the answer was lost.
         """
 
         def ask() -> bool:
@@ -103,7 +103,7 @@ class RayJobs:
         return self._patiently(ask, answer_s=_SUBMIT_S)
 
     def log(self, submission_id: str, patience_s: float | None = None) -> str:
-        """Returns all that the job has written so far: stdout and stderr in the order of writing."""
+        """Returns the log of the job so far: stdout and stderr in the order of writing."""
         return self._patiently(lambda: self._client.get_job_logs(submission_id), patience_s=patience_s)
 
     def stop(self, submission_id: str) -> None:
@@ -159,6 +159,6 @@ def _status_code(error: Exception) -> int | None:
 
 
 def _sentence(error: Exception) -> str:
-    """Returns an error in one line; of a traceback that the server sent, the last line."""
+    """Returns the text of an error in one line: its last line, such as the last line of a traceback from the server."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
     return (lines[-1] if lines else type(error).__name__)[:500].rstrip(".")

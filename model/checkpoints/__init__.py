@@ -1,1 +1,1 @@
-"""Checkpoints of every published format: found, read, and loaded strictly."""
+"""Finds, reads and loads checkpoints of every published format; every tensor of a checkpoint must fit."""

@@ -1,6 +1,6 @@
-"""Inspects the files of a checkpoint: which network they describe, and whether all tensors of that network are there.
+"""Inspects the files of a checkpoint: which network the files describe, and whether the tensors fit that network.
 
-safetensors are inspected without torch; weights that torch pickled need torch.
+Files in the safetensors format are inspected without torch; files that torch pickled need torch.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ class CheckpointInfo:
 
     Attributes:
         config: Configuration of the network.
-        labels: One label per class. A thousand classes without names have ImageNet's labels; other classes without
-            names have None.
+        labels: One label per class; None if the checkpoint has no labels. A checkpoint of a thousand classes without
+            labels gets ImageNet's labels.
         mean: RGB mean of pixels in [0, 1], for `run_packed`.
         std: RGB standard deviation of pixels in [0, 1], for `run_packed`.
         digest: SHA-256 of the bytes of the weights file, in hex.
@@ -44,7 +44,7 @@ class CheckpointInfo:
 
     @property
     def source_format(self) -> SourceFormat:
-        """The source whose names the checkpoint uses: `transformers`, `timm`, or `original` for the authors' own."""
+        """The source whose names the checkpoint uses: `transformers`, `timm`, or `original` (authors' repository)."""
         return self.naming.source_format
 
 
@@ -60,7 +60,7 @@ def inspect_checkpoint(
         variant: Key of `VARIANTS`, for weights without a `config.json`; by default found from the shapes.
 
     Raises:
-        CheckpointError: A file is broken, or the tensors are not those of the network that is described.
+        CheckpointError: A file is broken, or the tensors do not fit the network that the files describe.
     """
     if variant is not None and variant not in VARIANTS:
         raise CheckpointError(f"There is no variant {variant!r}: choose one of {', '.join(VARIANTS)}.")
@@ -128,9 +128,9 @@ def _describe(config_json: str) -> Description:
 def _config(
     tensors: Tensors, naming: Naming, base: str, described: Description | None, variant: str | None
 ) -> PVTv2Config:
-    """Returns the configuration that `config.json`, else `variant`, else the tensors themselves describe.
+    """Returns the configuration of the network: from `config.json`, else from `variant`, else from the tensors' shapes.
 
-    The epsilons are those of the tensors' source; a `config.json` of transformers has epsilons of its own.
+    The epsilons follow from the source of the tensors; for transformers, `config.json` gives the epsilons.
     """
     num_classes = _num_classes(tensors, naming, base, described.num_classes if described else None)
     if described is not None:
@@ -160,10 +160,13 @@ def _config(
 
 
 def _num_classes(tensors: Tensors, naming: Naming, base: str, described: int | None) -> int:
-    """Returns the rows of the head; 0 for a backbone. A classifier whose head is missing keeps its classes."""
+    """Returns the number of classes; 0 for a checkpoint without a head.
+
+    A classifier whose head is missing from the file keeps the described number, so that the missing head is an error.
+    """
     (name,) = upstream_names("head.weight", naming.table, base)
     head = tensors.get(name)
     if head is None:
-        # transformers writes `num_labels` for its backbones too; their names have no base.
+        # transformers writes `num_labels` for networks without a head too; the names of their tensors have no prefix.
         return 0 if naming.source_format == "transformers" and not base else described or 0
     return described or (head.shape[0] if len(head.shape) == 2 else 1)

@@ -1,4 +1,4 @@
-"""The files of one checkpoint folder: which of them are read, and the errors where they are missing."""
+"""The files of one checkpoint folder: which files are read, and the errors for missing files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
 # The names of weights files in transformers and timm, the safer format first.
 _USUAL = (WEIGHTS_FILE, "pytorch_model.bin")
-# The beginnings of file names that have the ending of a weights file and belong to a training script's other files.
+# Beginnings of the names of a training script's other files, which may have the endings of weights files.
 _NO_WEIGHTS = ("optimizer", "scheduler", "training_args", "rng_state", "scaler")
 
 
@@ -68,13 +68,14 @@ def gather_files(
 
     Args:
         folder: Name of the folder in error messages.
-        read: Returns the content of the file with a name, or None if there is no such file.
-        names: Returns the names of all files in the folder; called only if no file has a usual name.
-        weights_name: Name of the weights file; by default it is searched for.
-        revision: See `CheckpointFiles`.
+        read: Function that returns the content of the file with a name, or None if there is no such file.
+        names: Function that returns the names of all files in the folder; called only if no weights file has a usual
+            name.
+        weights_name: Name of the weights file; by default the folder is searched for a weights file.
+        revision: Revision of the files; see `CheckpointFiles`.
 
     Raises:
-        CheckpointError: There are no weights, there are several weights files, or a text is not UTF-8.
+        CheckpointError: There is no weights file, there are several, or a JSON file is not UTF-8 text.
     """
     candidates = (weights_name,) if weights_name is not None else _USUAL
     weights = next((data for name in candidates if (data := read(name)) is not None), None)
@@ -90,7 +91,7 @@ def gather_files(
 
 
 def _only_weights(folder: str, names: Sequence[str]) -> str:
-    """Returns the name of the one file that can hold weights."""
+    """Returns the name of the only file that can hold weights; no such file, or several, are an error."""
     found = [name for name in names if name.endswith(WEIGHTS_ENDINGS) and not name.startswith(_NO_WEIGHTS)]
     if len(found) == 1:
         return found[0]

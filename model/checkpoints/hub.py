@@ -1,6 +1,6 @@
 """Reads checkpoints from the Hugging Face Hub, through the Hub's own library and cache.
 
-The environment variables of that library apply: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE`.
+The environment variables of the Hub's library apply: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE`.
 """
 
 import re
@@ -20,7 +20,7 @@ _SOURCE = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(@(?P<revision>\S+))?")
 
 
 def is_hub(source: str) -> bool:
-    """Returns whether a source is written as a model on the Hub."""
+    """Returns whether a source names a model on the Hub: the source then begins with `hf://`."""
     return source.startswith("hf://")
 
 
@@ -28,7 +28,7 @@ def parse_hub_source(source: str) -> tuple[str, str | None]:
     """Returns `org/name` and the revision (branch, tag or commit, or None) of `hf://org/name[@revision]`.
 
     Raises:
-        CheckpointError: The source is written in another way.
+        CheckpointError: The source does not have this form.
     """
     match = _SOURCE.fullmatch(source)
     if match is None:
@@ -37,7 +37,7 @@ def parse_hub_source(source: str) -> tuple[str, str | None]:
 
 
 def read_hub(source: str) -> CheckpointFiles:
-    """Reads the files of a checkpoint on the Hub, which are downloaded once and then found in the cache.
+    """Reads the files of a checkpoint on the Hub; files are downloaded once, and then read from the cache.
 
     Args:
         source: `hf://org/name[@revision]`; without a revision, the head of the main branch is read.
@@ -79,7 +79,7 @@ def read_hub(source: str) -> CheckpointFiles:
             f"{source}: the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the model is not in the cache; run "
             "once with a network, or give a local folder."
         ) from error
-    except Exception as error:  # also errors of the HTTP library below, which differs between major versions
+    except Exception as error:  # also errors of the HTTP library that the Hub's library uses
         what = (str(error).splitlines() or [""])[0]
         raise CheckpointError(f"{source}: the Hub did not give it: {type(error).__name__}: {what}") from error
     # The name of the folder in the cache is the commit, also if a branch or tag was asked for.

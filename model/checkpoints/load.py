@@ -33,13 +33,13 @@ def load_checkpoint(source: str | Path, variant: str | None = None) -> LoadedMod
     """Returns the model of a checkpoint of transformers, timm or the authors' repository.
 
     Args:
-        source: Folder, or `.safetensors`, `.pth` or `.bin` file, as a local path or an `s3://` URI (read with boto3's
-            credentials); or `hf://org/name[@revision]`. A `config.json` and a `preprocessor_config.json` beside the
-            weights are read.
+        source: Local path or `s3://` URI (read with boto3's credentials) of a folder, or of a `.safetensors`, `.pth` or
+            `.bin` file; or `hf://org/name[@revision]`. A `config.json` and a `preprocessor_config.json` beside the
+            weights are read too.
         variant: Key of `VARIANTS`, for weights without a `config.json`; by default found from the shapes.
 
     Raises:
-        CheckpointError: A file is missing or broken, or the tensors are not those of the network that is described.
+        CheckpointError: A file is missing or broken, or the tensors do not fit the network that the files describe.
     """
     files = read_files(source)
     try:
@@ -54,7 +54,7 @@ def parse_checkpoint(
     preprocessor_json: str | None = None,
     variant: str | None = None,
 ) -> LoadedModel:
-    """Returns the model in the contents of a checkpoint's files. See `load_checkpoint`."""
+    """Returns the model of a checkpoint from the contents of its files. See `load_checkpoint`."""
     weights = bytes(weights)
     info = inspect_checkpoint(weights, config_json, preprocessor_json, variant)
     tensors = read_pickled(weights) if is_pickled(weights) else safetensors.torch.load(weights)

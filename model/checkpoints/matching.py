@@ -24,7 +24,7 @@ Tensors = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """The differences between the tensors of a checkpoint and those of a network, in the checkpoint's names."""
+    """The tensors in which a checkpoint differs from what a network needs, by the checkpoint's names."""
 
     missing: list[str]
     unexpected: list[str]
@@ -36,7 +36,7 @@ class Differences:
         return len(self.missing) + len(self.unexpected) + len(self.misshapen) + len(self.not_float)
 
     def describe(self) -> str:
-        """Returns one line that counts each kind of difference and names the first few tensors of each."""
+        """Returns one line that counts each kind of difference and names the first few tensors of each kind."""
         kinds = {
             "missing": self.missing,
             "unexpected": self.unexpected,
@@ -51,7 +51,7 @@ class Differences:
 
 
 def compare(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> Differences:
-    """Returns the differences between the tensors and those that the network of `config` needs."""
+    """Returns the differences between a checkpoint's tensors and the tensors that the network of `config` needs."""
     shapes: dict[str, Shape] = {}
     for name, (length, *sides) in parameter_shapes(config).items():
         names = upstream_names(name, table, base)
@@ -70,7 +70,7 @@ def compare(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str
 
 
 def check_match(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> None:
-    """Checks that the tensors are those of the network.
+    """Checks that a checkpoint's tensors are exactly the tensors that the network of `config` needs.
 
     Raises:
         CheckpointError: A tensor is missing, is unexpected, has another shape, or is not floating-point.
@@ -88,7 +88,7 @@ def find_variant(like: PVTv2Config, tensors: Tensors, table: RenameTable, base: 
     """Returns the name of the published variant that the tensors fit best, and the number of differences from it.
 
     Args:
-        like: Configuration whose classes, biases and epsilons every variant gets.
+        like: Configuration whose classes, biases and epsilons every variant gets before the comparison.
         tensors: Tensors of the checkpoint.
         table: Table of the checkpoint's source.
         base: Text for `{base}` in the table.

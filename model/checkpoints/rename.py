@@ -99,7 +99,7 @@ NAMINGS = (
 
 
 def find_naming(names: Iterable[str]) -> tuple[Naming, str] | None:
-    """Returns the naming of a checkpoint's tensors and the prefix of the backbone's names; None for another network."""
+    """Returns the naming of a checkpoint's tensors and the prefix of the backbone's names; None for no PVTv2."""
     names = list(names)
     for naming in NAMINGS:
         (first,) = upstream_names("stages.0.embed.conv.weight", naming.table, "")

@@ -11,7 +11,7 @@ def read_files(source: str | Path) -> CheckpointFiles:
     """Reads the files of the checkpoint at a local path, an `s3://` URI, or `hf://org/name[@revision]`.
 
     Raises:
-        CheckpointError: The files are not there, or cannot be read.
+        CheckpointError: A file is missing or cannot be read.
     """
     text = str(source)
     if is_hub(text):
@@ -38,9 +38,9 @@ def _read_file(path: Path) -> CheckpointFiles:
 
 
 def _read_s3(uri: str) -> CheckpointFiles:
-    # A reader of S3 of the package's own: `model` is used without the pipeline, whose store it must not import. Jobs
-    # read weights through that store, and hand the bytes to `parse_checkpoint`. Importing boto3 takes a while, which
-    # other sources need not spend.
+    # The package `model` reads S3 by itself, since it is also used without the pipeline and must not import the
+    # pipeline's store. Jobs read weights through that store, and hand the bytes to `parse_checkpoint`. boto3 is
+    # imported only here, since its import takes a while.
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 

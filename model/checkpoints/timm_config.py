@@ -1,4 +1,4 @@
-"""The `config.json` that timm writes beside its weights."""
+"""Reads the `config.json` that timm writes beside its weights."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ def read_timm_config(raw: dict[str, Any]) -> Description:
     """Returns the description in the JSON object of a `config.json`.
 
     Raises:
-        CheckpointError: The object describes another network.
+        CheckpointError: The object describes no PVTv2, or does not have one label for each class.
     """
     architecture = raw["architecture"]
     variant = _ARCHITECTURES.get(architecture)

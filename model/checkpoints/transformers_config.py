@@ -16,7 +16,7 @@ _TUPLES = {
     "mlp_ratios": ("mlp_ratios", (8, 8, 4, 4)),
     "sr_ratios": ("sr_ratios", (8, 4, 2, 1)),
 }
-# Keys whose values `PVTv2` cannot vary.
+# Keys of settings that are fixed in `PVTv2`, and the only value of each.
 _FIXED = {
     "num_channels": 3,
     "num_encoder_blocks": NUM_STAGES,
@@ -31,9 +31,10 @@ class Description:
     """The content of a `config.json`.
 
     Attributes:
-        config: Configuration of the network, but for the classes: its `num_classes` is always 0.
+        config: Configuration of the network without the number of classes: `config.num_classes` is always 0.
         num_classes: Number of classes; None if the file has no such number.
-        labels: One label per class; None if the file has no labels, or only numbered ones.
+        labels: One label per class; None if the file has no labels, or only the default labels `LABEL_0`, `LABEL_1`
+            and so on.
         mean: RGB mean of pixels in [0, 1]; None if the file has none.
         std: RGB standard deviation of pixels in [0, 1]; None if the file has none.
     """
@@ -154,7 +155,10 @@ def json_object(text: str, name: str) -> dict[str, Any]:
 
 
 def _whole_numbers(raw: object) -> tuple[int, ...]:
-    """Returns a tuple of ints; 8.0 counts as whole. `PVTv2Config` then refuses values that are not whole numbers."""
+    """Returns the values of a list as a tuple; whole floats such as 8.0 become ints.
+
+    A value that is no list becomes (0,). `PVTv2Config` refuses (0,) and all values that are not whole numbers.
+    """
     if not isinstance(raw, list | tuple):
         return (0,)
     return tuple(int(n) if isinstance(n, float) and n.is_integer() else n for n in raw)

@@ -1,1 +1,1 @@
-"""The forward pass of packs on CPUs: in compiled code where that is installed, else in torch's own operations."""
+"""The forward pass of packs on CPUs: in compiled code if that code is installed, else in torch's own operations."""

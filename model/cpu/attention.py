@@ -1,4 +1,4 @@
-"""Attention of each image's tokens to the image's own keys: in compiled code if that is installed, else in torch."""
+"""Attention of each image's tokens to the image's own keys: in compiled code if possible, else in torch."""
 
 import ctypes
 
@@ -11,8 +11,8 @@ from model.cpu.layout import Layout
 
 _TILE = 32  # tokens, keys and channels of a head that the compiled code processes together on tiles
 _QUERIES = 8  # queries that the compiled code processes together without tiles
-# Keys of an image times channels of a head, up to which the compiled code is used in half precision without tiles; for
-# more, torch's matrix products are faster.
+# Keys of an image times channels of a head. In half precision without tiles, the compiled code is used up to this
+# product; above it, torch's matrix products are faster.
 _MAX_HALVES = 8192
 
 
@@ -20,11 +20,11 @@ def attention(q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, keys: Layout, num_he
     """Returns the attention output TC of each token; rows past the last token are zero.
 
     Args:
-        q_TC: Queries; the channels of one head after those of another.
-        kv_MC2: The keys' channels, then the values' channels.
+        q_TC: Queries. The channels of a head are adjacent, head after head.
+        kv_MC2: Keys and values. Each row has the channels of a key, then the channels of its value.
         tokens: Layout of the queries.
-        keys: Layout of the keys and values; the same groups of images.
-        num_heads: Heads.
+        keys: Layout of the keys and values, with the same groups of images as `tokens`.
+        num_heads: Number of heads.
     """
     library, depth = tiled(q_TC.dtype, q_TC.device), q_TC.shape[1] // num_heads
     if library is not None and depth % _TILE == 0:
@@ -80,7 +80,7 @@ def _tiled(library: ctypes.CDLL, q_TC: Tensor, kv_MC2: Tensor, tokens: Layout, k
 
 
 def _counts(tokens: Layout, keys: Layout) -> Tensor:
-    """Returns the number of tokens and of keys of each image, B2."""
+    """Returns a tensor (images, 2): the number of tokens and the number of keys of each image."""
     areas = [
         (group.height * group.width, of_group.height * of_group.width)
         for group, of_group in zip(tokens.groups, keys.groups, strict=True)
@@ -90,5 +90,5 @@ def _counts(tokens: Layout, keys: Layout) -> Tensor:
 
 
 def _most_keys(keys: Layout, step: int) -> int:
-    """Returns the most keys of one image, rounded up to a multiple of `step`."""
+    """Returns the largest number of keys of one image, rounded up to a multiple of `step`."""
     return -(-max(group.height * group.width for group in keys.groups) // step) * step

@@ -16,12 +16,12 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 LANES = 16
-"""Channels that the compiled code processes at once; the number of channels must be a multiple."""
+"""Channels that the compiled code processes at once. The compiled code takes only multiples of this number."""
 
 _LIBRARY = "pvtv2_kernels"
 _POINTERS = [ctypes.c_void_p] * 4
-# The number at the end of a name changes with the arguments: a library that was built before such a change lacks the
-# new name, and is not called with the wrong arguments.
+# The number at the end of a function's name changes with the function's arguments. A library that was built before such
+# a change lacks the new name, and so is never called with the wrong arguments.
 _ARGUMENTS = {
     "pvtv2_dwconv_gelu_2": [*_POINTERS, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int, ctypes.c_int],
     "pvtv2_attention_1": [*_POINTERS, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int],
@@ -35,25 +35,25 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 def compiled(x_TC: Tensor) -> ctypes.CDLL | None:
-    """Returns the compiled code, or None if there is none or it does not take these tokens."""
+    """Returns the compiled code, or None if no such code can be used or the code does not take these tokens."""
     takes = x_TC.device.type == "cpu" and x_TC.dtype in _DTYPES and x_TC.shape[1] % LANES == 0
     return _library() if takes else None
 
 
 def tiled(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
-    """Returns the compiled code, or None if it cannot multiply tiles of this type on this processor."""
+    """Returns the compiled code, or None if no such code can be used or the code cannot multiply tiles of this type."""
     library = _library() if dtype == torch.bfloat16 and device.type == "cpu" else None
     return library if library is not None and _has_tiles(library) else None
 
 
 def is_compiled() -> bool:
-    """Returns whether there is compiled code to run."""
+    """Returns whether the compiled code is installed and can be used."""
     return _library() is not None
 
 
 @functools.cache
 def _has_tiles(library: ctypes.CDLL) -> bool:
-    # Cached: in a virtual machine the host answers the question, which takes as long as a small layer.
+    # Cached, since the answer takes as long as a small layer in a virtual machine, where the host gives the answer.
     return bool(library.pvtv2_has_tiles_1())
 
 

@@ -1,6 +1,6 @@
-"""The depthwise convolution in the MLP, with its bias and GELU, over maps of many sizes that lie end to end.
+"""The depthwise convolution in the MLP, with its bias and GELU, over maps of many sizes, end to end in one matrix.
 
-The compiled code and torch's own operations give the same numbers, but for the last digits.
+The results of the compiled code and of torch's own operations differ only in the last digits.
 """
 
 import ctypes
@@ -14,10 +14,13 @@ from model.cpu.layout import Layout
 
 
 def dwconv_gelu(x_TE: Tensor, weight_E133: Tensor, bias_E: Tensor, layout: Layout, *, relu: bool = False) -> Tensor:
-    """Returns the GELU of the 3x3 convolution of each map with zeros around it, TE; rows past the last token are zero.
+    """Returns the tokens TE after a depthwise 3x3 convolution of each map and a GELU.
+
+    Zeros surround each map in the convolution. Rows of the result past the last token are zero. The compiled code sums
+    half precision in float32.
 
     Args:
-        x_TE: Tokens of all maps. The compiled code sums half precision in float32. With `relu`, `x_TE` may be changed.
+        x_TE: Tokens of all maps. With `relu`, the call may change `x_TE`.
         weight_E133: Weights of the convolution.
         bias_E: Bias of the convolution.
         layout: Layout of the tokens.

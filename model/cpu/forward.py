@@ -1,4 +1,4 @@
-"""PVTv2 over images of mixed sizes as one matrix of tokens, without padding; each image gives what it gives alone.
+"""PVTv2 over images of mixed sizes as one matrix of tokens, without padding; no image's output depends on the others.
 
 Letters in names of tensors: T tokens of all images, C channels, P values of a patch, M keys, A heads, D channels of one
 head, E hidden channels of the MLP; B H W images of one size, S side of a window.
@@ -28,28 +28,28 @@ from model.network.pvt_v2 import Attention, Block, PVTv2, Stage
 
 
 class StageMap(NamedTuple):
-    """The tokens of one stage after its norm, TC, and their layout."""
+    """The tokens TC of one stage, after the stage's norm, and the layout of these tokens."""
 
     tokens: Tensor
     layout: Layout
 
     def groups(self) -> list[Tensor]:
-        """Returns the maps BHWC of each group of images, as views."""
+        """Returns one tensor BHWC for each group of images, with the group's maps, as a view of the tokens."""
         return [_view(self.tokens, group) for group in self.layout.groups]
 
 
 class RaggedPVTv2:
-    """A network that is prepared to run packs, with copies of those weights that need another layout."""
+    """A network that is prepared to run packs. Weights that need another layout are copied."""
 
     def __init__(self, model: PVTv2) -> None:
         """Prepares the weights that the model has now."""
         self._stages = [_Stage(cast(Stage, stage), index) for index, stage in enumerate(model.stages)]
 
     def __call__(self, groups_BHWC: Sequence[Tensor]) -> list[StageMap]:
-        """Returns the four maps of all images.
+        """Returns the maps of all images after each of the four stages.
 
         Args:
-            groups_BHWC: Normalised images, of the weights' dtype; the images of a group have one size.
+            groups_BHWC: Normalised images of the weights' dtype, one tensor for each size of images.
         """
         maps: list[StageMap] = []
         for stage in self._stages:
@@ -151,7 +151,9 @@ def _view(x_TC: Tensor, group: Group) -> Tensor:
 
 
 def _patches(groups_BHWC: Sequence[Tensor], layout: Layout, kernel: int, stride: int, num_columns: int) -> Tensor:
-    """Returns the values that the patch embedding's kernel covers at each token, as rows TP, with zeros around images.
+    """Returns the patches TP: for each token, the values that the patch embedding's kernel covers.
+
+    Zeros surround each map.
 
     Args:
         groups_BHWC: Maps of each group of images.

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# The least step between numbers of rows. There are 32 possible numbers between one power of two and the next.
+# Smallest step between the numbers of rows that a matrix may have. Between one power of two and the next, there are 32
+# such numbers.
 _LEAST_STEP = 32
 
 
@@ -32,11 +33,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The places of the tokens of all images of a pack at one stage.
+    """The rows of the matrix of tokens that belong to each image of a pack, at one stage.
 
     Attributes:
         groups: Groups of images in the order of their rows, without gaps.
-        num_rows: Rows of the matrix: those of all tokens, then padding rows.
+        num_rows: Number of rows of the matrix: one row for each token, then padding rows.
     """
 
     groups: tuple[Group, ...]
@@ -48,12 +49,12 @@ class Layout:
         return self.groups[-1].stop
 
     def sides(self) -> list[int]:
-        """Returns the height and the width of each image, in the order of their rows."""
+        """Returns one flat list of the height and width of each image, in the order of the images' rows."""
         return [side for group in self.groups for _ in range(group.count) for side in (group.height, group.width)]
 
 
 def group_by_size(sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
-    """Returns the indexes of the images of each size, in the order of the pack."""
+    """Returns, for each (height, width), the indexes of the images of this size, in the order of the pack."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
         groups[size].append(index)
@@ -61,10 +62,10 @@ def group_by_size(sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], lis
 
 
 def rounded_up(num_rows: int) -> int:
-    """Returns the number of rows of a matrix that needs `num_rows`.
+    """Returns the number of rows, with padding rows, of a matrix that needs `num_rows` rows.
 
-    Packs of many sizes then share few shapes: a library prepares for few shapes, and freed memory fits the next pack.
-    From a thousand rows on, at most one row in 32 is padding.
+    Packs of many sizes then have matrices of few shapes, so that libraries prepare for few shapes, and memory that one
+    pack has freed fits the next pack. From a thousand rows on, at most one row in 32 is padding.
     """
     step = max(_LEAST_STEP, 1 << max(0, num_rows.bit_length() - 6))
     return -(-num_rows // step) * step
@@ -74,8 +75,8 @@ def next_layout(groups: Sequence[Group], stride: int) -> Layout:
     """Returns the layout of a stage's tokens.
 
     Args:
-        groups: Groups of the stage before, or of the images.
-        stride: Stride of the stage's patch embedding, by which sides are divided, rounded up.
+        groups: Groups of the tokens of the stage before; for the first stage, groups of the images.
+        stride: Stride of the stage's patch embedding. Sides are divided by the stride and rounded up.
     """
     placed: list[Group] = []
     start = 0

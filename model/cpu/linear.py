@@ -3,12 +3,12 @@
 - bfloat16 on a processor that multiplies tiles: compiled code. oneDNN would prepare some hundred kilobytes for each
   shape of matrix, and packs of mixed sizes have many shapes.
 - Other layers on a CPU: oneDNN, with weights that are laid out beforehand. torch's own linear sends float32 to MKL,
-  which leaves a fifth of some processors' speed unused. oneDNN is called by the operations that torch's compiler puts
-  in the place of linear layers; where a torch lacks those, its own linear is used.
+  which leaves a fifth of some processors' speed unused. oneDNN is called through the operations with which torch's
+  compiler replaces linear layers; if torch lacks these operations, torch's own linear is used.
 - float32 with long sums: torch. oneDNN adds the products of a sum one after the other, which rounds long sums twice as
   badly as MKL does.
-- float32 with `in_parts` (windows, keys and values, late patches): torch, in sums of 64 products each. These layers
-  have few rows, and every logit depends on them.
+- float32 with `in_parts` (reduction of windows, keys and values, patch embeddings of the last two stages): torch, in
+  sums of 64 products each. These layers have few rows, and every logit depends on these layers.
 
 Half precision is summed in float32, where the order of a sum hardly matters.
 """
@@ -22,18 +22,18 @@ from torch.nn.functional import linear, pad
 
 from model.cpu.compiled import tiled
 
-# Inputs of a layer up to which oneDNN's sums are as exact as torch's; with more inputs, differences in the logits of
-# deep networks double (measured on B3 and B5).
+# Largest number of inputs of a layer for which oneDNN's sums are as exact as torch's sums. With more inputs, the errors
+# of the logits of deep networks double (measured on B3 and B5).
 _MAX_INPUTS = 320
 _PART = 64  # inputs whose products are summed together in a layer with `in_parts`
 _TILE = 32  # inputs and outputs that the compiled code processes at once
 
 
 class Linear:
-    """A linear layer, x W^T + b, which can add a residual.
+    """A linear layer, x W^T + b, which can also add a residual.
 
     Attributes:
-        inputs: Columns of the input; columns past those of the weights must be zero.
+        inputs: Number of columns that the input must have. Columns past the last column of the weights must be zero.
     """
 
     def __init__(
@@ -44,8 +44,9 @@ class Linear:
         Args:
             weight_OI: Weights.
             bias_O: Bias, if the layer has one.
-            may_widen: The caller reads `inputs`, which may be more than the columns of the weights.
-            in_parts: Take long sums of float32 in parts.
+            may_widen: Whether `inputs` may be larger than the number of columns of the weights. The caller then gives
+                an input of `inputs` columns.
+            in_parts: Whether long sums of float32 are taken in parts of 64 products.
         """
         self._weight, self._bias = weight_OI, bias_O
         self._parts_SPO: Tensor | None = None
@@ -69,7 +70,7 @@ class Linear:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
 
     def __call__(self, x_TI: Tensor, residual_TO: Tensor | None = None) -> Tensor:
-        """Returns the outputs TO; the residual is not changed."""
+        """Returns the outputs TO, plus the residual if one is given. The residual itself is not changed."""
         if self._library is not None:
             return self.tiles(self._library, x_TI, residual_TO)
         if self._packed is None:
@@ -90,7 +91,8 @@ class Tiles:
 
     Attributes:
         inputs: Inputs of the weights, rounded up to whole tiles.
-        weight: (outputs / 32, inputs / 32, 2, 16, 16, 2). Row r of a tile has the inputs 2r and 2r + 1 of each output.
+        weight: Tiles, (outputs / 32, inputs / 32, 2, 16, 16, 2). Row r of a tile has the weights of the inputs 2r and
+            2r + 1 for each output.
         bias_O: Bias, in float32; zeros if the layer has none.
     """
 
@@ -103,7 +105,7 @@ class Tiles:
         self.bias_O = torch.zeros(num_outputs) if bias_O is None else bias_O.float().contiguous()
 
     def __call__(self, library: ctypes.CDLL, x_TI: Tensor, residual_TO: Tensor | None) -> Tensor:
-        """Returns the outputs TO; the residual is not changed."""
+        """Returns the outputs TO, plus the residual if one is given. The residual itself is not changed."""
         x_TI = x_TI.contiguous()
         num_rows, num_outputs = len(x_TI), len(self.bias_O)
         y_TO = x_TI.new_empty(num_rows, num_outputs)
@@ -123,7 +125,7 @@ class Tiles:
 
 @functools.cache
 def _has_onednn(dtype: torch.dtype) -> bool:
-    """Returns whether this torch has oneDNN's operations for a type on this processor, and they compute correctly."""
+    """Returns whether torch has oneDNN's operations for a type on this processor, and the operations are correct."""
     if not torch.backends.mkldnn.is_available():
         return False
     x, weight, bias = (tensor.to(dtype) for tensor in (torch.ones(2, 3), torch.arange(12.0).view(4, 3), torch.ones(4)))

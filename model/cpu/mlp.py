@@ -1,7 +1,7 @@
-"""The MLP of a block, with the norm before it and the residual connection, over maps of many sizes that lie end to end.
+"""The MLP of a block, with the norm before it and the residual connection, over maps of many sizes, end to end.
 
-On a processor that multiplies tiles of bfloat16, one compiled function runs the whole MLP piece by piece, so that the
-hidden channels stay in the cache and are never written to memory. Elsewhere the MLP runs operation by operation.
+For bfloat16 on a processor that multiplies tiles, one compiled function runs the whole MLP piece by piece, so that the
+hidden channels stay in the cache and are never written to memory. Otherwise the MLP runs operation by operation.
 """
 
 import ctypes
@@ -15,11 +15,11 @@ from model.cpu.layout import Layout
 from model.cpu.linear import Linear
 from model.cpu.norm import LayerNorm
 
-_PIECE_BYTES = 2**18  # size of a piece's hidden channels before the convolution; after it they take as much again
+_PIECE_BYTES = 2**18  # bytes of a piece's hidden channels before the convolution; its result takes as many bytes again
 
 
 class MLP:
-    """x + MLP(norm(x)) with the weights of modules."""
+    """The MLP of a block with its norm and its residual connection: x + MLP(norm(x))."""
 
     def __init__(
         self, norm: nn.LayerNorm, first: nn.Linear, conv: nn.Conv2d, second: nn.Linear, *, relu: bool = False

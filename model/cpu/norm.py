@@ -1,4 +1,4 @@
-"""The norm over the channels of each token: in compiled code if that is installed, else in torch."""
+"""The norm over the channels of each token: in compiled code if possible, else in torch."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from model.cpu.compiled import compiled
 
 
 class LayerNorm:
-    """A layer norm with the weights of a module, which sums in float32.
+    """A layer norm with the weights of a torch module; the sums are taken in float32.
 
     Attributes:
         weights: The scale and the bias, in float32.
@@ -19,7 +19,7 @@ class LayerNorm:
         self.weights = norm.weight.float().contiguous(), norm.bias.float().contiguous()
 
     def __call__(self, x_TC: Tensor) -> Tensor:
-        """Returns the normed tokens TC, of the same dtype."""
+        """Returns the normed tokens TC, of the dtype of the input."""
         library = compiled(x_TC)
         if library is None:
             return self._norm(x_TC)

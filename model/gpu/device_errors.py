@@ -9,11 +9,11 @@ import torch
 
 
 class CaptureError(RuntimeError):
-    """A graph could not be captured; packs can still run launch by launch."""
+    """A graph could not be captured; packs can still run without a graph, one kernel launch after the other."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error, or an error that led to it, is that the device has not enough memory."""
+    """Returns whether an error, or an error that caused it, says that the device has not enough memory."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, torch.OutOfMemoryError):

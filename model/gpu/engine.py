@@ -1,8 +1,9 @@
 """Runs packs on a GPU: a few captured graphs of fixed capacity serve images of any sizes.
 
-A pack runs in the smallest capacity into which it fits. The bytes of a pack travel while the pack before it runs, and
-one launch replays the whole network, which would otherwise be some hundred launches. A pack that does not fit into the
-largest capacity is split; an image that does not fit into it alone runs launch by launch, in memory of its own.
+A pack runs in the smallest capacity into which the pack fits. The bytes of a pack are copied to the GPU while the pack
+before it runs. One launch replays the whole network, which would otherwise be some hundred launches. A pack that does
+not fit into the largest capacity is split. An image that alone does not fit runs without a graph, one kernel launch
+after the other ("launch by launch"), in memory of its own.
 """
 
 import logging
@@ -27,17 +28,20 @@ from model.network.pvt_v2 import PVTv2
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 256 * 1024  # tokens of stage 1 in the largest capacity
-# Capacities as parts of the largest. A pack that just does not fit into one fills at least half of the next.
+# Capacities as fractions of the largest capacity. A pack that just does not fit into one capacity fills at least half
+# of the next larger capacity.
 _PARTS = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125)
 
 
 @dataclass(frozen=True, slots=True)
 class PackOutputs:
-    """The outputs of a pack, in the order of the images. N images, C channels, K classes.
+    """The outputs of a pack, in the order of the images.
+
+    Letters in the shapes: N images, C channels, K classes.
 
     Attributes:
-        embedding: NC, float32.
-        logits: NK, float32; None if the network has no head.
+        embedding: Mean of the last map of each image, NC, float32.
+        logits: Scores of the classes, NK, float32; None if the network has no head.
         maps: Four maps CHW for each image, of the network's dtype, as views; empty unless maps were asked for.
     """
 
@@ -53,11 +57,11 @@ class PackOutputs:
 
 
 class DeviceSeconds(NamedTuple):
-    """The seconds that a pack took a GPU.
+    """The seconds that a GPU worked on one pack.
 
     Attributes:
-        compute: Seconds from the start of the pack to its outputs, with the time that it waited for its own bytes.
-        upload: Seconds of copying the pack to the device, which happens while the pack before it runs; 0 if the pack
+        compute: Seconds from the start of the pack to its outputs. The wait for the bytes of the pack is included.
+        upload: Seconds of the pack's copy to the device, which happens while the pack before it runs; 0 if the pack
             runs without a graph.
     """
 
@@ -78,15 +82,15 @@ class Ticket:
         """Describes a pack.
 
         Args:
-            outputs: Outputs of the pack, which hold no numbers before `done`.
-            begun: Event before the pack on the GPU; None for a pack that has run.
-            done: Event after the pack on the GPU; None for a pack that has run.
+            outputs: Outputs of the pack, whose numbers are not valid before `done`.
+            begun: Event that the GPU records before the pack; None for a pack that has run already.
+            done: Event that the GPU records after the pack; None for a pack that has run already.
             copies: Copies of the pack to the GPU.
         """
         self._outputs, self._begun, self._done, self._copies = outputs, begun, done, copies
 
     def result(self) -> PackOutputs:
-        """Returns the outputs, for use by work that is queued on their device's current stream from now on.
+        """Returns the outputs. Work that is queued on the device's current stream from now on may use the outputs.
 
         Such work waits for this pack alone, not for packs that were submitted later.
         """
@@ -98,7 +102,10 @@ class Ticket:
         return self._outputs
 
     def device_s(self) -> DeviceSeconds:
-        """Returns the seconds that the pack took the GPU, once its outputs were read; zeros on another device."""
+        """Returns the seconds that the GPU worked on the pack; zeros for a pack that did not run on a GPU.
+
+        The caller must have read the outputs before.
+        """
         if self._begun is None or self._done is None:
             return DeviceSeconds(0.0, 0.0)
         upload_ms = sum(copy.begun.elapsed_time(copy.done) for copy in self._copies)
@@ -108,7 +115,8 @@ class Ticket:
 class Engine:
     """A network that is prepared for packs of images of any sizes, on its device and of its dtype.
 
-    One thread at a time may use an engine. On another device than a GPU, packs run operation by operation, for tests.
+    Only one thread at a time may use an engine. An engine on a device that is not a GPU runs packs operation by
+    operation; tests use such engines.
     """
 
     @torch.inference_mode()
@@ -130,7 +138,7 @@ class Engine:
             mean: RGB mean of pixels in [0, 1].
             std: RGB standard deviation of pixels in [0, 1].
             max_tokens: Tokens of stage 1 in the largest capacity.
-            use_graphs: Replay captured graphs; False runs every pack launch by launch.
+            use_graphs: True replays captured graphs; False runs every pack launch by launch.
         """
         self._config: PVTv2Config = model.config
         self._network = TabledPVTv2(model, operations, mean=mean, std=std)
@@ -148,16 +156,16 @@ class Engine:
 
     @torch.inference_mode()
     def submit(self, images: Sequence[Tensor], *, maps: bool = False) -> Ticket:
-        """Submits a pack, and returns while the pack runs if the device is a GPU.
+        """Submits a pack. On a GPU, `submit` returns while the pack still runs.
 
         Args:
-            images: At least one image; HWC, RGB, uint8, of sizes that the network takes, on any device. Images in the
+            images: At least one image HWC: RGB, uint8, of a size that the network takes, on any device. Images in the
                 host's memory are copied before `submit` returns.
             maps: Whether the outputs have maps.
 
         Raises:
-            torch.OutOfMemoryError: The device has not enough memory for the pack. The engine has freed what it held for
-                packs of that size; smaller packs may fit.
+            torch.OutOfMemoryError: The device has not enough memory for the pack. The engine has freed the memory of
+                its graphs; smaller packs may fit.
         """
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         needed = needs(self._config, sizes)
@@ -203,7 +211,7 @@ class Engine:
         )
 
     def _run_part(self, images: Sequence[Tensor], sizes: Sizes, needed: np.ndarray, maps: bool) -> PackOutputs:
-        """Runs images that fit together."""
+        """Runs images that fit into one capacity together, or one image that fits into no capacity."""
         capacity = next((capacity for capacity in self._capacities if fits(needed, capacity)), None)
         just = capacity_for(needed)
         try:
@@ -212,7 +220,7 @@ class Engine:
             if not is_out_of_memory(error):
                 raise
             message = str(error)
-        # Done outside the handler, since the frames of the exception hold the activations.
+        # The memory is freed outside the handler, since the frames of the exception hold the activations.
         had_graphs = self.num_graphs() > 0
         self.release()
         if capacity is None and had_graphs:
@@ -223,13 +231,13 @@ class Engine:
         raise torch.OutOfMemoryError(message)
 
     def _run(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity | None, just: Capacity) -> Outputs:
-        """Returns outputs that the next run may overwrite.
+        """Runs images, and returns outputs that the next run may overwrite.
 
         Args:
             images: Images of the pack.
             sizes: (height, width) of each image.
             capacity: Capacity whose graph is used; None to run launch by launch.
-            just: Capacity for exactly these images.
+            just: Capacity with room for exactly these images, used if `capacity` is None.
         """
         with exact_float32():
             if capacity is not None and self._graphs is not None:
@@ -244,7 +252,7 @@ class Engine:
             return self._network(_pixels(images, room, self._device), tables)
 
     def _own(self, outputs: Outputs, sizes: Sizes, maps: bool) -> PackOutputs:
-        """Returns copies of the outputs that belong to the images."""
+        """Returns copies of the rows of the outputs that belong to images; no later run overwrites the copies."""
         count = len(sizes)
         found: list[list[Tensor]] = [[] for _ in range(count if maps else 0)]
         if maps:

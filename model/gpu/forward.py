@@ -1,6 +1,6 @@
 """PVTv2 over a pack that tables describe: the same operations of fixed shapes for images of any sizes.
 
-Letters in names of tensors: as in `model/gpu/operations.py`.
+The letters in names of tensors are those of `model/gpu/operations.py`.
 
 Source: the network in `model/network/pvt_v2.py`, whose weights are laid out for the operations. Differences: strided
 convolutions are matrix products over patches that were laid out as rows; adding a residual and the norm after it are
@@ -25,8 +25,8 @@ class Outputs(NamedTuple):
 
     Attributes:
         maps: Map TC of each stage after its norm, of the network's dtype.
-        embedding: NC, float32: the mean of the last map of each image.
-        logits: NK, float32; None if the network has no head.
+        embedding: Mean of the last map of each image, NC, float32.
+        logits: Scores of the classes, NK, float32; None if the network has no head.
     """
 
     maps: tuple[Tensor, ...]
@@ -35,7 +35,7 @@ class Outputs(NamedTuple):
 
 
 class TabledPVTv2:
-    """A network that is prepared to run packs."""
+    """A network that is prepared to run packs whose images tables describe."""
 
     def __init__(self, model: PVTv2, operations: Operations, *, mean: RGB, std: RGB) -> None:
         """Prepares the weights that the model has now, on their device and of their dtype."""
@@ -48,10 +48,10 @@ class TabledPVTv2:
         self._head = None if model.head is None else (model.head.weight.float(), model.head.bias.float())
 
     def __call__(self, pixels_X3: Tensor, tables: Tables) -> Outputs:
-        """Returns the outputs of the network.
+        """Returns the outputs of the network for a pack.
 
         Args:
-            pixels_X3: uint8, RGB, image after image; `tables.pixels.num_rows` pixels.
+            pixels_X3: Pixels of all images, one image after the other: RGB, uint8, `tables.pixels.num_rows` rows.
             tables: Tables of the same images.
         """
         rows_TP = self._operations.pixel_patches(

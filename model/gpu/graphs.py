@@ -15,13 +15,13 @@ from model.network.config import PVTv2Config
 
 logger = logging.getLogger(__name__)
 
-# Runs before a capture: they compile and load kernels, and libraries allocate their workspaces. None of these can be
-# captured.
+# Number of runs before a capture. In these runs kernels are compiled and loaded, and libraries allocate workspaces;
+# both are impossible during a capture.
 _WARM_UPS = 2
 
 
 class _Captured(NamedTuple):
-    """A graph, and the tensors into which it writes its outputs."""
+    """A graph, and the tensors into which the graph writes its outputs."""
 
     graph: torch.cuda.CUDAGraph
     outputs: Outputs
@@ -49,7 +49,7 @@ class Graphs:
         return len(self._captured)
 
     def run(self, images: Sequence[Tensor], sizes: Sizes, capacity: Capacity) -> Outputs:
-        """Queues a pack on the stream, which must be the current one, and returns its outputs.
+        """Queues a pack on the stream, which must be the current stream, and returns the outputs of the pack.
 
         Raises:
             CaptureError: The graph could not be captured.

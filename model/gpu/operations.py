@@ -12,18 +12,18 @@ from torch import Tensor
 
 from model.gpu.tables import Maps
 
-# The values of one row of an image's patch, 3 * 7 for the kernel of stage 1, are followed by zeros up to a multiple of
+# The values of one row of an image's patch (3 * 7 for the kernel of stage 1) are filled up with zeros to a multiple of
 # this number: matrix products are faster if rows start at multiples of 16 bytes.
 _ALIGN = 8
 
 
 def patch_row(kernel: int) -> int:
-    """Returns the number of values for each row of a patch of an image: 3 * kernel, and the zeros after them."""
+    """Returns the number of values in one row of a patch of an image: 3 * kernel, and the zeros that follow."""
     return -(-3 * kernel // _ALIGN) * _ALIGN
 
 
 class Operations(Protocol):
-    """The operations. Each takes and returns contiguous matrices on one device, unless its arguments say otherwise."""
+    """The operations. Matrices are contiguous and on one device, unless the note of an argument says otherwise."""
 
     def pixel_patches(
         self,
@@ -36,13 +36,13 @@ class Operations(Protocol):
         stride: int,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Returns the values of the normalised images that the kernel of stage 1 covers at each token.
+        """Returns the patches of the normalised images: for each token, the pixels that the kernel of stage 1 covers.
 
-        Zeros lie around the images. Each row of a patch has its columns one after the other, each with R, G and B.
+        Zeros surround each image. A patch is laid out row by row, a row column by column; each column has R, G and B.
 
         Args:
-            pixels_X3: uint8, RGB, image after image.
-            scale_shift: Three scales and three shifts, one for each channel, float32: a value becomes
+            pixels_X3: Pixels of all images, one image after the other: RGB, uint8.
+            scale_shift: Three scales, then three shifts, one for each channel, float32: a value becomes
                 value * scale + shift.
             images: Tables of the pixels.
             tokens: Tables of the tokens of stage 1.
@@ -51,39 +51,39 @@ class Operations(Protocol):
             dtype: Type of the result.
 
         Returns:
-            (T, kernel * patch_row(kernel)).
+            Patches (T, kernel * patch_row(kernel)).
         """
 
     def patches(self, x_TC: Tensor, maps: Maps, to: Maps, *, kernel: int, stride: int, padding: int) -> Tensor:
-        """Returns the values of each map that a kernel covers at each token of the map in `to`, with zeros around.
+        """Returns the patches of the maps: for each token of the result, the tokens of the image that a kernel covers.
 
-        Each row of a patch has its columns one after the other, each with all channels.
+        Zeros surround each map. A patch is laid out row by row, a row column by column; each column has all channels.
 
         Args:
             x_TC: Tokens.
             maps: Tables of the tokens.
-            to: Tables of the result.
+            to: Tables of the tokens of the result.
             kernel: Side of the kernel.
             stride: Stride of the kernel.
-            padding: Tokens around the map that the kernel covers.
+            padding: Width, in tokens, of the border of zeros around each map.
 
         Returns:
-            (rows of `to`, kernel * kernel * C).
+            Patches (rows of `to`, kernel * kernel * C).
         """
 
     def dwconv_gelu(self, x_TE: Tensor, taps_9E: Tensor, bias_E: Tensor, maps: Maps, *, relu: bool) -> Tensor:
-        """Returns the GELU of the 3x3 convolution of each channel, with zeros around each map, TE.
+        """Returns the tokens TE after a depthwise 3x3 convolution of each map and a GELU. Zeros surround each map.
 
         Args:
             x_TE: Tokens.
             taps_9E: Weights of the convolution, float32, row by row.
             bias_E: Bias of the convolution, float32.
             maps: Tables of the tokens.
-            relu: Apply a ReLU to `x_TE` first, which keeps NaN.
+            relu: Apply a ReLU to `x_TE` first; NaN stays NaN.
         """
 
     def norm(self, x_TC: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, *, gelu: bool = False) -> Tensor:
-        """Returns the norm of each row over its channels, TC.
+        """Returns the tokens TC after a layer norm over the channels.
 
         Args:
             x_TC: Tokens.
@@ -96,18 +96,18 @@ class Operations(Protocol):
     def add_norm(
         self, x_TC: Tensor, y_TC: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
-        """Returns x + y, and the norm of each row of the sum. The arguments are those of `norm`."""
+        """Returns the sum x + y, and this sum after a layer norm, both TC. The other arguments are as for `norm`."""
 
     def attention(self, q_TC: Tensor, k_MC: Tensor, v_MC: Tensor, maps: Maps, keys: Maps, *, num_heads: int) -> Tensor:
-        """Returns the attention output TC of the queries over the keys of their own image.
+        """Returns the attention output TC of each query over the keys of its own image.
 
         Args:
-            q_TC: Queries. Here and in keys and values, rows may have a stride; channels are adjacent, head after head.
+            q_TC: Queries. Rows of queries, keys and values may have a stride; channels are adjacent, head after head.
             k_MC: Keys.
             v_MC: Values.
             maps: Tables of the queries.
             keys: Tables of the keys and values.
-            num_heads: Heads.
+            num_heads: Number of heads.
         """
 
     def pooled(self, x_TC: Tensor, maps: Maps, to: Maps) -> Tensor:

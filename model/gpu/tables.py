@@ -3,8 +3,8 @@
 The maps of a pack lie end to end, stage by stage. Each stage has two tables of int32: *images* has the first row and
 the size of each image's map, and *blocks* divides the maps into blocks of at most `BLOCK` tokens of one image. A
 program of a kernel processes one block, and computes row and column of its tokens by division. The shapes of the tables
-depend on the capacity, not on the pack; entries that a pack does not need are maps without tokens and blocks of no
-image.
+depend on the capacity, not on the pack: a pack smaller than the capacity leaves maps without tokens, and blocks that
+belong to no image.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from model.network.config import NUM_STAGES, POOLED_SIDE, STRIDES, PVTv2Config
 BLOCK = 64  # tokens; a power of two
 NO_IMAGE = -1
 _PIXELS_PER_TOKEN = STRIDES[0] ** 2
-# Sides are rounded up from stage to stage, so that a pack has more than a quarter of the tokens in the next stage.
+# Factors by which each stage of a capacity has more than 1 / 4**stage of the tokens of stage 1. The factors are needed
+# since sides are rounded up from stage to stage.
 _MARGIN = (1.0, 1.03, 1.08, 1.2)
-# A capacity admits images of at least this many tokens of stage 1 on average: rows for more images would mostly stay
-# empty.
+# Tokens of stage 1 for each image of a large capacity. Room for more and smaller images would mostly stay empty.
 _MEAN_TOKENS = 256
 _MIN_IMAGES = 16
 
@@ -31,13 +31,13 @@ Sizes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capacity:
-    """The images that fit into a graph together.
+    """The room of a graph: the largest pack that the graph can run.
 
     Attributes:
-        images: Number of images.
-        pixels: Pixels of all images.
-        tokens: Tokens of all images, for each stage.
-        keys: Keys of all images, for each stage; 0 if the tokens themselves are the keys.
+        images: Largest number of images.
+        pixels: Largest number of pixels of all images together.
+        tokens: Largest number of tokens of all images together, for each stage.
+        keys: Largest number of keys of all images together, for each stage; 0 if the tokens themselves are the keys.
     """
 
     images: int
@@ -46,11 +46,14 @@ class Capacity:
     keys: tuple[int, ...]
 
     def counts(self) -> np.ndarray:
-        """Returns all numbers, in the order of `needs`."""
+        """Returns the numbers of the capacity as one array, in the order of the columns of `needs`."""
         return np.array((self.images, self.pixels, *self.tokens, *self.keys), np.int64)
 
     def num_blocks(self, rows: int) -> int:
-        """Returns the most blocks that images with so many tokens can have; each image's last block may be short."""
+        """Returns the largest number of blocks of images that have `rows` tokens together.
+
+        The last block of each image may be short.
+        """
         return -(-rows // BLOCK) + self.images
 
 
@@ -59,10 +62,11 @@ class Maps:
     """The tables of maps that lie end to end.
 
     Attributes:
-        images: (N, 3), int32: first row, height and width of each map; zeros for an image that is not there.
-        blocks: (blocks, 2), int32: image of each block, and the number of its first token in that image; the image is
-            `NO_IMAGE` for a block that is not needed.
-        num_rows: Rows of the matrix that holds the tokens.
+        images: First row, height and width of each image's map, (N, 3), int32. A pack of fewer than N images leaves
+            zeros.
+        blocks: Image of each block, and position of the block's first token in that image, (blocks, 2), int32. The
+            image of a block that is not needed is `NO_IMAGE`.
+        num_rows: Number of rows of the matrix that holds the tokens.
     """
 
     images: Tensor
@@ -70,7 +74,7 @@ class Maps:
     num_rows: int
 
     def places(self) -> list[tuple[int, int, int]]:
-        """Returns first row, height and width of the maps that are there, copied from the device."""
+        """Returns the first row, height and width of each image's map, copied from the device to the host."""
         return [(start, height, width) for start, height, width in self.images.tolist() if height]
 
 
@@ -90,14 +94,14 @@ class Tables:
 
 
 def needs(config: PVTv2Config, sizes: Sizes) -> np.ndarray:
-    """Returns the share of a capacity that each image needs: 1 image, pixels, tokens and keys of each stage.
+    """Returns the room that each image needs in a capacity: one image, its pixels, its tokens and keys of each stage.
 
     Args:
         config: Configuration of the network.
         sizes: (height, width) of each image, in pixels.
 
     Returns:
-        (images, 10), int64.
+        Array (images, 10) of int64: one row for each image, with columns in the order of `Capacity`.
     """
     tokens = [_area(sides) for sides in _token_sides(sizes)]
     keys = [_area(sides) for sides in _key_sides(config, _token_sides(sizes))]
@@ -117,22 +121,27 @@ def capacity_of(config: PVTv2Config, num_tokens: int) -> Capacity:
 
 
 def capacity_for(needed: np.ndarray) -> Capacity:
-    """Returns the capacity for exactly the images with these `needs`."""
+    """Returns a capacity with room for exactly the images whose `needs` are the rows of `needed`."""
     images, pixels, *rows = (int(count) for count in needed.sum(axis=0))
     return Capacity(images=images, pixels=pixels, tokens=tuple(rows[:NUM_STAGES]), keys=tuple(rows[NUM_STAGES:]))
 
 
 def fits(needed: np.ndarray, capacity: Capacity) -> bool:
-    """Returns whether all images with these `needs` fit into a capacity together. Their blocks then fit as well."""
+    """Returns whether the images whose `needs` are the rows of `needed` fit into a capacity together.
+
+    The blocks of such images then fit into the tables of the capacity too.
+    """
     return bool((needed.sum(axis=0) <= capacity.counts()).all())
 
 
 def split(needed: np.ndarray, capacity: Capacity) -> list[list[int]]:
-    """Returns the indexes of images that fit together, part by part, in order. An image that does not fit is alone.
+    """Splits images, in order, into parts that fit into a capacity; returns the indexes of the images of each part.
+
+    An image that does not fit into the capacity is a part of its own.
 
     Args:
         needed: `needs` of the images.
-        capacity: Capacity into which the images of a part must fit.
+        capacity: Capacity into which the images of each part must fit together.
     """
     parts: list[list[int]] = []
     room = used = capacity.counts()
@@ -146,18 +155,18 @@ def split(needed: np.ndarray, capacity: Capacity) -> list[list[int]]:
 
 
 def table_length(capacity: Capacity) -> int:
-    """Returns the number of numbers in the tables of a pack."""
+    """Returns how many int32 numbers the tables of a pack have together."""
     return sum(rows * columns for rows, columns in _shapes(capacity))
 
 
 def write_tables(config: PVTv2Config, sizes: Sizes, capacity: Capacity, flat: np.ndarray) -> None:
-    """Writes the tables of a pack one after the other.
+    """Writes the tables of a pack into an array, one table after the other.
 
     Args:
         config: Configuration of the network.
         sizes: (height, width) of each image, in pixels; the images must fit into the capacity.
         capacity: Capacity that gives the tables their shapes.
-        flat: int32, `table_length(capacity)` numbers, which are overwritten.
+        flat: Array of `table_length(capacity)` int32 numbers, which are overwritten.
     """
     tokens = _token_sides(sizes)
     keys = _key_sides(config, tokens)
@@ -185,7 +194,7 @@ def view_tables(flat: Tensor, capacity: Capacity) -> Tables:
     """Returns the tables that `write_tables` wrote, as views.
 
     Args:
-        flat: int32, on any device.
+        flat: Numbers that `write_tables` wrote: int32, on any device.
         capacity: Capacity for which the tables were written.
     """
     shapes = _shapes(capacity)
@@ -198,7 +207,7 @@ def view_tables(flat: Tensor, capacity: Capacity) -> Tables:
 
 
 def _shapes(capacity: Capacity) -> list[tuple[int, int]]:
-    """Returns the shapes of *images* and *blocks*: for the pixels, each stage's tokens, and each stage's keys."""
+    """Returns the shapes of the tables *images* and *blocks* of the pixels, of each stage's tokens, and of its keys."""
     shapes = [(capacity.images, 3), (0, 2)]  # no kernel processes the pixels block by block
     for rows in (*capacity.tokens, *capacity.keys):
         shapes += [(capacity.images, 3), (capacity.num_blocks(rows) if rows else 0, 2)]
@@ -218,7 +227,7 @@ def _token_sides(sizes: Sizes) -> list[np.ndarray]:
 
 
 def _key_sides(config: PVTv2Config, tokens: list[np.ndarray]) -> list[np.ndarray]:
-    """Returns the sides of each image's keys, stage by stage; zeros if the tokens themselves are the keys."""
+    """Returns the height and width of each image's map of keys, stage by stage; zeros if tokens themselves are keys."""
     if config.linear:
         return [np.full_like(sides, POOLED_SIDE) for sides in tokens]
     return [

@@ -1,4 +1,4 @@
-"""Tries an engine on a few images, and compares its outputs with those of the plain network, before it is used."""
+"""Tries an engine on a few images before use, and compares its outputs with the outputs of the plain network."""
 
 import logging
 
@@ -12,7 +12,8 @@ from model.network.pvt_v2 import PVTv2, to_embedding
 
 logger = logging.getLogger(__name__)
 
-# Largest allowed difference of embeddings, divided by their length: far above rounding, far below a wrong kernel's.
+# Largest allowed difference of embeddings, divided by their length. Rounding makes far smaller differences, and a wrong
+# kernel far larger differences.
 _TOLERANCES = {torch.float32: 0.01, torch.float16: 0.05, torch.bfloat16: 0.2}
 _SIZES = ((64, 40), (37, 75), (64, 40))
 
@@ -45,9 +46,10 @@ def engine_for(model: PVTv2, *, mean: RGB, std: RGB) -> Engine | None:
 
 
 def _difference(engine: Engine, model: PVTv2, mean: RGB, std: RGB) -> float:
-    """Returns the largest difference of an image's embeddings, divided by their length.
+    """Returns the largest difference between the engine's and the plain network's embedding of a test image.
 
-    Weights that make the plain network return NaN are not the engine's fault: the difference is then 0.
+    Each difference is divided by the length of the plain network's embedding. If the plain network returns NaN, its
+    weights are at fault and not the engine: the result is then 0.
     """
     generator = torch.Generator().manual_seed(0)
     sizes = [[max(side, model.config.min_side_px) for side in size] for size in _SIZES]

@@ -1,9 +1,9 @@
-"""Copies packs to the memory from which graphs read; the bytes of one pack travel while the pack before it runs.
+"""Copies packs to the memory from which graphs read; the bytes of a pack are copied while the pack before it runs.
 
 A pack passes through one of two slots. A slot is page-locked memory on the host, which the copy engine of a GPU reads
-by itself, and as much memory on the device. From the slot, the stream that runs packs copies the pack to the one place
+by itself, and as much memory on the device. From the slot, the stream that runs packs copies the pack to the memory
 from which all graphs read; this copy within the device takes microseconds. Events prevent that memory is overwritten
-before it was read.
+before the memory was read.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _ALIGN_BYTES = 256
 
 
 class Copy(NamedTuple):
-    """Events before and after a pack's copy to the device, with their times."""
+    """The events before and after a pack's copy to the device, from which the seconds of the copy are read."""
 
     begun: torch.cuda.Event
     done: torch.cuda.Event
@@ -29,16 +29,16 @@ class _Slot:
     """Memory for a pack on the host and on the device.
 
     Attributes:
-        host: Page-locked memory.
+        host: Page-locked memory on the host.
         device: Memory on the device.
-        sent: Event after the copy from the host.
-        taken: Event after the pack was copied on, within the device.
+        sent: Event after the copy from the host to the device.
+        taken: Event after the copy from the slot to the memory from which graphs read.
     """
 
     def __init__(self, num_bytes: int, device: torch.device) -> None:
         self.host = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
         self.device = torch.empty(num_bytes, dtype=torch.uint8, device=device)
-        # Nothing waits for an event that was never recorded.
+        # A wait for an event that was never recorded ends at once.
         self.sent, self.taken = torch.cuda.Event(), torch.cuda.Event()
 
 
@@ -53,7 +53,7 @@ class Upload:
         self._slots = [_Slot(num_bytes, device) for _ in range(2)]
         self._turn = 0
         self._copies = torch.cuda.Stream(device)
-        # Another stream may have freed this memory while its work on the memory is still queued.
+        # Work on this memory may still be queued on another stream that has freed the memory.
         torch.cuda.synchronize(device)
 
     def views(self, capacity: Capacity) -> tuple[Tensor, Tables]:
@@ -67,7 +67,7 @@ class Upload:
         """Queues the copies of a pack; work that is queued on the stream afterwards finds the pack in place.
 
         Args:
-            images: HWC, RGB, uint8; images in the host's memory are copied before `send` returns.
+            images: Images HWC: RGB, uint8. Images in the host's memory are copied before `send` returns.
             sizes: (height, width) of each image.
             capacity: Capacity into which the images fit.
             stream: The current stream, on which all packs run.
@@ -80,7 +80,7 @@ class Upload:
         is_on_host = not any(image.is_cuda for image in images)
         if is_on_host:
             end = _copy(images, slot.host, end)
-        # Each pack gets new events: its times are read when the slot may already hold another pack.
+        # Each pack gets new events, since the times of a pack are read when its slot may already hold another pack.
         copy = Copy(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
         slot.sent = copy.done
         with torch.cuda.stream(self._copies):
@@ -97,7 +97,7 @@ class Upload:
 
 
 def _copy(images: Sequence[Tensor], to: Tensor, start: int) -> int:
-    """Copies the pixels, one image after the other, and returns the byte after the last."""
+    """Copies the pixels of images into `to`, from byte `start` on, and returns the position of the byte after them."""
     for image_HWC in images:
         stop = start + image_HWC.numel()
         to[start:stop].view(image_HWC.shape).copy_(image_HWC)
@@ -106,5 +106,5 @@ def _copy(images: Sequence[Tensor], to: Tensor, start: int) -> int:
 
 
 def _table_bytes(capacity: Capacity) -> int:
-    """Returns the bytes of the tables, up to the start of the pixels."""
+    """Returns the number of bytes from the start of the tables to the start of the pixels."""
     return -(-4 * table_length(capacity) // _ALIGN_BYTES) * _ALIGN_BYTES

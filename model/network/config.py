@@ -10,7 +10,8 @@ POOLED_SIDE = 7  # linear attention pools its keys to 7x7
 RGB = tuple[float, float, float]
 """One number for each of red, green and blue."""
 
-# Of pixels in [0, 1]: the published weights were trained on pixels that were normalised with these.
+# Mean and standard deviation of ImageNet's pixels in [0, 1]. The published weights were trained on pixels that were
+# normalised with these numbers.
 IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
 
@@ -20,17 +21,18 @@ class PVTv2Config:
     """The configuration of one network. Each tuple has one entry per stage.
 
     Attributes:
-        embed_dims: Channels.
+        embed_dims: Number of channels.
         depths: Number of blocks.
-        num_heads: Attention heads; the number divides `embed_dims`.
+        num_heads: Number of attention heads, which must divide `embed_dims`.
         mlp_ratios: Hidden channels of the MLP divided by `embed_dims`.
-        sr_ratios: Side, in tokens, of the window that is reduced to one key. Linear attention does not use it.
-        linear: Attention sees keys that are pooled to 7x7 (the `-linear` variants), not one key per window.
-        num_classes: Rows of the head; 0 for a network without a head.
-        qkv_bias: Queries, keys and values have a bias.
+        sr_ratios: Side, in tokens, of the window that is reduced to one key. Linear attention does not use this side.
+        linear: True for linear attention (the `-linear` variants), whose keys are the map pooled to 7x7. False for one
+            key per window.
+        num_classes: Number of classes, which is the number of rows of the head; 0 for a network without a head.
+        qkv_bias: True if the layers that compute queries, keys and values have a bias.
         block_eps: Epsilon of the norms in the blocks and after each stage.
-        embed_eps: Epsilon of the norms after a patch embedding and after the keys' reduction. The value depends on the
-            source of the weights: 1e-6 in transformers, 1e-5 in the original and in timm.
+        embed_eps: Epsilon of the norms after a patch embedding and after the reduction of keys. The value depends on
+            the source of the weights: 1e-6 in transformers, 1e-5 in timm and in the authors' repository.
 
     Source: Wang et al. 2022, "PVT v2: Improved Baselines with Pyramid Vision Transformer", table 1.
     """
@@ -100,7 +102,10 @@ VARIANTS: dict[str, PVTv2Config] = {
 
 
 def variant_of(config: PVTv2Config) -> str | None:
-    """Returns the name of the published variant with this structure, or None; classes and epsilons do not matter."""
+    """Returns the name of the published variant that has the config's structure, or None if no variant has it.
+
+    The number of classes, biases and epsilons are not compared.
+    """
     for name, variant in VARIANTS.items():
         if structure(config) == structure(variant):
             return name
@@ -108,7 +113,10 @@ def variant_of(config: PVTv2Config) -> str | None:
 
 
 def structure(config: PVTv2Config) -> tuple[tuple[int, ...] | bool, ...]:
-    """Returns the numbers in which variants differ: channels, depths, heads, MLP and reduction ratios, attention."""
+    """Returns the settings in which variants differ.
+
+    The settings are channels, depths, heads, MLP ratios, reduction ratios, and whether attention is linear.
+    """
     reduction = () if config.linear else config.sr_ratios
     return (config.embed_dims, config.depths, config.num_heads, config.mlp_ratios, reduction, config.linear)
 

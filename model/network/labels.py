@@ -18,7 +18,7 @@ def imagenet_labels() -> tuple[str, ...]:
 
 @functools.cache
 def imagenet_wordnet_ids() -> tuple[str, ...]:
-    """Returns the WordNet ids of ImageNet's classes, such as `n01440764`: the names of the data set's folders."""
+    """Returns the WordNet ids of ImageNet's classes, such as `n01440764`, which name the folders of the data set."""
     return read_labels(Path(__file__).with_name("imagenet_wordnet_ids.txt"))
 
 
@@ -26,7 +26,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     """Returns the labels in a file, in the order of the classes. See `parse_labels` for the layouts.
 
     Raises:
-        LabelsError: The file cannot be read, or does not name every class once.
+        LabelsError: The file cannot be read, or does not name every class exactly once.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -14,14 +14,14 @@ def normalised(
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Returns the pixels BHWC less `mean`, over `std`.
+    """Returns the normalised pixels BHWC: (pixels / 255 - mean) / std.
 
     Args:
-        images_BHWC: uint8, RGB, values in [0, 255].
+        images_BHWC: Images of one size: RGB, uint8, values in [0, 255].
         mean: RGB mean of pixels in [0, 1].
         std: RGB standard deviation of pixels in [0, 1].
-        device: Device of the result; by default the device of the images. The bytes are sent to the device before they
-            become floats, which is a quarter of the traffic.
+        device: Device of the result; by default the device of the images. The images are sent to the device as bytes,
+            since floats would be four times the traffic.
         dtype: Type of the result. The arithmetic is done in float32.
     """
     images_BHWC = images_BHWC.to(device)

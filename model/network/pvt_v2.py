@@ -10,8 +10,8 @@ convolution sums all products of an output one after the other, which rounds two
 convolution or a matrix product, and is no faster. The depthwise convolution sums only nine products and needs no copy.
 
 Source: Wang et al. 2022, "PVT v2: Improved Baselines with Pyramid Vision Transformer", sections 3.1 to 3.3.
-Differences: keys and values come from one linear; the reducing convolution is a matrix product over its windows;
-attention is torch's fused one; dropout and stochastic depth are left out.
+Differences: keys and values come from one linear layer; the convolution that reduces keys is a matrix product over
+windows; attention is torch's fused operation; dropout and stochastic depth are left out.
 """
 
 import torch
@@ -61,8 +61,8 @@ class PatchEmbedding(nn.Module):
 class Attention(nn.Module):
     """Attention from every token to few keys: spatial-reduction attention, or linear attention.
 
-    Spatial-reduction attention makes one key of each window of the map, `sr_ratios` tokens a side; tokens past the last
-    whole window are in no key. Linear attention makes 7x7 keys of a map of any size.
+    Spatial-reduction attention makes one key from each window of `sr_ratios` x `sr_ratios` tokens; tokens past the last
+    whole window are in no key. Linear attention makes 7x7 keys from a map of any size.
     """
 
     def __init__(self, config: PVTv2Config, stage: int) -> None:
@@ -82,7 +82,7 @@ class Attention(nn.Module):
             self.reduce_norm = nn.LayerNorm(channels, eps=config.embed_eps)
 
     def forward(self, x_BNC: Tensor, height: int, width: int) -> Tensor:
-        """Returns, for each token BNC, the mean of the keys' values, weighted by attention and projected."""
+        """Returns the attention output BNC: for each token, the projected mean of the values, weighted by attention."""
         x_BMC = self.reduced(to_map(x_BNC, height, width)) if self.reduces else x_BNC
         heads = (self.num_heads, -1)
         q_BAND = self.q(x_BNC).unflatten(-1, heads).transpose(1, 2)
@@ -115,7 +115,7 @@ class ConvMLP(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x_BNC: Tensor, height: int, width: int) -> Tensor:
-        """Returns the tokens BNC, each computed from itself and its eight neighbours."""
+        """Returns the tokens BNC, each computed from the input token at its position and the eight neighbours."""
         x_BNE = self.fc1(x_BNC)
         if self.linear:
             x_BNE = x_BNE.relu_()
@@ -150,7 +150,10 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dims[stage], eps=config.block_eps)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Returns the map BCHW of half the sides (in the first stage a quarter), rounded up."""
+        """Returns the map BCHW after the stage.
+
+        The sides of the map are half of the input's sides (in the first stage a quarter), rounded up.
+        """
         x_BNC, height, width = self.embed(x_BCHW)
         for block in self.blocks:
             x_BNC = block(x_BNC, height, width)
@@ -171,7 +174,7 @@ class PVTv2(nn.Module):
         """Returns the four maps BCHW, each after its stage's norm, at strides 4, 8, 16 and 32 (sides rounded up).
 
         Args:
-            images_BCHW: RGB, normalised, of the weights' dtype; fastest if they are channels-last.
+            images_BCHW: Normalised RGB images of the weights' dtype. Channels-last images are the fastest.
 
         Raises:
             ValueError: The images have a side that is too short for one key.
@@ -203,5 +206,5 @@ class PVTv2(nn.Module):
 
 
 def to_embedding(last_map_BCHW: Tensor) -> Tensor:
-    """Returns the mean BC of the last map's tokens, which the head reads."""
+    """Returns the embedding BC: the mean of the last map's tokens, which is the input of the head."""
     return to_tokens(last_map_BCHW).mean(dim=1)

@@ -1,4 +1,4 @@
-"""The names and shapes of a network's parameters, by formula: a checkpoint is compared with them without torch."""
+"""The names and shapes of a network's parameters, computed by formula, so that checking a checkpoint needs no torch."""
 
 from model.network.config import KERNELS, NUM_STAGES, PVTv2Config
 

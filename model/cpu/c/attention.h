@@ -19,7 +19,7 @@ INLINE void some_scores(const float *q, const float *k, float *s, int64_t keys, 
         for (int h = 0; h < vectors; h++) *(vec *)(s + i * keys + h * LANES) = sums[i][h];
 }
 
-/* Replaces the scores (keys) by powers of 2, relative to the largest score, and returns the sum of the powers. */
+/* Replaces each of the `keys` scores by 2 to the power of (score - largest score), and returns the sum of the powers. */
 INLINE float shares(float *s, int64_t keys) {
     vec most = *(vec *)s, sum = {0};
     for (int64_t m = LANES; m < keys; m += LANES) most = larger(most, *(vec *)(s + m));
@@ -32,7 +32,8 @@ INLINE float shares(float *s, int64_t keys) {
     return sum_lanes(sum)[0];
 }
 
-/* Computes one or two vectors of channels of the sums of values (keys, depth), weighted by shares (QUERIES, stride). */
+/* Computes the sums of the values (keys, depth), weighted by the shares (QUERIES, stride), for one or two vectors of
+   channels. */
 INLINE void some_sums(const float *s, int64_t stride, const float *v, float *y, int64_t keys, int64_t depth, int vectors) {
     for (int64_t from = 0; from < keys; from += SUMMED) {
         const int64_t to = from + SUMMED < keys ? from + SUMMED : keys;

@@ -37,7 +37,7 @@ INLINE void some_rows(const char *x, const vec *w, vec bias, char *y, int64_t wi
 }
 
 /* Convolves rows of one map: x and y are (height, width, channels), w is (3, 3, channels). `above` and `below` say whether
-   the map has a row before and after these rows; if so, that row lies next to them in x. */
+   the map has another row before and after these rows; such a row lies next to these rows in x. */
 INLINE void some_map(const char *x, const float *w, const float *b, char *y, int64_t height, int64_t width,
                      int64_t channels, int above, int below, int relu, int half) {
     const int64_t size = half ? 2 : 4, step = channels * size, row = width * step;

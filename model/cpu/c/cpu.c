@@ -1,6 +1,6 @@
-/* The operations of the network on a processor, over maps of many sizes that lie end to end, each in one pass: the depthwise
-   3x3 convolution with its bias and GELU, the norm over channels, and attention to few keys. On a processor that multiplies
-   tiles of bfloat16 also linear layers, attention on tiles, and the whole MLP with its norm.
+/* The operations of the network on a processor, over maps of many sizes that lie end to end, each in one pass over memory:
+   the depthwise 3x3 convolution with its bias and GELU, the norm over channels, and attention to few keys. For a processor
+   that multiplies tiles of bfloat16, there are also linear layers, attention on tiles, and the whole MLP with its norm.
 
    The code is plain C with GCC's vector extensions, which clang has too. */
 
@@ -10,7 +10,7 @@
 #include "norm.h"
 #include "tiled_attention.h"
 
-/* Each function is compiled for each instruction set and each type. At run time the best one for the processor is called. */
+/* Each function is compiled for each instruction set and each type. At run time, the processor's best form is called. */
 #if defined(__x86_64__)
 #define HAS(feature) __builtin_cpu_supports(feature)
 #define EXPORT(name, parameters, call)                                                                                 \
@@ -64,7 +64,7 @@ PUBLIC void pvtv2_attention_1 ATTENTION_PARAMETERS {
     BEST(attention, half)(q, kv, y, space, channels, heads, images, counts, half);
 }
 
-/* Returns 1 if the processor can multiply tiles and Linux permits it. The functions below need both. */
+/* Returns 1 if the processor can multiply tiles and Linux permits that. The functions below need both. */
 PUBLIC int pvtv2_has_tiles_1(void) { return has_tiles(); }
 
 #if HAS_TILES

@@ -21,7 +21,7 @@ typedef struct {
     uint8_t rows[16];
 } Tiles;
 
-/* Returns 1 if the processor has the instructions and Linux grants the process the registers of tiles, which it must
+/* Returns 1 if the processor has the instructions for tiles, and Linux grants the registers of tiles, which a process must
    request. */
 static int has_tiles(void) {
     enum { REQUEST = 0x1023, TILE_DATA = 18 };
@@ -41,7 +41,8 @@ INLINE void shape_tiles(int upper, int lower) {
     __asm__ volatile("ldtilecfg %0" ::"m"(tiles));
 }
 
-/* Other code in this thread may use tiles and rely on its own shapes: they are saved here, and restored afterwards. */
+/* Other code in this thread may use tiles with shapes of its own. `take_tiles` saves these shapes, and `give_tiles_back`
+   restores them. */
 INLINE void take_tiles(Tiles *before) {
     __asm__ volatile("sttilecfg %0" : "=m"(*before));
     shape_tiles(16, 16);
@@ -67,8 +68,8 @@ INLINE void store_two(char *p, vec first, vec second) {
     *(pair *)p = rounded;
 }
 
-/* Computes x w in tiles 0 to 3, for 32 columns and one or two `halves` of a block of rows of x, which are `row` bytes
-   apart. */
+/* Computes x w in tiles 0 to 3, for 32 columns and for one or two `halves` of a block of rows of x. The rows are `row`
+   bytes apart. */
 INLINE void add_up(const char *x, int64_t row, const char *w, int64_t inputs, int halves) {
     const int64_t whole = 64;
     ZERO(0);
@@ -120,7 +121,7 @@ INLINE void one_block(const char *x, const char *w, vec bias, vec bias2, const c
 }
 
 /* y (rows, outputs) = x (rows, inputs) w + b, plus a residual (rows, outputs) if there is one. Inputs and outputs are
-   multiples of 32. The tiles have the shapes of whole blocks before and after. */
+   multiples of 32. Before and after the call, the tiles have the shapes of whole blocks. */
 INLINE void linear(const char *x, const char *w, const float *b, const char *residual, char *y, int64_t rows,
                    int64_t inputs, int64_t outputs) {
     enum { KEPT = 1 << 17 }; /* bytes of x that stay in the cache while all columns are computed from them */

@@ -1,5 +1,5 @@
-/* A whole MLP with the norm before it and the residual connection. It runs piece by piece, so that the hidden channels stay
-   in a core's own cache and are never written to memory. */
+/* A whole MLP with the norm before it and the residual connection. The MLP runs piece by piece, so that the hidden channels
+   stay in a core's own cache and are never written to memory. */
 
 #pragma once
 

@@ -23,7 +23,7 @@ INLINE vec load(const char *p, int half) {
     return (vec)(__builtin_convertvector(*(const hvec *)p, uvec) << 16);
 }
 
-/* Stores a vector. bfloat16 is rounded to the nearest value, and to the even one of two nearest; NaN stays NaN. */
+/* Stores a vector. For bfloat16, numbers are rounded to the nearest value, ties to the even value; NaN stays NaN. */
 INLINE void store(char *p, vec v, int half) {
     if (!half) {
         *(vec *)p = v;

@@ -19,8 +19,8 @@ INLINE vec short_exp2(vec x) {
     return p * (vec)(((ivec)shifted << 23) + (127 << 23));
 }
 
-/* Lays out keys as weights whose outputs are the keys. Keys are rows of `depth` channels, `row` bytes apart; rows from
-   `keys` up to `whole` are zero. */
+/* Lays out keys as the weights of a linear layer whose outputs are the scores of the keys. Keys are rows of `depth`
+   channels, `row` bytes apart; rows from `keys` up to `whole` are zero. */
 INLINE void lay_keys(const char *k, int64_t row, int64_t keys, int64_t whole, int64_t depth, char *to) {
     typedef uint32_t two __attribute__((aligned(2), may_alias));
     two *pairs = (two *)to;
@@ -32,7 +32,8 @@ INLINE void lay_keys(const char *k, int64_t row, int64_t keys, int64_t whole, in
                         *pairs++ = m < keys ? *(const two *)(k + m * row + 2 * (d + 2 * r)) : 0;
 }
 
-/* Lays out values as weights whose inputs are the keys; arguments as for `lay_keys`. */
+/* Lays out values as the weights of a linear layer whose inputs are the shares of the keys. The arguments are as for
+   `lay_keys`. */
 INLINE void lay_values(const char *v, int64_t row, int64_t keys, int64_t whole, int64_t depth, char *to) {
     for (int64_t d = 0; d < depth; d += 32)
         for (int64_t m = 0; m < whole; m += 32)
@@ -45,15 +46,15 @@ INLINE void lay_values(const char *v, int64_t row, int64_t keys, int64_t whole, 
                 }
 }
 
-/* Returns 16 scores from m on; a score past the last key is lower than any other. */
+/* Returns 16 scores, from score m on. In place of a score past the last key, the result has a very low number. */
 INLINE vec some_of(const float *s, int64_t m, int64_t keys) {
     const ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const ivec there = lane < (int32_t)(keys - m < LANES ? keys - m : LANES);
     return (vec)(((ivec) * (const vec *)(s + m) & there) | ((ivec)((vec){0} - 1e30f) & ~there));
 }
 
-/* Writes powers of 2 of the scores (keys) of one token to p, relative to the largest score, and returns the sum of the
-   powers. From the last key up to a whole tile, p is zero. `scale` multiplies the scores. */
+/* For the scores of one token and its `keys` keys, writes 2 to the power of scale * (score - largest score) to p, and
+   returns the sum of the powers. From the last key up to a whole tile, p is zero. */
 INLINE float tiled_shares(const float *s, char *p, int64_t keys, float scale) {
     enum { BOTH = 2 * LANES };
     const int64_t last = (keys - 1) / BOTH * BOTH;

@@ -1,4 +1,4 @@
-"""The operations on maps of many sizes as Triton kernels. The import needs triton, which CUDA builds of torch bring."""
+"""The operations on maps of many sizes as Triton kernels. The import needs triton, a part of CUDA builds of torch."""
 
 from model.gpu.kernels.attention import attention
 from model.gpu.kernels.dwconv import dwconv_gelu

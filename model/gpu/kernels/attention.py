@@ -2,7 +2,7 @@
 
 A program processes a block of queries in one head. Scores are not written to memory: keys are processed in blocks, and
 the sums so far are rescaled when a larger score appears. Sums are taken in float32; float32 inputs are multiplied
-exactly, not as TF32.
+exactly, without the rounding of TF32.
 """
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from model.gpu.kernels.places import map_of
 from model.gpu.tables import BLOCK, Maps
 
-# Keys that a program processes at once, and its warps. Products of float32 take far more registers than tensor cores.
+# (keys that a program processes at once, warps of a program), for half precision and for float32. Products of float32
+# take far more registers than products on tensor cores.
 _HALF = (64, 4)
 _SINGLE = (32, 8)
 _MIN_DOT = 16  # smallest side of a matrix product in a kernel

@@ -9,7 +9,9 @@ from model.gpu.kernels.places import gelu, map_of
 from model.gpu.tables import BLOCK, Maps
 
 _CHANNELS = 64  # channels that a program processes at once
-_THREAD = 8  # values of a thread; more take more registers, so that fewer threads run and hide less memory latency
+# Values that a thread computes. More values take more registers, so that fewer threads run and hide less of the latency
+# of memory.
+_THREAD = 8
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""The kernel for the layer norm of rows, which also adds the residual before it or applies a GELU after it."""
+"""The kernel for the layer norm of rows, which can also add a residual before the norm or apply a GELU after it."""
 
 import torch
 import triton
@@ -10,7 +10,7 @@ from model.gpu.kernels.places import gelu
 _VALUES = 2048  # values that a program processes at once
 
 
-@triton.jit(do_not_specialize=["num_rows"])  # else triton compiles once more for multiples of 16
+@triton.jit(do_not_specialize=["num_rows"])  # otherwise triton compiles the kernel once more for multiples of 16
 def _norm(
     x,
     y,

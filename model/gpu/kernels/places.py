@@ -1,4 +1,4 @@
-"""Functions that several kernels share: a map's place in the tables of `model/gpu/tables.py`, and the GELU."""
+"""Functions that several kernels share: the look-up of a map in the tables of `model/gpu/tables.py`, and the GELU."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def map_of(images, image):
-    """Returns first row, height and width of an image's map."""
+    """Returns the first row, the height and the width of an image's map."""
     return tl.load(images + 3 * image), tl.load(images + 3 * image + 1), tl.load(images + 3 * image + 2)
 
 

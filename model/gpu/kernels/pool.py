@@ -10,7 +10,7 @@ from model.gpu.tables import Maps
 from model.network.config import POOLED_SIDE
 
 _TOKENS = 16  # tokens that a program sums at once
-_CHANNELS = 256  # channels of a program; many, so that few programs start for images that are not there
+_CHANNELS = 256  # channels of a program; many, so that few programs start for rows of the tables without an image
 
 
 @triton.jit
