@@ -1,8 +1,9 @@
 """Checks whether a cluster that changes still has the processors that a pass needs.
 
-If a node is lost for good, Ray restarts its actors on the other nodes, and the steps that feed them may find no
-processors there; or Ray waits for a GPU that does not come, and holds the work of the lost actor. Then the pass ends,
-and the next pass begins with fewer actors; once the nodes are back, with as many as before.
+If a node is lost for good, a pass may stand still for one of two reasons. Ray may restart the actors of the node on
+other nodes, so that the read and decode steps find no processors there. Or Ray may wait for a GPU that does not come
+back, and hold the work of the lost actor. In both cases the pass ends, and the next pass has fewer actors. Once the
+nodes are back, another pass begins with as many actors as at first.
 """
 
 import time
@@ -15,7 +16,7 @@ _LOOK_EVERY_S = 30.0
 
 
 class Capacity:
-    """Whether the cluster still has the processors that a pass was divided over.
+    """Compares the present processors of the cluster with the processors that a pass needs.
 
     Attributes:
         now: Division of the processors in this pass.
@@ -28,19 +29,22 @@ class Capacity:
         look: Callable[[], Cluster | None] = look_at_cluster,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Asks the cluster nothing yet.
+        """Prepares the comparison for one pass, without asking the cluster yet.
 
         Args:
             before: Division of the processors when the run began.
             now: Division of the processors in this pass.
-            look: Returns what the cluster has; None if the cluster does not answer.
-            clock: Returns seconds.
+            look: Function that returns the processors of the cluster; None if the cluster does not answer.
+            clock: Function that returns the time in seconds.
         """
         self._before, self.now, self._look, self._clock = before, now, look, clock
         self._looked_at = clock()
 
     def lost(self) -> str | None:
-        """Returns why the pass cannot go on; None if it can. It is asked when nothing has arrived for a while."""
+        """Returns why the pass cannot go on; None if the pass can go on.
+
+        The run calls this method only after nothing has arrived for a while.
+        """
         cluster = self._look()
         if cluster is None or self.now.fits(cluster.num_cpus, cluster.num_gpus):
             return None
@@ -50,7 +54,10 @@ class Capacity:
         return f"{_has(cluster)} left, too few for {_needs(self.now)}"
 
     def regained(self) -> str | None:
-        """Returns why another pass would be faster; None if it would not. The cluster is asked every 30 s at most."""
+        """Returns why another pass would have more actors; None if the cluster has not regained enough processors.
+
+        The cluster is asked at most once in 30 s.
+        """
         if self.now.num_actors[1] >= self._before.num_actors[1] or self._clock() - self._looked_at < _LOOK_EVERY_S:
             return None
         self._looked_at = self._clock()
@@ -60,7 +67,7 @@ class Capacity:
         return f"{_has(cluster)} there again, enough for {_needs(self._before)}"
 
     def divided(self) -> Processors:
-        """Returns a division of the cluster's processors of now; the last division if they are unknown or too few."""
+        """Returns a division of the present processors; the division of this pass if they are unknown or too few."""
         cluster = self._look()
         return self.now if cluster is None else self._divided(cluster) or self.now
 

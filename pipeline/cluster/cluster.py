@@ -50,7 +50,7 @@ class Cluster:
 
     Attributes:
         num_cpus, num_gpus: Processors of all nodes together.
-        idle_nodes: Ids of the nodes without CPUs, such as a head that must do no work.
+        idle_nodes: Ids of the nodes without CPUs, such as a head node that must do no work.
     """
 
     num_cpus: float
@@ -60,37 +60,38 @@ class Cluster:
 
 @contextmanager
 def joined_cluster(config: ComputeConfig, local_paths: Iterable[Path]) -> Iterator[Cluster]:
-    """Joins the given cluster, or starts a local Ray that ends with the block; gives the cluster.
+    """Joins the given cluster, or starts a local Ray, until the block ends; gives the processors of the cluster.
 
     Args:
         config: Settings of the cluster.
         local_paths: Files and folders on a local disk that the run needs; every node must see them.
 
     Raises:
-        ConfigError: There is no cluster, it is open to others, its versions differ, it lacks packages, or a node does
-            not see a local path.
+        ConfigError: No cluster answers, the cluster is open to others, or a node has other versions, lacks packages or
+            does not see a local path.
     """
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     submitted = _SUBMITTED_JOB in os.environ
     # The variable keeps Ray from overriding the visible devices of tasks that ask for no GPU, and from warning of that
     # in every run.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Else Ray would retry a task that is killed for its memory for ever.
+    # Without this variable, Ray would retry for ever a task that is killed because of its memory.
     os.environ.setdefault("RAY_task_oom_retries", "2")
-    # A process takes seconds of a core to start. Ray would end processes that idle for a second, and soon start others.
+    # Starting a process takes seconds of a core. By default Ray ends a process that idles for a second, and soon starts
+    # another process.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_KEEP_IDLE_WORKERS_MS))
     # Ray replaces the job's signal handler with its own.
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         _join_patiently(address, submitted, config.allow_no_token)
     except SystemExit:
-        # Ray's handler raises `SystemExit`; to the job the signal is like any other.
+        # Ray's handler of SIGTERM raises `SystemExit`; the job handles the signal as an interrupt.
         ray.shutdown()
         raise KeyboardInterrupt from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     try:
-        # A local Ray is this machine with this very environment, so there is nothing to check.
+        # A local Ray runs on this machine in this environment, so there is nothing to check.
         if address is not None or submitted:
             asks = check_nodes(living_nodes(), list(local_paths))
             if not config.allow_no_token:
@@ -110,12 +111,13 @@ def look_at_cluster() -> Cluster | None:
 
 
 def wait_until_free(fits: Callable[[float, float], bool], timeout_s: float) -> bool:
-    """Waits until the processors of a pass that was given up are free; returns False if the time is over.
+    """Waits until the processors of an ended pass are free; returns False if the time is over.
 
-    Ray Data drops its actors when a pass ends, and the last reference to an actor ends it.
+    Ray ends an actor when the last reference to the actor is gone. Ray Data drops its references when a pass ends, and
+    Python's garbage collector, which runs here, removes the last references.
 
     Args:
-        fits: Function of the free CPUs and GPUs; returns True if they suffice.
+        fits: Function that gets the free CPUs and the free GPUs, and returns True if both suffice.
         timeout_s: Seconds to wait.
     """
     deadline = time.monotonic() + timeout_s
@@ -144,11 +146,11 @@ def _look() -> Cluster:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Makes a Ray that starts in the block listen on the loopback alone.
+    """Makes a Ray that starts in the block listen only on the loopback.
 
-    By default Ray takes the address of the machine in its network, and listens on all addresses. On Linux Ray has no
-    setting for the loopback. Where Ray does not support clusters, on macOS and Windows, it listens on the loopback; the
-    constant below says whether it supports them.
+    By default Ray uses the machine's address in the network and listens on all addresses; on Linux Ray has no setting
+    for the loopback. On macOS and Windows Ray supports no clusters, and so listens on the loopback. The block sets
+    Ray's constant that says whether clusters are supported to False.
     """
     constants = ray._private.ray_constants
     before = constants.ENABLE_RAY_CLUSTER
@@ -163,7 +165,7 @@ def put_object(data: bytes) -> Any:
     """Puts some bytes into Ray's object store, which copies them to each node once; returns a reference to them.
 
     Raises:
-        IncompleteError: The object store has no room for them.
+        IncompleteError: The object store has no room for the bytes.
     """
     try:
         return ray.put(np.frombuffer(data, np.uint8))
@@ -182,8 +184,8 @@ def _check_address(address: str, allow_no_token: bool) -> None:
     """Checks that a Ray cluster listens at an address; Ray itself would keep trying for minutes.
 
     Raises:
-        ConfigError: The address has another form, nobody listens there, or it belongs to another machine and this
-            process would send no token.
+        ConfigError: The address has an unsupported form, no cluster listens there, or the address belongs to another
+            machine and this process would send no token.
     """
     if address.startswith(("http://", "https://")):
         raise ConfigError(
@@ -205,7 +207,7 @@ def _check_address(address: str, allow_no_token: bool) -> None:
 
 
 def _join_patiently(address: str | None, submitted: bool, allow_no_token: bool) -> None:
-    """Joins a cluster, or starts a local Ray; on a very busy machine the start may need a second attempt."""
+    """Joins a cluster, or starts a local Ray. A start that times out on a busy machine is tried once more."""
     try:
         _join(address, submitted, allow_no_token)
     except ConfigError as error:
@@ -232,7 +234,7 @@ def _join(address: str | None, submitted: bool, allow_no_token: bool) -> None:
         else:
             _check_address(address, allow_no_token)
             excludes = [".git", ".venv", "tests", "benchmarks"]
-            # Ray must not take the address of a cluster on the loopback for one in the network.
+            # Ray must not treat a cluster on the loopback as a cluster in the network.
             with _on_loopback() if is_loopback(address.rpartition(":")[0]) else nullcontext():
                 ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": excludes}, **common)
     except (ConnectionError, TimeoutError) as error:

@@ -10,14 +10,14 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """The machines and processors that do the work.
+    """Settings of the machines and processors that do the work.
 
     Attributes:
         device: Device of the network; `auto` takes the GPUs of the cluster if it has any.
-        num_actors: (fewest, most) actors; None derives them from the processors of the cluster.
+        num_actors: (smallest, largest) number of infer actors; None derives both from the processors of the cluster.
         ray_address: Address of the cluster to join; None starts a local Ray for this run.
-        allow_no_token: True also joins a cluster that is not on the loopback and asks for no token.
-        max_passes: Largest number of passes, the careful last one included.
+        allow_no_token: True if the run may join a cluster that is not on the loopback and asks for no token.
+        max_passes: Largest number of passes, including the careful last pass.
         no_progress_timeout_s: Seconds without an arriving chunk and without a published file after which the run ends.
         price_per_hour: Price of the machine or GPU of one actor, in any currency, for the report.
     """

@@ -1,4 +1,4 @@
-"""Checks the versions of the cluster's nodes, and that they see the local paths of the run."""
+"""Checks that the nodes of the cluster have the versions of the driver and see the local paths of the run."""
 
 import importlib.metadata
 import platform
@@ -27,13 +27,13 @@ def living_nodes() -> list[dict[str, Any]]:
 
 
 def check_nodes(nodes: list[dict], local_paths: list[Path]) -> dict[str, bool]:
-    """Asks every node for its versions, and whether it sees the local paths.
+    """Checks that every node has the needed packages, the versions of the driver, and the local paths.
 
     Returns:
-        True or False for the address of each node: whether it asks for a token.
+        For the address of each node, True if the node asks other processes for a token.
 
     Raises:
-        ConfigError: A node does not fit; the message names the node and the reason.
+        ConfigError: A node fails the check; the message names the node and the reason.
     """
     here = _versions()
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
@@ -75,9 +75,9 @@ def check_nodes(nodes: list[dict], local_paths: list[Path]) -> dict[str, bool]:
 
 
 def _probe(paths: list[str]) -> tuple[dict[str, str | None], list[str], bool]:
-    """Runs on a node: returns its versions, the paths that it does not see, and whether it asks for a token.
+    """Returns this node's package versions, the paths that do not exist here, and True if the node asks for a token.
 
-    A worker process has the environment of its node.
+    The worker process that runs this function has the environment of its node.
     """
     return _versions(), [path for path in paths if not Path(path).exists()], asks_for_token()
 
@@ -93,7 +93,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error that is not empty, else the name of its type."""
+    """Returns the first line of an error's text that is not empty; the name of the error's type without such a line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

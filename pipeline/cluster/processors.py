@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 _READ_CPUS = 0.25
 _DECODE_CPUS = {"cpu": 0.5, "cuda": 1.0}
 _ACTOR_CPUS = {"cpu": 0.45, "cuda": 0.2}
-# Shares are rounded to four digits.
+# Tolerance in CPUs, because shares are rounded to four digits.
 _ROUNDING = 1e-2
 
 
@@ -22,7 +22,7 @@ class Processors:
 
     Attributes:
         device: Device of the network: `cpu` or `cuda`.
-        num_actors: (fewest, most) infer actors.
+        num_actors: (smallest, largest) number of infer actors.
         actor_cpus, actor_gpus: Processors of each infer actor.
         read_cpus, decode_cpus: CPUs of each read task and of each decode task.
         num_collectors: Number of collectors, which ask for no processors.
@@ -42,13 +42,13 @@ class Processors:
 
     @property
     def nothing(self) -> dict[str, Any]:
-        """Returns Ray's options for a task or actor without processors: it may run on any node but the idle ones."""
+        """Ray's options for a task or actor that asks for no processors and may run on all nodes but the idle nodes."""
         if not self.idle_nodes:
             return {"num_cpus": 0}
         return {"num_cpus": 0, "label_selector": {"ray.io/node-id": f"!in({','.join(self.idle_nodes)})"}}
 
     def describe(self) -> str:
-        """Returns one line for the log."""
+        """Returns the division as one line for the log."""
         fewest, most = self.num_actors
         actors = str(most) if fewest == most else f"{fewest}-{most}"
         gpus = " and 1 GPU" if self.actor_gpus else ""
@@ -59,7 +59,7 @@ class Processors:
         )
 
     def fits(self, num_cpus: float, num_gpus: float) -> bool:
-        """Returns True if a reader, a decoder and all actors can run at once on some CPUs and GPUs."""
+        """Returns True if a read task, a decode task and all actors can run at once on so many CPUs and GPUs."""
         most = self.num_actors[1]
         needed_cpus = self.read_cpus + self.decode_cpus + most * self.actor_cpus
         return needed_cpus <= num_cpus + _ROUNDING and most * self.actor_gpus <= num_gpus
@@ -68,7 +68,7 @@ class Processors:
 def divide_again(
     before: Processors, num_cpus: float, num_gpus: float, idle_nodes: Sequence[str] = ()
 ) -> Processors | None:
-    """Returns a division of a cluster that lost or regained nodes, with as many of the actors as find room.
+    """Returns a division of a cluster that lost or regained nodes, with as many of the actors as have room.
 
     Args:
         before: Division when the run began.
@@ -76,7 +76,7 @@ def divide_again(
         idle_nodes: Ids of nodes that must do no work.
 
     Returns:
-        The division; None if not even one actor finds room.
+        The division; None if not even one actor has room.
     """
     fewest, most = before.num_actors
     try:
@@ -99,7 +99,7 @@ def divide_processors(
     Args:
         num_cpus, num_gpus: Processors of the whole cluster.
         device: `auto`, `cpu` or `cuda`.
-        num_actors: (fewest, most) actors; None for one actor on each CPU, or on each GPU.
+        num_actors: (smallest, largest) number of actors; None for one actor on each CPU, or on each GPU.
         idle_nodes: Ids of nodes that must do no work.
 
     Raises:

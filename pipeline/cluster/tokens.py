@@ -1,7 +1,8 @@
 """Checks whether others can reach a Ray cluster without a token.
 
-Anyone who reaches a Ray cluster can run code on it with the credentials of its nodes. Ray 2.60 asks for a token if it
-was started with RAY_AUTH_MODE=token; else it lets everybody in. Only users of the same machine reach its loopback.
+Anyone who reaches a Ray cluster can run code on the cluster with the credentials of its nodes. A cluster of Ray 2.60
+asks for a token if the cluster was started with RAY_AUTH_MODE=token; else the cluster lets everybody in. Only users of
+the same machine reach a cluster on the loopback.
 """
 
 import ipaddress
@@ -26,7 +27,7 @@ REMEDY = (
 def is_loopback(host: str) -> bool:
     """Returns True if all addresses of a host, given by name or address, lie on the loopback of this machine.
 
-    An unknown name may belong to another machine, so the result is False.
+    An unknown name may belong to another machine, so the result for an unknown name is False.
     """
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)}
@@ -36,15 +37,15 @@ def is_loopback(host: str) -> bool:
 
 
 def asks_for_token(environ: Mapping[str, str] | None = None) -> bool:
-    """Returns True if the processes of a Ray node with this environment ask for a token and send their own."""
+    """Returns True if Ray processes in this environment ask other processes for a token and send a token themselves."""
     environ = os.environ if environ is None else environ
     return environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
 
 def sends_token(environ: Mapping[str, str] | None = None) -> bool:
-    """Returns True if Ray, in a process with this environment, sends a token to the cluster whose address it gets.
+    """Returns True if a process with this environment sends a token to a cluster that it joins by address.
 
-    The mode must be set: with an address, Ray sends no token by itself, even if it finds one.
+    `RAY_AUTH_MODE` must be set: without the mode, Ray sends no token to an address, even if Ray finds a token.
     """
     environ = os.environ if environ is None else environ
     if not asks_for_token(environ):
@@ -59,7 +60,9 @@ def sends_token(environ: Mapping[str, str] | None = None) -> bool:
 
 
 def check_sends_token(address: str, host: str) -> None:
-    """Refuses a cluster on another machine if this process would send it no token; asks before anything is sent.
+    """Refuses a cluster on another machine if this process would send no token to the cluster.
+
+    The check itself sends nothing to the cluster.
 
     Raises:
         ConfigError: The cluster is on another machine, and this process would send it no token.
@@ -72,21 +75,24 @@ def check_sends_token(address: str, host: str) -> None:
 
 
 def open_node(asks: Mapping[str, bool]) -> str | None:
-    """Returns the first node that is open to others; None if none is.
+    """Returns the address of the first node that is open to others; None if no node is open.
+
+    A node is open if the node asks for no token and is not on the loopback.
 
     Args:
-        asks: True or False for the address of each node: whether it asks for a token.
+        asks: For the address of each node, True if the node asks for a token.
     """
     return next((host for host, is_asked in asks.items() if not is_asked and not is_loopback(host)), None)
 
 
 def check_not_open(asks: Mapping[str, bool], submitted: bool) -> None:
-    """Refuses a cluster that lets everybody in, even if this process has sent it a token.
+    """Refuses a cluster that lets everybody in, even if this process has sent a token.
 
-    A submitted job only logs a warning: it runs on the cluster already, and the nodes are no safer without it.
+    In a submitted job the check only logs a warning: the job runs on the cluster already, and ending the job would not
+    make the nodes safer.
 
     Args:
-        asks: True or False for the address of each node: whether it asks for a token.
+        asks: For the address of each node, True if the node asks for a token.
         submitted: True if Ray runs this process as a submitted job.
 
     Raises:

@@ -50,7 +50,7 @@ _CHANGES = """
     ) WHERE change IS NOT NULL
 """
 
-# Rows of images that the network labelled for the first time: added or changed images, and those that failed before.
+# Rows of images that the network labelled for the first time: added or changed images, and images that failed before.
 _NEW = "(FROM labels SEMI JOIN (FROM changes WHERE is_new) USING (image_id))"
 _EARLIER = "before WHERE model_label IS NOT NULL"
 _LABELS_OF = "SELECT model_label, count(*) FROM {} GROUP BY 1"
@@ -65,8 +65,9 @@ class Changes:
     Attributes:
         counts: Number of changed images by kind; `flipped` counts images whose label changed.
         before, now: Number of rows by decision and in total, before and after the run.
-        classes: Number of images with each label before and after the run, and of images that gained or lost it.
-        drift: Drift of `labels` and of `scores`; None if there is nothing to compare.
+        classes: For each label, the number of images before and after the run, and the number of images that gained or
+            lost the label.
+        drift: Drift of `labels` and of `scores`; None if there are no earlier or no new images.
     """
 
     counts: Mapping[str, int]

@@ -44,7 +44,7 @@ _PAIRS = """
     FROM (SELECT *, coalesce(label, label_id::VARCHAR) AS name FROM rows_a) a
     FULL JOIN (SELECT *, coalesce(label, label_id::VARCHAR) AS name FROM rows_b) b USING (image_id)
 """
-# Images that have a label in both outputs, and the same version in both.
+# Images that have a label in both outputs, and the same version of the source in both outputs.
 _LABELLED = (
     "FROM pairs WHERE label_a IS NOT NULL AND label_b IS NOT NULL AND coalesce(difference, 'flipped') = 'flipped'"
 )
@@ -56,7 +56,7 @@ _FLIPS = f"""
 
 
 def compare(database: Database, a: Predictions, b: Predictions) -> dict[str, Any]:
-    """Returns counts of the images on which two outputs agree or differ; `differences` gives the rows.
+    """Returns counts of the images on which two outputs agree or differ; `differences` yields the rows that differ.
 
     Raises:
         InputError: A file of an output cannot be read.

@@ -1,7 +1,7 @@
-"""A database on the local disk for one update; it joins and sorts tables that are larger than memory.
+"""A database on the local disk for one update, which joins and sorts tables that are larger than memory.
 
 The database is DuckDB, because a full join of two labelled data sets does not fit into memory. Rows come and go
-as Arrow batches through `pipeline.store.store_path`; DuckDB opens no file of the user's and loads no extension.
+as Arrow batches through `pipeline.store.store_path`; DuckDB opens no file of the user and loads no extension.
 """
 
 import logging
@@ -39,15 +39,15 @@ def open_database() -> Iterator["Database"]:
 
 
 class Database:
-    """The tables of one update. The code writes all SQL; data of users is only passed as values."""
+    """The tables of one update. The code contains all SQL; data of users is only passed as values."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-        """Makes a table of the rows of some batches, without holding all rows in memory.
+        """Makes a table from the rows of some batches, without holding all rows in memory.
 
-        An error that the iterator of batches raises is raised unchanged, although DuckDB would change its type.
+        An error that `batches` raises is raised unchanged, although DuckDB would change the type of the error.
         """
         raised: list[BaseException] = []
 
@@ -70,7 +70,7 @@ class Database:
             self._connection.unregister(_ROWS)
 
     def load_images(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-        """Makes a table with one row for each image; of an image's several rows, the last one is kept."""
+        """Makes a table with one row for each image; if an image has several rows, the last row is kept."""
         self.load(name, schema, batches)
         ((doubled,),) = self.rows(f"SELECT count(*) - count(DISTINCT image_id) FROM {name}")
         if doubled:
@@ -91,7 +91,7 @@ class Database:
         return self._connection.execute(query, values).fetchall()
 
     def counts(self, query: str, values: Any = None) -> dict[Any, int]:
-        """Returns a result of two columns as a mapping: the value that is counted, and its count."""
+        """Returns a result of two columns, a value and its count, as a mapping from the value to the count."""
         return {name: int(count) for name, count in self.rows(query, values)}
 
     def batches(self, query: str, schema: pa.Schema, values: Any = None) -> Iterator[pa.RecordBatch]:

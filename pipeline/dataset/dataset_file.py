@@ -1,7 +1,8 @@
 """`dataset/labels.parquet`: the published data set, with a footer that says how it was made.
 
 The data set is one object, which one conditional write replaces, so that every reader gets a whole data set. The footer
-holds the version of everything that the data set was made of; a run that computes the same version has nothing to do.
+holds the version of the rows, corrections and policy that the data set was made of. A run that computes the same
+version has nothing to do.
 """
 
 import hashlib
@@ -33,13 +34,13 @@ Rows = Callable[[], Iterable[pa.RecordBatch]]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFooter:
-    """The footer of a data set.
+    """The description of a data set, which its file holds as metadata.
 
     Attributes:
-        version: Version of everything that the data set was made of (`dataset_version`).
+        version: Version of the rows, corrections and policy that the data set was made of (`dataset_version`).
         run_id: Id of the run that made the data set; `runs/<run_id>/changes.parquet` holds its changes.
-        previous_run_id: Id of the run that made the data set before; None for the first data set.
-        classes: Labels of the data set; the number of a class is its index here, and never changes.
+        previous_run_id: Id of the run that made the previous data set; None for the first data set.
+        classes: Labels of the data set. The index of a label is the number of its class, and never changes.
         counts: Number of rows by decision, and in total.
     """
 
@@ -50,7 +51,7 @@ class DatasetFooter:
     counts: Mapping[str, int]
 
     def to_json(self) -> str:
-        """Returns the footer as the file holds it."""
+        """Returns the footer as the JSON text that the file holds."""
         return json.dumps({"schema_version": _SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
 
 
@@ -59,7 +60,7 @@ class Published:
     """A published data set.
 
     Attributes:
-        file: Place of the data set's file.
+        file: Path of the data set's file in the store.
         size: Size of the file in bytes.
         etag: ETag of the file.
         footer: Footer of the file.
@@ -72,7 +73,7 @@ class Published:
 
 
 def labels_file(output: StorePath) -> StorePath:
-    """Returns the place of an output's data set."""
+    """Returns the path of the data set's file in an output."""
     return output.join(DATASET, LABELS_FILE)
 
 
@@ -91,7 +92,7 @@ def dataset_version(
 
 
 def find_published(output: StorePath) -> Published | None:
-    """Returns the data set of an output; None if it has none yet.
+    """Returns the data set of an output; None if the output has no data set yet.
 
     Raises:
         OutputError: Another kind of file has the name of the data set.
@@ -113,7 +114,7 @@ def find_published(output: StorePath) -> Published | None:
 
 
 def published_rows(published: Published | None) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a data set, batch by batch; no rows without a data set."""
+    """Yields the rows of a data set, batch by batch; yields nothing if there is no data set."""
     if published is None:
         return
     with closing(_open(published.file, published.size, published.etag)) as source:
@@ -122,15 +123,15 @@ def published_rows(published: Published | None) -> Iterator[pa.RecordBatch]:
 
 
 def publish(output: StorePath, rows: Rows, footer: DatasetFooter, before: Published | None) -> Published:
-    """Publishes a data set in place of the one before.
+    """Publishes a data set, which replaces the previous data set.
 
     Args:
-        rows: Function that yields the rows; the footer holds their number.
+        rows: Function that yields all rows of the new data set.
         footer: Footer of the new data set.
         before: The data set that is replaced; None if there is none.
 
     Raises:
-        OutputError: Another process has replaced or removed the data set before.
+        OutputError: Another process has replaced or removed the previous data set meanwhile.
         StoreError: The store refuses the write.
     """
     body = to_parquet(rows, LABEL_SCHEMA, {FOOTER_KEY.decode(): footer.to_json()})
@@ -143,11 +144,11 @@ def publish(output: StorePath, rows: Rows, footer: DatasetFooter, before: Publis
 
 
 def to_parquet(rows: Rows, schema: pa.Schema, metadata: dict[str, Any]) -> memoryview:
-    """Returns the bytes of a Parquet file; they lie on the local disk, or in memory if the disk is full."""
+    """Returns the bytes of a Parquet file; the bytes lie on the local disk, or in memory if the disk is full."""
 
     def write(sink: Any) -> None:
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            # Rows are read from the start: a failed attempt on the disk may have consumed some.
+            # Rows are read from the start, because a failed attempt on the disk may have consumed some rows.
             for batch in rows():
                 writer.write_batch(batch)
             writer.add_key_value_metadata(metadata)

@@ -1,16 +1,16 @@
-"""Drift: the difference between the network's labels, or scores, of new images and those of earlier images.
+"""Drift: the difference between the distributions of labels, or of scores, over earlier images and over new images.
 
 The measure is the population stability index (PSI), sum((p - q) * ln(p / q)) over classes, where p is the share of a
-class among new images and q the share among earlier ones. The PSI is the symmetrised divergence of Kullback and Leibler
-(1951). Credit scoring calls a population "stable" below 0.1 and "shifted" above 0.25 (Siddiqi, Credit Risk Scorecards,
-2006).
+class among new images and q the share among earlier images. The PSI is the symmetrised divergence of Kullback and
+Leibler (1951). Credit scoring calls a population "stable" below 0.1 and "shifted" above 0.25 (Siddiqi, Credit Risk
+Scorecards, 2006).
 
-The PSI of n new and m earlier images is not 0 even if nothing changed: it is then distributed as (1/n + 1/m) times
-chi-squared with K - 1 degrees of freedom for K classes (Yurdakul, Statistical Properties of Population Stability Index,
-2018). So a PSI that chance alone exceeds once in a thousand runs, or more often, does not count as drift.
+Even if nothing changed, the PSI of n new and m earlier images is not 0. The PSI is then distributed as (1/n + 1/m)
+times chi-squared with K - 1 degrees of freedom for K classes (Yurdakul, Statistical Properties of Population Stability
+Index, 2018). So a PSI that chance alone exceeds once in a thousand runs, or more often, does not count as drift.
 
-Difference from the usual PSI: a half is added to each count (Jeffreys), so that a class that only one side has leaves
-the sum finite.
+Difference from the usual PSI: a half is added to each count (Jeffreys), so that the sum stays finite if a
+class has images on only one side.
 """
 
 import math
@@ -48,7 +48,7 @@ class Drift:
 
 
 def find_drift(earlier: Mapping[str, int], new: Mapping[str, int], max_drift: float) -> Drift | None:
-    """Returns the drift from the earlier counts to the new ones; None if one side has no images.
+    """Returns the drift from the earlier counts to the new counts; None if there are no earlier or no new images.
 
     Args:
         earlier: Number of earlier images by class.
@@ -81,7 +81,7 @@ def find_drift(earlier: Mapping[str, int], new: Mapping[str, int], max_drift: fl
 def chi_squared(degrees: int, chance: float = _CHANCE) -> float:
     """Returns the value that a chi-squared variable exceeds with a given chance; 0 without degrees of freedom.
 
-    Source: Wilson and Hilferty 1931; some percent off for one or two degrees, less for more.
+    Source: Wilson and Hilferty 1931; the result is a few percent off for one or two degrees of freedom, less for more.
     """
     if degrees < 1:
         return 0.0

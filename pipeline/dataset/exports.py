@@ -1,10 +1,10 @@
 """Exports: the data set in formats of other tools. An export is written again when the data set has changed.
 
 `csv`, `coco` and `huggingface` lie in the output's `dataset/`. `imagefolder` and `webdataset` lie beside the images,
-where their readers look for them, or below a folder that the user gives.
+where the readers of these formats look, or below a folder that the user gives.
 
-The ledger `dataset/_exports.json` records what each export was made of, and which objects beside the images were
-written by exports. An object that something else wrote is never overwritten.
+The ledger `dataset/_exports.json` records a digest of the sources of each export, and the objects that exports wrote
+beside the images. An object that something else wrote is never overwritten.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ _THREADS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """The exports of a data set, and their places.
+    """Settings of the exports: which exports are written, and where.
 
     Attributes:
         names: Names of the exports, from `EXPORTS`.
         roots: Inputs of the job; names in exports are relative to them.
-        input_store: Account and endpoint of the inputs.
+        input_store: Account, endpoint and time limits for requests to the inputs' store.
         sidecars_to: Folder for sidecars; None puts each sidecar beside its images.
     """
 
@@ -51,10 +51,10 @@ class ExportConfig:
     sidecars_to: str | None = None
 
     def made_of(self, name: str, published: Published) -> str:
-        """Returns a digest of everything that an export is made of.
+        """Returns a digest of the sources of an export; an export with another digest is written again.
 
-        A CSV holds each column, so that it depends on the data set's object. The other exports hold columns that change
-        only with the run that made the data set.
+        A CSV holds all columns, so its digest depends on the ETag of the data set. The other exports hold only columns
+        that change with the run that made the data set, so their digests depend on the id of that run.
         """
         rows = published.etag if name == "csv" else published.footer.run_id
         parts = [rows, list(self.roots), self.sidecars_to if name in BESIDE else None]
@@ -82,7 +82,7 @@ class _Ledger:
     """The record of all exports.
 
     Attributes:
-        made_of: Digest of everything that an export was made of, by the name of the export.
+        made_of: Digest of the sources of each export, by the name of the export.
         sidecars: Sidecars that exports wrote, by URI.
     """
 
@@ -103,9 +103,9 @@ class Exporter:
         """Prepares the exports without any access to a store.
 
         Args:
-            published: The data set.
-            output: The output of the data set.
-            config: The exports and their places.
+            published: Data set that is exported.
+            output: Output that holds the data set.
+            config: Settings of the exports.
             check_right: Function that raises if the run may no longer write to the output.
         """
         self._published, self._output, self._config = published, output, config
@@ -180,7 +180,7 @@ class Exporter:
         return stale
 
     def _place(self, beside: str) -> str:
-        """Returns the URI of a sidecar, given its URI beside the images."""
+        """Returns the URI to which a sidecar is written, given the URI beside the images."""
         if self._config.sidecars_to is None:
             return beside
         root = next((root for root in self._config.roots if is_inside(beside, root)), None)
@@ -188,10 +188,10 @@ class Exporter:
         return join_uri(self._config.sidecars_to, below)
 
     def _etag_if_own(self, uri: str) -> str | None:
-        """Returns the ETag of a sidecar and enters it in the ledger; None if there is no sidecar.
+        """Returns the ETag of a sidecar, and enters the sidecar in the ledger; None if no object has the URI.
 
         Raises:
-            OutputError: No export wrote the object of that name.
+            OutputError: No export wrote the object at the URI, or the store refuses a request.
         """
         try:
             there = StorePath(uri, self._sidecar_store).head()
@@ -213,7 +213,7 @@ class Exporter:
         return there.etag
 
     def _is_stale(self, uri: str, etag: str | None, digest: str, size: int) -> bool:
-        # An empty sidecar is written only to replace one that is not empty.
+        # An empty sidecar is written only to replace a sidecar that is not empty.
         return bool(size) if etag is None else self._ledger.sidecars[uri].sha256 != digest
 
     def _put_sidecar(self, uri: str, body: memoryview, etag: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Exports that are one file in the output: CSV, COCO's JSON, Parquet for Hugging Face's datasets."""
+"""Exports that are one file in the output: CSV, COCO's JSON, and Parquet for Hugging Face's `datasets`."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from pipeline.store.uris import is_inside, shown
 
 # A function that yields all rows of a data set each time it is called.
 Rows = Callable[[], Iterator[pa.RecordBatch]]
-# (rows, classes, the job's inputs) -> the file.
+# A function from (rows, classes, the job's inputs) to the bytes of the file.
 MakeFile = Callable[[Rows, Sequence[str], Sequence[str]], memoryview]
 
 
@@ -40,13 +40,13 @@ def accepted(rows: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
 
 
 def relative_name(uri: str, roots: Sequence[str]) -> str:
-    """Returns an object's path below the input that it lies in, or its URI if it lies in none."""
+    """Returns an object's path below the input that holds the object; the object's URI if no input holds the object."""
     root = next((root for root in roots if is_inside(uri, root) and uri != root), None)
     return uri if root is None else uri[len(root) :].lstrip("/")
 
 
 def member_name(row: Mapping[str, Any]) -> str:
-    """Returns the name of an image in its tar: the key without the row number that a repeated key ends with."""
+    """Returns the name of an image in its tar: the key, without the ending `@<row>` of a repeated key."""
     return str(row["key"]).removesuffix(f"@{row['row']}")
 
 
@@ -64,7 +64,8 @@ def make_csv(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memory
 def make_coco(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memoryview:
     """Returns the accepted rows as COCO's JSON; each image has one annotation, which covers the whole image.
 
-    `file_name` is the path below the input. For an image in a tar, `file_name` is the member and `shard` the tar.
+    `file_name` is the path below the input. For an image in a tar, `file_name` is the name of the member, and `shard`
+    is the path of the tar.
     """
     numbers = {label: number for number, label in enumerate(classes)}
 
@@ -101,10 +102,10 @@ def make_coco(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memor
 
 
 def make_huggingface(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memoryview:
-    """Returns the accepted rows as Parquet; the footer declares columns of images and classes for `datasets`.
+    """Returns the accepted rows as Parquet; the metadata declares the columns of images and classes for `datasets`.
 
     Images are not copied: `image.path` is the path of an image, which `datasets` opens when the row is used. Images in
-    Parquet shards have no such path; their rows are left out.
+    Parquet shards have no such path, so their rows are left out.
     """
     features = {
         "image": {"_type": "Image"},
@@ -142,7 +143,9 @@ def make_huggingface(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -
 
 
 def image_path(row: Mapping[str, Any]) -> str | None:
-    """Returns the path by which fsspec opens an image: a path, a URI, or `tar://member::tar`; None if there is none.
+    """Returns the path by which fsspec opens an image; None if there is no such path.
+
+    The path is a local path, a URI, or `tar://member::tar`.
 
     An image whose name holds `::` has no such path. fsspec goes from one file to the next at `::`, so that a member
     named `x::/another.tar::y` would make fsspec open another file.
@@ -157,7 +160,7 @@ def image_path(row: Mapping[str, Any]) -> str | None:
 
 
 def in_file(write: Callable[[Any], None]) -> memoryview:
-    """Returns the bytes that a function writes; they lie on the local disk, or in memory if the disk is full."""
+    """Returns the bytes that a function writes; the bytes lie on the local disk, or in memory if the disk is full."""
     return memoryview(on_disk_if_it_can(write)).cast("B")
 
 

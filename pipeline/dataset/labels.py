@@ -1,4 +1,4 @@
-"""The rows of a data set: a policy decides on each prediction, and people's corrections win over it.
+"""The rows of a data set: a policy decides on each prediction, and people's corrections win over the policy.
 
 Tables of the database, in the order in which they are made:
 
@@ -8,7 +8,7 @@ Tables of the database, in the order in which they are made:
     half_read     shards that are being read again, so that some of their rows are absent for now (loaded)
     classes       the label in the data set for each label of the network, with the score that it needs
     decided       the latest correction of each image
-    seen          each prediction with the row before and the correction of its image
+    seen          each prediction, with the row of its image in `before` and the correction of its image
     sorted        the decision on each image
     labels        the data set after this run
 """
@@ -57,14 +57,15 @@ ORDER = "if(starts_with(shard, 'files:'), image_id, shard), row"
 SHARD_SCHEMA = pa.schema([("shard", pa.string())])
 _CLASS_SCHEMA = pa.schema([("model_label", pa.string()), ("label", pa.string()), ("min_score", pa.float32())])
 
-# One correction for each image: the latest. Among corrections of the same time or without a time, the last one read.
+# Only the latest correction of an image counts. Among corrections of the same time or without a time, the correction
+# that was read last counts.
 _DECIDED = """
     CREATE TABLE decided AS
     SELECT image_id, label, source_etag FROM overrides
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY at_s DESC NULLS LAST, "order" DESC) = 1
 """
 
-# Rows that are absent only until their shard is read to its end are kept.
+# Rows of the earlier data set are kept if they are absent only until their shard has been read to the end.
 _KEPT = """
     INSERT INTO predictions BY NAME
     SELECT image_id, shard, key, row, source_etag, if(error_code IS NULL, 'ok', 'failed') AS status, error_code,
@@ -92,7 +93,7 @@ _SEEN = """
     FROM predictions p LEFT JOIN before b USING (image_id) LEFT JOIN decided d USING (image_id)
 """
 
-# A correction stays in force after another image took the place of the corrected one, but somebody should review it.
+# A correction stays in force after another image took the place of the corrected image, but needs a review.
 _SORTED = """
     CREATE TABLE sorted AS
     SELECT p.image_id, p.shard, p.key, p.row, p.source_etag, p.encoded_bytes, p.width, p.height, p.true_label,
@@ -172,9 +173,10 @@ def count_decisions(database: Database, table: str) -> dict[str, int]:
 
 
 def all_labels(database: Database, earlier: Sequence[str], expected: Sequence[str]) -> list[str]:
-    """Returns the data set's classes: the earlier classes in their order, then the policy's, then those of corrections.
+    """Returns the labels of all classes of the data set, in the order of the class numbers.
 
-    A class keeps its number in all later runs.
+    Earlier classes come first, then new classes of the policy, then new classes of corrections. So a class keeps its
+    number in all later runs.
 
     Args:
         earlier: Classes of the data set before this run.

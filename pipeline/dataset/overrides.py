@@ -1,4 +1,4 @@
-"""Corrections of people, which win over the network's labels. The job reads their files and never writes them."""
+"""Corrections of people, which win over the network's labels. The job reads and never writes files of corrections."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from pipeline.store.object_info import ObjectInfo
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import name_of, shown
 
-# Names in an output under which corrections are looked for, unless the user gives other places.
+# Names in an output under which corrections are looked for, unless the user gives URIs.
 PLACES = ("overrides.csv", "overrides.parquet", "overrides")
 
 # `order` counts rows over all files; `at_s` is the time of a correction in Unix seconds, null if it has none.
@@ -33,10 +33,10 @@ _TEXTS = (*_NEEDED, "source_etag", "at")
 
 
 def find_overrides(output: StorePath, uris: Sequence[str] = ()) -> list[ObjectInfo]:
-    """Returns the files of corrections, each once: those at the given URIs, or without URIs those in the output.
+    """Returns each file of corrections once: the files at the given URIs, or without URIs the files in the output.
 
     Raises:
-        InputError: A place cannot be listed, or a given place holds no file of corrections.
+        InputError: A URI cannot be listed, or there is no file of corrections at a given URI.
     """
     found: dict[str, ObjectInfo] = {}
     for place in [output.at(uri) for uri in uris] or [output.join(name) for name in PLACES]:

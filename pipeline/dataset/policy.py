@@ -22,8 +22,8 @@ class Policy:
 
     Attributes:
         accept_score: Least softmax score, 0..1, of an accepted row; rows with lower scores need a review.
-        class_scores: Least score for single labels of the data set.
-        classes: Label of the data set for a label of the network; None drops the image.
+        class_scores: Least score for single labels of the data set, in place of `accept_score`.
+        classes: Mapping from a label of the network to the label of the data set; None drops images with that label.
         drop_others: True drops labels that `classes` does not list; False keeps them unchanged.
     """
 
@@ -38,7 +38,7 @@ class Policy:
                 raise ConfigError(f"{name}: a score lies in 0..1, not {score:g}")
 
     def label_of(self, model_label: str) -> str | None:
-        """Returns the data set's label for a label of the network; None if its images are dropped."""
+        """Returns the data set's label for a label of the network; None if images with that label are dropped."""
         return self.classes.get(model_label, None if self.drop_others else model_label)
 
     def labels(self, model_labels: Sequence[str]) -> list[str]:
@@ -51,7 +51,7 @@ class Policy:
         return self.class_scores.get(label, self.accept_score)
 
     def check(self, model_labels: Sequence[str]) -> None:
-        """Checks that every name in the policy is a label.
+        """Checks that every name in the policy is a label of the network or of the data set.
 
         Raises:
             ConfigError: A name is not a label; most likely the name is misspelt.
@@ -108,7 +108,7 @@ def read_classes(file: StorePath) -> tuple[dict[str, str | None], bool]:
 
 
 def _read_mapping(flag: str, file: StorePath) -> dict[str, str | None]:
-    """Returns a flat YAML mapping as text, so that a class `no` or `007` is not converted; null becomes None."""
+    """Returns a flat YAML mapping of texts, so that a class `no` or `007` is not converted; null becomes None."""
     try:
         root = yaml.compose(file.read().decode(), Loader=yaml.SafeLoader)
     except StoreError as error:

@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 class Sidecar(NamedTuple):
-    """One object that belongs beside images.
+    """An object that holds the labels of the images in one folder or tar.
 
     Attributes:
         uri: URI of the sidecar beside the images.
-        of: The folder or tar that the sidecar describes.
+        of: URI of the folder or tar that the sidecar describes.
         body: Content of the sidecar.
     """
 
@@ -32,12 +32,12 @@ class Sidecar(NamedTuple):
     body: memoryview
 
 
-# (rows, classes, the job's inputs) -> the sidecars, one after the other.
+# A function from (rows, classes, the job's inputs) to the sidecars, one after the other.
 MakeSidecars = Callable[[Rows, Sequence[str], Sequence[str]], Iterator[Sidecar]]
 
 
 def make_imagefolder(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> Iterator[Sidecar]:
-    """Yields a `metadata.jsonl` for each input's accepted loose images, as `load_dataset("imagefolder")` reads it."""
+    """Yields one `metadata.jsonl` for each input: its accepted loose images, for `load_dataset("imagefolder")`."""
     numbers = {label: number for number, label in enumerate(classes)}
     folders = list(dict.fromkeys(roots))
 
@@ -54,16 +54,17 @@ def make_imagefolder(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -
 
 
 def _folder_of(uri: str, folders: Sequence[str]) -> str | None:
-    """Returns the first input that an image lies in, as the job does; None if there is none."""
+    """Returns the first input that an image lies in; None if the image lies in no input."""
     return next((folder for folder in folders if is_inside(uri, folder) and uri != folder), None)
 
 
 def make_webdataset(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> Iterator[Sidecar]:
-    """Yields a sidecar `x.labels.tar` for each tar: a `.json` for every record, and a `.cls` for accepted ones.
+    """Yields a sidecar `x.labels.tar` for each tar: a `.json` for every record, and a `.cls` for every accepted record.
 
     The members have the order of the shard, so that both tars can be read side by side. `.cls` holds the number of the
-    class in the data set, and `.json` its name. A name such as `../../a.png` leads out of the folder that a tar is
-    unpacked in; records with such names are left out, and their labels remain in the output.
+    class in the data set, and `.json` holds the label, the decision and the score. A name such as `../../a.png` leads
+    out of the folder that a tar is unpacked in. Records with such names are left out, and their labels remain in the
+    output.
     """
     numbers = {label: number for number, label in enumerate(classes)}
     all_rows = (row for batch in rows() for row in batch.to_pylist())

@@ -1,4 +1,4 @@
-"""One update of a data set: rows, corrections and policy of now are compared with the data set before.
+"""Updates a data set: makes new rows from predictions, corrections and policy, and compares old and new rows.
 
 The update writes the change log into the run's folder, then the data set, then its exports; each write is whole. A run
 that dies before it replaces the data set has changed nothing, and nothing refers to its change log. The next run finds
@@ -64,7 +64,7 @@ class DatasetConfig:
     Attributes:
         policy: Rules by which predictions become rows.
         overrides: URIs of corrections; if empty, corrections are looked for in the output.
-        max_drift: Threshold of `pipeline.dataset.drift`.
+        max_drift: Stability index above which a difference counts as drift (`pipeline.dataset.drift`).
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -102,7 +102,7 @@ def update_dataset(
     """Brings the data set of an output up to date.
 
     Args:
-        files: Files of the output as they are published.
+        files: Published files of the output.
         model_labels: Name of each class of the network.
         check_right: Function that raises if the run may no longer write to the output.
 
@@ -115,7 +115,7 @@ def update_dataset(
     config.policy.check(model_labels)
     corrections = find_overrides(output, config.overrides)
     half_read = shards_half_read(files)
-    # Two attempts at a shard may have ended it differently; the chain holds the files whose rows count.
+    # Two attempts at a shard may have published different files; the chain holds the files whose rows count.
     there = [file for of_shard in by_shard(files).values() for file in chain_of(of_shard).files if file.rows]
     version = dataset_version(there, corrections, config.policy.digest(), half_read)
     before = find_published(output)
@@ -210,7 +210,7 @@ def _write_changes(
 
 
 def describe_drift(drifts: Mapping[str, Drift | None]) -> dict[str, Any]:
-    """Returns the drift of each distribution as JSON holds it."""
+    """Returns the drift of each distribution as a value for JSON."""
     return {
         name: None
         if drift is None

@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """The data set of an output after a run, and what the run did to it.
+    """The data set of an output after a run, with the results of the update and of the exports.
 
     Attributes:
         uri: URI of the data set.
         update: Result of the update.
         written: URIs of the exports that the run wrote.
-        failure: Error that kept an export from being written; the data set itself is published.
-        is_bounded: True if the run left work for the next one.
+        failure: Error that kept an export from being written; None without an error. The data set itself is published.
+        is_bounded: True if `--max-images` or `--max-hours` ended the run, so that work is left for later runs.
     """
 
     uri: str
@@ -56,7 +56,7 @@ class Kept:
     def errors(self) -> list[PipelineError]:
         """Returns the errors of the update and the exports, the worst first.
 
-        The drift of a bounded run is logged and is no error: parts of the work differ, since each holds other folders.
+        The drift of a bounded run is only logged, because such a run labels only some folders, and folders may differ.
         """
         found = [] if self.failure is None else [self.failure]
         over = {} if self.update.changes is None else self.update.changes.over
@@ -77,7 +77,7 @@ def check_dataset(run: Run, config: DatasetConfig) -> None:
     """Checks before the work whether the policy, the corrections and the present data set are valid.
 
     Raises:
-        PipelineError: One of them is invalid; the message says what to do.
+        PipelineError: The policy, a correction or the data set is invalid; the message says what to do.
     """
     output = run.config.output.folder
     try:
@@ -96,7 +96,7 @@ def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: Expor
         stopper: Stopper of the run, which is armed again during the update.
 
     Raises:
-        PipelineError: The data set has not changed; the message says what to do.
+        PipelineError: The update failed or was stopped; the message says what to do.
     """
     output = run.config.output.folder
 
@@ -136,7 +136,7 @@ def _with_exports(kept: Kept, run: Run, exports: ExportConfig, check_right: Call
 
 
 def _class_names(run: Run) -> tuple[str, ...]:
-    """Returns the name of each class of the network, or its number if classes have no names."""
+    """Returns the name of each class of the network, or the number of each class if the classes have no names."""
     return run.checkpoint.labels or tuple(str(number) for number in range(run.checkpoint.network.num_classes))
 
 

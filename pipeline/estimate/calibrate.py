@@ -1,8 +1,8 @@
-"""Measures the pace of a job that has not run yet: runs a sample of its plan for a minute, and keeps nothing.
+"""Measures the pace of a job that has not run yet: runs a sample of the plan for a minute, and then removes its files.
 
-The trial is a real run on the real cluster. It writes into a scratch folder in the output, since every node can reach
-the output, and writing there takes as long as in the run. The scratch folder lies outside `runs/`, so that no later run
-takes the trial for an earlier run.
+This trial is a real run on the real cluster. The trial writes into a scratch folder in the output, because every node
+can reach the output, and writing takes as long there as in the real run. The scratch folder lies outside `runs/`, so
+that no later run takes the trial for an earlier run.
 """
 
 import logging
@@ -33,16 +33,16 @@ from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
-# Seconds from the first row to the end of the trial. Where images take long, few slices are published in ENOUGH_S, and
-# the trial goes on until MOST_S.
+# Seconds from the first row to the end of the trial. If images take long, few slices are published in ENOUGH_S, and the
+# trial goes on for at most MOST_S.
 ENOUGH_S = 60.0
 MOST_S = 180.0
 _ENOUGH_FILES = 4  # published files per actor
 
 _MOST_SHARDS = 1024
 _MOST_MEMBERS = 200_000
-# The trial measures only what is published when it ends. So a slice is one chunk, or some chunks where the network is
-# quick with one: with slices too small, writing would bound a fast device.
+# The trial measures only slices that are published when the trial ends, so its slices are small: one chunk, or a few
+# chunks if one chunk is little work for the network. With too small slices, writing would slow down a fast device.
 _SLICE_GMAC = 250.0
 _MOST_CHUNKS = 8
 
@@ -51,13 +51,13 @@ _CLEANINGS = 3
 
 
 def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callable[[Progress], None]) -> Pace | None:
-    """Returns the pace at which the planned run would go; None if no image reached the network.
+    """Returns the pace of a trial run over a sample of the plan; None if too few images reached the network.
 
-    The output is left as it was, whatever happens.
+    The files of the trial are removed from the output, even if the trial fails or is stopped.
 
     Args:
         image_px, image_gmac: mean pixels and giga-MACs of an image.
-        on_progress: called about once a second.
+        on_progress: function that is called with the progress about once a second.
 
     Raises:
         PipelineError: the trial could not begin, or the user stopped it.
@@ -65,7 +65,7 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
     # The name is random, since a calibration that was killed may have left its folder.
     folder = run.config.output.folder.join(CALIBRATION, f"{run.run_id}-{secrets.token_hex(4)}")
     lease = Lease(folder, run.run_id)
-    # However the trial ends, signals do not interrupt the cleaning that follows.
+    # However the trial ends, signals do not interrupt the removal of its files.
     with own_stopper() as stopper, _scratch_folder(folder), stopper.armed(), lease:
         trial = _trial(run, folder.uri, rows_per_slice(image_px, image_gmac), lease)
         ledger = Ledger(trial.started_at)
@@ -104,7 +104,7 @@ def calibrate(run: Run, image_px: float, image_gmac: float, on_progress: Callabl
 
 
 def rows_per_slice(image_px: float, image_gmac: float) -> int:
-    """Returns the rows of a slice in the trial: those of one chunk, or of some where the network is quick with one."""
+    """Returns the number of rows in a slice of the trial: one chunk, or a few chunks if one chunk is little work."""
     chunk_rows = max(1, min(CHUNK_MAX_RECORDS, int(CHUNK_MAX_BYTES / max(1.0, 3 * image_px))))
     chunks = math.ceil(_SLICE_GMAC / max(1e-9, chunk_rows * image_gmac))
     return chunk_rows * min(_MOST_CHUNKS, chunks)
@@ -119,7 +119,10 @@ def _is_enough(progress: Progress, num_actors: int, now: float) -> bool:
 
 
 def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
-    """Returns a run over a sample of the plan. Its start lies back by the time that loading and listing have taken."""
+    """Returns the trial, a run over a sample of the plan.
+
+    `started_at` of the trial is set back by the seconds that loading the weights and listing the inputs took.
+    """
     output = replace(run.config.output, uri=folder, rows_per_file=rows_per_file)
     shards = trial_plan(run.plan.shards, most_shards=_MOST_SHARDS, most_members=_MOST_MEMBERS, neighbours=rows_per_file)
     return Run(
@@ -136,13 +139,16 @@ def _trial(run: Run, folder: str, rows_per_file: int, lease: Lease) -> Run:
 
 @contextmanager
 def _scratch_folder(folder: StorePath) -> Iterator[None]:
-    """Empties a folder when the block ends. On a local disk the folder goes too, with the parents made for it."""
+    """Removes all objects in a folder when the block ends.
+
+    On a local disk, the folder and those of its parents that did not exist before the block are removed as well.
+    """
     path = folder.local_path
     made = [] if path is None else [place for place in path.parents if not place.exists()]
     try:
         yield
     finally:
-        # A collector that was ended during a write may finish the write later.
+        # The folder is cleaned again, because a collector that was ended during a write may finish the write later.
         for _ in range(_CLEANINGS):
             try:
                 num_removed = folder.remove_below()

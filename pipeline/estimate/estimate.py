@@ -14,17 +14,18 @@ from pipeline.run.run import Run
 logger = logging.getLogger(__name__)
 
 NUM_SHARDS = 24
-NUM_IMAGES = 600  # of all sampled shards together
+NUM_IMAGES = 600  # from all sampled shards together
 
 
 def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str, Any] | None:
     """Returns the estimate for the last line of a dry run; None if there is nothing to read.
 
-    `images`, `mpix` and `gmac` are those of the whole plan. `seconds` and `cost` are estimated from the pace of the
-    earlier run `like_run`; without such a run from a calibration, if `--calibrate` asks for one; else they are None.
+    `images`, `mpix` (megapixels) and `gmac` (giga-MACs) are estimates for the whole plan. `seconds` and `cost` follow
+    from the pace of an earlier run, which `like_run` names. Without an earlier run, a calibration gives both values if
+    `--calibrate` asks for a calibration; otherwise both values are None.
 
     Args:
-        on_progress: called about once a second during a calibration.
+        on_progress: function that is called with the progress about once a second during a calibration.
     """
     config = run.config
     work = planned_work(
@@ -59,7 +60,7 @@ def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str,
 
 
 def _time_and_cost(gmac: float, pace: Pace | None, price_per_hour: float | None) -> dict[str, float | None]:
-    """Returns the seconds that `gmac` giga-MACs take at a pace, and what the actors cost in that time."""
+    """Returns the seconds that `gmac` giga-MACs take at a pace, and the cost of the actors in that time."""
     if pace is None:
         return {"seconds": None, "cost": None}
     seconds = pace.seconds(gmac)

@@ -1,4 +1,4 @@
-"""The pace of a run, read from its report: how long its start and its end took, and how fast the time between was."""
+"""The pace of a run, read from its report: the seconds of its start and end, and its speed in between."""
 
 import logging
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ from pipeline.run.run import Run
 
 logger = logging.getLogger(__name__)
 
-# An earlier run with a steady part of this length is preferred to a later run with a shorter one: a run over few images
-# says little about a long one.
+# A run with a steady part of at least this many seconds is preferred to a newer run with a shorter steady part, because
+# a run over few images says little about a long run.
 LONG_S = 10.0
-# Reports that are read at most in search of a pace.
+# Largest number of reports that are read in search of a pace.
 _MOST_REPORTS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast a run was.
+    """The speed of a run.
 
     Attributes:
         run_id: name of the run.
         fixed_s: seconds from the start of the program to the first row, and from the end of the network's work to the
-            report. The second part is 0 for a run that ended early, which dropped the work that it was doing.
+            report. The second part is 0 for a run that ended early, because such a run drops its unfinished work.
         steady_s: seconds of the steady part.
         gmac_per_s: giga-MACs per second of all actors in the steady part.
-        num_actors: largest number of actors.
+        num_actors: largest number of infer actors of the run.
     """
 
     run_id: str
@@ -67,9 +67,10 @@ def pace_of(report: Mapping[str, Any]) -> Pace | None:
 
 
 def last_pace(run: Run) -> Pace | None:
-    """Returns the pace of the newest run of the same job with a long steady part; else the one with the longest.
+    """Returns the pace of the newest run of the same job with a steady part of at least `LONG_S` seconds.
 
-    Reports with another identity are skipped: other weights, precision or size policies have another pace.
+    Without such a run, the pace of the run with the longest steady part is returned; None if no run has a steady part.
+    Reports with another identity are skipped, because other weights, precision or size policies have another pace.
     """
     output, wanted = run.config.output.folder, reported_identity(run.identity)
     longest: Pace | None = None

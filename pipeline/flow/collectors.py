@@ -1,4 +1,4 @@
-"""The collector actors behind the sink: the address of a slice says which of them gathers its chunks."""
+"""The collector actors behind the sink. The shard and number of a slice decide which collector gathers the slice."""
 
 import logging
 import secrets
@@ -19,7 +19,7 @@ from pipeline.workers.activity import Board, Holding, Note, Notify, describe, ow
 
 logger = logging.getLogger(__name__)
 
-# Seconds that the driver waits for the answers of collectors: at the start of a pass, and for the notes of processes.
+# Seconds that the driver waits for collectors: at the start of a pass, and for their notes about processes.
 _START_TIMEOUT_S = 60.0
 _LOOK_TIMEOUT_S = 30.0
 _MAX_RESTARTS = 5
@@ -28,11 +28,12 @@ _TASK_RETRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The state of a collector.
+    """The answer of a collector to the driver's poll.
 
     Attributes:
-        life: Random name of the actor's process. After a restart the index of its receipts begins at 0 again.
-        state: Counters and receipts.
+        life: Random name of the actor's process. A new name shows that the actor was restarted, and that its receipts
+            are counted from 0 again.
+        state: Counters of the collector, and receipts of its published slices.
     """
 
     life: str
@@ -40,7 +41,7 @@ class _Answer:
 
 
 class CollectorActor:
-    """A collector as a Ray actor. One thread gathers and publishes; another answers, also while a PUT is under way."""
+    """A collector as a Ray actor. One thread gathers and publishes; another answers, even while a PUT is under way."""
 
     def __init__(self, config: SinkConfig) -> None:
         self._collector = Collector(config)
@@ -50,18 +51,21 @@ class CollectorActor:
         self._is_closing = False
 
     def start_pass(self, pass_number: int) -> None:
-        """Drops unfinished slices; from now on takes only chunks of this pass."""
+        """Drops unfinished slices, and from now on takes only chunks of this pass."""
         self._board.clear()
         self._is_closing = False
         self._learn(pass_number)
 
     def take(self, table: pa.Table, pass_number: int, holding: Holding) -> None:
-        """Takes one chunk; returns when the collector holds its rows or has published them."""
+        """Takes one chunk; returns when the collector holds or has published the chunk's rows.
+
+        A closed collector drops the chunk.
+        """
         if self._is_closing:
             return
         if pass_number > self._pass_known:
-            # The actor is new, or was restarted in the middle of the pass. The chunks that it held before are lost to
-            # this pass; those that come from now on are not. The notes on its board are of this pass.
+            # The actor is new, or was restarted in the middle of the pass. This pass has lost the chunks that the actor
+            # held before, but not the chunks that come from now on. All notes on the board belong to this pass.
             self._learn(pass_number)
         self._board.post(own_note(holding))
         try:
@@ -75,11 +79,11 @@ class CollectorActor:
         self._collector.start_pass(pass_number)
 
     def drained(self) -> None:
-        """Does nothing. Its result shows that all earlier calls are done."""
+        """Does nothing; when this call has returned, all earlier calls have ended."""
 
     @ray.method(concurrency_group="answers")
     def answer(self, receipts_from: int) -> _Answer:
-        """Returns the counters so far, and the receipts from an index on."""
+        """Returns the counters so far, and the receipts from index `receipts_from` on."""
         return _Answer(self._life, self._collector.state(receipts_from))
 
     @ray.method(concurrency_group="answers")
@@ -89,21 +93,21 @@ class CollectorActor:
 
     @ray.method(concurrency_group="answers")
     def notes(self) -> list[Note]:
-        """Returns the last note of each process that is at work, this one included."""
+        """Returns the last note of each process that is at work, including this process."""
         return self._board.notes()
 
     @ray.method(concurrency_group="answers")
     def close(self) -> None:
-        """Takes no more chunks until the next pass; finishes a slice that is being published."""
+        """Makes the collector drop new chunks until the next pass; a slice that is being published is finished."""
         self._is_closing = True
 
 
 class Collectors:
-    """The driver's side of the collector actors of one run."""
+    """The collector actors of one run: starts, polls and ends them from the driver."""
 
     def __init__(self, config: SinkConfig, processors: Processors) -> None:
         # Collectors reserve no CPU: they mostly wait, and on a small machine every CPU counts. A collector that dies
-        # comes back empty; the slices that it held run again in the next pass.
+        # is restarted without rows; the slices that the collector held run again in the next pass.
         actor: Any = ray.remote(
             **processors.nothing,
             max_restarts=_MAX_RESTARTS,
@@ -125,7 +129,7 @@ class Collectors:
             CollectorsGoneError: a collector does not answer, for example because the cluster has no node for it.
         """
         if self._are_new:
-            # The first chunk names the first pass to new collectors, so the driver does not wait for their processes.
+            # New collectors learn the number of the first pass from a chunk, so the driver need not wait for them here.
             self._are_new = False
             return
         started = [actor.start_pass.remote(pass_number) for actor in self.actors]
@@ -144,7 +148,10 @@ class Collectors:
                 ) from error
 
     def poll(self, timeout_s: float) -> list[CollectorState]:
-        """Returns the state of every collector, with its new receipts; of one that does not answer, the last state."""
+        """Returns the state of every collector, with the receipts that are new since the last poll.
+
+        For a collector that does not answer in time, the last known state is returned, without receipts.
+        """
         asked = [actor.answer.remote(seen) for actor, seen in zip(self.actors, self._receipts_seen, strict=True)]
         answers = _answers(asked, timeout_s)
         states = []
@@ -169,7 +176,7 @@ class Collectors:
         return CollectorNotifier(self.actors[0])
 
     def describe_activity(self) -> str:
-        """Returns a sentence about the work of living processes, by their last notes, and about who does not answer."""
+        """Returns a sentence about the work of living processes, and about collectors and nodes that do not answer."""
         answers = _answers([actor.notes.remote() for actor in self.actors], _LOOK_TIMEOUT_S)
         silent = [f"collector {index}" for index, notes in enumerate(answers) if notes is None]
         by_node: dict[str | None, list[Note]] = {}
@@ -179,25 +186,25 @@ class Collectors:
         return describe(living, silent + silent_nodes, object_store_use())
 
     def finish(self, timeout_s: float) -> None:
-        """Makes collectors take no more chunks; returns when the slices in publication are published, or in time."""
+        """Closes the collectors; returns when slices that are being published are finished, or after the timeout."""
         for actor in self.actors:
             actor.close.remote()
         _answers([actor.drained.remote() for actor in self.actors], timeout_s)
 
     def stop(self) -> None:
-        """Kills the actors."""
+        """Kills the collector actors."""
         for actor in self.actors:
             ray.kill(actor)
 
 
 class CollectorNotifier:
-    """Sends the notes of a step's process to a collector, and waits for nothing."""
+    """Sends the notes of a step's process to a collector, without waiting for an answer."""
 
     def __init__(self, collector: Any) -> None:
         self._collector = collector
 
     def __call__(self, note: Note) -> None:
-        """Sends one note. If it is lost, only the description of a run without progress misses it."""
+        """Sends one note. A lost note is missing only in the description of a run without progress."""
         try:
             self._collector.post.remote(replace(note, node=ray.get_runtime_context().get_node_id()))
         except ray.exceptions.RayError as error:
@@ -217,7 +224,7 @@ def _answers(references: list[Any], timeout_s: float) -> list[Any]:
 
 
 def _living(by_node: dict[str | None, list[Note]]) -> tuple[list[Note], list[str]]:
-    """Returns the notes of processes that still exist, and the names of nodes that do not answer."""
+    """Returns the notes without the notes of ended processes, and the names of nodes that do not answer."""
     probe = ray.remote(num_cpus=0, max_retries=1)(_living_pids)
     nodes = [node for node in by_node if node is not None]
     asked = [
@@ -234,5 +241,5 @@ def _living(by_node: dict[str | None, list[Note]]) -> tuple[list[Note], list[str
 
 
 def _living_pids(pids: list[int]) -> list[int]:
-    """Returns those of some process ids that exist on the node where this runs."""
+    """Returns the ids of the given processes that exist on the node where this function runs."""
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]

@@ -21,11 +21,11 @@ class FlowConfig:
         sizes: Policy for images that are too small or too large.
         infer: Settings of the infer step.
         weights: Reference to the checkpoint's bytes in Ray's object store, which moves them to each node once.
-        network: Network that the weights are for.
+        network: Architecture of the network that the weights belong to.
         processors: Share of the cluster that each step asks for.
-        careful: True sends every image to a child process that may die.
+        careful: True if every image is decoded and inferred in a child process, which may die.
         notify: Function that every process of every step calls with a note of its work.
-        steps: Decode step and infer step. In a careful pass child processes infer instead.
+        steps: Decode step and infer step. A careful pass ignores this infer step and infers in child processes.
         thumbnails: Number of images of each chunk that get a thumbnail for the report.
     """
 

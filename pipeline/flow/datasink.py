@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class SliceDatasink(Datasink[int]):
-    """Hands every chunk to the collector of its slice, and waits until the collector has it."""
+    """Hands every chunk to the collector of its slice, and waits until the collector has taken the chunk."""
 
     def __init__(self, collectors: Sequence[Any]) -> None:
         self._collectors = list(collectors)
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> int:
-        """Hands over the chunks of some blocks; returns how many there were."""
+        """Hands the chunks of some blocks to the collectors; returns the number of chunks."""
         with explained("sink"):
             waiting = [self._send(row) for block in blocks for row in _rows(block)]
             for reference in waiting:
@@ -46,7 +46,7 @@ class SliceDatasink(Datasink[int]):
         """Does nothing: each collector has published its slices."""
 
     def get_name(self) -> str:
-        """Returns the name of the step in Ray's own figures."""
+        """Returns the name that the step has in Ray's statistics."""
         return "Sink"
 
 

@@ -22,7 +22,7 @@ from pipeline.workers.time_limits import CHUNK_S, compute_s, given_up_after
 
 
 class InferActor:
-    """The actor that hosts one infer step; it works on several chunks at a time, one of them in the network."""
+    """The actor that hosts one infer step. The actor holds several chunks at a time; one thread runs the network."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class InferActor:
         network: PVTv2Config,
         notify: Notify,
     ) -> None:
-        # PyTorch runs in one thread only: each of two threads would keep the memory that it has freed to itself.
+        # PyTorch runs in one thread only: with two threads, neither could use the memory that the other has freed.
         self._thread = DeviceThread()
         with explained("infer"):
             step = self._thread.run(lambda: partial(make_step, ray.get(weights), config))
         self._step, self._thread.ahead = step, step.ahead
         self._network, self._device, self._notify = network, config.device, notify
-        self._under_way_s = 0.0  # seconds that the chunks may take that were submitted and not waited for
+        self._under_way_s = 0.0  # seconds that the submitted chunks without a result may take
         self._under_way, self._free_since = 0, time.perf_counter()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -47,7 +47,7 @@ class InferActor:
             return map_chunks(batch, self._answer)
 
     def _answer(self, chunk: Chunk) -> Chunk:
-        # The clocks of two machines may differ by more than the hand-over took.
+        # The clocks of two machines may differ by more than the hand-over took, so the difference may be negative.
         hand_over_s = max(0.0, time.time() - chunk.measured["decode_ended"])
         unpacked = self._step.unpack(chunk)
         computed, wait_s = self._thread.run(partial(self._submit, chunk, unpacked))
@@ -79,13 +79,13 @@ class InferActor:
     @contextmanager
     def _in_network(self, chunk: Chunk) -> Iterator[None]:
         # A process has one timer and reports one chunk, so both are set in the thread that does one thing at a time.
-        # What runs in that thread may have to wait for all chunks that are under way.
+        # A call in that thread may have to wait for all chunks under way, so the time limit covers all of them.
         with holding_chunk(self._notify, "infer", chunk), given_up_after(CHUNK_S + self._under_way_s):
             yield
 
 
 class CarefulInferActor:
-    """The actor that hosts one `IsolatedInferStep`, whose child infers one image at a time; it loads no PyTorch."""
+    """The actor that hosts one `IsolatedInferStep`. Only the child process loads PyTorch; it infers image by image."""
 
     def __init__(self, _: Any, weights: Any, config: InferConfig, network: PVTv2Config, notify: Notify) -> None:
         self._step = IsolatedInferStep(ray.get(weights), config, network)

@@ -1,7 +1,8 @@
-"""The errors of a pass on their way through Ray: one log line each, and the reason for each block that was dropped.
+"""Describes the errors of a pass: one log line and one reason for each block that Ray dropped.
 
-Ray pickles the exception of a task, and Python pickles neither its traceback nor its cause. So each step words its
-exception where it was raised (`explained`), and the driver finds the words in what Ray has made of it (`dropped_for`).
+Ray pickles the exception of a task, and a pickled exception has neither its traceback nor its cause. So each step
+describes an exception in one line where the exception was raised (`explained`). The driver finds that line in the
+exception that Ray raises (`dropped_for`).
 """
 
 import logging
@@ -29,7 +30,7 @@ class StepError(UserCodeException):
 
 @contextmanager
 def explained(step: str) -> Iterator[None]:
-    """Turns an exception of the block into a `StepError`; Ray's own exceptions go through, since their type matters."""
+    """Turns an exception of the block into a `StepError`; Ray's own exceptions keep their type, which callers check."""
     try:
         yield
     except RayError:
@@ -40,11 +41,11 @@ def explained(step: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Why a block was dropped, or a pass was given up.
+    """The reason why Ray dropped a block, or why Ray ended the whole execution.
 
     Attributes:
-        reason: one line.
-        for_room: Ray had no room for the block; nothing is wrong with its data.
+        reason: description of the error, in one line.
+        for_room: True if Ray had no room for the block; then nothing is wrong with the data of the block.
     """
 
     reason: str
@@ -52,14 +53,14 @@ class Dropped:
 
 
 class _ErrorHandler(logging.Handler):
-    """Takes the errors that Ray Data logs: one line each in our log; Ray's log file keeps their tracebacks."""
+    """Collects the errors that Ray Data logs, and logs one line for each; Ray's own log file keeps the tracebacks."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.dropped: list[Dropped] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes one error."""
+        """Collects the reason of one error, and logs the reason."""
         error = record.exc_info[1] if record.exc_info else None
         dropped = dropped_for(error) if error is not None else Dropped(record.getMessage().partition("\n")[0])
         self.dropped.append(dropped)
@@ -67,10 +68,11 @@ class _ErrorHandler(logging.Handler):
 
 
 def ignore_advice() -> None:
-    """Hides the warnings of Ray Data from now on; to be called before another thread can be silencing warnings.
+    """Hides the warnings of Ray Data from now on.
 
-    The warnings advise against settings that are chosen on purpose, and against the only spelling that the pinned
-    version has.
+    Another thread that silences warnings at the same time could undo the call, so the call comes before such threads
+    start. The warnings concern settings that are chosen on purpose, and the argument `ray_remote_args`, for which the
+    pinned version of Ray has no other name.
     """
     warnings.filterwarnings("ignore", module=r"ray\.data")
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
@@ -78,7 +80,7 @@ def ignore_advice() -> None:
 
 @contextmanager
 def taken_errors() -> Iterator[_ErrorHandler]:
-    """Takes the errors that Ray Data logs until the block ends."""
+    """Collects the errors that Ray Data logs until the block ends, and keeps them off the console."""
     ray_logger, complaints = logging.getLogger("ray.data"), _ErrorHandler()
     for handler in ray_logger.handlers:
         # Ray's console handler alone: the handler of Ray's log file is no StreamHandler, and others may listen too.
@@ -92,13 +94,13 @@ def taken_errors() -> Iterator[_ErrorHandler]:
 
 
 def dropped_for(error: BaseException) -> Dropped:
-    """Returns the reason in an exception that Ray raised: the line that names the innermost error.
+    """Returns the reason of an exception that Ray raised: the line that names the innermost error.
 
-    Ray wraps that error in tracebacks above and advice below.
+    In the text of the exception Ray puts tracebacks above that line, and advice below it.
     """
     cause = error
     while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
-        # A mark without a message that Ray Data hangs below an error of its own or of Ray.
+        # Ray Data adds a `SystemException` without a message as the cause of its own errors and of Ray's errors.
         if isinstance(inner, SystemException):
             break
         cause = inner
@@ -107,6 +109,6 @@ def dropped_for(error: BaseException) -> Dropped:
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     named = [line for line in lines if _NAMES_AN_ERROR.match(line)]
     text = named[-1] if named else f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
-    # The exception of an actor that did not start comes as text alone.
+    # Ray hands on the exception of an actor that did not start only as text.
     text = text.removeprefix(f"{StepError.__module__}.{StepError.__name__}: ")
     return Dropped(text[:_MAX_CHARS], for_room=isinstance(cause, NO_ROOM_ERRORS))

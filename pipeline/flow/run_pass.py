@@ -1,7 +1,7 @@
-"""The one chained expression: plan rows -> read -> decode -> infer -> sink, on Ray Data.
+"""Runs one pass as one chained expression of Ray Data: rows of the plan -> read -> decode -> infer -> sink.
 
-Every retry of Ray is bounded here. A block whose task fails in all attempts is dropped, and the driver runs again what
-was not published (`pipeline.run.passes`).
+Ray retries each task a bounded number of times. A block whose task fails in all attempts is dropped, and the driver
+runs the slices again that were not published (`pipeline.run.passes`).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,29 +26,29 @@ from pipeline.read.read_shard import ReadConfig, read_shard
 from pipeline.workers.activity import Notify, at_work
 from pipeline.workers.time_limits import CHUNK_S, given_up_after
 
-# Chunks are bundled into blocks, and so into tasks, up to this size: large enough that a task of thumbnails is worth
-# its overhead, small enough that photos flow on at once.
+# Largest size of the blocks into which Ray Data bundles chunks; a task works on one block. The size is large enough
+# that a task of small images is worth its overhead, and small enough that large photos need not wait for each other.
 TARGET_BLOCK_BYTES = 8 * 2**20
-# Blocks that may fail in one pass before the pass is given up. The run finds their slices missing when it closes; the
-# bound only keeps a broken installation from grinding through the whole input.
+# Blocks that may fail before Ray Data ends the execution. The next pass runs their slices again; the bound only keeps a
+# broken installation from trying the whole input block by block.
 MAX_ERRORED_BLOCKS = 32
 _TASK_RETRIES = 2
-# One chunk in each part of the step, and the chunks that are submitted ahead.
+# Chunks that an actor takes at a time, by device: one for each part of the step, and chunks that are submitted ahead.
 _CALLS_PER_ACTOR = {"cpu": 2, "cuda": 4}
 
 
 def run_pass(
     plan: Sequence[pa.Table], config: FlowConfig, sink: SliceDatasink, on_end: Callable[[Operators], None]
 ) -> list[Dropped]:
-    """Runs some tables of the plan once, end to end, and returns what was dropped, in order; mostly nothing.
+    """Runs tables of the plan once through all steps; returns why blocks were dropped, in the order of the errors.
 
-    The caller finds out what was not published.
+    The list is mostly empty. The caller finds out which slices were not published.
 
     Args:
         plan: tables of planned shards.
         config: settings of the steps.
-        sink: takes the rows.
-        on_end: called with Ray's figures of its operators, also where the pass is interrupted.
+        sink: sink step, which takes the rows.
+        on_end: function that is called with Ray Data's statistics about its operators, even if the pass is interrupted.
     """
     context = DataContext.get_current()
     context.target_max_block_size = TARGET_BLOCK_BYTES
@@ -56,7 +56,7 @@ def run_pass(
     context.enable_progress_bars = False
     # The run has its own limit for a pass without progress (`pipeline.run.watch`).
     context.execution_no_progress_timeout_s = -1
-    # Else Ray Data puts an exception of its own, which says nothing, around that of the step.
+    # Without this setting Ray Data wraps the step's exception in another exception, which says nothing.
     context.raise_original_map_exception = True
     with taken_errors() as complaints:
         try:
@@ -103,16 +103,16 @@ def _run(
             compute=ActorPoolStrategy(
                 min_size=processors.num_actors[0],
                 max_size=processors.num_actors[1],
-                # The actor fetches and unpacks the next chunk, and packs the rows of the last one, beside the chunk in
-                # the network; `InferActor` gives the network one thread. With False, Ray would give one thread to the
-                # whole call.
+                # While one chunk is in the network, the actor fetches and unpacks the next chunk and makes the rows of
+                # the last chunk; `InferActor` gives the network one thread. With False, Ray would give one thread to
+                # the whole call.
                 max_concurrent_calls_per_actor=_CALLS_PER_ACTOR[config.infer.device],
                 enable_true_multi_threading=True,
             ),
             num_cpus=processors.actor_cpus,
             num_gpus=processors.actor_gpus,
-            # The retries of a chunk bound how often an actor dies of it. If the number of restarts were bounded too,
-            # images that kill an actor would use them up, and Ray waits for ever for a pool without actors.
+            # The retries of a chunk bound how often the chunk can kill an actor. If the number of restarts were bounded
+            # too, images that kill an actor would use up all restarts. Ray waits for ever for a pool without actors.
             max_restarts=-1,
             max_task_retries=_TASK_RETRIES,
         )

@@ -21,7 +21,7 @@ class DecodeStep(Protocol):
 
 
 class ActorStep(Protocol):
-    """The work from a chunk of pixels to a chunk of answers, in three parts; only `submit` needs the accelerator.
+    """The infer step of one actor: turns pixels into answers in three parts. Only `submit` needs the accelerator.
 
     Attributes:
         ahead: Number of chunks to submit before waiting for the oldest one: 0 if `submit` itself computes, more if an
@@ -36,7 +36,7 @@ class ActorStep(Protocol):
     def submit(self, unpacked: Any) -> Callable[[], Any]:
         """Starts the computation; returns a function that waits for its end and returns the argument of `pack`.
 
-        The thread that made the step makes all calls of `submit` and of these functions, in the order of the chunks.
+        The thread that made the step calls `submit` and the returned functions, in the order of the chunks.
         """
 
     def pack(self, computed: Any) -> Chunk:

@@ -18,17 +18,17 @@ from pipeline.run.run import Run
 from pipeline.run.summary import describe_left_out
 
 _REPORTED_PACKAGES = ("ray", "torch", "pyarrow", "pillow", "obstore", "pvtv2-batch")
-# Between these two shares of the network's work the run is steady. Before the first, some actors have not started yet;
-# after the second, some have nothing left to do.
+# A run is steady while the finished share of the network's work lies between these two shares. Before that, some actors
+# have not started yet; after that, some actors have no work left.
 _STEADY = (0.1, 0.9)
 
 
 def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], reason: str | None = None) -> Report:
-    """Returns the report of a run. Its sums are those of the published files' footers.
+    """Returns the report of a run. The totals in the report are the sums over the footers of the published files.
 
     Args:
-        problems: one sentence for each way in which plan and output do not add up.
-        reason: why the run ended before its work was done; None if it did not.
+        problems: one sentence for each disagreement between the plan and the output.
+        reason: why the run left work undone; None if no work is left or no reason is known.
     """
     footers = [file.footer for file in ledger.files.values() if not file.emptied]
     own = sum((footer.own or footer.totals for footer in footers if footer.run_id == run.run_id), Totals())
@@ -74,7 +74,7 @@ def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], 
 
 
 def _describe_bugs(totals: Totals) -> str | None:
-    """Returns how many rows failed because of bugs, by file and line; None if none did."""
+    """Returns a text with the number of rows that failed because of each bug; None without such rows."""
     found = [f"rows that failed because of a bug at {place}: {rows}" for place, rows in totals.failed_by_bug.items()]
     return "; ".join(found) or None
 
@@ -88,13 +88,13 @@ def _steady(timeline: Timeline) -> Work | None:
 
 
 def _steady_part(run: Run, ledger: Ledger, own: Totals) -> SteadyPart | None:
-    """Returns what the steps were doing in the steady part of the run; None if the run had no steady part."""
+    """Returns the measurements of all steps in the steady part of the run; None if the run had no steady part."""
     moments, processors = ledger.timeline.between("compute", *_STEADY), ledger.processors
     if moments is None or processors is None:
         return None
     num_actors, within = _num_actors(ledger), ledger.timeline.within
     free_cpus = max(0.0, processors.num_cpus - num_actors * processors.actor_cpus)
-    # One task reads a shard, so no more tasks read than there are shards.
+    # One task reads one shard, so there are at most as many read tasks as shards.
     readers = min(run.plan.num_shards, free_cpus / processors.read_cpus)
     return SteadyPart(
         seconds=moments[1] - moments[0],
@@ -114,26 +114,32 @@ def _steady_part(run: Run, ledger: Ledger, own: Totals) -> SteadyPart | None:
 
 
 def _tail_share(timeline: Timeline, num_collectors: int) -> float:
-    """Returns the share of the time that was spent writing after the network had ended.
+    """Returns the share of the working time that the collectors spent writing after the network had ended.
 
-    The whole is the time from the network's first work to the last write.
+    The working time lasts from the network's first work to the last write.
     """
     computed, written = timeline.ends("compute"), timeline.ends("write")
     if computed is None or written is None:
         return 0.0
-    # Busy seconds, not the time that passed: a collector's last rows may wait for a process to start.
+    # Only busy seconds count, because a collector's last rows may also wait for a process to start.
     busy_s = timeline.within("write", computed[1], max(computed[1], written[1]))["busy_s"]
     return busy_s / num_collectors / max(written[1] - computed[0], 1e-9)
 
 
 def _num_actors(ledger: Ledger) -> int:
-    """Returns the number of actors that worked side by side; a restarted actor is another process in the timeline."""
+    """Returns the number of actors that worked at the same time.
+
+    A restarted actor is another process in the timeline, so the largest number of actors bounds the result.
+    """
     seen = sum(step == "compute" for step, _ in ledger.timeline.processes())
     return seen if ledger.processors is None else min(seen, ledger.processors.num_actors[1])
 
 
 def _processes(timeline: Timeline) -> list[dict[str, Any]]:
-    """Returns how busy each process was between the network's first and last work."""
+    """Returns the number of images, the busy seconds and the busy share of each process.
+
+    The busy share refers to the time from the network's first work to the network's last work.
+    """
     ends = timeline.ends("compute")
     span_s = ends[1] - ends[0] if ends else 0.0
     return [

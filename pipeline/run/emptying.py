@@ -1,7 +1,7 @@
-"""Replaces output files by empty ones where their source changed or is gone.
+"""Replaces output files by empty files if the source of their rows has changed or is gone.
 
-The file name stays taken, so a writer that comes late cannot create the file again. Only a slice of the version that
-the empty file names may fill it.
+The name of an emptied file stays taken, so a late writer cannot create the file again. The empty file names a version
+of the source, and only a slice of that version may replace the empty file.
 """
 
 import logging
@@ -23,10 +23,10 @@ _THREADS = 16
 
 
 def empty_files(run: Run, ledger: Ledger, emptyings: Iterable[Emptying]) -> None:
-    """Replaces some files of the output by empty ones, and notes the empty files in the ledger.
+    """Replaces some files of the output by empty files, and notes the empty files in the ledger.
 
     Raises:
-        OutputError: somebody else changed one of the files after it was listed.
+        OutputError: another program changed one of the files after this run had listed the output.
     """
     todo = list(emptyings)
     config = sink_config(run)
@@ -43,7 +43,10 @@ def empty_files(run: Run, ledger: Ledger, emptyings: Iterable[Emptying]) -> None
 
 
 def empty_late_files(run: Run, ledger: Ledger) -> None:
-    """Empties files that another, overtaken run published for this run's shards while this run worked."""
+    """Empties surplus files of complete shards: files that do not belong to the current slices of the shard.
+
+    Such a file comes from another run that had lost the output to this run, but still published a slice.
+    """
     files = by_shard(ledger.files.values())
     late: list[Emptying] = []
     for shard in run.plan.shards:

@@ -1,4 +1,4 @@
-"""The order of a run after it was prepared: join the cluster, pass after pass, finish, with the report last."""
+"""The order of a prepared run: join the cluster, run pass after pass, finish with the report."""
 
 import logging
 import secrets
@@ -35,14 +35,16 @@ def execute(
     steps: Steps = NETWORK,
     stopper: Stopper | None = None,
 ) -> Report:
-    """Does the planned work, compares the plan with the output, and writes the report last.
+    """Does the planned work, compares the plan with the output, and writes and returns the report.
+
+    A run with an empty plan writes nothing and only returns a report.
 
     Args:
         run: facts of the run.
-        ledger: findings of the run, which grow here.
-        on_progress: called about once a second.
-        steps: functions that decode and infer.
-        stopper: handler of the signals that end the run early; None: the run installs its own.
+        ledger: findings of the run; this function adds to them.
+        on_progress: function that is called with the progress about once a second.
+        steps: decode step and infer step.
+        stopper: handler of the signals that end the run early; if None, the run installs a stopper of its own.
 
     Raises:
         PipelineError: the work could not begin, or the output cannot be written.
@@ -54,8 +56,8 @@ def execute(
     try:
         claim_identity(output, run.identity)
         write_plan(run)
-        # The run leaves the cluster after the report is written: that takes a second or two, and Ray kills a job three
-        # seconds after the request to stop.
+        # The run leaves the cluster only after the report is written, because leaving takes a second or two, and Ray
+        # kills a job three seconds after the request to stop.
         with ExitStack() as until_closed:
             stopper = stopper or until_closed.enter_context(own_stopper())
             ending, last_error = _work(run, ledger, on_progress, steps, stopper, until_closed)
@@ -76,10 +78,10 @@ def _work(
     stopper: Stopper,
     until_closed: ExitStack,
 ) -> tuple[Ending | None, str | None]:
-    """Does all planned work; afterwards nothing interrupts the main thread any more.
+    """Does all planned work; afterwards neither signals nor `Stopper.stop` interrupt the main thread.
 
     Returns:
-        Why the run ended early, or None; and the last error of the last pass, or None.
+        The ending of a run that ended early, else None; and the last error of the last pass, None without an error.
     """
     dropped: Sequence[Dropped] = []
     try:
@@ -106,7 +108,7 @@ def _work(
 
 
 def _join(run: Run, until_closed: ExitStack) -> Processors:
-    """Joins the cluster until the stack is closed; returns how the cluster's processors are divided."""
+    """Joins the cluster until the stack is closed; returns the division of the cluster's processors."""
     config, output = run.config, run.config.output
     paths = [place.local_path for place in config.input.places if place.local_path is not None]
     marker = output.folder.join(f".node-check-{secrets.token_hex(8)}")

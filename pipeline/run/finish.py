@@ -1,4 +1,4 @@
-"""The end of a run: compares plan and output, then writes index, report and page."""
+"""Ends a run: compares the plan with the output, then writes the index, the report and the page."""
 
 import logging
 
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def finish(run: Run, ledger: Ledger, last_error: str | None) -> Report:
-    """Compares the plan with what is published; writes index, report and page; returns the report.
+    """Compares the plan with the published files; writes index, report and page; returns the report.
 
-    A run whose plan was bounded is reported as stopped, although it has done everything that it planned.
+    If `--max-images` bounded the plan, the report has the status `stopped`, although the run has done its whole plan.
 
     Args:
         last_error: last error of the last pass; None if there was none.
@@ -45,8 +45,8 @@ def finish(run: Run, ledger: Ledger, last_error: str | None) -> Report:
 def finish_early(run: Run, ledger: Ledger, ending: Ending) -> Report:
     """Writes report, index and page of a run that ended before its work was done; returns the report.
 
-    Ray kills a job three seconds after the request to stop, so there is no time to list the output: the receipts say
-    what this run published. The next run reads from the files what the index lacks.
+    Ray kills a job three seconds after the request to stop, so there is no time to list the output. The files
+    that this run published are known from the receipts. The next run reads the files that the index lacks.
     """
     ledger.take_files(receipted_files(ledger.receipts))
     bound = bound_by_hours(run, ledger.files, ending) if ending.is_bound else None
@@ -59,7 +59,7 @@ def finish_early(run: Run, ledger: Ledger, ending: Ending) -> Report:
 
 
 def _take_lost_receipts(run: Run, ledger: Ledger) -> None:
-    """Reads back from this run's files the receipts that did not arrive, such as the last ones of a dead collector."""
+    """Reads receipts that did not arrive, such as the last receipts of a dead collector, back from this run's files."""
     known = {receipt.file for receipt in ledger.receipts}
     for file in ledger.files.values():
         if file.run_id == run.run_id and not file.emptied and file.file not in known:
@@ -72,7 +72,10 @@ def _write_index(run: Run, ledger: Ledger) -> None:
 
 
 def _write_report(run: Run, ledger: Ledger, report: Report) -> None:
-    """Writes the timeline, then the report: where `report.json` is, the account of the run is complete."""
+    """Writes the timeline, then the report; logs the rows that failed because of bugs.
+
+    The report is written last, so that the account of a run with a `report.json` is complete.
+    """
     run.folder.join(TIMELINE_FILE).put(ledger.timeline.to_parquet())
     run.folder.join(REPORT_FILE).put(report.to_json())
     for place, num_rows in report.run.failed_by_bug.items():
@@ -80,7 +83,7 @@ def _write_report(run: Run, ledger: Ledger, report: Report) -> None:
 
 
 def _write_page(run: Run, ledger: Ledger, report: Report) -> None:
-    """Writes the page last of all: it takes a second, which a job that was stopped may not have."""
+    """Writes the page after everything else, because the page takes a second that a stopped job may not have."""
     # Imported here, since the page loads the library that draws the charts.
     from pipeline.page.page import write_page
 

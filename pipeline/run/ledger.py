@@ -1,11 +1,11 @@
-"""The ledger of a run holds its findings. A report is made of a ledger and of the facts in `run.py`.
+"""The ledger of a run holds the run's findings. A report is made from a ledger and from the facts in `run.py`.
 
     list of output files    ->  take_listing, take_files    ->  files
     collectors' answers     ->  take_states, take_receipts  ->  receipts, totals, breakdown, timeline, first_row_at
     Ray Data's statistics   ->  take_operators              ->  operators
     driver                  ->  begin_pass, note_*          ->  num_passes, processors, planned_macs, bound
 
-Only these verbs change a ledger. Every property is to be read.
+Only these methods change a ledger. The properties only read.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ class Ledger:
 
         Args:
             started_at: `time.time()` of the start of the program, where the timeline begins.
-            files: the output's files before the run.
+            files: the output's files when the run began.
         """
         self._files = _by_name(files)
         self._receipts: list[Receipt] = []
@@ -51,7 +51,7 @@ class Ledger:
         self._files = {**self._files, **_by_name(files)}
 
     def take_states(self, states: Sequence[CollectorState]) -> None:
-        """Takes the state of every collector, with the receipts that are new in each."""
+        """Takes the present state of every collector, and the receipts that are new since the last call."""
         self._states = [replace(state, receipts=()) for state in states]
         self.take_receipts(receipt for state in states for receipt in state.receipts)
         moments = [state.first_row_at for state in states if state.first_row_at is not None]
@@ -71,16 +71,16 @@ class Ledger:
             self._receipts.append(receipt.bare())
 
     def take_operators(self, operators: Operators) -> None:
-        """Takes Ray Data's figures of its operators in a part of the run."""
+        """Adds Ray Data's statistics about its operators for one execution of the flow."""
         self._operators += operators
 
     def begin_pass(self) -> int:
-        """Counts a pass that begins; returns its number, from 1 on."""
+        """Counts a pass that begins; returns the number of the pass, which is 1 for the first pass."""
         self._num_passes += 1
         return self._num_passes
 
     def note_processors(self, processors: Processors) -> None:
-        """Notes how the cluster's processors are divided from now on."""
+        """Notes the present division of the cluster's processors."""
         self._processors = processors
 
     def note_planned_macs(self, macs: float) -> None:
@@ -88,22 +88,22 @@ class Ledger:
         self._planned_macs = macs
 
     def note_bound(self, bound: str | None) -> None:
-        """Notes the sentence that says which bound ended the run and what is left; None if no bound did."""
+        """Notes the sentence that names the bound of the run and the work that is left; None without a bound."""
         self._bound = bound
 
     @property
     def files(self) -> Mapping[str, PublishedFile]:
-        """The output's files by name, those of earlier runs included."""
+        """The output's files by name, including the files of earlier runs."""
         return self._files
 
     @property
     def receipts(self) -> Sequence[Receipt]:
-        """Receipts of this run's slices, in the order in which they came, without breakdown and work."""
+        """Receipts of this run's slices, in the order of their arrival, without breakdown and work."""
         return self._receipts
 
     @property
     def totals(self) -> Totals:
-        """Sums over this run's receipts."""
+        """Sums of counts and seconds over this run's receipts."""
         return self._totals
 
     @property
@@ -113,12 +113,12 @@ class Ledger:
 
     @property
     def timeline(self) -> Timeline:
-        """Work by time, step and process."""
+        """The run's work by time, step and process."""
         return self._timeline
 
     @property
     def first_row_at(self) -> float | None:
-        """`time.time()` at which the first row reached a collector; None before that."""
+        """`time.time()` at which the first row reached a collector; None before the first row."""
         return self._first_row_at
 
     @property
@@ -128,12 +128,12 @@ class Ledger:
 
     @property
     def num_replayed_chunks(self) -> int:
-        """Chunks that reached a collector a second time."""
+        """Number of chunks that reached a collector a second time."""
         return sum(state.replayed_chunks for state in self._states)
 
     @property
     def fatal(self) -> str | None:
-        """Why a collector cannot publish any more; None if all can."""
+        """Why a collector cannot publish any more; None if all collectors can publish."""
         return next((state.fatal for state in self._states if state.fatal), None)
 
     @property
@@ -144,17 +144,17 @@ class Ledger:
 
     @property
     def operators(self) -> Operators:
-        """Ray Data's figures of its operators, over all passes."""
+        """Ray Data's statistics about its operators, summed over all passes."""
         return self._operators
 
     @property
     def num_passes(self) -> int:
-        """Passes that have begun."""
+        """Number of passes that have begun."""
         return self._num_passes
 
     @property
     def processors(self) -> Processors | None:
-        """How the cluster's processors are divided; None before the cluster was joined."""
+        """Division of the cluster's processors; None before the run joined the cluster."""
         return self._processors
 
     @property
@@ -164,7 +164,7 @@ class Ledger:
 
     @property
     def bound(self) -> str | None:
-        """A sentence that says which bound ended the run and what is left; None if no bound did."""
+        """Sentence that names the bound of the run and the work that is left; None if no bound ended the run."""
         return self._bound
 
 

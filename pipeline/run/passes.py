@@ -1,8 +1,9 @@
-"""The passes of a run: work that is missing is run again, a bounded number of times.
+"""The passes of a run: missing work runs again, in a bounded number of passes.
 
-a pass that was whole, or of which Ray dropped blocks  ->  one of the `max_passes`
-a pass that was given up: the cluster changed          ->  does not count; ten in a row without a slice end the run
-a run that was ended                                   ->  KeyboardInterrupt
+a pass ran to its end, even if Ray dropped blocks    ->  counts as one of the `max_passes`
+a pass was given up, because the cluster changed     ->  does not count; the run ends after ten such passes in a row
+                                                         that published no slice
+the run was ended early                              ->  KeyboardInterrupt
 """
 
 import logging
@@ -34,9 +35,9 @@ from pipeline.run.work_sample import sample_work
 
 logger = logging.getLogger(__name__)
 
-# Actors that are asked to end finish their current chunk first.
+# Seconds to wait for the actors of a pass that was given up: they finish their current chunk before they end.
 _FREE_S = 30.0
-# Passes in a row that may be given up before they publish a slice. With more, nodes come and go too fast for the run.
+# The run ends after this many passes in a row that were given up and published no slice: nodes come and go too fast.
 _MOST_FRUITLESS = 10
 
 
@@ -46,8 +47,8 @@ class Outcome:
 
     Attributes:
         num_published: slices that the pass published.
-        dropped: blocks that Ray dropped; empty if the pass was whole or was given up.
-        is_given_up: the cluster lost or regained nodes, and the pass was ended to begin another.
+        dropped: blocks that Ray dropped; empty if Ray dropped no block, or if the pass was given up.
+        is_given_up: True if the pass was ended because the cluster lost or regained nodes.
     """
 
     num_published: int
@@ -71,14 +72,15 @@ class Passes:
 
         Args:
             processors: division of the cluster's processors at the start of the run.
-            on_progress: called about once a second.
-            steps: functions that decode and infer.
-            stopper: ends the run, or one pass.
+            on_progress: function that is called with the progress about once a second.
+            steps: decode step and infer step.
+            stopper: handler that ends the run or one pass early.
         """
         self._run, self._ledger, self._on_progress = run, ledger, on_progress
         self._steps, self._stopper = steps, stopper
         self._weights = put_object(run.checkpoint.files.weights)
-        # This comes before the thread of `sample_work`, which silences warnings for moments and would undo it.
+        # This call comes before `sample_work` starts a thread. That thread silences warnings for moments, and then
+        # restores the earlier filters, which would undo the call.
         ignore_advice()
         sample_work(run, ledger)
         self._first_processors = processors
@@ -87,13 +89,13 @@ class Passes:
         self._num_given_up = self._num_fruitless = 0
 
     def run(self) -> Sequence[Dropped]:
-        """Runs pass after pass until no work is missing or no pass is left, then ends the collectors.
+        """Runs pass after pass until no work is missing or `max_passes` are used up, then ends the collectors.
 
         Returns:
             The blocks that the last pass dropped.
 
         Raises:
-            KeyboardInterrupt: the run was ended early; the stopper knows why.
+            KeyboardInterrupt: the run was ended early; the stopper holds the reason.
             OutputError: a collector cannot publish any more.
         """
         dropped: Sequence[Dropped] = ()
@@ -112,7 +114,7 @@ class Passes:
         return dropped
 
     def one_pass(self) -> Outcome:
-        """Runs the missing work once."""
+        """Runs all missing work once, as one pass; returns the outcome."""
         is_last = self._num_left() == 1
         number = self._ledger.begin_pass()
         self._start_collectors(number)
@@ -127,7 +129,7 @@ class Passes:
                     sink = SliceDatasink(self._collectors.actors)
                     dropped += run_pass(wave, flow, sink, self._ledger.take_operators)
         except KeyboardInterrupt:
-            self._stopper.rearm()  # raises once more, unless the pass alone was ended
+            self._stopper.rearm()  # raises again if the run was ended, not only the pass
             return Outcome(len(self._ledger.receipts) - num_before, is_given_up=True)
         return Outcome(len(self._ledger.receipts) - num_before, dropped)
 
@@ -146,7 +148,7 @@ class Passes:
             raise
 
     def _divide(self, number: int) -> None:
-        """From the second pass on, divides the processors that the cluster has now."""
+        """Divides the processors that the cluster has now among the steps, from the second pass on."""
         self._capacity = Capacity(self._first_processors, self._capacity.now)
         if number > 1 and (processors := self._capacity.divided()) != self._capacity.now:
             logger.info("processors.divided again: %s", processors.describe())
@@ -198,7 +200,7 @@ class Passes:
 
 
 def check_fatal(run: Run, ledger: Ledger) -> None:
-    """Raises the error for which a collector cannot publish any more, if one has such an error.
+    """Raises an error if a collector cannot publish any more.
 
     Raises:
         LeaseLostError: the run lost its right to write.
@@ -210,7 +212,7 @@ def check_fatal(run: Run, ledger: Ledger) -> None:
 
 
 def _give_up_pass(reason: Callable[[], str | None]) -> Callable[[], Ending | None]:
-    """Turns a function that finds a reason to give up the pass into one that returns the ending of the pass."""
+    """Returns a function that returns the ending of the pass if `reason` returns a reason to end it, else None."""
 
     def check() -> Ending | None:
         why = reason()
@@ -220,6 +222,9 @@ def _give_up_pass(reason: Callable[[], str | None]) -> Callable[[], Ending | Non
 
 
 def _least_chunks(plan: Plan) -> int:
-    """Returns the smallest number of chunks that hold the plan's images; an estimate where images are not counted."""
+    """Returns a lower bound for the number of chunks of the plan.
+
+    If the images of some shards are not counted, the bound is an estimate from the bytes of the plan.
+    """
     hidden = plan.num_bytes // CHUNK_MAX_BYTES if plan.num_uncounted else 0
     return max(plan.num_shards, plan.num_images // CHUNK_MAX_RECORDS, hidden)

@@ -1,7 +1,7 @@
-"""Prepares a run: finds everything that can be wrong before the work begins, and makes the plan.
+"""Prepares a run: checks weights, inputs and output before the work begins, and makes the plan.
 
-Only the lease is written here, and only after weights, inputs and identity were found right. The output is listed after
-the lease was taken: from then on no other run changes the output.
+The preparation leaves only the lease in the output, and takes the lease only after weights, inputs and identity were
+found valid. The output is listed after the lease was taken, because from then on no other run changes the output.
 """
 
 import logging
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Ledger]:
-    """Checks everything that can go wrong before any work; returns the facts of the run, and its ledger.
+    """Checks weights, inputs and output before any work begins; returns the facts of the run and the run's ledger.
 
     Args:
         started_at: `time.time()` of the start of the program.
-        lease: lease on the output, which is taken here unless the run is a dry run.
+        lease: lease on the output; this function takes the lease unless the run is a dry run.
 
     Raises:
         PipelineError: weights, inputs or output cannot be used; the message says what to do.
@@ -62,27 +62,27 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
 def prepare_with(
     config: JobConfig, started_at: float, lease: Lease, checkpoint: Checkpoint, identity: dict[str, Any]
 ) -> tuple[Run, Ledger]:
-    """Does what `prepare` does, for a checkpoint that was read already."""
+    """Prepares a run as `prepare` does, with a checkpoint that was read already."""
     listing_began = time.monotonic()
     survey = Survey(config.input, config.output.uri)
     listed = checked_inputs(survey, config.input)
     output = config.output.folder
     try:
         _stored_digest(output, identity)
-        # An input that is missing or empty raises when its first object is asked for.
+        # A missing or empty input raises its error when the first object is requested.
         first = list(islice(listed, 1))
         if not config.dry_run:
             # The preflight tries the conditional writes that the lease relies on.
             preflight(output)
             lease.take(config.output.wait_for_lease_s)
-        # Read again: the run that had the lease before may have been the first to write.
+        # The identity is read again, because the run that held the lease before may have written the first identity.
         digest = _stored_digest(output, identity)
         published = published_files(output, identity=digest)
         if digest is None and published:
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
         plan = _plan(config, chain(first, listed), published)
         plan = replace(plan, num_ignored=survey.ignored)
-        # Checked only while the output is empty. Later, one object that may not be read must not hold up all others.
+        # The permission is checked only while the output is empty. Later, one forbidden object must not stop the run.
         if not published:
             check_permission(plan.shards, config.input)
     except StoreError as error:
@@ -101,7 +101,7 @@ def prepare_with(
 
 
 def _stored_digest(output: StorePath, identity: dict[str, Any]) -> str | None:
-    """Returns the digest of the identity if the output has this identity; None if the output has none yet."""
+    """Returns the digest of the identity if the output has this identity; None if the output has no identity yet."""
     try:
         check_identity(output, identity)
     except NotFoundError:
@@ -135,7 +135,7 @@ def _plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFi
 
 
 def _opened(output: StorePath, plans: Iterable[ObjectInfo]) -> Iterator[BinaryIO]:
-    """Yields each plan as an open file, which is closed when the next is asked for."""
+    """Yields each plan as an open file, which is closed when the next file is requested."""
     for info in plans:
         with output.at(info.uri).open(size=info.size, etag=info.etag) as file:
             yield file

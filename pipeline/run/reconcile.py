@@ -1,4 +1,4 @@
-"""Compares plan and output, and says in sentences what does not add up."""
+"""Compares the plan with the output, and describes each disagreement in one sentence."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 def find_problems(plan: Plan, published: Mapping[str, PublishedFile]) -> list[str]:
-    """Returns one sentence for each way in which plan and output do not add up; none if they do."""
+    """Returns one sentence for each disagreement between the plan and the output; an empty list if both agree."""
     problems = []
     for shard in missing(plan, published):
         if shard.action == "rewrite":
-            # Every record has its row. Some rows are older than they could be, and the next run plans them again.
+            # Every record has a row, so no row is missing. Some old rows were not replaced by newer rows, and the next
+            # run plans to replace them.
             logger.warning("rewrite.left shard=%s slices=%d", shard.shard, len(shard.rewrites))
         else:
             problems.append(f"{shard.shard}: not all of its slices are published")
@@ -31,15 +32,15 @@ def find_problems(plan: Plan, published: Mapping[str, PublishedFile]) -> list[st
 
 
 def discrepancies(footers: Sequence[Footer], num_records: int | None) -> list[str]:
-    """Returns one sentence for each way in which the slices of one shard do not add up.
+    """Returns one sentence for each error in the row counts of one shard's slices.
 
-    Slices add up if they follow one another from row 0 without gap or overlap; if the rows of each file are `ok` or
-    `failed`, and together with the rows that were taken out are as many as the file spans; and if they cover all
-    records of the shard.
+    Three rules are checked. The slices follow one another from row 0 without gap or overlap. Each row of a file is `ok`
+    or `failed`, and these rows and the removed rows (`pruned`) together are as many as the rows that the file spans.
+    The slices together span all records of the shard.
 
     Args:
         footers: footers of the shard's slices, in order.
-        num_records: records in the shard; None if the plan does not know.
+        num_records: number of records in the shard; None if the plan does not know the number.
     """
     found = []
     next_row = 0

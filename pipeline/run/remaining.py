@@ -1,4 +1,4 @@
-"""Finds what a run still has to do: the plan, without what is in the output already."""
+"""Finds the work that a run still has to do: the planned shards without the slices that are published already."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -14,11 +14,11 @@ from pipeline.publish.receipt import Receipt
 from pipeline.run.ledger import Ledger
 from pipeline.run.run import Run
 
-# One execution of the flow takes at most so many shards, and loose files in them. A longer plan runs in several
-# executions, so that Ray's records of its tasks do not grow with the input.
+# Largest number of shards, and of loose files in these shards, in one execution of the flow. A longer plan runs in
+# several executions, so that Ray's records of its tasks do not grow with the input.
 _WAVE_SHARDS = 100_000
 _WAVE_MEMBERS = 4_000_000
-# One table of a wave holds at most so many shards, and loose files in them.
+# Largest number of shards, and of loose files in these shards, in one table of a wave.
 _PART_SHARDS = 1024
 _PART_MEMBERS = 65_536
 
@@ -41,7 +41,7 @@ def missing(plan: Plan, published: Mapping[str, PublishedFile]) -> Iterator[Plan
 
 
 def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
-    """Yields the shards as tables, in waves that Ray's driver and object store can hold."""
+    """Yields the shards in waves: lists of tables that are small enough for one execution of the flow."""
     wave: list[pa.Table] = []
     part: list[PlannedShard] = []
     num_shards = num_members = 0
@@ -65,8 +65,8 @@ def waves(shards: Iterable[PlannedShard]) -> Iterator[list[pa.Table]]:
 def failed_again(run: Run, published: Mapping[str, PublishedFile]) -> int:
     """Returns how many records failed in an earlier run, were tried again by this run, and failed again.
 
-    The count is taken from the files that this run rewrote. A record in them that failed since its source changed may
-    be counted too, but the count never exceeds the number of records that were tried again.
+    The failed records of the files that this run rewrote are counted. Such a file may also hold failed records whose
+    source has changed, so the count is limited to the number of records that were tried again.
     """
     codes = run.config.output.retry_failed
     owns = [file.footer.own for file in published.values() if file.run_id == run.run_id]

@@ -25,7 +25,7 @@ class Run:
         run_id: name of the run's folder below `runs/`.
         started_at: `time.time()` of the start of the program.
         checkpoint: weights of the network, and the labels of its classes.
-        identity: settings that decide the rows of the output, as `_job.json` holds them.
+        identity: settings that decide the rows of the output; `_job.json` holds the same settings.
         plan: work that was left when the run began.
         lease: right to write to the output.
         listing_s: seconds that listing the inputs and making the plan took.

@@ -33,7 +33,7 @@ def bound_by_images(run: Run) -> str | None:
 def bound_by_hours(run: Run, published: Mapping[str, PublishedFile], ending: Ending) -> str:
     """Returns a sentence that says what a run left to later runs when `--max-hours` ended it.
 
-    Counted are shards of the plan that are not done, and what `--max-images` kept out of the plan.
+    The sentence counts the missing work of the plan and the work that `--max-images` kept out of the plan.
     """
     images, shards = run.plan.summary.postponed_images, run.plan.summary.postponed_shards
     for shard in missing(run.plan, published):
@@ -43,11 +43,11 @@ def bound_by_hours(run: Run, published: Mapping[str, PublishedFile], ending: End
 
 
 def describe_left(images: int, shards: int) -> str:
-    """Returns in words how much is left.
+    """Returns the work that is left in words, such as "2 shards and 10 images are left".
 
     Args:
-        images: images that are counted.
-        shards: shards whose images are not counted.
+        images: number of images that are left in shards whose images are counted.
+        shards: number of other shards that are left, whose images are not counted.
     """
     counts = [(shards, "shard"), (images, "image")]
     parts = [f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count]

@@ -1,4 +1,4 @@
-"""Makes the settings of the read, infer and sink steps from those of the run."""
+"""Makes the settings of the read, infer and sink steps from the settings of the run."""
 
 from pipeline.chunks.columns import output_schema
 from pipeline.config.identity import identity_digest
@@ -9,7 +9,7 @@ from pipeline.run.run import Run
 
 
 def sink_config(run: Run) -> SinkConfig:
-    """Returns what the sink step needs to publish slices."""
+    """Returns the settings with which the sink step publishes slices."""
     return SinkConfig(
         output=run.config.output.folder,
         schema=output_schema(run.config.task.columns(run.checkpoint.network), run.config.input.keep_columns),
@@ -21,7 +21,7 @@ def sink_config(run: Run) -> SinkConfig:
 
 
 def read_config(run: Run, pass_number: int, *, last_pass: bool) -> ReadConfig:
-    """Returns what the read step of a pass needs besides the planned shard."""
+    """Returns the settings of the read step in one pass."""
     config, output = run.config, run.config.output
     return ReadConfig(
         input=config.input,
@@ -36,7 +36,7 @@ def read_config(run: Run, pass_number: int, *, last_pass: bool) -> ReadConfig:
 
 
 def infer_config(run: Run, device: str) -> InferConfig:
-    """Returns what the infer step needs besides the weights."""
+    """Returns the settings of the infer step, without the weights."""
     return InferConfig(
         config_json=run.checkpoint.files.config_json,
         preprocessor_json=run.checkpoint.files.preprocessor_json,

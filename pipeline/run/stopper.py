@@ -1,15 +1,15 @@
-"""Ends a run early, once: at a signal from outside, or when a thread of the run finds a reason.
+"""Ends a run early: at a signal from outside, or when a thread of the run finds a reason.
 
-    SIGTERM, SIGINT       -> Stopper (the handler)  -> KeyboardInterrupt in the main thread, once
-    Stopper.stop(ending)  -> SIGTERM to this process ->     "
+    SIGTERM or SIGINT from outside                   ->  Stopper (the handler)  ->  KeyboardInterrupt in the main thread
+    Stopper.stop(ending) -> SIGTERM to this process  ->  Stopper (the handler)  ->  KeyboardInterrupt in the main thread
 
-The main thread waits deep inside a library when either happens. A signal handler that raises `KeyboardInterrupt`
-reaches it there, as Ctrl-C does; libraries catch ordinary exceptions on their way. From then on the stopper is
-disarmed: a second signal does not interrupt the finish that follows. SIGKILL still ends the process, and the same
-command continues after it.
+The main thread mostly waits inside a library when the end is requested. A signal handler can end that wait by raising
+`KeyboardInterrupt`, as Ctrl-C does; a library might catch an ordinary exception. The first `KeyboardInterrupt` disarms
+the stopper, so a second signal does not interrupt the end of the run. SIGKILL still ends the process; the same command
+then continues the work.
 
-A command makes one stopper and hands it to everything that may end the command early. Only a calibration makes a second
-one, since the end of its trial must not end the command.
+A command makes one stopper and hands the stopper to every part that may end the command early. Only a calibration makes
+a second stopper, because the end of the trial must not end the command.
 """
 
 import logging
@@ -32,9 +32,9 @@ class Ending:
 
     Attributes:
         status: status of the run in its report.
-        reason: a sentence for the report.
-        is_bound: the user asked for this end when the run was started, as with `--max-hours`.
-        is_pass_only: only the current pass ends; the next one begins after it.
+        reason: sentence for the report that says why the run ends.
+        is_bound: True if the user asked for this end at the start of the run, as with `--max-hours`.
+        is_pass_only: True if only the current pass ends and the next pass follows.
     """
 
     status: Status
@@ -47,7 +47,7 @@ class Stopper:
     """The handler of SIGTERM and SIGINT.
 
     Attributes:
-        ending: why the run ends early; None while nothing has ended it.
+        ending: why the run or the pass ends early; None while nothing has ended the run or the pass.
         is_armed: True while signals and `stop` interrupt the main thread.
     """
 
@@ -63,11 +63,14 @@ class Stopper:
                 signal.signal(number, self)
 
     def stop(self, ending: Ending) -> None:
-        """Ends the run from any thread. The first ending counts, but the end of a pass gives way to that of the run."""
+        """Ends the run, or only the current pass, from any thread.
+
+        The first ending is kept, with one exception: the ending of the run replaces the ending of a pass.
+        """
         with self._lock:
             if self.ending is not None:
                 if self.ending.is_pass_only and not ending.is_pass_only:
-                    self.ending = ending  # the main thread is interrupted already, and finds it in `rearm`
+                    self.ending = ending  # the main thread is interrupted already, and `rearm` finds the ending
                 return
             if not self.is_armed:
                 return
@@ -76,7 +79,7 @@ class Stopper:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def rearm(self) -> None:
-        """Lets the main thread be interrupted again after a pass alone was ended.
+        """Arms the stopper again after only a pass was ended.
 
         Raises:
             KeyboardInterrupt: the run was ended as well, by a signal or by `stop`.
@@ -87,12 +90,12 @@ class Stopper:
             self.ending, self.is_armed = None, True
 
     def disarm(self) -> None:
-        """From here on neither signals nor `stop` interrupt the main thread."""
+        """Disarms the stopper: neither signals nor `stop` interrupt the main thread any more."""
         self.is_armed = False
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Arms this stopper until the end of the block, whatever it has ended before."""
+        """Forgets an earlier ending, and arms this stopper until the end of the block."""
         self.ending, self.is_armed = None, True
         try:
             yield
@@ -100,7 +103,7 @@ class Stopper:
             self.disarm()
 
     def __call__(self, number: int, frame: object) -> None:
-        """Called by Python in the main thread when a signal has come."""
+        """Handles a signal; Python calls this method in the main thread."""
         name = signal.Signals(number).name
         told_to_stop = Ending("stopped", f"the run was told to stop ({name})")
         if self.is_armed:
@@ -115,7 +118,7 @@ class Stopper:
 
 @contextmanager
 def own_stopper() -> Iterator[Stopper]:
-    """Installs a new stopper until the end of the block; the handlers before it come back after it."""
+    """Installs a new stopper until the end of the block, then restores the earlier signal handlers."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     stopper = Stopper()
     stopper.install()

@@ -9,7 +9,7 @@ from pipeline.run.run import Run
 
 
 def describe_plan(run: Run) -> dict[str, Any]:
-    """Returns how much work a run would do: the summary of a dry run."""
+    """Returns the summary of a dry run: the counts of the work that the run would do."""
     plan, summary = run.plan, run.plan.summary
     return {
         "dry_run": True,
@@ -26,7 +26,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
 
 
 def describe_changes(summary: PlanSummary) -> dict[str, int]:
-    """Returns what the planner found different from the run before."""
+    """Returns the planner's counts of complete and changed shards, records to retry or remove, and work left out."""
     return {
         "complete_shards": summary.complete_shards,
         "changed_shards": summary.changed_shards,
@@ -38,7 +38,7 @@ def describe_changes(summary: PlanSummary) -> dict[str, int]:
 
 
 def describe_left_out(summary: PlanSummary) -> dict[str, int]:
-    """Returns what `--since` and `--max-images` left to later runs."""
+    """Returns the counts of objects, images and shards that `--since` and `--max-images` keep out of the plan."""
     return {
         "older_objects": summary.older_objects,
         "postponed_images": summary.postponed_images,
@@ -47,10 +47,10 @@ def describe_left_out(summary: PlanSummary) -> dict[str, int]:
 
 
 def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
-    """Returns the most important figures of a report.
+    """Returns the summary of a run that has ended: the most important figures of the report.
 
     Args:
-        bound: sentence that says which bound ended the run; None if no bound did.
+        bound: sentence that says which bound ended the run; None if no bound ended the run.
     """
     output = run.config.output.folder
     worked = not run.plan.is_empty

@@ -1,6 +1,6 @@
-"""Watches a pass from the driver: asks the collectors for rows, failures and published files, and shows progress.
+"""Watches a pass from the driver: asks the collectors for counts and receipts, and reports the progress.
 
-The watch also ends the pass: where nothing arrives any more, or where one of the given functions finds a reason.
+The watch also ends the pass if nothing has arrived for too long, or if one of the given functions finds a reason.
 """
 
 import logging
@@ -19,14 +19,16 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _POLL_TIMEOUT_S = 10.0
-# A slice is published in a fraction of this time. Ray kills a job three seconds after the request to stop.
+# Seconds to wait for slices that are being published when the pass is interrupted. Publishing a slice takes a fraction
+# of this time, and Ray kills a job three seconds after the request to stop.
 _FINISH_S = 1.0
-# Ray starts an actor again in less time. Replacing a node mostly takes longer, but then other actors go on.
+# Seconds without progress after which the functions in `stop_if_quiet` are called. Ray restarts an actor in less time.
+# Replacing a node mostly takes longer, but meanwhile the actors on other nodes go on.
 _QUIET_S = 60.0
 
 
 class NoProgress:
-    """Measures for how long nothing has arrived at a collector, and no file was published."""
+    """Measures for how long no chunk has arrived at a collector and no file was published."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s, self._clock = timeout_s, clock
@@ -34,7 +36,7 @@ class NoProgress:
         self._changed_at = clock()
 
     def since(self, marker: Hashable) -> float | None:
-        """Returns the seconds for which the marker has not changed; None if they are fewer than the timeout."""
+        """Returns the seconds for which the marker has not changed; None if the seconds are fewer than the timeout."""
         now = self._clock()
         if marker != self._marker:
             self._marker, self._changed_at = marker, now
@@ -43,7 +45,7 @@ class NoProgress:
 
 
 class Watch:
-    """Polls the collectors on a thread of its own while a pass runs, and once more at its end."""
+    """Polls the collectors in a separate thread while a pass runs, and once more at the end of the pass."""
 
     def __init__(
         self,
@@ -56,16 +58,17 @@ class Watch:
         stop_if: Sequence[Callable[[], Ending | None]] = (),
         stop_if_quiet: Sequence[Callable[[], Ending | None]] = (),
     ) -> None:
-        """Makes a watch, which begins with its block.
+        """Makes a watch; polling begins when the `with` block is entered.
 
         Args:
-            plan: plan of the run, which progress is compared with.
-            ledger: findings of the run, which take the collectors' states.
-            on_progress: called about once a second.
-            stopper: ends the pass.
+            plan: plan of the run; its totals are needed for the progress.
+            ledger: findings of the run; the watch adds the collectors' states.
+            on_progress: function that is called with the progress about once a second.
+            stopper: handler that ends the pass.
             no_progress_timeout_s: seconds without progress after which the run is ended.
-            stop_if: functions that are called every second; the first ending that one returns ends the pass.
-            stop_if_quiet: the same, called only after nothing has arrived for a while.
+            stop_if: functions that are called about once a second; the ending that a function returns ends the pass.
+            stop_if_quiet: functions like those in `stop_if`, but called only while nothing has arrived for a minute, or
+                for half of `no_progress_timeout_s` if that is shorter.
         """
         self._plan, self._ledger, self._collectors, self._on_progress = plan, ledger, collectors, on_progress
         self._stopper, self._stop_if, self._stop_if_quiet = stopper, stop_if, stop_if_quiet

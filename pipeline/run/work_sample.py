@@ -1,4 +1,4 @@
-"""An estimate of a run's work, made beside the run from a sample of image headers: the progress display needs it."""
+"""Estimates a run's work from a sample of image headers, while the run works; the progress needs the estimate."""
 
 import logging
 import threading
@@ -10,7 +10,7 @@ from pipeline.run.run import Run
 
 logger = logging.getLogger(__name__)
 
-# A smaller run is over before the estimate is there.
+# A run over fewer bytes ends before the estimate is ready.
 _SAMPLED_FROM_BYTES = 16 * 2**20
 _SAMPLED_SHARDS = 8
 _SAMPLED_IMAGES = 64

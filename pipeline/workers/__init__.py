@@ -1,1 +1,1 @@
-"""The process of a step: child processes that may die, time limits, and its current work."""
+"""Child processes for work that may crash, time limits of work, and notes about the current work of processes."""

@@ -1,8 +1,8 @@
-"""The current work of every process, and its age: a run without progress names the step that holds it up.
+"""Notes about the current work of every process: a run without progress names the step that holds up the run.
 
 A process sends a note when it begins to work on some records, at most once a second, and does not wait for an answer.
-So the note is mostly out before the work starts, and is there even if the work hangs in a way that lets no more Python
-run. Ages are measured by the monotonic clock of each machine, since the times of day of two machines differ.
+So the note is mostly sent before the work starts, and helps even if the work hangs and no more Python code runs in the
+process. Durations are measured by the monotonic clock of each machine, since the times of day of two machines differ.
 """
 
 import os
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 _NOTIFY_EVERY_S = 1.0
 _MOST_NAMED = 6
-# Ray spills objects above this share of its store, so a store that stays fuller cannot be spilled.
+# Ray spills objects to disk if more than this share of its store is in use. So if a store stays fuller, spilling fails.
 _SPILLS_FROM = 0.8
 
 
@@ -49,7 +49,7 @@ class Note:
     Attributes:
         host: Name of the process' machine.
         pid: Id of the process on that machine.
-        holding: Records that the process works on; None if it is idle.
+        holding: Records that the process works on; None if the process is idle.
         node: Id that Ray gave the machine; None until the note is sent.
     """
 
@@ -63,7 +63,7 @@ class Note:
 
 
 Notify = Callable[[Note], None]
-"""Sends a note."""
+"""A function that sends a note."""
 
 
 @contextmanager
@@ -77,10 +77,10 @@ def at_work(notify: Notify, step: str, shard: str, slice_number: int | None, fir
 
 
 class Reporter:
-    """The notes of this process: the records that it works on now, and the last note that it sent.
+    """Sends the notes of this process.
 
-    A note about new work goes out at once if the last note is old enough, else as soon as it is. A note of an idle
-    process always waits, because the next work mostly follows at once.
+    A note about new work is sent at once if the last note is at least `every_s` seconds old, else within `every_s`
+    seconds. A note that the process is idle always waits, because new work mostly follows at once.
     """
 
     def __init__(self, every_s: float = _NOTIFY_EVERY_S) -> None:
@@ -92,7 +92,7 @@ class Reporter:
         self._later: threading.Timer | None = None
 
     def change(self, holding: Holding | None, notify: Notify) -> None:
-        """Sets the records that this process works on; None if it is idle."""
+        """Takes the records that this process works on now, None for an idle process; sends a note now or later."""
         now = time.monotonic()
         with self._lock:
             self._holding, self._began = holding, now
@@ -115,7 +115,7 @@ class Reporter:
 
 
 def own_note(holding: Holding | None) -> Note:
-    """Returns a note of this process."""
+    """Returns a note with the host and the id of this process."""
     return Note(socket.gethostname(), os.getpid(), holding)
 
 
@@ -130,7 +130,7 @@ class Board:
         self._lock = threading.Lock()
 
     def post(self, note: Note) -> None:
-        """Puts a note in the place of the last one of its process; takes that away if the process is idle."""
+        """Replaces the last note of a process by this note; removes the last note if the process is idle."""
         with self._lock:
             if note.holding is None:
                 self._notes.pop((note.host, note.pid), None)
@@ -143,7 +143,7 @@ class Board:
             self._notes.clear()
 
     def notes(self) -> list[Note]:
-        """Returns the note of each process that is at work, with `held_s` as of now."""
+        """Returns the note of each process that is at work, with `held_s` counted up to now."""
         now = time.monotonic()
         with self._lock:
             notes = list(self._notes.values())
@@ -155,7 +155,7 @@ class Board:
 
 
 def describe(notes: Sequence[Note], silent: Sequence[str], store_use: float = 0.0) -> str:
-    """Returns one sentence: who does not answer, and which steps hold which records, the longest first.
+    """Returns one sentence that names collectors and nodes without an answer, and the work that has taken longest.
 
     Args:
         notes: Notes of processes that are at work.

@@ -1,7 +1,8 @@
-"""Child processes that may die: with them the last pass turns an image that crashes its process into one failed row.
+"""Runs work in child processes, so that in the last pass an image that crashes its process becomes one failed row.
 
-A child answers one request at a time; when it dies, a new one takes its place. A request counts as the cause only if a
-second, fresh child dies of it too, because the system may have killed the first child to free memory for others.
+A child answers one request at a time; when a child dies, a new child takes its place. A request counts as the cause
+of the death only if a second, fresh child dies of the same request, because the system may have killed the first child
+to free memory for other processes.
 """
 
 import ctypes
@@ -32,12 +33,12 @@ _READY = "ready"
 
 
 class ChildError(RuntimeError):
-    """A child process could not be started, or failed at what every child can do."""
+    """A child process could not be started, or failed at a request that holds no image."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Raised:
-    """The last answer of a child that ends with an exception; `error` describes it (`bugs.explain`)."""
+    """The last answer of a child that ends with an exception; `error` describes the exception (`bugs.explain`)."""
 
     error: str
 
@@ -57,7 +58,7 @@ class Crash:
     error: str | None = None
 
     def explain(self, work: str) -> str:
-        """Returns why some work failed, as the message of a row; a bug comes first, with file and line.
+        """Returns why some work failed, as the message of a row; a message about a bug begins with file and line.
 
         Args:
             work: Subject of the sentence, such as "decoding".
@@ -69,23 +70,23 @@ class Crash:
 
 
 class IsolatedService:
-    """A child process that runs the service of a module; the first request starts it."""
+    """A child process that runs the service of a module; the first request starts the process."""
 
     def __init__(self, module: str, settings: object = None) -> None:
         """Starts no process yet.
 
         Args:
             module: Name of a module whose `start_service(settings)` returns a function from request to answer.
-            settings: Argument of `start_service`; settings and requests travel to the child by pickle.
+            settings: Argument of `start_service`; settings and requests are pickled for the child.
         """
         self._module, self._settings = module, settings
         self._child: _Child | None = None
 
     def ask(self, request: object, timeout_s: float) -> Any:
-        """Returns the service's answer; a `Crash` if two children died of the request, or one took too long.
+        """Returns the service's answer; a `Crash` if two children died of the request, or a child took too long.
 
         Raises:
-            ChildError: no child could be started.
+            ChildError: No child could be started.
         """
         if self._child is not None and self._child.process.poll() is not None:
             self.close()  # The child died between two requests, so this request is not the cause.
@@ -115,7 +116,7 @@ class IsolatedService:
 
 
 class _Child:
-    """The process and two pipes. Answers have their own pipe, because any library may print to stdout at any time."""
+    """A child process and its two pipes. Answers have a separate pipe, because any library may print to stdout."""
 
     def __init__(self, module: str) -> None:
         path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -137,7 +138,10 @@ class _Child:
         self.requests: IO[bytes] = self.process.stdin
 
     def ask(self, request: object, timeout_s: float) -> Any:
-        """Returns the answer to one request, or a `Crash`; an answer that comes as the time runs out counts."""
+        """Returns the answer to one request; a `Crash` if the child dies or takes too long.
+
+        An answer that arrives just when the time is over still counts.
+        """
         timer = threading.Timer(timeout_s, self._kill)
         timer.start()
         try:
@@ -173,7 +177,7 @@ def serve(answers: int, module: str) -> None:
 
     Args:
         answers: File descriptor of the pipe for answers.
-        module: Name of the module.
+        module: Name of the module, which has the function `start_service`.
     """
     _die_with_parent()
     requests = sys.stdin.buffer
@@ -193,7 +197,7 @@ def serve(answers: int, module: str) -> None:
 
 
 def _die_with_parent() -> None:
-    """Makes Linux kill this process with its parent; else a child that hangs would keep its memory, or its GPU."""
+    """Makes Linux kill this process when its parent ends; else a child that hangs would keep its memory and GPU."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -208,7 +212,7 @@ def _send(pipe: IO[bytes], message: object) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> Any:
-    """Returns the next message; None if the pipe ends, also if it ends in the middle of a message."""
+    """Returns the next message; None if the pipe ends before the message is complete."""
     length = _read_exactly(pipe, _LENGTH_BYTES)
     body = None if length is None else _read_exactly(pipe, int.from_bytes(length, "little"))
     return None if body is None else pickle.loads(body)

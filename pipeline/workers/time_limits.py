@@ -1,7 +1,7 @@
-"""Time limits after which the process of a piece of work is ended; generous, since they only have to be finite.
+"""Time limits of work; a process over its limit is ended. The limits are generous: they only stop work that hangs.
 
-Ray retries a chunk whose process was ended, then drops it. The last pass does it again, with a child process and a time
-limit for each image. So an image whose work never ends costs one row, not the run.
+Ray retries a chunk whose process was ended, then drops the chunk. The last pass runs the chunk again, with a child
+process and a time limit for each image. So an image whose work never ends costs one row, not the run.
 """
 
 import faulthandler
@@ -15,7 +15,7 @@ from model.network.cost import count_macs
 DECODE_IMAGE_S = 120.0
 INFER_IMAGE_S = 120.0
 CHUNK_S = 300.0
-# Far slower than any device: one core of an old machine does ten times as much.
+# Multiply-accumulates per second, far fewer than any device does: one core of an old machine does ten times as many.
 _SLOWEST_MACS_PER_S = {"cpu": 4e9, "cuda": 2e11}
 
 
@@ -23,7 +23,7 @@ def compute_s(network: PVTv2Config, sizes: Iterable[tuple[int, int]], device: st
     """Returns the seconds that a very slow device takes to put images through the network.
 
     Args:
-        network: The network.
+        network: Architecture of the network.
         sizes: (height, width) of each image, in pixels.
         device: `cpu` or `cuda`.
     """
@@ -33,9 +33,9 @@ def compute_s(network: PVTv2Config, sizes: Iterable[tuple[int, int]], device: st
 
 @contextmanager
 def given_up_after(seconds: float) -> Iterator[None]:
-    """Ends this process if the block takes longer than some seconds, and prints its traceback to stderr.
+    """Ends this process if the block takes longer than `seconds`, and prints the traceback to stderr.
 
-    A thread without Python code does so, because work that hangs in a C library may never let Python run.
+    A thread without Python code ends the process, because work that hangs in a C library may never let Python run.
     """
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
