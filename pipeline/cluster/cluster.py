@@ -1,4 +1,4 @@
-"""Starts or joins a Ray cluster, checks its nodes before the work begins, and leaves it."""
+"""Starts or joins a Ray cluster, checks its nodes before the work begins, and leaves the cluster at the end."""
 
 import gc
 import logging
@@ -196,7 +196,7 @@ def _check_address(address: str, allow_no_token: bool) -> None:
         raise ConfigError(f"{address}: Ray Client is not supported; give --ray-address HOST:6379, or submit a job")
     host, separator, port = address.rpartition(":")
     if not separator:
-        return  # Such as "auto".
+        return  # The address is a word such as "auto".
     if not allow_no_token:
         check_sends_token(address, host)
     try:

@@ -54,7 +54,7 @@ _CHANGES = """
 _NEW = "(FROM labels SEMI JOIN (FROM changes WHERE is_new) USING (image_id))"
 _EARLIER = "before WHERE model_label IS NOT NULL"
 _LABELS_OF = "SELECT model_label, count(*) FROM {} GROUP BY 1"
-# The bins are of equal width, closed at the left.
+# All bins have the same width; each bin contains its lower bound.
 _SCORES_OF = "SELECT least(floor(score * {bins}), {bins} - 1)::INTEGER AS bin, count(*) FROM {} GROUP BY 1"
 
 
@@ -83,7 +83,7 @@ class Changes:
 
     @property
     def over(self) -> dict[str, Drift]:
-        """The drifts that are over their limits."""
+        """The drifts above their limits, by the name of the distribution."""
         return {name: drift for name, drift in self.drift.items() if drift is not None and drift.is_over}
 
 

@@ -68,8 +68,8 @@ class _OwnSidecar:
     Attributes:
         etag: ETag of the sidecar after its last write.
         sha256: SHA-256 of the sidecar after its last write.
-        pending_sha256: SHA-256 of a write that has begun. It is saved before the write and removed after it, so that
-            the sidecar is recognised if the process dies in between.
+        pending_sha256: SHA-256 of a write that has begun. The digest is saved before the write and removed
+            after the write, so that the sidecar is recognised if the process dies in between.
     """
 
     etag: str | None = None

@@ -18,7 +18,7 @@ from pipeline.store.uris import name_of, shown
 # Names in an output under which corrections are looked for, unless the user gives URIs.
 PLACES = ("overrides.csv", "overrides.parquet", "overrides")
 
-# `order` counts rows over all files; `at_s` is the time of a correction in Unix seconds, null if it has none.
+# `order` counts rows over all files; `at_s` is the time of a correction in Unix seconds, null without a time.
 OVERRIDE_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string()),

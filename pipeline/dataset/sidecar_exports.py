@@ -110,13 +110,13 @@ def _sidecar_tar(records: Iterator[Mapping[str, Any]], numbers: Mapping[str, int
 
 
 def leads_out(name: str) -> bool:
-    """Returns True for a name that a program might unpack outside its folder: an absolute name, or one with `..`."""
+    """Returns True for a name that a program might unpack outside its folder: an absolute name, or a name with `..`."""
     parts = name.replace("\\", "/").split("/")
     return parts[0] == "" or parts[0].endswith(":") or ".." in parts
 
 
 def sample_key(member: str) -> str:
-    """Returns the key of a member's sample in WebDataset: the name up to the first dot of its last part."""
+    """Returns the key of a member's sample in WebDataset: the path, with the file name cut at the first dot."""
     folder, name = posixpath.split(member)
     return posixpath.join(folder, name.partition(".")[0])
 

@@ -88,7 +88,7 @@ class CollectorActor:
 
     @ray.method(concurrency_group="answers")
     def post(self, note: Note) -> None:
-        """Takes a note of another process."""
+        """Puts a note of another process on the board."""
         self._board.post(note)
 
     @ray.method(concurrency_group="answers")

@@ -43,7 +43,7 @@ class SliceDatasink(Datasink[int]):
         return collector.take.remote(row, chunk.pass_number, holding)
 
     def on_write_complete(self, write_result: WriteResult[int]) -> None:
-        """Does nothing: each collector has published its slices."""
+        """Does nothing, because the collectors publish the slices themselves."""
 
     def get_name(self) -> str:
         """Returns the name that the step has in Ray's statistics."""

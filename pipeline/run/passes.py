@@ -57,7 +57,7 @@ class Outcome:
 
 
 class Passes:
-    """The passes of one run, which share their collectors."""
+    """The passes of one run, which all use the same collectors."""
 
     def __init__(
         self,

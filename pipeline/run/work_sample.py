@@ -17,7 +17,10 @@ _SAMPLED_IMAGES = 64
 
 
 def sample_work(run: Run, ledger: Ledger) -> None:
-    """Starts a thread that estimates the multiply-accumulates of the whole plan, and notes them in the ledger."""
+    """Starts a thread that estimates the multiply-accumulates of the whole plan and notes the estimate in the ledger.
+
+    A small run gets no estimate.
+    """
     plan = run.plan
     if plan.num_bytes < _SAMPLED_FROM_BYTES:
         return

@@ -50,7 +50,8 @@ class Crash:
     Attributes:
         how: Predicate of a sentence, such as "ended its process with status -11".
         is_late: True if the request took too long.
-        error: Description of the exception that ended the process (`bugs.explain`); None if no exception did.
+        error: Description of the exception that ended the process (`bugs.explain`); None if no exception ended
+            the process.
     """
 
     how: str
@@ -161,7 +162,7 @@ class _Child:
         return Crash(f"ended its process with status {self.process.wait()}")
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process and closes both pipes."""
         self.process.kill()
         self.process.wait()
         self.requests.close()
