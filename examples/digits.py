@@ -15,7 +15,7 @@ LABELS = tuple("0123456789")
 HELD_OUT_OF = (4, 25)  # the first 4 of every 25 digits of a class are held out
 CELLS = 8
 MARGIN = 2  # empty cells around a digit, so that strokes at its edge fade instead of breaking off
-# First and last shorter side of each band, in pixels.
+# Smallest and largest shorter side of the images in each band, in pixels.
 BANDS = ((32, 63), (64, 127), (128, 255), (256, 512))
 MAX_SIDE_PX = 512
 MAX_ASPECT = 2.0
@@ -31,7 +31,7 @@ def load_digits() -> tuple[Pixels, Indexes]:
 
 
 def split(labels: Indexes) -> tuple[Indexes, Indexes]:
-    """Returns the positions of the digits to train on, and of the digits that are held out, by `HELD_OUT_OF`.
+    """Returns the positions of the digits to train on, and of the digits that are held out (`HELD_OUT_OF`).
 
     The digits are in the order of their writers; a writer may be in both parts.
     """
@@ -44,7 +44,10 @@ def split(labels: Indexes) -> tuple[Indexes, Indexes]:
 
 
 def draw_size(band: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Returns a random (width, height): the shorter side lies in the band, the longer is limited by the constants."""
+    """Returns a random (width, height) in pixels, whose shorter side lies in the band.
+
+    The longer side is limited by `MAX_SIDE_PX` and `MAX_ASPECT`.
+    """
     first, last = band
     shorter = min(last, int(math.exp(rng.uniform(math.log(first), math.log(last + 1)))))
     longer = min(MAX_SIDE_PX, int(shorter * math.exp(rng.uniform(0, math.log(MAX_ASPECT)))))

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 
 class FeatureDataset(Dataset[tuple[str, torch.Tensor]]):
-    """The successful rows of an output, as (image id, features)."""
+    """The successful rows of an output; each item is (image id, features)."""
 
     def __init__(self, output: str | Path, column: str = "embedding") -> None:
         """Reads the status of all rows, but no features.

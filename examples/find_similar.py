@@ -40,7 +40,7 @@ def open_features(output: str) -> duckdb.DuckDBPyConnection:
     """Returns a database with the table `features`, which has the successful rows of an output.
 
     Raises:
-        ValueError: The output has no such rows, or no features.
+        ValueError: The output has no successful rows, or no embeddings.
     """
     database, files = duckdb.connect(), f"{output.rstrip('/')}/data/*.parquet"
     try:
@@ -58,7 +58,7 @@ def neighbours(database: duckdb.DuckDBPyConnection, image_id: str, count: int) -
     """Returns (image id, similarity) of the images that are most similar to one image, the most similar first.
 
     Raises:
-        ValueError: The table has no such image.
+        ValueError: The table has no image with this id.
     """
     if not database.execute("SELECT 1 FROM features WHERE image_id = $id", {"id": image_id}).fetchone():
         raise ValueError(f"{image_id} is not among the images; give an image_id as it stands in the output")

@@ -1,4 +1,4 @@
-"""Classifies a tree of class folders in a plain loop, one image at a time: what a job's rows can be held against.
+"""Classifies images in class folders in a plain loop, one image at a time, for comparison with the rows of a job.
 
 python examples/predict_images.py --weights build/photos --images photos/validation --out build/validation.csv
 """

@@ -1,4 +1,4 @@
-"""Thumbnails of some rows of a data set: their images are fetched and decoded as the job that labelled them did."""
+"""Makes thumbnails of some rows of a data set; images are fetched and decoded as in the job that labelled the rows."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +29,13 @@ _HOPELESS = ("source.", "decode.")
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRules:
-    """Settings by which the job read its shards; the keys of images that a tar repeats depend on them.
+    """Settings by which the job read its shards.
+
+    The keys of images whose name occurs more than once in a tar depend on these settings.
 
     Attributes:
         names: Globs that chose images and shards.
-        image_column: Parquet column with the encoded images; None finds the column.
+        image_column: Parquet column with the encoded images; None means that the reader finds the column.
     """
 
     names: NameFilter = field(default_factory=NameFilter)
@@ -41,7 +43,7 @@ class ShardRules:
 
 
 def pictures(rows: Sequence[Row], store: StoreConfig, rules: ShardRules) -> dict[str, bytes | str]:
-    """Returns for each image id a JPEG, or a sentence that says why there is none.
+    """Returns a JPEG for each image id, or a sentence that says why the image has no thumbnail.
 
     Every shard is read once, from its start to its last wanted image.
 
@@ -58,7 +60,7 @@ def pictures(rows: Sequence[Row], store: StoreConfig, rules: ShardRules) -> dict
             loose.append(row)
         else:
             shards[row["shard"], row["source_etag"]].append(row)
-    # The sizes of loose images are unknown here, so their number bounds how many are fetched ahead.
+    # The sizes of loose images are unknown here, so the number of images bounds how many images are fetched ahead.
     members = [Member(row["image_id"], row["key"] or "", 0, row["source_etag"], None) for row in loose]
     for row, record in zip(loose, read_files(members, store, give_up_failed=True), strict=True):
         found[row["image_id"]] = _picture(record)

@@ -1,4 +1,4 @@
-"""Makes one HTML page of the rows of a data set that need a person's eye; the person's choices become its overrides.
+"""Makes an HTML page of rows of a data set that a person should check; the choices become overrides of the data set.
 
     python examples/review_labels.py s3://bucket/dataset --html review.html
     python examples/review_labels.py s3://bucket/dataset --html cats.html --decision accepted --order label --limit 200
@@ -70,7 +70,7 @@ def read_rows(file: StorePath, decision: str) -> tuple[pa.Table, Counter[str]]:
 
 
 def first_rows(rows: pa.Table, order: str, limit: int) -> list[Row]:
-    """Returns the first rows by rising score, so the least certain first, or by label.
+    """Returns the first `limit` rows: by rising score, so that the least certain rows are first, or by label.
 
     Rows without a score or a label come last.
     """
@@ -79,12 +79,15 @@ def first_rows(rows: pa.Table, order: str, limit: int) -> list[Row]:
 
 
 def proposed(row: Row) -> str | None:
-    """Returns the label to confirm: the data set's, which differs from the network's where classes are renamed."""
+    """Returns the label that the page proposes for a row.
+
+    The label of the data set is preferred: it differs from the network's label if the data set renames the class.
+    """
     return row["label"] or row["model_label"] or None
 
 
 def quick_labels(here: Counter[str], labels: Counter[str]) -> list[str]:
-    """Returns the labels that get a digit key: the most frequent on the page, then those of the data set."""
+    """Returns the labels that get a digit key: the most frequent ones on the page, then those in the data set."""
     names = [name for name, _ in (*here.most_common(), *labels.most_common())]
     return list(dict.fromkeys(names))[:_NUM_QUICK]
 

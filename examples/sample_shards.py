@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 from examples.digits import BANDS, LABELS, draw_size, load_digits, render, split
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
-# Shorter sides below the smallest side that the network takes; the job enlarges these images.
+# Smallest and largest shorter side of images that are too small for the network; the job enlarges these images.
 TINY = (20, 31)
 BROKEN_EVERY = 11
 

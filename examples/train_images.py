@@ -1,4 +1,4 @@
-"""Trains a PVTv2 on a tree of class folders, and saves it with the names of the folders as labels.
+"""Trains a PVTv2 on images in class folders, and saves the network with the names of the folders as labels.
 
 python examples/train_images.py --images photos/train --epochs 10 --out build/photos
 """
@@ -26,14 +26,17 @@ SMALLEST_CROP = 0.6  # smallest share of each side that a crop takes
 
 
 def reduced(pixels_HWC: Pixels, shorter_px: int) -> Image.Image:
-    """Returns the image reduced so far that its smallest crop still has this shorter side; never enlarged."""
+    """Returns the image, reduced so that its smallest crop has the shorter side `shorter_px`; never enlarged."""
     image = Image.fromarray(pixels_HWC)
     scale = min(1.0, shorter_px / SMALLEST_CROP / min(image.size))
     return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
 
 
 def varied(image: Image.Image, shorter_px: float, rng: np.random.Generator) -> torch.Tensor:
-    """Returns a random crop HWC, uint8, with the image's aspect and this shorter side; half of them are mirrored."""
+    """Returns a random crop HWC, uint8, with the image's aspect ratio and this shorter side in pixels.
+
+    Half of all crops are mirrored.
+    """
     scale = shorter_px / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     share = rng.uniform(SMALLEST_CROP, 1)
@@ -57,7 +60,10 @@ def steps(
 
 
 def first_weights(source: str | None, variant: str, labels: tuple[str, ...], seed: int) -> PVTv2:
-    """Returns the network to train: with fresh weights, or a checkpoint's; a head for other labels is left out."""
+    """Returns the network to train, with fresh weights or with the weights of a checkpoint.
+
+    If the checkpoint has other labels, the weights of its head are left out.
+    """
     if source is None:
         return fresh_weights(replace(VARIANTS[variant], num_classes=len(labels)), seed)
     loaded = load_checkpoint(source)

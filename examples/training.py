@@ -42,13 +42,13 @@ def fit(model: PVTv2, steps: Iterable[Sequence[Example]], num_steps: int, *, rat
     """Trains all weights in place with AdamW, one update a step; the rate rises to `rate`, then falls as a cosine.
 
     Args:
-        model: Network on the CPU, in float32; copies that share its weights take the gradients.
+        model: Network on the CPU, in float32; gradients are computed on copies that share its weights.
         steps: Images of each update. Images of one size go through the network together.
         num_steps: Number of updates.
         rate: Highest learning rate.
     """
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads of torch in each of our threads; small layers gain nothing from more
+    torch.set_num_threads(1)  # threads of torch in each thread of the pool; small layers gain nothing from more
     models = [copy.deepcopy(model).requires_grad_(True) for _ in range(NUM_THREADS)]
     for each in models:
         for shared, parameter in zip(model.parameters(), each.parameters(), strict=True):
@@ -80,7 +80,7 @@ def fit(model: PVTv2, steps: Iterable[Sequence[Example]], num_steps: int, *, rat
 
 
 def _optimizer(model: PVTv2) -> torch.optim.Optimizer:
-    """Returns AdamW with weight decay for weights, and without for biases and norms."""
+    """Returns AdamW, with weight decay for weights, and without weight decay for biases and norms."""
     parameters = list(model.parameters())
     groups = [
         {"params": [parameter for parameter in parameters if parameter.dim() > 1], "weight_decay": WEIGHT_DECAY},

@@ -2,16 +2,16 @@
 
     python -m benchmarks.job.flow --out benchmarks/results/flow.json
 
-| part | what runs | what it is held against |
+| part | what runs | compared with |
 | --- | --- | --- |
 | sleeping | photos, really decoded, one actor that sleeps in place of a GPU's work | the pace of the sleep |
 | real | photos, then thumbnails, an actor a core | 1 / (1/decode + 1/network), each measured alone on all cores |
 | plumbing | thumbnails of 64x64, a network that takes no time; with decoding and without | images/s |
 | decoding | JPEGs of some sizes, in this process alone | Pillow over the same files |
 
-A rate counts the images whose work lies in a span of time. Images that were decoded before the network was loaded do
-not count in the span in which the network ran: for that span the expected time adds the decoding and the computing that
-was done in it.
+A rate counts the images whose work lies in the measured span of time. Images that were decoded before the network was
+loaded do not count in the span in which the network ran: for that span the expected time adds the decoding and the
+computing that was done in it.
 """
 
 import argparse
@@ -54,8 +54,8 @@ from pipeline.run.step_settings import infer_config, read_config
 
 THUMBNAIL_SIZES = [(64, 64), (80, 64), (96, 72)]
 NUM_DISTINCT = 250
-# Seconds that the sleeping network takes for a photo: more than a core takes to decode one, so that the network need
-# not wait.
+# Seconds that the sleeping network takes for a photo. A core decodes a photo in less time, so that the network need not
+# wait.
 SLEEP_S = 0.004
 DECODED_SIZES = [(64, 64), (80, 80), (160, 120), (500, 375)]
 ALONE_S = 6.0
@@ -125,7 +125,7 @@ def write_linked(folder: Path, count: int, sizes: Sequence[tuple[int, int]]) -> 
 
 @dataclass(frozen=True)
 class Bench:
-    """The folder of inputs and outputs, and the weights."""
+    """The folder of inputs and outputs, and the weights of all runs."""
 
     folder: Path
     weights: Path
@@ -142,7 +142,7 @@ class Bench:
         )
 
     def run(self, name: str, steps: Steps, num_actors: int) -> Done:
-        """Runs the job over one of the inputs, with these steps, which write notes."""
+        """Runs the job over one of the inputs with the given steps; returns the notes that the steps wrote."""
         label = f"{name} {time.time_ns()}"
         notes = self.folder / f"notes {label}"
         notes.mkdir()
@@ -185,7 +185,10 @@ def sleeping(bench: Bench) -> dict:
 
 
 def without_start(notes: Sequence[Note]) -> tuple[float, float]:
-    """Returns the times when a quarter of the chunks and all chunks had ended: before, processes start on all cores."""
+    """Returns the times at which a quarter of the chunks and all chunks were done.
+
+    During the first quarter, processes start on all cores.
+    """
     return notes[len(notes) // 4].ended, notes[-1].ended
 
 
@@ -226,13 +229,16 @@ def real_round(bench: Bench, name: str) -> dict:
 
 
 def images_within(notes: Sequence[Note], begin: float, end: float) -> float:
-    """Returns the number of images whose work lies between two times; a chunk counts by the share of its work."""
+    """Returns the number of images whose work lies between two times.
+
+    A chunk counts by the share of its work that lies between the times.
+    """
     parts = ((min(note.ended, end) - max(note.began, begin)) / (note.ended - note.began) for note in notes)
     return sum(max(0.0, part) * note.images for part, note in zip(parts, notes, strict=True))
 
 
 def plumbing(bench: Bench, steps: Steps) -> dict:
-    """Measures a network that takes no time, with the start of all processes and without.
+    """Measures the job around a network that takes no time: once with the start of all processes, once without.
 
     The rate with the start counts from the decoding of the first chunk to the publication of the last file. The rate
     without the start counts no more images than were decoded in its span.
@@ -250,7 +256,7 @@ def plumbing(bench: Bench, steps: Steps) -> dict:
 
 
 def decoding(width: int, height: int) -> dict:
-    """Returns the microseconds for an image without and with Pillow, the best of five turns each, and their ratio."""
+    """Returns the microseconds for one image without and with Pillow, each the best of five turns, and their ratio."""
     data = [body for _, body in photos(20, [(width, height)])]
     best = {True: float("inf"), False: float("inf")}
     policy = SizePolicy()

@@ -1,11 +1,11 @@
-"""The whole job against what others run in its place, in turn, as ratios.
+"""Compares the whole job with other programs that do the same work, as ratios of their speeds.
 
     python -m benchmarks.job.job --sizes sizes.csv --out benchmarks/results/job-b0.json
 
 Every contender gets the same images and weights, and writes Parquet with one row for each image. The rows are counted
-and compared after each run. Each round runs every contender once, so that a machine whose speed drifts slows all of
-them. The results are medians, and ratios of each round. Contenders whose package is not installed are left out (`make
-bench-env` installs all).
+and compared after each run. Each round runs every contender once, so that a machine whose speed drifts slows all
+contenders. The results are medians, and ratios of each round. Contenders whose package is not installed are left out
+(`make bench-env` installs all).
 """
 
 import argparse
@@ -35,7 +35,7 @@ RATES = ("whole_images_per_s", "steady_images_per_s")
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A command, complete but for `--output`.
+    """The command of one of the compared programs, without `--output`.
 
     Attributes:
         pixels: `native`, or the side to which the contender resizes images.
@@ -48,7 +48,10 @@ class Contender:
 
 
 def contenders(photos: Path, tars: Path, weights: Path, precision: str) -> dict[str, Contender]:
-    """By name; ours first. The recipe as documented is float32 whatever the precision."""
+    """Returns the compared programs by name, ours first.
+
+    Ray's recipe as documented runs in float32, whatever the precision is.
+    """
     common = ("--weights", str(weights), "--precision", precision)
     on_photos, on_tars = ("--input", str(photos), *common), ("--input", str(tars), *common)
     recipe = ("-m", "benchmarks.peers.ray_recipe", *on_photos)
@@ -69,7 +72,7 @@ def contenders(photos: Path, tars: Path, weights: Path, precision: str) -> dict[
 
 
 def measure(name: str, contender: Contender, output: Path, log: Path) -> tuple[dict[str, Any], Rows]:
-    """Runs it to its end; its figures, and the rows it has left."""
+    """Runs a program to its end; returns its figures, and the rows that the program wrote."""
     result = run_measured([sys.executable, *contender.arguments, "--output", str(output)], cwd=ROOT, log=log)
     if result.exit_code:
         print(f"{name} ended with exit {result.exit_code}:\n{log.read_text()[-LOG_TAIL:]}", file=sys.stderr, flush=True)
@@ -95,7 +98,7 @@ def ratios(ours: Sequence[dict], theirs: Sequence[dict]) -> dict[str, float | No
 
 
 def _left(name: str, result: Measured, output: Path) -> tuple[Rows, float]:
-    """Returns the rows of a contender, and its steady rate; a contender that failed may have left no rows."""
+    """Returns the rows that a program wrote, and its steady rate; a program that failed may have written no rows."""
     if not any(output.rglob("*.parquet")):
         return Rows(names=[], label_ids=[]), 0.0
     if name == OURS:

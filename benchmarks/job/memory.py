@@ -1,4 +1,4 @@
-"""Peak memory at ten times the images, which must follow from the settings and not from the input.
+"""Compares the peak memory of two jobs, one with ten times the images: the number of images must not matter.
 
 python -m benchmarks.job.memory --weights FOLDER --out benchmarks/results/memory.json
 """

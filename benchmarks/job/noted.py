@@ -35,7 +35,7 @@ class Note:
 
 
 def noted(steps: Steps, folder: Path) -> Steps:
-    """Returns the same steps, which also write notes into a folder."""
+    """Returns steps that do the same work, and that also write notes into a folder."""
     return Steps(decode=_Decode(steps.decode, str(folder)), infer=InferActor(steps.infer, str(folder)))
 
 
@@ -75,7 +75,7 @@ class InferActor:
 
 
 class _NotedStep:
-    """An infer step that writes notes; each part passes the chunk on beside the wrapped step's value."""
+    """An infer step that writes notes; each of its methods hands on the chunk and the wrapped step's value."""
 
     def __init__(self, step: ActorStep, folder: str) -> None:
         self._step, self._folder, self.ahead = step, folder, step.ahead

@@ -13,7 +13,7 @@ from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_RECORDS
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Names and labels of rows, with one entry for each row, in no order.
+    """Names and labels of rows, with one entry for each row, in no particular order.
 
     Attributes:
         names: Name of each image's file, without folders.
@@ -34,7 +34,7 @@ def read_ours(output: Path) -> tuple[Rows, int]:
 
 
 def read_theirs(output: Path) -> tuple[Rows, list[float]]:
-    """Returns the rows of a peer, and the time in seconds at which each was done."""
+    """Returns the rows of a peer, and the time in seconds at which each row was done."""
     table = _read(output, ["path", "label_id", "done_at"])
     return Rows(names=_names(table["path"]), label_ids=table["label_id"].to_pylist()), table["done_at"].to_pylist()
 
@@ -53,7 +53,7 @@ def compare(expected: Iterable[str], rows: Rows, ours: Rows) -> dict[str, int]:
 
 
 def steady_rate(done_at: Sequence[float]) -> float:
-    """Returns the images a second after the first images that were done; 0 if all were done at the same time.
+    """Returns images per second from the time when the first images were done; 0 if all were done at one time.
 
     Args:
         done_at: Time in seconds at which each image was done.
@@ -68,14 +68,14 @@ def our_steady_rate(summary: Mapping[str, Any], largest: int) -> float:
 
     Args:
         summary: Summary of the job, from its last line of stdout.
-        largest: Number of images in the largest chunk, which are subtracted.
+        largest: Number of images in the largest chunk, which is subtracted from the number of all images.
     """
     rate, listed = summary["steady_images_per_s"], summary["listed"]
     return rate * max(0, listed - largest) / listed if listed else 0.0
 
 
 def largest_chunk(sizes_bytes: Iterable[int]) -> int:
-    """Returns the number of images in the largest chunk, for images of these decoded sizes in this order."""
+    """Returns the number of images in the largest chunk that our job makes of images in this order."""
     largest = images = total = 0
     for size in sizes_bytes:
         if images and (images == CHUNK_MAX_RECORDS or total + size > CHUNK_MAX_BYTES):

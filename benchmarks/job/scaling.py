@@ -1,4 +1,4 @@
-"""Whether twice the actors do twice the work: the flow around networks that sleep, from one actor to eight.
+"""Measures whether twice the actors do twice the work: the flow around networks that sleep, from one actor to eight.
 
     python -m benchmarks.job.scaling --out benchmarks/results/scaling.json
 

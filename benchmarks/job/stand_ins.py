@@ -18,7 +18,9 @@ BLANK_PX = 64
 
 @dataclass(frozen=True)
 class SleepingNetwork:
-    """Makes steps that sleep in place of an accelerator's work, which needs no core either, and give fixed answers.
+    """Makes infer steps that sleep and give fixed answers.
+
+    The sleep takes the place of an accelerator's work, which needs no core either.
 
     Attributes:
         image_s: Seconds of sleep for each image.
@@ -31,7 +33,7 @@ class SleepingNetwork:
 
 
 class SleepingStep:
-    """An infer step (`pipeline.flow.run_pass.steps.ActorStep`) without a network."""
+    """An infer step (`pipeline.flow.steps.ActorStep`) without a network."""
 
     ahead = 0
 
@@ -46,7 +48,7 @@ class SleepingStep:
         return chunk, images
 
     def submit(self, unpacked: tuple[Chunk, list[np.ndarray]]) -> Callable[[], tuple[Chunk, float]]:
-        """Sleeps for the images; returns a function that gives the chunk and the seconds of sleep."""
+        """Sleeps for the images; returns a function that returns the chunk and the seconds of sleep."""
         started = time.perf_counter()
         if self._image_s:
             time.sleep(self._image_s * len(unpacked[1]))
@@ -54,7 +56,7 @@ class SleepingStep:
         return lambda: (unpacked[0], slept_s)
 
     def pack(self, computed: tuple[Chunk, float]) -> Chunk:
-        """Returns rows with class 0 and the score 1.0 for each readable image."""
+        """Returns the chunk with class 0 and the score 1.0 in the row of each readable image."""
         chunk, seconds = computed
         good = [status == "ok" for status in chunk.rows.column("status").to_pylist()]
         answers = {"label_id": 0, "label": "fixed", "score": 1.0, "topk_ids": [0], "topk_scores": [1.0]}

@@ -36,21 +36,21 @@ class Folder:
 
 
 def image_folders(num_images: int, num_folders: int) -> list[Folder]:
-    """Returns images that are spread evenly over folders, as over classes or days."""
+    """Returns folders over which images are spread evenly, like folders of classes or days."""
     counts = [num_images // num_folders + (index < num_images % num_folders) for index in range(num_folders)]
     return [Folder(f"images/{index:06d}/", count, ".jpg", 110_000) for index, count in enumerate(counts)]
 
 
 def tar_folder(num_tars: int) -> Folder:
-    """Returns one folder of tars, as of a WebDataset."""
+    """Returns one folder of tars, like the folder of a WebDataset."""
     return Folder("tars/", num_tars, ".tar", 500_000_000)
 
 
 class FakePages:
-    """A `PageSource` of these folders, none of which lies in another.
+    """A `PageSource` of some folders, none of which lies in another folder.
 
     Args:
-        is_shuffled: True lists the keys of a folder in no order, as a store without an order does.
+        is_shuffled: True lists the keys of a folder in a mixed order, as a store without an order does.
         page_s: Seconds that each page takes.
         threads: Number of folders that `list_objects` lists at a time.
     """
@@ -71,7 +71,7 @@ class FakePages:
     def list_objects(
         self, place: StorePath, *, on_skipped: Callable[[str], None] | None = None
     ) -> Iterator[ObjectInfo]:
-        """As `StorePath.list`; any bucket holds the same."""
+        """Yields objects as `StorePath.list` does; every bucket has the same objects."""
         scheme, bucket, prefix = split_uri(place.uri)
         deadline_s = place.config.deadline_s
         found = list_keys(self, prefix and prefix + "/", uri=place.uri, deadline_s=deadline_s, threads=self._threads)
@@ -80,7 +80,7 @@ class FakePages:
             yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag, modified_s)
 
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
-        """See `pipeline.store.pages.PageSource`; a token is where the next page begins."""
+        """See `pipeline.store.pages.PageSource`; a token says where the next page begins."""
         if self._page_s:
             time.sleep(self._page_s)
         first = bisect_left(self._prefixes, prefix)

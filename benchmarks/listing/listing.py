@@ -1,8 +1,8 @@
-"""Listing: time and peak memory for a million objects, and one thread against many.
+"""Measures the listing of stores: time and peak memory for a million objects, and one thread against many.
 
     python -m benchmarks.listing.listing --out benchmarks/results/listing.json
 
-The stores are computed ones without requests, then computed ones that take 50 ms a page, and an S3 server on the
+The benchmark lists computed stores without requests, computed stores that take 50 ms a page, and an S3 server on the
 loopback. The benchmark needs the development packages, since the tests use the same S3 server.
 """
 
@@ -64,7 +64,10 @@ def run_case(images: int, folders: int, tars: int, is_shuffled: bool, page_s: fl
 
 
 def measured(objects: Any) -> dict[str, Any]:
-    """Measures a listing, of which no object is kept, as in the planner."""
+    """Returns objects, seconds and peak memory of a listing.
+
+    No object is kept, as in the planner.
+    """
     before_mib, started, cpu = peak_mib(), time.perf_counter(), time.process_time()
     last_uri, count = "", 0
     for info in objects:

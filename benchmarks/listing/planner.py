@@ -1,4 +1,4 @@
-"""Time and memory that a plan costs the driver, over millions of objects whose listing is computed.
+"""Measures the time and memory that a plan costs the driver, over millions of objects whose listing is computed.
 
     python -m benchmarks.listing.planner --out benchmarks/results/planner.json
 
@@ -71,7 +71,7 @@ def published_by(shard: PlannedShard) -> PublishedFile:
 
 
 def new_images(millions: float) -> dict[str, Any]:
-    """Plans with nothing published: every image is new."""
+    """Measures a plan where nothing is published: every image is new."""
     started = time.perf_counter()
     rows, shards = plan(_images(millions), [], [])
     seconds = time.perf_counter() - started
@@ -79,12 +79,12 @@ def new_images(millions: float) -> dict[str, Any]:
 
 
 def done_images(millions: float) -> dict[str, Any]:
-    """Plans with everything published and current: the plan from listing, earlier plan and output is empty."""
+    """Measures a plan where every image is published and unchanged, so that the plan is empty."""
     return _done(millions, num_broken=0)
 
 
 def done_after_broken_runs(millions: float) -> dict[str, Any]:
-    """Plans with everything published, after nine runs that were killed and left a plan of all images each."""
+    """Measures a plan where every image is published, after nine killed runs that each left a plan of all images."""
     return _done(millions, num_broken=9)
 
 
@@ -113,16 +113,16 @@ def _make_images(output: str, millions: float) -> None:
 
 
 def new_tars(millions: float) -> dict[str, Any]:
-    """Plans with nothing published: every tar is new."""
+    """Measures a plan where nothing is published: every tar is new."""
     started = time.perf_counter()
     _, shards = plan(FakePages([tar_folder(int(millions * 1e6))]), [], [])
     return {"shards": shards, "seconds": time.perf_counter() - started}
 
 
 def resume(slices: float) -> dict[str, Any]:
-    """Reads an output of many files with a current index on the local disk, as a run with nothing to do does.
+    """Measures reading an output of many files with a current index on the local disk, and writing the index.
 
-    Then the index is written as at the end of a run.
+    A run with nothing to do reads an output like this. At the end of a run the index is written like this.
     """
     with made_output(_make_slices, slices) as output:
         started = time.perf_counter()
@@ -168,7 +168,10 @@ def _publish(output: str, entries: Iterable[PublishedFile]) -> None:
 
 @contextmanager
 def made_output(make: Callable[[str, float], None], size: float) -> Iterator[str]:
-    """Yields an output in a temporary folder; another process makes it, so that the case's memory does not count it."""
+    """Yields an output in a temporary folder.
+
+    Another process makes the output, so that the memory of the case does not include the making.
+    """
     with tempfile.TemporaryDirectory() as folder:
         output = canonical_uri(folder)
         process = multiprocessing.get_context("spawn").Process(target=make, args=(output, size))

@@ -23,12 +23,12 @@ def batch_sizes(sizes: Sequence[Size]) -> list[int]:
 
 
 def commonest(sizes: Sequence[Size]) -> tuple[Size, int]:
-    """Returns the most frequent size, and its number of images; of several such sizes the first."""
+    """Returns the most frequent size and its number of images; if several sizes are as frequent, the first of them."""
     return Counter(sizes).most_common(1)[0]
 
 
 def equal_batches(sizes: Sequence[Size], most: int) -> list[list[int]]:
-    """Returns the indexes of the images of each batch, which have one size and are at most `most`."""
+    """Returns the indexes of the images of each batch; a batch has at most `most` images, all of one size."""
     groups: dict[Size, list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
         groups[size].append(index)
@@ -49,5 +49,8 @@ def fastest(seconds: Mapping[tuple[int, Setting], float]) -> tuple[int, dict[int
 
 
 def setting_for(number: int, settings: Mapping[int, Setting]) -> Setting:
-    """Returns the setting for a batch of `number` images: that of the largest tried batch that is not larger."""
+    """Returns the setting for a batch of `number` images.
+
+    The setting is that of the largest batch size that was tried and is not larger than `number`.
+    """
     return settings[max(tried for tried in settings if tried <= number)]

@@ -47,11 +47,12 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The images of a case, and the time for them.
+    """One case: its images, its settings, and the time for measuring it.
 
     Attributes:
         sizes: (height, width) of each image, in pixels.
-        case_s: Seconds after which no round may end; the first two rounds run in any case.
+        case_s: Seconds from the start of the case after which no round may end; the first `MIN_ROUNDS` rounds always
+            run.
     """
 
     name: str
@@ -86,7 +87,10 @@ def sizes_of_cases(variant: str, photo_sizes: list[Size], images: int, seed: int
 
 
 def spread(photo_sizes: list[Size], number: int) -> list[Size]:
-    """Returns `number` sizes that represent all: the middle one of each of as many equal parts of the sorted sizes."""
+    """Returns `number` sizes that represent all sizes.
+
+    The sorted sizes are divided into `number` equal parts, and the middle size of each part is taken.
+    """
     ordered = sorted(photo_sizes, key=lambda size: (size[0] * size[1], size))
     return [ordered[(2 * part + 1) * len(ordered) // (2 * number)] for part in range(number)]
 
@@ -151,7 +155,7 @@ def times_as_fast(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _packed(network: PVTv2, precision: Precision, images: list[Tensor]) -> Run:
-    """Returns a run of our network over all images, as an infer actor runs it: a chunk's images may be in any order."""
+    """Returns a run of our network over all images in packs, as in an infer actor."""
     if precision == "bf16":
         network = random_weights(network.config, 0).to(torch.bfloat16)
     packed = PackedPVTv2(network)
@@ -191,7 +195,7 @@ def _batch(images: list[Tensor], number: int) -> list[Tensor]:
 
 
 def _look(peer: Peer, setting: Setting, batch: list[Tensor]) -> float:
-    """Returns the seconds for one image of a batch; the first run counts only if it was long."""
+    """Returns the seconds for one image of a batch, over several runs after a first run; a long first run is enough."""
     began = time.perf_counter()
     peer(batch, setting)
     taken = time.perf_counter() - began

@@ -25,7 +25,7 @@ def missing() -> list[str]:
 
 
 def build(library: str, variant: str) -> torch.nn.Module:
-    """Returns a network with random weights."""
+    """Returns the network of a library, with random weights."""
     if library == "timm":
         import timm
 
@@ -40,7 +40,7 @@ def build(library: str, variant: str) -> torch.nn.Module:
 def ways(
     library: str, variant: str, device: str, *, precisions: Sequence[str] = PRECISIONS, compile_it: bool = False
 ) -> Iterator[tuple[str, Callable]]:
-    """Yields (name, function of float pixels BCHW) for each way to run a peer; the device holds one network at once."""
+    """Yields (name, function of float pixels BCHW) for each way to run a peer; the device has one network at a time."""
     for precision in precisions:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         autocast_dtype = torch.float16 if precision == "amp-fp16" and device == "cuda" else torch.bfloat16

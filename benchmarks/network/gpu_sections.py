@@ -30,7 +30,7 @@ Sizes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The device and the amount of measuring; `quick` only shows that the sections run."""
+    """The device and the amount of measuring; a `quick` setting only shows that the sections run."""
 
     device: str
     quick: bool
@@ -72,7 +72,7 @@ def drawn(sizes: Sizes, seed: int = 0) -> list[Tensor]:
 
 
 def seconds(setting: Setting, run: Callable[[], object], *, budget_s: float = 12.0) -> float:
-    """Returns the median seconds of a run; runs fewer times than the protocol if those would exceed the budget."""
+    """Returns the median seconds of a run; makes fewer runs than `Setting.runs` says if the budget is used up."""
     warm_up, timed = setting.runs
     started = time.perf_counter()
     for _ in range(warm_up):
@@ -131,7 +131,10 @@ def machine(setting: Setting) -> dict[str, Any]:
 
 @torch.inference_mode()
 def exactness(setting: Setting) -> dict[str, Any]:
-    """Returns the largest errors of a logit against the plain network in float64: ours, and the plain network's own."""
+    """Returns the largest errors of a logit against the plain network in float64.
+
+    The errors are those of our engine, and those of the plain network in the same lower precision.
+    """
     torch.backends.cudnn.allow_tf32 = False
     images = drawn([(64, 48)] if setting.quick else [(224, 224), (375, 500), (333, 229), (32, 640), (45, 61)])
     mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -155,7 +158,7 @@ def exactness(setting: Setting) -> dict[str, Any]:
 def _speeds(
     setting: Setting, variant: str, size: tuple[int, int], batches: Sequence[int], libraries: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the speeds of our packs of images of one size, and of the peers at each of these batch sizes."""
+    """Returns the speeds of our packs of images of one size, and of the peers at each of the batch sizes."""
     ways_found: dict[str, Any] = {}
     tokens = -(-size[0] // 4) * -(-size[1] // 4)
     count = max(1, setting.max_tokens // tokens)
@@ -188,13 +191,13 @@ def _speeds(
 
 
 def speed(setting: Setting, variant: str, height: int, width: int) -> dict[str, Any]:
-    """Returns the images a second at one size."""
+    """Returns images per second of our packs and of the peers, for images of one size."""
     batches = [2] if setting.quick else [max(1, 256 * 224 * 224 // (height * width))]
     return _speeds(setting, variant, (height, width), batches, installed())
 
 
 def compiled(setting: Setting, variant: str, precision: str) -> dict[str, Any]:
-    """Returns the images a second of timm's network at 224, compiled by torch, at batch size 256."""
+    """Returns images per second of timm's network at 224x224, compiled by torch, at batch size 256."""
     if "timm" not in installed():
         return {"left_out": "timm is not installed"}
     batch = 1 if setting.quick else 256
@@ -208,7 +211,7 @@ def compiled(setting: Setting, variant: str, precision: str) -> dict[str, Any]:
 
 
 def _in_turn(engine: Engine, packs: Sequence[Sequence[Tensor]], ahead: bool) -> None:
-    """Runs the packs and copies the logits of each to the host; with `ahead` the next pack is submitted before that."""
+    """Runs the packs and copies their logits to the host; with `ahead`, the next pack is submitted before the copy."""
     pending = None
     for pack in packs:
         ticket = engine.submit(pack)
@@ -223,7 +226,7 @@ def _in_turn(engine: Engine, packs: Sequence[Sequence[Tensor]], ahead: bool) -> 
 
 
 def mixed(setting: Setting, variant: str) -> dict[str, Any]:
-    """Returns the images a second over mixed native sizes, from and to the host's memory; peers run image by image."""
+    """Returns images per second over mixed native sizes, from and to the host's memory; peers run image by image."""
     rng = np.random.default_rng(1)
     known = read_sizes(setting.sizes)
     count = 2 if setting.quick else 768
@@ -270,7 +273,10 @@ def _seconds_once(setting: Setting, run: Callable[..., object], *arguments: Any)
 
 
 def launches(setting: Setting, variant: str) -> dict[str, Any]:
-    """Returns the launches of one pack, full and of one image, and its milliseconds with and without a CUDA graph."""
+    """Returns the kernel launches of a full pack and of a pack of one image, and the milliseconds of each pack.
+
+    Milliseconds are given with and without a CUDA graph.
+    """
     found: dict[str, Any] = {}
     size = (224, 224)
     full = [image.to(setting.device) for image in drawn([size] * max(1, setting.max_tokens // 3136))]
@@ -302,7 +308,10 @@ def _ms(setting: Setting, engine: Engine, images: Sequence[Tensor]) -> float:
 
 
 def overlap(setting: Setting, variant: str) -> dict[str, Any]:
-    """Returns the seconds of packs on the device, from the host ahead, and from the host one by one."""
+    """Returns the milliseconds of a pack in three cases.
+
+    The images are on the device; on the host, with packs submitted ahead; or on the host, with one pack at a time.
+    """
     size = (224, 224)
     count = max(1, setting.max_tokens // 3136)
     packs = [drawn([size] * count, seed) for seed in range(2 if setting.quick else 20)]

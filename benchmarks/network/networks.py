@@ -22,8 +22,10 @@ class Setting:
     """A way to run a batch.
 
     Attributes:
-        autocast: True keeps the weights in float32, and torch chooses what runs in bfloat16; False converts them.
-        channels_last: True stores weights and pixels channels last; False keeps the layout of the library.
+        autocast: True keeps the weights in float32, and torch chooses what runs in bfloat16; False converts the
+            weights.
+        channels_last: True stores weights and pixels in the layout channels-last; False keeps the layout of the
+            library.
     """
 
     precision: Precision
@@ -79,7 +81,7 @@ class Peer:
 
 
 def normalised(images_BHWC: Tensor) -> Tensor:
-    """Returns bytes as float32, normalised with ImageNet's mean and deviation."""
+    """Returns images of bytes as float32, normalised with ImageNet's mean and standard deviation."""
     scale, shift = (
         torch.tensor(IMAGENET_STD).mul(255).reciprocal(),
         torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD),
@@ -108,7 +110,8 @@ def _timm(ours: PVTv2, variant: str) -> nn.Module:
     network = timm.create_model(f"pvt_v2_{variant.removesuffix('near').replace('-', '_')}")
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):
-            module.eps = ours.config.block_eps  # timm's epsilons differ by place; here all contenders are one network
+            # timm's epsilons differ from layer to layer; all contenders must be the same network.
+            module.eps = ours.config.block_eps
     return _with_weights(network, ours, "timm", "")
 
 

@@ -1,7 +1,8 @@
 """The pattern of clip-retrieval's inference: WebDataset shards -> fixed batches of 224x224 -> files for each shard.
 
 Each process takes every n-th shard, resizes and crops its images, runs transformers' PVTv2 in one thread, and writes
-the shard's embeddings as `.npy` and its rows as Parquet at the end of the shard. The script is written anew here.
+the shard's embeddings as `.npy` and its rows as Parquet at the end of the shard. The script contains no code of
+clip-retrieval.
 
     python -m benchmarks.peers.clip_retrieval_pattern --input FOLDER-OF-TARS --weights FOLDER --output FOLDER
 """
@@ -35,7 +36,7 @@ def resized(image: Image.Image) -> np.ndarray:
 
 
 def classify_shards(rank: int, processes: int, shards: list[Path], weights: str, precision: str, output: Path) -> None:
-    """Classifies every n-th shard."""
+    """Classifies every n-th shard, and writes rows and embeddings; n is the number of processes."""
     network = Network(weights, precision)
     for shard in shards[rank::processes]:
         dataset = webdataset.WebDataset(str(shard), shardshuffle=False).decode("pil").to_tuple("__key__", "jpg")

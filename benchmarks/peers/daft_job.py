@@ -1,4 +1,4 @@
-"""The job in Daft, as its documentation has it: paths -> download -> decode -> a class -> Parquet.
+"""The job in Daft, as in the documentation of Daft: paths -> download -> decode -> a class -> Parquet.
 
 The class holds transformers' PVTv2, with one process of one thread on each core. Images of one size run together.
 

@@ -1,7 +1,7 @@
-"""A plain script around PyTorch's DataLoader, one process a core: each loads every n-th image and runs a network.
+"""A plain script around PyTorch's DataLoader, one process a core: a process loads every n-th image and runs a network.
 
 `--engine transformers` runs transformers' network image by image. `--engine ours` runs our network in packs from a few
-dozen images, which is the decoding and the network of our job without the rest.
+dozen images, which is the decoding and the network of our job without its other steps.
 
     python -m benchmarks.peers.dataloader --input FOLDER --weights FOLDER --output FOLDER --engine transformers|ours
 """
@@ -30,7 +30,7 @@ Answers = tuple[np.ndarray, np.ndarray]
 
 
 class Images(Dataset):
-    """A data set of (path, pixels HWC uint8) of each file."""
+    """A data set with (path, pixels HWC uint8) of each file."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -45,7 +45,7 @@ class Images(Dataset):
 
 
 class Theirs:
-    """transformers' network, image by image."""
+    """The network of transformers, which runs image by image."""
 
     images_at_a_time = 1
 
@@ -85,7 +85,7 @@ ENGINES = {"transformers": Theirs, "ours": Ours}
 def classify_part(
     rank: int, processes: int, paths: list[Path], weights: str, precision: str, output: Path, engine: str
 ) -> None:
-    """Classifies every n-th image, and writes one Parquet file."""
+    """Classifies every n-th image, and writes one Parquet file; n is the number of processes."""
     network = ENGINES[engine](weights, precision)
     loader = DataLoader(
         Images(paths[rank::processes]), batch_size=network.images_at_a_time, num_workers=1, collate_fn=list

@@ -35,7 +35,7 @@ class Processor:
 
 
 class Documented:
-    """The documented actor: the model on float pixels; images of one size run together, since others cannot."""
+    """The documented actor: the model on float pixels; images of one size run together, as mixed sizes cannot."""
 
     def __init__(self, weights: str) -> None:
         torch.set_num_threads(1)

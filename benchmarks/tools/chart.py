@@ -1,4 +1,4 @@
-"""Draws a chart of results: how many times as fast ours is as each contender.
+"""Draws a chart of results: how many times as fast as each contender our network or job is.
 
     python -m benchmarks.tools.chart benchmarks/results/{model,job}-b0.json --out docs/peers.svg
 
@@ -38,7 +38,7 @@ Bars = list[tuple[str, list[tuple[str, float]]]]
 
 
 def bars(report: dict[str, Any]) -> Bars:
-    """Returns groups of bars, each with a name and (contender, how many times as fast ours is).
+    """Returns groups of bars; a bar is (name of the contender, how many times as fast as the contender ours is).
 
     A report of the network gives the cases with the allocator tuned. A report of the job gives whole runs at the same
     pixels as ours.

@@ -1,4 +1,4 @@
-"""The description beside every result: the machine, the versions, the command."""
+"""Describes how a result was measured: the machine, the versions, and the command."""
 
 import importlib.metadata
 import os

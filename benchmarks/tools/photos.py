@@ -43,7 +43,7 @@ def photos(count: int, sizes: list[tuple[int, int]], seed: int = 0) -> Iterator[
 
 
 def write_photos(folder: Path, count: int, sizes: list[tuple[int, int]], seed: int = 0) -> None:
-    """Writes the photos as loose files."""
+    """Writes `count` photos as loose files into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in photos(count, sizes, seed):
         (folder / name).write_bytes(data)

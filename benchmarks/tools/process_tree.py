@@ -15,7 +15,7 @@ SAMPLE_EVERY_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A command that has ended.
+    """The measurements of a command that has ended.
 
     Attributes:
         wall_s: Seconds from the start of the command to its end.
@@ -61,7 +61,10 @@ def run_measured(command: Sequence[str], *, cwd: Path, log: Path) -> Measured:
 
 
 def _tree_mib(pid: int) -> tuple[float, float]:
-    """Returns the proportional memory of a process and all its children in MiB: without shared memory, and shared."""
+    """Returns (memory without shared memory, shared memory) of a process and all its children, in MiB.
+
+    The memory is the sum of the processes' proportional-set sizes.
+    """
     own = store = 0.0
     try:
         parent = psutil.Process(pid)

@@ -23,7 +23,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def model_tables(report: dict[str, Any]) -> str:
-    """Returns a table for each allocator: how many times as fast ours is as each peer, and our own milliseconds."""
+    """Returns a table for each allocator, with our milliseconds and how many times as fast as each peer ours is."""
     parts = []
     for allocator in _in_order(row["allocator"] for row in report["results"]):
         rows = [row for row in report["results"] if row["allocator"] == allocator]
@@ -39,7 +39,10 @@ def model_tables(report: dict[str, Any]) -> str:
 
 
 def exactness_table(report: dict[str, Any]) -> str:
-    """Returns each contender's largest difference of a logit from the plain network's, and its labels that differ."""
+    """Returns a table of each contender's largest error of a logit, and of its labels that differ.
+
+    Both are differences from the plain network.
+    """
     lines = []
     results = report["results"]
     for name, precision in _in_order((row["contender"], row["precision"]) for row in results):
@@ -52,7 +55,7 @@ def exactness_table(report: dict[str, Any]) -> str:
 
 
 def job_tables(report: dict[str, Any]) -> str:
-    """Returns a table of each contender's rates, how many times as fast ours is, and the state of the rows."""
+    """Returns a table of each contender: rates, how many times as fast ours is, lost rows, and labels that differ."""
     lines = []
     for name, runs in report["runs"].items():
         times = report["ours_times_as_fast"][name]
@@ -80,7 +83,7 @@ def job_tables(report: dict[str, Any]) -> str:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]], *, numbers_from: int) -> str:
-    """Returns a Markdown table whose columns from this one on are aligned to the right."""
+    """Returns a Markdown table; columns from number `numbers_from` on are aligned to the right."""
     rules = ["---" if column < numbers_from else "---:" for column in range(len(head))]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, rules, *lines])
 

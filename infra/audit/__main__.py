@@ -1,4 +1,4 @@
-"""`python -m infra.audit --input ... --output ...`: prints what was counted beside what the job reported.
+"""`python -m infra.audit --input ... --output ...`: prints counted numbers beside the numbers that the job reported.
 
 Exit codes: 0 all agrees, 2 wrong arguments or a folder that is no output, 7 something disagrees.
 """

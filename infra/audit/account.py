@@ -23,13 +23,13 @@ _SUMMED = ("listed", "ok", "failed", "bytes", "pixels", "macs")
 _SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in _SUMMED)
 _OWN_SUMS = ", ".join(f"coalesce(sum(TRY_CAST(own->>'{name}' AS HUGEINT)), 0)" for name in _SUMMED)
 _WRITTEN = "NOT emptied AND run_id = ? AND own IS NULL"
-# No row says that a later run exchanged it. The footer of its file says what the run did there, as `own`.
+# No row says that a later run replaced it. The footer of the row's file gives the later run's own sums as `own`.
 _EXCHANGED = "FROM files WHERE NOT emptied AND run_id = ? AND own IS NOT NULL"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """The sums of some files.
+    """The sums over the rows of some files.
 
     Attributes:
         numbers: Counts and amounts of work, by the names that reports and footers use.
@@ -58,7 +58,11 @@ def whole_sums(database: duckdb.DuckDBPyConnection) -> Sums:
 
 
 def run_sums(run_id: str, database: duckdb.DuckDBPyConnection, findings: Findings) -> Sums:
-    """Returns the sums of a run: rows of its own files, and what footers say it exchanged in files of earlier runs."""
+    """Returns the sums of a run, from the rows of its own files and from footers of files of earlier runs.
+
+    A run may replace rows in files of earlier runs. Such rows do not name the run, so that the run's sums in the
+    footers of these files are taken without a count.
+    """
     query = f"SELECT {_SUMS}, count(*) FROM files LEFT JOIN sums USING (file) WHERE {_WRITTEN}"
     *counted, num_files = _row(database, query, run_id)
     numbers = Counter(_named(counted, num_files))
@@ -107,7 +111,7 @@ class Line:
     Attributes:
         what: Name of the number.
         audited: The number that the audit counted.
-        reported: The number in the report; None if the report has none.
+        reported: The number in the report; None if the report has no such number.
         may_be_less: True if later runs may have replaced rows that the report counted.
     """
 
@@ -118,7 +122,7 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """One or two words about the comparison; empty if the report has no number."""
+        """One or two words about the comparison; empty if the report has no such number."""
         if self.reported is None:
             return ""
         if self.reported == self.audited:
@@ -127,7 +131,10 @@ class Line:
 
 
 def compared(audited: Sums, reported: Sums | None, *, may_be_less: bool = False) -> list[Line]:
-    """Returns a line for each number, audited and reported; an error code that only one side has is 0 on the other."""
+    """Returns one line for each number, with the audited and the reported value.
+
+    An error code that only one side has counts as 0 on the other side.
+    """
     if reported is None:
         return [Line(what, count, None) for what, count in audited.lines().items()]
     codes = dict.fromkeys((*audited.codes, *reported.codes), 0)

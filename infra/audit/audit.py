@@ -1,4 +1,4 @@
-"""One audit: fills the tables from inputs and output, runs the checks, and compares the sums with the reports."""
+"""Makes one audit: fills the tables from inputs and output, runs the checks, and compares the sums with the reports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
         raise UnusableError(f"{output.uri} holds no run {run_id!r}; the newest is {newest}")
     report = _report(output, run_id, store, findings)
     last = report if run_id == newest else _report(output, newest, store, findings)
-    # True if the last run ended by itself, so that everything it had to write should be there.
+    # True if the last run ended by itself, so that the output should have all rows of the run.
     is_finished = last is not None and last.get("status") in ("done", "failed")
     # Records older than `--since` have no row, and no report says which records these are.
     has_all = is_finished and not _num_older(last)
@@ -80,7 +80,7 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
 
 
 def _report(output: Output, run_id: str, store: Store, findings: Findings) -> dict[str, Any] | None:
-    """Returns the report of a run; None if there is no report, or no readable one, which is a finding."""
+    """Returns the report of a run; None if the report is missing or cannot be read, which becomes a finding."""
     name = f"runs/{run_id}/report.json"
     try:
         report = output.report(run_id, store)

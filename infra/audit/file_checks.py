@@ -92,14 +92,14 @@ WHERE (f.shard, f.slice, f.is_end, f.first_row, f.last_row, f.emptied, f.run_id,
 
 
 def check_files(output: Output, database: duckdb.DuckDBPyConnection, findings: Findings) -> None:
-    """Compares each file with its footer, and the footer with the output's `_job.json` and the name of the file."""
+    """Compares each file with its footer, and each footer with the output's `_job.json` and the file's name."""
     for query in (_NAMES, _NUMBERS, _CODES, _SPANS, _ROWS, _DOUBLED):
         findings.ask(database, query)
     findings.ask(database, _IDENTITIES, [output.digest])
 
 
 def check_slices(database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool) -> None:
-    """Checks that each shard has one slice of each number, and that each slice begins where the one before it ends.
+    """Checks that each shard has one slice of each number, and that slices follow each other without gaps.
 
     Args:
         is_finished: True if the run had time to publish all slices; otherwise a missing slice is only a note.
@@ -112,7 +112,7 @@ def check_index(
     output: Output, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path, findings: Findings, *,
     is_finished: bool,
 ) -> None:  # fmt: skip
-    """Compares the index with the footers.
+    """Compares `_index.parquet` with the footers of the files.
 
     Args:
         is_finished: True if the run had time to update the index, which is a cache; otherwise a difference is only a

@@ -10,7 +10,7 @@ _SHOWN = 5
 
 
 class UnusableError(Exception):
-    """Inputs or an output cannot be audited, or the arguments make no sense; the message says which and why."""
+    """The inputs or the output cannot be audited, or the arguments make no sense; the message gives the reason."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Findings:
         self, database: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None = None, *,
         is_problem: bool = True,
     ) -> None:  # fmt: skip
-        """Adds the sentences in the column `sentence` of a query's result, of which only the first few are fetched."""
+        """Runs a query and adds the sentences in its column `sentence`; only the first few sentences are fetched."""
         database.execute(f"CREATE OR REPLACE TEMP TABLE found AS {query}", parameters)
         counted = database.execute("SELECT count(*) FROM found").fetchone()
         sentences = database.execute(f"SELECT sentence FROM found ORDER BY sentence LIMIT {_SHOWN}").fetchall()

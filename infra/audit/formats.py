@@ -1,7 +1,8 @@
-"""The formats of shards as the audit reads them: one value for each, in one table.
+"""The formats of shards as the audit reads them, in one table of `ShardFormat` values.
 
 The job has a table of its own, `pipeline/inputs/formats.py`; the audit shares no code with it. A new format needs an
-entry in both, and here a function that finds the images of a shard (`tars.py`) or counts its rows (`parquets.py`).
+entry in both tables, and here a function that finds the images of a shard (`tars.py`) or counts its rows
+(`parquets.py`).
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from infra.audit.places import Object, Store
 from infra.audit.tars import tar_images
 
 LOOSE_FILES = "files"
-"""Takes the place of a format's name for images that are objects by themselves."""
+"""Name of the format of images that are objects by themselves, outside any shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +25,13 @@ class ShardFormat:
 
     Attributes:
         name: Value of `--input-format`.
-        endings: Endings of the names of such objects, in lower case.
-        images: (path, test of a name) -> (key, bytes) of each image in the order of the shard, and why the shard breaks
-            off, or None for a whole shard. The test returns True for the names of images.
-        count: (object, store, database, scratch folder) -> number of rows, and why the rows cannot be counted, or None.
-            Formats whose records have row numbers as keys set this.
+        endings: Endings of the names of shards of this format, in lower case.
+        images: Function (path, test of a name) -> (images, reason). `images` has (key, size in bytes) of each image in
+            the order of the shard. `reason` says why the shard breaks off; None for a whole shard. The test returns
+            True for the names of images.
+        count: Function (object, store, database, scratch folder) -> (number of rows, reason). `reason` says why the
+            rows cannot be counted; None if they were counted. Formats whose records have row numbers as keys set
+            `count`.
     """
 
     name: str

@@ -28,7 +28,7 @@ class Inputs:
     Attributes:
         roots: Canonical URIs of the inputs.
         input_format: `--input-format` of the runs.
-        selection: Globs that the output was made with.
+        selection: Globs by which the job chose images and shards.
     """
 
     roots: Sequence[str]
@@ -37,11 +37,12 @@ class Inputs:
 
 
 def list_records(inputs: Inputs, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> None:
-    """Fills `records` (id, shard, row, bytes) and `shards` (uri, is_read, number of records, why it breaks off).
+    """Fills the tables `records` and `shards` with all records and shards of the inputs.
 
-    The id is the `image_id` of the output's rows: the URI of a loose file, or `<shard>#<key>`. Loose files have neither
-    shard nor row, since the job decides how they are grouped. A shard that is counted and not read
-    (`ShardFormat.count`) has a false `is_read`, and its records have no bytes.
+    A row of `records` has id, shard, row and bytes. A row of `shards` has uri, is_read, the number of records, and the
+    reason why the shard breaks off. The id is the `image_id` of the output's rows: the URI of a loose file, or
+    `<shard>#<key>`. Loose files have neither shard nor row, since the job decides how they are grouped. A shard that is
+    counted and not read (`ShardFormat.count`) has a false `is_read`, and its records have no bytes.
 
     Raises:
         UnusableError: An input is empty, or cannot be read.
@@ -75,9 +76,9 @@ def list_records(inputs: Inputs, store: Store, database: duckdb.DuckDBPyConnecti
 
 
 def _listed(inputs: Inputs, store: Store) -> Iterator[tuple[Object, str]]:
-    """Yields each object that takes part, and the name of its format.
+    """Yields each object that is a shard or a loose image of the job, and the name of its format.
 
-    An object in several inputs belongs to the first of them, and its name below that input decides.
+    An object in several inputs belongs to the first of these inputs, and its path below this input decides the format.
     """
     for number, root in enumerate(inputs.roots):
         is_empty = True
@@ -102,7 +103,10 @@ _FindImages = Callable[[Path, Callable[[str], bool]], _Images]
 def _read_shards(
     shards: Iterable[tuple[Object, ShardFormat]], selection: Selection, store: Store, scratch: Path
 ) -> Iterator[tuple[Object, _Images]]:
-    """Yields each shard that is read, with its images and why it breaks off; reads a few shards at a time."""
+    """Yields each shard that is read, with its images and the reason why the shard breaks off, or None.
+
+    A few shards are read at a time.
+    """
 
     def read(number: int, entry: tuple[Object, _FindImages]) -> tuple[Object, _Images]:
         found, find_images = entry

@@ -16,7 +16,7 @@ IMAGE_ENDINGS = frozenset(
 
 
 def has_image_ending(name: str) -> bool:
-    """Returns True if the last part of a name has an image's ending, in any case, and more than the ending."""
+    """Returns True if the last part of a name has an image's ending, in upper or lower case, behind a stem."""
     stem, dot, ending = name.rpartition("/")[2].rpartition(".")
     return bool(stem and dot) and ending.lower() in IMAGE_ENDINGS
 
@@ -38,7 +38,10 @@ def is_hidden(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The globs that an output was made with; a glob with a shard's ending chooses shards, any other glob images."""
+    """The globs by which the job of an output chose images and shards.
+
+    A glob with the ending of a shard chooses shards; any other glob chooses images.
+    """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -65,7 +68,8 @@ class Selection:
         Args:
             name: Path of the object below the input.
             input_format: `--input-format` of the run.
-            is_named: True if the object is itself an input; then `input_format` decides, whatever the object's ending.
+            is_named: True if the object is itself an input; then `input_format` decides, whatever ending the object
+                has.
         """
         named_format = input_format if is_named else "auto"
         by_ending = format_of(name)

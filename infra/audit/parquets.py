@@ -11,7 +11,7 @@ from infra.audit.tables import first_line
 def count_rows(
     found: Object, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path
 ) -> tuple[int, str | None]:
-    """Returns the number of rows in a Parquet file's footer, and why the footer cannot be read, or None."""
+    """Returns (number of rows in a Parquet file's footer, None), or (0, the reason why the footer cannot be read)."""
     path = scratch / "input.parquet"
     store.place_footer(found, path)
     try:

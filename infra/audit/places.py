@@ -70,7 +70,7 @@ class Store:
             return boto3.client("s3", endpoint_url=self._endpoint_url)
 
     def list(self, uri: str) -> Iterator[Object]:
-        """Yields every file or object at or below a URI whose name a job can read, in no order."""
+        """Yields every file or object at or below a URI whose name a job can read, in no particular order."""
         if uri.startswith("file://"):
             path = uri.removeprefix("file://")
             if Path(path).is_file():
@@ -90,7 +90,7 @@ class Store:
                     yield Object(f"s3://{bucket}/{found['Key']}", found["Size"])
 
     def _size(self, bucket: str, key: str) -> int | None:
-        """Returns the size of one object; None if there is no object, or if the credentials may not ask."""
+        """Returns the size of one object; None if there is no object, or if the credentials may not see the size."""
         from botocore.exceptions import ClientError
 
         try:
@@ -122,7 +122,7 @@ class Store:
             self._s3.download_file(bucket, key, str(path))
 
     def place_footer(self, found: Object, path: Path) -> None:
-        """Makes the footer of a Parquet file readable under a local path; a copy is empty except for its end."""
+        """Makes the footer of a Parquet file readable under a local path; a copy from S3 has only the file's end."""
         if found.uri.startswith("file://"):
             self.place(found.uri, path)
             return

@@ -17,7 +17,7 @@ from infra.audit.tables import Inserts, first_line
 
 logger = logging.getLogger(__name__)
 
-# Number of output files, and of their bytes, that are copied from S3 and read at a time.
+# Largest number of output files, and of bytes of output files, that are copied from S3 and read at a time.
 _PART_FILES = 64
 _PART_BYTES = 2**30
 _ROW_COLUMNS = "image_id, shard, key, row, status, error_code, encoded_bytes, net_width, net_height"
@@ -78,7 +78,7 @@ class Output:
 
 
 def open_output(uri: str, store: Store) -> Output:
-    """Returns an output without its rows.
+    """Reads the `_job.json` of an output, and lists the output's runs and files; reads no rows.
 
     Raises:
         UnusableError: The URI holds no output of a job.
@@ -112,7 +112,7 @@ def _is_parquet(name: str) -> bool:
 def load_rows(
     output: Output, store: Store, database: duckdb.DuckDBPyConnection, scratch: Path, findings: Findings
 ) -> None:
-    """Fills the tables `rows`, `costs`, `files` (one row a footer) and `sums` (the sums of each file's rows)."""
+    """Fills the tables `rows`, `costs`, `files` (one row for each footer) and `sums` (the sums of each file's rows)."""
     unreadable: dict[str, str] = {}
     for part in _parts([Object(f"{output.uri}/data/{name}", size) for name, size in sorted(output.files.items())]):
         unreadable |= _load(part, store, database, scratch)
@@ -131,7 +131,7 @@ def load_rows(
 
 
 def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:
-    """Yields the files in parts of at most `_PART_FILES` files and `_PART_BYTES` bytes; a larger file is a part."""
+    """Yields the files in parts of at most `_PART_FILES` files and `_PART_BYTES` bytes; a larger file is alone."""
     part: list[Object] = []
     num_bytes = 0
     for found in files:
@@ -145,7 +145,7 @@ def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:
 
 
 def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> dict[str, str]:
-    """Reads files into the tables; returns a sentence for each file that cannot be read, by its name."""
+    """Reads files into the tables; returns a sentence for each file that cannot be read, by the name of the file."""
     names = [found.uri.rpartition("/")[2] for found in files]
     paths = [scratch / f"output-{number}.parquet" for number in range(len(files))]
     placed = [list(map(str, paths)), names]

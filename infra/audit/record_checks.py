@@ -63,7 +63,7 @@ FROM rows JOIN records USING (id) WHERE rows.bytes <> records.bytes
 def check_records(
     database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool, is_strict: bool, limit: int | None
 ) -> dict[str, int]:
-    """Compares records with rows; returns the counts for the printed table.
+    """Compares the records of the inputs with the rows of the output; returns the counts for the printed table.
 
     Args:
         is_finished: True if the run had time to give every record its row; otherwise a missing row is only a note.

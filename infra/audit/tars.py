@@ -14,10 +14,10 @@ _BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError,
 
 
 def tar_images(path: Path, takes_image: Callable[[str], bool]) -> tuple[list[tuple[str, int]], str | None]:
-    """Returns (key, size in bytes) of each image member in order, and why the tar breaks off; None if it is whole.
+    """Returns (key, size in bytes) of each image member in order, and the reason why the tar breaks off, or None.
 
-    A key is the member's name; a name that occurs again gets `@<row>`. Of a tar that breaks off, the images before the
-    break are returned.
+    A key is the member's name; a name that occurs again gets `@<row>` at its end. If a tar breaks off, the images
+    before the break are returned.
     """
     found: list[tuple[str, int]] = []
     keys: set[str] = set()
@@ -44,7 +44,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """Yields the members that have all their bytes, of all archives that the file holds one after the other.
 
     `tarfile` ends without an error where a tar is cut between two members or continues with rubbish. So this function
-    checks the place where `tarfile` ended.
+    checks the bytes at which `tarfile` ended.
 
     Raises:
         tarfile.ReadError, EOFError, zlib.error: The tar breaks off.
@@ -73,7 +73,10 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _skip_empty(file: BinaryIO, start: int) -> tuple[int, int]:
-    """Returns where the first block that is not empty begins, or the file ends, and the number of skipped blocks."""
+    """Returns where the first block that is not empty begins, and the number of skipped blocks.
+
+    If all blocks are empty, the position is the end of the file.
+    """
     file.seek(start)
     skipped = 0
     while (block := file.read(tarfile.BLOCKSIZE)) and not block.strip(b"\0"):

@@ -13,7 +13,9 @@ import torch
 from jobs import classify  # noqa: F401 - an image in which the job cannot even be imported is no good
 from model import IMAGENET_MEAN, IMAGENET_STD, PVTv2Config, is_compiled, normalised, random_weights, run_packed
 
-TOLERANCE = 1e-3  # answers are around 1: rounding errors are far smaller, on GPUs too, and a wrong kernel's far larger
+# Answers are around 1. Rounding errors are far smaller than the tolerance, also on GPUs. Errors of a wrong kernel are
+# far larger.
+TOLERANCE = 1e-3
 SIZES = ((64, 48), (40, 90))
 SMALL = PVTv2Config(
     embed_dims=(16, 32, 80, 128),
@@ -38,7 +40,7 @@ def difference(device: str) -> float:
 
 
 def main() -> int:
-    """Prints a sentence; returns 0 if the answers are right, 1 if not."""
+    """Runs the check, prints a sentence, and returns the exit code: 0 if the answers are right, 1 if not."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = f"torch {torch.__version__} on {device}, {'with' if is_compiled() else 'without'} compiled CPU kernels"
     try:

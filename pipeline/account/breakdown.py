@@ -30,7 +30,8 @@ class Band:
     """Sums over the images of one band of sizes.
 
     Attributes:
-        compute_s: Seconds of the network; a slice's seconds are divided among its bands by multiply-accumulates.
+        compute_s: Seconds for which the network ran. The seconds of a slice are divided among its bands in proportion
+            to their multiply-accumulates.
     """
 
     images: int = 0
@@ -44,16 +45,16 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Breakdown:
-    """The breakdown of some rows.
+    """The breakdown of some rows: sums, counts and a few examples, whose number does not grow with the rows.
 
     Attributes:
         bands: Sums for each band of `SIZE_BANDS_PX`.
-        labels: Number of rows by label; the key None counts classes without a name.
+        labels: Number of rows by label; the key None counts the rows whose class has no name.
         scores: Number of rows in each of `SCORE_BINS` bins from 0 to 1; empty in a job without scores.
-        examples: First failed records by error code, as (image_id, error_message).
-        shards: Busy seconds and number of images of the slowest shards.
+        examples: The first few failed records of each error code, as (image_id, error_message).
+        shards: The slowest shards by URI, each with its busy seconds and its number of images.
         peak_gflops: Highest speed that an actor's device reached in a matrix product.
-        samples: Sample images with thumbnails, ordered by their ranks; empty in a job without thumbnails.
+        samples: Sample images with thumbnails, in the order of `sample.rank`; empty in a job without thumbnails.
     """
 
     bands: Sequence[Band] = (Band(),) * len(SIZE_BANDS_PX)
@@ -90,7 +91,7 @@ def breakdown_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: f
 
     Args:
         rows: Rows with the output's columns and `macs`, and with thumbnails if the job asks for them.
-        compute_s: Seconds of the network for these rows.
+        compute_s: Seconds for which the network ran on these rows.
         busy_s: Busy seconds of all steps for these rows.
         peak_gflops: Highest speed that an actor's device reached in a matrix product.
     """

@@ -1,9 +1,9 @@
-"""Metrics of a run in progress, for Prometheus. Ray exports them at an address of every node.
+"""Metrics of a run in progress, for Prometheus. Ray exports the metrics at an address of every node.
 
 Ray puts `ray_` before each name and adds labels of its own. The driver reports all metrics, once a second, from the
 counts of the collectors; each metric carries the label `run_id`. Gauges are reported also while nothing arrives, from
-the start of the passes to the end of the close. Counters never go down: rows that are computed again, because a
-collector was lost together with the rows that it held, are counted once.
+the start of the passes until the run leaves Ray. Counters never go down: if a collector is lost together with its rows,
+the rows are computed again, and are still counted once.
 """
 
 import threading
@@ -32,7 +32,7 @@ _COUNTERS: Mapping[str, tuple[str, str | None]] = {
     "pvtv2_published_files_total": ("Files of this run.", None),
     "pvtv2_published_bytes_total": ("Bytes of these files.", None),
 }
-"""Counters by name: the description, and the label that divides the counter."""
+"""Description of each counter by name, and the label that divides the counter; None for a counter without a label."""
 
 _GAUGES: Mapping[str, str] = {
     "pvtv2_running": "1 while the run goes on, 0 when it has ended.",
@@ -52,14 +52,14 @@ _COLLECTORS_STEPS = ("serialise", "put")
 
 
 class RunMetrics:
-    """Reports the metrics of one run; the process must have joined Ray before."""
+    """Reports the metrics of one run; the process must have joined Ray before this object is made."""
 
     def __init__(self, run_id: str, started_at: float, num_actors: int, info: Mapping[str, str]) -> None:
-        """Reports the gauges that are known from the start.
+        """Reports the gauges that are known from the start, and goes on reporting gauges until `close`.
 
         Args:
             started_at: `time.time()` at the start of the program.
-            num_actors: Most infer actors that the run may have.
+            num_actors: Largest number of infer actors that the run may have.
             info: Labels of `pvtv2_run_info`.
         """
         self._run, self._info = {_RUN: run_id}, dict(info)
@@ -98,7 +98,7 @@ class RunMetrics:
         self._report_gauges()
 
     def _report_until_closed(self) -> None:
-        # Ray drops a gauge that was not reported since its last export, and the close of 100,000 files takes a while.
+        # Ray drops a gauge that was not reported since its last export. Checking 100,000 files at the end takes time.
         while not self._closed.wait(_REPORT_EVERY_S):
             self._report_gauges()
 

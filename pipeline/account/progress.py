@@ -10,13 +10,13 @@ class Progress:
     """The progress of a run at one moment.
 
     Attributes:
-        arrived: Sums over the rows that arrived at the collectors, replayed chunks left out. Rows of unfinished slices
+        arrived: Sums over the rows that arrived at the collectors, each chunk counted once. Rows of unfinished slices
             have arrived and are not published yet.
         published: Sums over the rows in files of this run.
         replayed_chunks: Number of chunks that arrived a second time and were dropped.
-        total: Number of records to process; None if tars among the inputs hide how many they hold.
-        share: Share of the work that is done (`share_done`); None if there is no work.
-        first_row_at: `time.time()` at the arrival of the first chunk; None before.
+        total: Number of records to process; None if the number of records in some tars is not known.
+        share: Share of the work that is done (`share_done`); None if there is no work to do.
+        first_row_at: `time.time()` at the arrival of the first chunk; None before the first chunk.
     """
 
     arrived: Totals = field(default_factory=Totals)
@@ -36,8 +36,8 @@ def share_done(arrived: Totals, planned_bytes: int, planned_macs: float | None) 
 
     Args:
         planned_bytes: Bytes of all inputs.
-        planned_macs: Multiply-accumulates of all inputs, estimated from the sample. If there is no sample (yet), the
-            value is None and the share is that of the bytes.
+        planned_macs: Multiply-accumulates of all inputs, estimated from the sample; None if there is no sample (yet).
+            With None, the function returns the share of the bytes that arrived.
     """
     if not planned_bytes:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# Field of `Operator`: Ray's name of the figure in `extra_metrics`.
+# Each field of `Operator`, and the name of the same figure in Ray's `extra_metrics`.
 _FIGURES = {
     "tasks": "num_tasks_finished",
     "failed_tasks": "num_tasks_failed",
@@ -22,7 +22,7 @@ _STEPS = (("read", r"read\)"), ("decode", r"decode\)"), ("infer", r"InferActor\)
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """Figures of one operator, summed over all passes.
+    """Ray Data's figures of one operator, which runs one step of the flow, summed over all passes.
 
     Attributes:
         name: Name of the step that the operator runs.
@@ -43,7 +43,7 @@ class Operator:
 
 @dataclass(frozen=True, kw_only=True)
 class Operators:
-    """Ray Data's figures of some passes.
+    """Ray Data's figures of one pass or of several passes.
 
     Attributes:
         operators: Figures of each operator, in the order of the flow.
@@ -69,7 +69,7 @@ class Operators:
 
 
 def operators_of(dataset: Any) -> Operators:
-    """Returns Ray Data's figures of a `ray.data.Dataset` that ran; empty if Ray gives none."""
+    """Returns Ray Data's figures of a `ray.data.Dataset` that ran; no figures if Ray Data gives none."""
     try:
         summary = dataset.get_stats_summary()
         return Operators(

@@ -25,9 +25,10 @@ class Seconds:
         wall: Seconds from the start of the program to the report.
         model_load: Seconds for which the driver read and checked the weights.
         listing: Seconds for which the driver listed the inputs and made the plan.
-        first_row: Seconds from the start of the program until the first row reached a collector; None if none did.
-        steady: Seconds from the moment when a tenth of the network's work was done to the moment when nine tenths were.
-        drain: Seconds from the end of the network's work to the report.
+        first_row: Seconds from the start of the program until the first row reached a collector; None if no row did.
+        steady: Length of the steady part of the run: from the moment when a tenth of the network's work was done to the
+            moment when nine tenths of the work were done. None for a run without a steady part.
+        drain: Seconds from the end of the network's work to the report; None if the network did no work.
         steps: Busy seconds of each step for the slices that this run published, summed over all processes.
     """
 
@@ -49,14 +50,14 @@ class Report:
         output: Sums over all slices of the output.
         ignored: Number of names that were skipped when the inputs were listed.
         left_out: Number of inputs that the run's bounds left for later runs, by kind.
-        problems: Sentences that say why the accounts do not close; empty if they close.
+        problems: Sentences that say why the plan and the output do not agree; empty if they agree.
         reason: Reason why the run ended before its work was done; None for a run that finished.
-        steady: Work of the steady part of the run; None if the run had none.
+        steady: Work of the steady part of the run; None for a run without a steady part.
         num_actors: Number of infer actors that worked.
-        price_per_hour: Price of one actor for an hour, in any currency; None if the user gave none.
-        actors: Device of the actors, and how many the run might have.
+        price_per_hour: Price of one actor for an hour, in any currency; None if the user gave no price.
+        actors: Device of the actors, and the number of actors that the run might have.
         passes: Number of passes of the run.
-        operators: Figures of Ray Data.
+        operators: Ray Data's own figures of the passes.
     """
 
     run_id: str
@@ -88,7 +89,7 @@ class Report:
         return {**self._work(self.seconds.wall).rates(), "steady_images_per_s": steady}
 
     def model_work(self) -> Work | None:
-        """Returns the run's work over the network's seconds divided by the number of actors; None without any work."""
+        """Returns the run's work with the mean seconds that an actor ran the network; None if no network ran."""
         compute_s = self.run.seconds.get("compute", 0.0)
         return self._work(compute_s / self.num_actors) if compute_s > 0 and self.num_actors else None
 
@@ -201,7 +202,7 @@ def _totals(totals: Totals, ignored_names: int) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Returns the value with every float in it rounded to thousandths."""
+    """Returns the value with every float rounded to thousandths, also inside nested mappings and lists."""
     if isinstance(value, Mapping):
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

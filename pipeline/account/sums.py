@@ -1,4 +1,4 @@
-"""One way to add the values of a dataclass: field by field."""
+"""Adds two values of a dataclass field by field."""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace

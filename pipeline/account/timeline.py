@@ -43,7 +43,7 @@ class Timeline:
         self._work: dict[tuple[str, float], np.ndarray] = {}
 
     def add(self, span: Span, images: int, pixels: int, macs: int) -> None:
-        """Adds a piece of work of one process; work before the start counts for the first bucket."""
+        """Adds a piece of work of one process; work before the start of the run counts for the first bucket."""
         end = max(0.0, span.ended - self.started_at)
         begin = max(0.0, end - span.seconds)
         while end >= NUM_BUCKETS * self.width_s:
@@ -57,9 +57,10 @@ class Timeline:
         table[first : last + 1] += np.outer(shares, (span.seconds, images, pixels, macs))
 
     def between(self, step: str, share: float, to_share: float) -> tuple[float, float] | None:
-        """Returns the seconds from the start at which two shares of a step's work were done; None without any work.
+        """Returns the times at which `share` and `to_share` of a step's work were done; None if the step did no work.
 
-        Work is counted in multiply-accumulates, or in images if the step has none.
+        Both times are in seconds from the start. Work is counted in multiply-accumulates, or in images if the step has
+        no multiply-accumulates.
         """
         tables = [table for (of_step, _), table in self._work.items() if of_step == step]
         if not tables:
@@ -74,7 +75,7 @@ class Timeline:
         return begin, end
 
     def within(self, step: str, begin: float, end: float) -> dict[str, float]:
-        """Returns `busy_s`, `images`, `pixels` and `macs` of a step between two moments, in seconds from the start."""
+        """Returns `busy_s`, `images`, `pixels` and `macs` of a step between two times, in seconds from the start."""
         edges = np.arange(NUM_BUCKETS + 1) * self.width_s
         covered = np.clip(np.minimum(end, edges[1:]) - np.maximum(begin, edges[:-1]), 0, None) / self.width_s
         tables = [table for (of_step, _), table in self._work.items() if of_step == step]
@@ -82,7 +83,10 @@ class Timeline:
         return dict(zip(_WORK, sums.tolist(), strict=True))
 
     def ends(self, step: str) -> tuple[float, float] | None:
-        """Returns the seconds from the start to a step's first and last work, rounded to buckets; None without any."""
+        """Returns when a step's first work began and its last work ended; None if the step did no work.
+
+        Both times are in seconds from the start, rounded outwards to whole buckets.
+        """
         at = [np.flatnonzero(table[:, 0]) for (of_step, _), table in self._work.items() if of_step == step]
         places = np.concatenate(at) if at else np.array([])
         return None if not len(places) else (places.min() * self.width_s, (places.max() + 1) * self.width_s)
@@ -103,7 +107,7 @@ class Timeline:
                     }
 
     def processes(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """Returns busy seconds and number of images by step and process."""
+        """Returns (busy seconds, number of images) for each (step, name of a process)."""
         return {
             (step, process_name(process)): (float(table[:, 0].sum()), float(table[:, 1].sum()))
             for (step, process), table in sorted(self._work.items())
@@ -116,7 +120,7 @@ class Timeline:
         return buffer.getvalue()
 
     def _key(self, span: Span) -> tuple[str, float]:
-        """Returns the step and the process, or the process's machine if the timeline has too many processes already."""
+        """Returns (step, process) of a span; (step, machine) if the timeline has too many processes already."""
         key = span.step, span.process
         is_kept = key in self._work or len(self._work) < MOST_PROCESSES
         return key if is_kept else (span.step, machine_of(span.process))

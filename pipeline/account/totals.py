@@ -8,7 +8,7 @@ from pipeline.account.sums import add_fields
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Counts and work of some slices.
+    """Sums over the records of some slices.
 
     Attributes:
         listed: Number of records in the slices; always `ok + failed`.
@@ -21,8 +21,9 @@ class Totals:
         pixels: Pixels that the network saw: `net_width * net_height` of the rows that are ok.
         macs: Multiply-accumulates of the network for the rows that are ok.
         files: Number of output files.
-        seconds: Busy seconds by step, summed over all processes: `measures.SECONDS`, and the collector's steps.
-        counts: The counts of `measures.COUNTS`, `chunks`, and `bytes_out`.
+        seconds: Busy seconds by step, summed over all processes. The steps are those of `measures.SECONDS` and the
+            collector's steps.
+        counts: Counts by name: the names of `measures.COUNTS`, `chunks` and `bytes_out`.
     """
 
     listed: int = 0

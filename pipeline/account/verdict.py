@@ -1,12 +1,12 @@
-"""The verdict over a run: the step that bounds it, by how much, and advice that would make the run faster.
+"""The verdict over a run: the step that bounds the run, the figures that show this, and advice for a faster run.
 
-The model: a run is a line of steps, and each step has slots for some pieces of work at a time. In the steady part of a
-run, the slots of the bounding step are full and all other steps wait: later steps for its output, earlier steps for
-a slot to hand their output to. So the step with the fullest slots bounds the run. The read tasks measure how long they
-wait for the store, which separates a slow store from slow reading. Actors are looked at before readers and decoders:
-if the actors are busy nearly all of the time, no earlier step can bound the run. The sink is different: rows are small,
-and many of them may wait for the sink while the actors go on. The sink bounds a run that is still writing long after
-the network has done its work.
+The model: a run is a line of steps, and each step has one slot for each piece of work that it can do at a time. In the
+steady part of a run, the slots of the bounding step are full and all other steps wait: later steps for its output,
+earlier steps for a slot to hand their output to. So the step with the fullest slots bounds the run. The read tasks
+measure how long they wait for the store, which separates a slow store from slow reading. Actors are looked at before
+readers and decoders: if the actors are busy nearly all of the time, no earlier step can bound the run. The sink is
+different: rows are small, and many of them may wait for the sink while the actors go on. The sink bounds a run that is
+still writing long after the network has done its work.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ class SteadyPart:
     Attributes:
         seconds: Length of the steady part.
         num_actors: Number of infer actors.
-        busy_s: Busy seconds of all processes by step (`read`, `decode`, `compute`, `write`).
+        busy_s: Busy seconds by step (`read`, `decode`, `compute`, `write`), summed over all processes.
         slots: Number of pieces of work that a step can do at a time, by step.
-        store_share: Share of the read tasks' time that they waited for the store.
+        store_share: Share of the read tasks' time for which the tasks waited for the store.
         tail_share: Seconds of writing after the network's last work, as a share of the time from the network's first
             work to the last write.
         device: Device of the network.
@@ -50,7 +50,7 @@ class SteadyPart:
     precision: str
 
     def fullness(self, step: str) -> float:
-        """Returns the share of a step's slots that were in use, 0 to 1."""
+        """Returns the share of a step's slots that were in use, from 0 to 1."""
         available_s = self.slots.get(step, 0.0) * self.seconds
         return min(1.0, self.busy_s.get(step, 0.0) / available_s) if available_s else 0.0
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The work of a period of time.
+    """The work that was done in a period of time.
 
     Attributes:
         seconds: Length of the period.
@@ -29,7 +29,7 @@ class Work:
 
 
 def utilisation(work: Work, num_devices: int, peak_gflops: float) -> float | None:
-    """Returns the share of the devices' measured peak of matrix products that the network reached; None if unknown.
+    """Returns the network's speed as a share of the devices' measured peak in matrix products; None if unknown.
 
     A multiply-accumulate counts as two operations. Other operations (norms, activations) are not counted.
     """

@@ -1,12 +1,13 @@
-"""Whether an exception is a bug of this project, or comes from bad data or a failing machine.
+"""Decides whether an exception is a bug of this project, or comes from bad data or a failing machine.
 
 The frame that raised the exception decides: Pillow and Arrow raise `TypeError` and `AssertionError` over broken bytes,
-so the type says nothing there. An exception is a bug if the innermost frame of its traceback lies in `pipeline/`,
-`model/` or `jobs/`, and if Python itself raises its class. Three kinds of exceptions from such a frame are no bugs:
+so the type of such an exception says nothing. An exception is a bug if the innermost frame of its traceback lies in
+`pipeline/`, `model/` or `jobs/`, and if Python itself raises its class. Three kinds of exceptions from such a frame are
+no bugs:
 
 - Classes of this project, such as `StoreError`: the code raises them on purpose.
 - Classes of a library, such as `tarfile.ReadError`: the code raises them over bad data, or compiled code of the library
-  did, which leaves no frame of its own.
+  raises them, and compiled code leaves no frame of its own.
 - `OSError`, `EOFError` and `MemoryError`: the machine failed, or the data ended too early.
 """
 
@@ -23,12 +24,12 @@ _BUG = re.compile(rf"bug at ((?:{'|'.join(_PACKAGES)})/[\w/]+\.py:\d+): ")
 
 
 def explain(error: BaseException, context: str = "", max_chars: int = 150) -> str:
-    """Returns one line about an exception, the same on every attempt; a bug comes first, with file and line.
+    """Returns one line about an exception, equal on every attempt; the line of a bug begins with file and line number.
 
     Args:
         error: An exception that was caught, with its traceback.
         context: The work that failed, or the format of the data.
-        max_chars: Largest length of the exception's own text.
+        max_chars: Largest number of characters of the exception's own text.
     """
     text, place = error_text(error, max_chars), find_bug(error)
     if place is None:
@@ -61,7 +62,7 @@ def bug_in(message: str | None) -> str | None:
 
 
 def error_text(error: BaseException, max_chars: int = 150) -> str:
-    """Returns an exception as one line that is the same on every attempt: without memory addresses."""
+    """Returns an exception as one line that is equal on every attempt, because memory addresses are left out."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable.split())[:max_chars]

@@ -39,7 +39,9 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """The place of a chunk's records in their slice and shard. The read step decides it; no later step changes it.
+    """The place of a chunk's records in their slice and shard.
+
+    The read step fills the header, and no later step changes the header.
 
     Attributes:
         shard: Canonical URI of the shard.
@@ -51,7 +53,8 @@ class Header:
         num_rows: Number of records in the chunk.
         slice_first_row: Index of the slice's first record in the shard.
         slice_last_row: Index of the slice's last record in the shard; None in all chunks of the slice but the last.
-        slice_rows: Number of records that complete the slice or its rewrite; None in all chunks but the slice's last.
+        slice_rows: Number of records that complete the slice, or the rewrite of its file; None in all chunks but the
+            slice's last.
         end: True in the last chunk of the shard's last slice.
         ignored: Number of members of the shard that the reader skipped while it read the chunk's records.
         pruned: Indexes in the shard of records of the slice that get no row; filled in the slice's last chunk alone.
@@ -84,8 +87,8 @@ class Chunk:
         header: Place of the records in their slice and shard.
         attempt: 8 hex digits that identify the attempt of the read task.
         pass_number: Number of the pass of the run, from 1.
-        measured: Measurements of the steps that the chunk has passed.
-        rows: One row for each record: the columns of `columns.record_schema`, and those that the steps added.
+        measured: Measurements of the steps that the chunk has passed, by name.
+        rows: One row for each record: the columns of `columns.record_schema`, and the columns that the steps added.
         payload: Encoded images after the read step; pixels after the decode step (uint8, HWC, native size, one image
             after the other without padding); empty after the infer step. The columns `columns.PAYLOAD_COLUMNS` of
             `rows` say where each image lies in the payload.
@@ -136,12 +139,12 @@ class Chunk:
     def after(
         self, step: str, started: float, rows: pa.Table, payload: pa.Buffer | None = None, **measured: Any
     ) -> "Chunk":
-        """Returns the chunk as a step leaves it.
+        """Returns the chunk with the rows, the payload and the measurements that a step produced.
 
         Args:
             started: `time.perf_counter()` at the start of the step.
             rows: Rows of the chunk after the step.
-            payload: Payload of the chunk after the step; None for an empty one.
+            payload: Payload of the chunk after the step; None for an empty payload.
             measured: Measurements of the step besides its seconds.
         """
         found = {**self.measured, **measured, f"{step}_s": time.perf_counter() - started}
@@ -150,7 +153,7 @@ class Chunk:
         return replace(self, rows=rows, payload=pa.py_buffer(b"") if payload is None else payload, measured=found)
 
     def with_measured(self, **measured: float) -> "Chunk":
-        """Returns the chunk with some measurements set."""
+        """Returns a copy of the chunk in which some measurements have new values."""
         return replace(self, measured={**self.measured, **measured})
 
 
@@ -160,20 +163,20 @@ def _header(text: bytes) -> Header:
 
 
 def _one_large_binary(buffer: pa.Buffer) -> pa.Array:
-    """Returns an array of one value that shares the buffer's memory; `pa.array` would copy every pixel."""
+    """Returns an array of one value that shares the buffer's memory. `pa.array` would copy every pixel."""
     offsets = pa.array([0, buffer.size], pa.int64()).buffers()[1]
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
 
 
 def _only_buffer(values: pa.Array) -> pa.Buffer:
-    """Returns the memory of an array's one value; a scalar would copy every pixel."""
+    """Returns the memory of an array's only value. A scalar of Arrow would copy every pixel."""
     _, offsets, data = values.buffers()
     start, end = np.frombuffer(offsets, np.int64, 2, 8 * values.offset)
     return data.slice(start, end - start) if end > start else pa.py_buffer(b"")
 
 
 def set_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    """Returns the table with the columns replaced where they exist, and appended where they do not."""
+    """Returns the table with some columns set: an existing column is replaced, a new column is appended."""
     for name, values in columns.items():
         index = rows.schema.get_field_index(name)
         if index < 0:
@@ -184,5 +187,5 @@ def set_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
 
 
 def map_chunks(table: pa.Table, step: Callable[[Chunk], Chunk]) -> pa.Table:
-    """Returns a Ray batch of one chunk after a step was applied to the chunk."""
+    """Applies a step to the one chunk of a Ray batch; returns the resulting chunk as a Ray batch."""
     return step(Chunk.from_table(table)).to_table()

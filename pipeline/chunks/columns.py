@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 1
 
-# Columns of every job's output, in the order of the files.
+# Columns of every job's output, in the order that they have in the files.
 BASE_COLUMNS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -41,12 +41,12 @@ CLASSIFY_COLUMNS = pa.schema(
 
 
 def embedding_field(num_channels: int, dtype: pa.DataType) -> pa.Field:
-    """Returns the column `embedding`: the mean of the last map, of a fixed length; null in failed rows."""
+    """Returns the column `embedding`: the mean of the last map, `num_channels` values; null in failed rows."""
     return pa.field("embedding", pa.list_(dtype, num_channels))
 
 
 def stage_field(stage: int, dtype: pa.DataType) -> pa.Field:
-    """Returns a column `stage1` to `stage4`: a map's shape (channels, height, width) and its values in that order."""
+    """Returns a column `stage1` to `stage4`: a map's shape (channels, height, width), and its values in CHW order."""
     columns = [pa.field("shape", pa.list_(pa.int32(), 3)), pa.field("data", pa.large_list(dtype))]
     return pa.field(f"stage{stage}", pa.struct(columns))
 
@@ -54,7 +54,7 @@ def stage_field(stage: int, dtype: pa.DataType) -> pa.Field:
 # Offset and length of a record's bytes in the payload of its chunk. The infer step removes these columns.
 PAYLOAD_COLUMNS = pa.schema([pa.field("payload_offset", pa.int64()), pa.field("payload_length", pa.int64())])
 
-# Multiply-accumulates of a row. They are summed into the accounts, and the column is removed before a file is written.
+# Multiply-accumulates of a row. The collector adds the values up, and removes the column before a file is written.
 COST_COLUMNS = pa.schema([pa.field("macs", pa.int64())])
 
 # Thumbnails for the run's page: a few rows of each chunk have one if the job asks for thumbnails. The column is removed

@@ -1,7 +1,7 @@
 """A sample of a run's images, for the run's page.
 
-The sample holds the images whose ids have the smallest hashes. They are spread over the run, and the order in which
-images arrive does not change the sample.
+The sample holds the images whose ids have the smallest hashes. So the sample is spread over the run, and the order in
+which images arrive does not change it.
 """
 
 import base64
@@ -28,7 +28,7 @@ class Sample:
         label: Name of the image's class, or the class's number if it has no name; None in a job without labels.
         score: Score of the label; None in a job without scores, or for a score that is not finite.
         width, height: Native size of the image in pixels.
-        jpeg: Thumbnail of the image.
+        jpeg: Thumbnail of the image, encoded as JPEG.
     """
 
     image_id: str
@@ -52,7 +52,7 @@ def rank(image_id: str) -> bytes:
 
 
 def smallest(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Returns the `MOST_SAMPLES` images with the smallest ranks, in that order, each once."""
+    """Returns the `MOST_SAMPLES` images with the smallest ranks, in the order of their ranks, each image once."""
     return tuple(nsmallest(MOST_SAMPLES, set(samples), key=lambda sample: (rank(sample.image_id), sample.image_id)))
 
 
@@ -60,7 +60,7 @@ def num_offered(num_wanted: int, least_chunks: int) -> int:
     """Returns how many images each chunk offers to the sample; all chunks together offer twice the wanted number.
 
     Args:
-        least_chunks: Number of chunks that the run has at least, as far as is known.
+        least_chunks: Smallest number of chunks that the run can have, as far as is known.
     """
     return min(num_wanted, 1 + 2 * num_wanted // max(1, least_chunks))
 

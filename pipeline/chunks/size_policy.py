@@ -13,7 +13,7 @@ MAX_SOURCE_PIXELS = 2**27
 """The most pixels of an image that is decoded under any policy: a file of a few hundred bytes may claim gigabytes."""
 
 IMAGENET_RESIZE_PX, IMAGENET_CROP_PX = 248, 224
-"""The shorter side before the crop, and the side of the crop: 248 is 224 / 0.9, rounded down."""
+"""The shorter side in pixels before the crop, and the side of the crop: 248 is 224 / 0.9, rounded down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +21,16 @@ class SizePolicy:
     """Rules for the size at which the network sees an image.
 
     Attributes:
-        preprocess: `native` keeps each image's own size. `imagenet` is the protocol of published accuracies: the
-            shorter side is resized to 248 px and the network sees the 224x224 px at the centre; the other rules do not
-            apply then.
+        preprocess: `native` keeps each image's own size, within the other rules. `imagenet` is the protocol of
+            published accuracies: the shorter side is resized to 248 px and the network sees the 224x224 px at the
+            centre; the other rules do not apply.
         min_side_px: Smallest side that the network sees. The value is fixed; it is a field because it is part of an
             output's identity.
         max_image_pixels: Most pixels that the network sees.
-        small_images: Rule for a side under `min_side_px`: `upscale` the shorter side to it, or `reject` the image.
-        large_images: Rule for more than `max_image_pixels`: `downscale` to the largest size within it, or `reject`.
+        small_images: Rule for an image with a side under `min_side_px`: `upscale` enlarges the image until its shorter
+            side is `min_side_px`, `reject` makes the image a failed record.
+        large_images: Rule for an image of more than `max_image_pixels`: `downscale` reduces the image to the largest
+            size within the limit, `reject` makes the image a failed record.
     """
 
     preprocess: Literal["native", "imagenet"] = "native"
@@ -66,8 +68,8 @@ class NetSize:
 def net_size(width: int, height: int, policy: SizePolicy) -> NetSize | Failure:
     """Returns the size at which the network sees an image of a native size, or why the policy rejects the image.
 
-    The aspect ratio is kept, except that each side is rounded. If width and height are exchanged, those of the result
-    are exchanged as well.
+    The aspect ratio is kept, except that each side is rounded. Exchanging width and height of an image exchanges width
+    and height of the result.
     """
     too_small, too_large = ErrorCode.IMAGE_TOO_SMALL, ErrorCode.IMAGE_TOO_LARGE
     limit = policy.max_image_pixels

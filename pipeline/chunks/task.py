@@ -39,7 +39,7 @@ class Classify:
             object.__setattr__(self, "labels", canonical_uri(self.labels))
 
     def columns(self, network: PVTv2Config) -> pa.Schema:
-        """Returns the job's own columns."""
+        """Returns the columns that this task adds to the base columns."""
         return CLASSIFY_COLUMNS
 
     def network(self, config: PVTv2Config) -> PVTv2Config:
@@ -87,7 +87,7 @@ class ExtractFeatures:
         object.__setattr__(self, "stages", tuple(sorted(set(self.stages))))
 
     def columns(self, network: PVTv2Config) -> pa.Schema:
-        """Returns the job's own columns: `embedding`, then a column for each stage whose map is kept."""
+        """Returns the columns that this task adds: `embedding`, then a column for each stage whose map is kept."""
         dtype = pa.from_numpy_dtype(self.dtype)
         stages = [stage_field(stage, dtype) for stage in self.stages]
         return pa.schema([embedding_field(network.embed_dims[-1], dtype), *stages])

@@ -22,7 +22,8 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
     Args:
         chunk: A chunk of encoded images.
         sizes: Policy for images that are too small or too large.
-        careful: True decodes in a child process: slower, but a crash is one failed record.
+        careful: True decodes in a child process, which is slower; an image that crashes the child process becomes one
+            failed record.
     """
     started = time.perf_counter()
     rows = chunk.rows
@@ -53,20 +54,23 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
 
 
 class _Pixels:
-    """Images in one buffer, one after the other. A decoder may write an image into the free part, then `append` it."""
+    """The decoded images of a chunk in one buffer, one after the other.
+
+    A decoder may write an image into the free part of the buffer (`room`) before `append` adds the image.
+    """
 
     def __init__(self) -> None:
-        # More than most chunks need. The system gives no memory to pages that are never written to.
+        # The buffer is larger than most chunks. The system gives no memory to pages that are never written to.
         self._buffer = np.empty(CHUNK_MAX_BYTES, np.uint8)
         self.num_bytes = 0
 
     @property
     def room(self) -> np.ndarray:
-        """Returns the part of the buffer behind the last image."""
+        """The free part of the buffer, behind the last image."""
         return self._buffer[self.num_bytes :]
 
     def append(self, image: np.ndarray) -> None:
-        """Takes the next image: copies it, unless it lies at the beginning of `room` already."""
+        """Adds the next image: copies the image into `room`, unless a decoder wrote the image there already."""
         needed = self.num_bytes + image.nbytes
         if not np.may_share_memory(self._buffer, image):
             if needed > self._buffer.size:
@@ -83,5 +87,5 @@ class _Pixels:
 
 @functools.cache
 def _isolated() -> IsolatedDecoder:
-    """Returns the child process of this worker; it ends when the worker does."""
+    """Returns the decoder of this worker, whose child process ends when the worker ends."""
     return IsolatedDecoder()

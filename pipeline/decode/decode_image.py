@@ -37,7 +37,8 @@ from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, 
 from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
 from pipeline.decode.to_rgb import to_rgb
 
-# Pillow refuses images of more than twice this, where it learns a size before this module: frames, tiles, icons.
+# Pillow refuses images of more than twice this number of pixels. This guards sizes that only Pillow reads: those of
+# frames, tiles and icons.
 Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2
 # A decode task has one core.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -77,10 +78,10 @@ class DecodedImage:
     """One image as the network sees it.
 
     Attributes:
-        pixels: (net_height, net_width, 3) uint8 RGB in [0, 255], contiguous; read-only.
+        pixels: RGB pixels of shape (net_height, net_width, 3), uint8, contiguous and read-only.
         width, height: Native size in pixels, with the EXIF orientation applied.
         net_width, net_height: Size of `pixels`.
-        scale: Factor from the native size to the size of `pixels`; 1.0 unless the size policy resized.
+        scale: Factor from the native size to the size of `pixels`; 1.0 for an image that was not resized.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -96,8 +97,8 @@ class FailedImage:
     """An image without pixels.
 
     Attributes:
-        failure: Code and message.
-        width, height: Native size in pixels, with the EXIF orientation applied; None if the header does not say it.
+        failure: Error code and message.
+        width, height: Native size in pixels, with the EXIF orientation applied; None if the size is not known.
     """
 
     failure: Failure
@@ -106,7 +107,10 @@ class FailedImage:
 
 
 def probe_size(data: bytes) -> tuple[int, int] | None:
-    """Returns (width, height) from the header alone, before EXIF orientation; None if it has no size. Never raises."""
+    """Returns (width, height) in pixels from the header alone, before EXIF orientation; None without a size.
+
+    The function never raises.
+    """
     if (header := read_header(data)) is not None:
         return header.width, header.height
     image_format, opener = _sniff(data)
@@ -126,7 +130,7 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
 def decode_image(
     data: bytes, policy: SizePolicy, into: npt.NDArray[np.uint8] | None = None
 ) -> DecodedImage | FailedImage:
-    """Returns the pixels of an image, or a failure; neither raises nor warns, whatever the bytes are.
+    """Returns the pixels of an image, or a failure; the function neither raises nor warns, whatever the bytes are.
 
     The whole image is decoded, converted to RGB (`pipeline.decode.to_rgb`), resized if the policy says so (bicubic,
     antialiased), and turned as EXIF says.
@@ -134,7 +138,8 @@ def decode_image(
     Args:
         data: Encoded image.
         policy: Policy for images that are too small or too large.
-        into: One-dimensional buffer. An image that can be decoded straight into memory is put at its head, if it fits.
+        into: One-dimensional uint8 buffer. If the image fits and can be decoded straight into memory, its pixels are
+            written to the beginning of the buffer.
     """
     if not data:
         return FailedImage(failure=Failure(ErrorCode.DECODE_EMPTY, "the image has no bytes"))
@@ -178,7 +183,7 @@ def decode_image(
 def _past_pillow(
     data: bytes, header: JpegHeader, orientation: int, policy: SizePolicy, into: npt.NDArray[np.uint8] | None
 ) -> DecodedImage | None:
-    """Returns a JPEG decoded by libjpeg-turbo alone; None if Pillow has to decode it, or the policy refuses it."""
+    """Returns a JPEG decoded by libjpeg-turbo alone; None if Pillow must decode the JPEG, or the policy rejects it."""
     native = _turned((header.width, header.height), orientation)
     size = net_size(*native, policy)
     if not isinstance(size, NetSize):
@@ -226,7 +231,7 @@ def _orientation(image: ImageFile) -> int:
 
 
 def _check_whole(image: ImageFile, data: bytes) -> None:
-    """Raises OSError for a cut file that its codec accepts as whole, with the rest of the image grey or black."""
+    """Raises OSError for a truncated file that its codec would accept, with the rest of the image grey or black."""
     if isinstance(
         image, Jpeg2KImagePlugin.Jpeg2KImageFile
     ):  # If the file is cut between two tiles, only the end marker is missing.
@@ -241,7 +246,7 @@ def _check_whole(image: ImageFile, data: bytes) -> None:
 
 
 def _resize_and_turn(rgb: Image.Image, size: NetSize, orientation: int) -> Image.Image:
-    """Returns the image upright, at the size that the network sees; turns it when it has the fewest pixels."""
+    """Returns the image at the size that the network sees: resized, then turned upright, then cropped."""
     before_turn = _turned(size.resized, orientation)
     if rgb.size != before_turn:
         rgb = rgb.resize(before_turn, Image.Resampling.BICUBIC)

@@ -17,10 +17,12 @@ class IsolatedDecoder:
         self._service = IsolatedService(__name__)
 
     def decode(self, data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
-        """Returns the result of `decode_image`; an image that kills its process or takes too long is `decode.crashed`.
+        """Returns the result of `decode_image`.
+
+        An image that kills the child process or takes too long fails with the code `decode.crashed`.
 
         Raises:
-            ChildError: no child process could be started.
+            ChildError: No child process could be started.
         """
         answer = self._service.ask((data, policy), self._timeout_s)
         if isinstance(answer, Crash):
@@ -33,5 +35,5 @@ class IsolatedDecoder:
 
 
 def start_service(_: object) -> Callable[[Any], Any]:
-    """Runs in the child: returns the function that answers requests."""
+    """Returns the function that answers requests; the child process calls this at its start."""
     return lambda request: decode_image(*request)

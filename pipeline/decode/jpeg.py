@@ -1,9 +1,9 @@
 """Decodes JPEGs with libjpeg-turbo alone, with the same pixels as through Pillow, in a fraction of the time.
 
 Pillow decodes with the same library, but passes the file on bit by bit and the pixels line by line, and reads the
-header in Python. Here the library writes straight into the memory for the pixels. This is done only where the result is
-known to equal Pillow's: for plain headers (`read_header`), and for files over which the library does not even warn.
-Pillow decodes all others; see docs/design/adr/0014-jpegs-past-pillow.md.
+header in Python. Here the library writes straight into the memory for the pixels. Only files whose result is known to
+equal Pillow's are decoded here: files with plain headers (`read_header`), over which the library does not even warn.
+Pillow decodes all other files; see docs/design/adr/0014-jpegs-past-pillow.md.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _JFIF, _JFIF_BYTES = b"JFIF\0", 16
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """A plain header: Huffman-coded, 8 bits, grey or three components, colours as in JFIF.
+    """The header of a plain JPEG: Huffman-coded, 8 bits, grey or three components, colours as in JFIF.
 
     Attributes:
         width, height: Size in pixels, before EXIF orientation.
@@ -36,7 +36,7 @@ class JpegHeader:
 def read_header(data: bytes) -> JpegHeader | None:
     """Returns the header of a JPEG that may be decoded here; None for every other file. Never raises.
 
-    Pillow decodes all others: CMYK and files with Adobe's marker, arithmetic coding, lossless and 12-bit images, a
+    Pillow decodes all other JPEGs: CMYK and files with Adobe's marker, arithmetic coding, lossless and 12-bit images, a
     height that comes behind the pixels, and headers with bytes that belong to no segment.
     """
     if data[:3] != _START:
@@ -75,17 +75,18 @@ def _frame_size(frame: bytes) -> tuple[int, int] | None:
 def decode_jpeg(
     data: bytes, header: JpegHeader, into: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8] | None:
-    """Returns (height, width, 3) uint8 RGB pixels, not turned; None if the library warns or fails.
+    """Returns the RGB pixels, (height, width, 3) uint8, without EXIF orientation; None if the library warns or fails.
 
     Args:
         data: Encoded image.
         header: Header of `data`.
-        into: One-dimensional buffer. If the image fits, the result is its head; without a result it may be overwritten.
+        into: One-dimensional uint8 buffer. If the image fits, the result is a view of the buffer's beginning. The
+            beginning may be overwritten even if the result is None.
     """
     num_bytes = 3 * header.width * header.height
     buffer = into[:num_bytes] if into is not None and into.size >= num_bytes else np.empty(num_bytes, np.uint8)
     try:
-        # Strict: the library raises its warnings, too.
+        # With `strict`, each warning of the library raises an error, too.
         pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=True)
     except ValueError:
         return None

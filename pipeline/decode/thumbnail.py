@@ -1,4 +1,8 @@
-"""Makes thumbnails of a few images of a decoded chunk. They travel with its rows to the receipt, and into no file."""
+"""Makes thumbnails of a few images of a decoded chunk, for the run's page.
+
+The chunk carries the thumbnails to the collector, and the collector's receipt carries them to the driver. No output
+file contains thumbnails.
+"""
 
 import io
 import time
@@ -16,17 +20,17 @@ from pipeline.chunks.sample import rank
 SIDE_PX = 96
 """Longest side of a thumbnail."""
 
-# Even an image of black and white noise takes only half of this.
+# Size of each thumbnail in a chunk. Even an image of black and white noise takes only half of this size.
 ROOM_BYTES = 2**14
 _QUALITY = 80
-# Pixels of the image for one pixel of the thumbnail, along a side.
+# Pixels of the image that are averaged for one pixel of the thumbnail, along a side.
 _ENOUGH = 10
 
 
 def with_thumbnails(chunk: Chunk, at_most: int) -> Chunk:
-    """Returns the decoded chunk with thumbnails of its first images in the order of `pipeline.chunks.sample`.
+    """Returns the decoded chunk with thumbnails of the images that have the smallest ranks (`pipeline.chunks.sample`).
 
-    Thumbnails show the pixels that the network sees. Their time counts as decoding.
+    Thumbnails show the pixels that the network sees. Making thumbnails counts as decoding in the measurements.
 
     Args:
         chunk: A chunk of pixels.
@@ -60,5 +64,8 @@ def thumbnail(image: npt.NDArray[np.uint8], side_px: int = SIDE_PX) -> bytes:
 
 
 def _filled(jpeg: bytes) -> bytes | None:
-    """Returns the JPEG padded with zeros: else the size of a chunk would depend on how a processor rounds pixels."""
+    """Returns the JPEG padded with zeros to `ROOM_BYTES`; None for a larger JPEG.
+
+    Without padding, the size of a chunk would depend on how a processor rounds pixels.
+    """
     return jpeg.ljust(ROOM_BYTES, b"\0") if len(jpeg) <= ROOM_BYTES else None

@@ -1,4 +1,4 @@
-"""Converts every mode that Pillow decodes to into RGB of eight bits."""
+"""Converts images of every mode that Pillow decodes into RGB with eight bits for each channel."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ def to_rgb(image: ImageFile) -> Image.Image:
     | LAB                              | sRGB, by LittleCMS                                                   |
 
     Raises:
-        Exception: Pillow raises anything over broken bytes.
+        Exception: The bytes are broken; Pillow may raise any class of exception.
     """
     args = image.tile[0].args if image.tile else None  # Decoding removes the tiles.
     raw_mode = args if isinstance(args, str) else args[0] if args else None
@@ -49,7 +49,7 @@ def to_rgb(image: ImageFile) -> Image.Image:
 
 
 def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> npt.NDArray[np.uint8]:
-    """Returns grey values in [0, 255] of the same shape, each rounded to the nearest.
+    """Returns grey values in [0, 255] of the same shape, each rounded to the nearest whole number.
 
     | dtype   | values                   | becomes                                   |
     | ------- | ------------------------ | ----------------------------------------- |

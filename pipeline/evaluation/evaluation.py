@@ -28,16 +28,20 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Sums over some rows.
+    """Sums over some rows of a classification output.
+
+    A labelled row has a true label that is one of the network's classes.
 
     Attributes:
         rows: Number of all rows.
         unlabelled: Number of rows without a true label.
         unknown: Number of rows whose true label is none of the network's classes.
         failed: Number of labelled rows without a prediction.
-        correct: Number of labelled rows by the rank of the true class among the predictions; entry k is for rank k.
-        bands: Labelled rows with a prediction, and correct ones among them, for each band of size.
-        bins: Rows, correct rows and the sum of scores, for each bin of the best class' score.
+        correct: Number of labelled rows by the rank of the true class among the predictions; entry k counts rank k,
+            from 0.
+        bands: For each band of sizes: number of labelled rows with a prediction, and number of correct rows among these
+            rows.
+        bins: For each bin of the best class's score: number of rows, number of correct rows, and sum of the scores.
         confusion: Number of labelled rows with a prediction by (true class, predicted class).
         failed_classes: Number of labelled rows without a prediction by true class.
     """
@@ -88,7 +92,7 @@ def _tally_seen(predicted: pa.Table, true_N: Counts, truth: Truth) -> Tally:
     """Returns the sums over rows with a known class and a prediction.
 
     Args:
-        predicted: The rows, at least one.
+        predicted: Rows with a known class and a prediction, at least one row.
         true_N: True class of each row.
         truth: Classes of the true labels.
     """
@@ -115,12 +119,12 @@ def _sums(groups: npt.NDArray[Any], weights: npt.NDArray[Any] | None, num_groups
 
 
 def describe(total: Tally, truth: Truth, labels: Sequence[str] | None, most_k: int) -> dict[str, Any]:
-    """Returns the metrics of the sums as JSON holds them; an accuracy over no rows is None.
+    """Returns accuracies, calibration and counts as values for JSON; an accuracy over no rows is None.
 
     Args:
         total: Sums over all rows.
         truth: Classes of the true labels.
-        labels: Names of the network's classes; None if they have none.
+        labels: Names of the network's classes; None if the classes have no names.
         most_k: Number of classes that each row lists.
     """
     n = total.evaluated
@@ -151,7 +155,10 @@ def describe(total: Tally, truth: Truth, labels: Sequence[str] | None, most_k: i
 
 
 def per_class(total: Tally, labels: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Returns one entry for each class that occurs as a true or a predicted class; recall is its top-1 accuracy."""
+    """Returns one entry for each class that occurs as a true or a predicted class.
+
+    The recall of a class is the class's top-1 accuracy.
+    """
     true, predicted, right = Counter[int](), Counter[int](), Counter[int]()
     for (true_class, predicted_class), count in total.confusion.items():
         true[true_class] += count

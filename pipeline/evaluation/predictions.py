@@ -22,7 +22,7 @@ class Predictions:
 
     Attributes:
         output: Folder of the output.
-        labels: Names of the classes; None if they have none.
+        labels: Names of the classes; None if the classes have no names.
         num_classes: Number of the network's classes.
         top_k: Number of classes that each row lists.
         policy: Preprocessing: `native` or `imagenet`.
@@ -37,7 +37,7 @@ class Predictions:
     files: tuple[StorePath, ...]
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yields some columns of each file; a few files are read at a time.
+        """Yields a table with some columns of each file; reads a few files at a time.
 
         Raises:
             InputError: A file cannot be read.
@@ -55,10 +55,10 @@ def _read(file: StorePath, columns: Sequence[str]) -> pa.Table:
 
 
 def open_predictions(output: StorePath) -> Predictions:
-    """Returns the output of a classification.
+    """Opens the output of a classification: reads the job's identity, and lists the files with rows.
 
     Raises:
-        InputError: There is no such output, or it cannot be read.
+        InputError: The folder has no output of a classification, or the output cannot be read.
     """
     try:
         identity = json.loads(output.join(JOB_FILE).read())

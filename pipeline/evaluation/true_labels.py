@@ -24,13 +24,14 @@ class Truth:
 
 
 def understand(true_labels: Iterable[str], labels: Sequence[str] | None, num_classes: int) -> Truth:
-    """Returns the classes of true labels, read as the kind under which most labels are classes of the network.
+    """Returns the class of each true label; labels may be names, numbers or WordNet ids.
 
-    Names come first, because a class may be named "7" and have another number.
+    All labels are read as one kind: the kind under which most labels are classes of the network. If two kinds are
+    equally good, names are preferred, because a class may be named "7" and have another number.
 
     Args:
         true_labels: True labels as the rows hold them.
-        labels: Names of the network's classes; None if they have none.
+        labels: Names of the network's classes; None if the classes have no names.
         num_classes: Number of the network's classes.
     """
     texts = sorted(set(true_labels))

@@ -7,12 +7,13 @@ from pipeline.chunks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class InferConfig:
-    """Settings of the infer step; the weights travel apart from them.
+    """Settings of the infer step; the weights are passed separately.
 
     Attributes:
-        config_json, preprocessor_json: Text of the checkpoint's own descriptions; None if the checkpoint has none.
-        variant: Name of the PVTv2 variant, for a checkpoint without a description; else None.
-        labels: Name of each class; None leaves the column `label` null.
+        config_json, preprocessor_json: Text of the checkpoint's `config.json` and `preprocessor_config.json`; None if
+            there is no such file.
+        variant: Name of the PVTv2 variant for a checkpoint without a `config.json`; None for other checkpoints.
+        labels: Name of each class; None makes the column `label` null.
         task: Classification or features.
         device: `cpu` or `cuda`.
         precision: `fp32`, `bf16` or `fp16`.

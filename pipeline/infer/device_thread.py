@@ -1,4 +1,4 @@
-"""The thread that owns an accelerator: it submits the next work before it waits for the last."""
+"""The thread that owns an accelerator: the thread submits new work before it waits for the work that is under way."""
 
 import queue
 import threading
@@ -12,11 +12,12 @@ Wait = Callable[[], Any]
 
 
 class DeviceThread:
-    """Does all work in one thread, in the order in which it arrives.
+    """Does all work in one thread, in the order in which the work arrives.
 
     Attributes:
-        ahead: Number of works to submit before waiting for the oldest one; with 0, each work ends before the next one
-            begins. If no more work has arrived, the thread waits for the oldest one at once.
+        ahead: Number of pieces of work that may be under way while the thread submits another piece; with 0, each piece
+            ends before the next piece begins. If no more work has arrived, the thread waits for the oldest piece at
+            once.
     """
 
     def __init__(self) -> None:
@@ -26,10 +27,10 @@ class DeviceThread:
         threading.Thread(target=self._serve, name="device", daemon=True).start()
 
     def run(self, submit: Callable[[], Wait]) -> Any:
-        """Runs work in this thread and returns its result; may be called in any thread, which waits.
+        """Runs work in the device's thread and returns the result; any other thread may call this, and waits.
 
         Raises:
-            BaseException: The work raised it. Other work goes on.
+            BaseException: The exception that the work raised. Other work goes on.
         """
         result: Future[Any] = Future()
         self._coming.put((submit, result))
@@ -43,7 +44,7 @@ class DeviceThread:
                 _settle(*under_way.popleft())
 
     def _submit_next(self, under_way: deque[tuple[Wait, Future[Any]]]) -> bool:
-        """Submits the next work; returns False if none has arrived. Waits for work if none is under way."""
+        """Submits the next work; returns False if no work has arrived. Waits for new work if no work is under way."""
         try:
             submit, result = self._coming.get(block=not under_way)
         except queue.Empty:

@@ -42,8 +42,8 @@ class _Images:
 
     Attributes:
         chunk: Chunk of pixels.
-        by_row: Readable images by row: HWC uint8, views on the memory of the chunk.
-        seconds: Time that it took to find the images.
+        by_row: Readable images by the index of their row: HWC uint8 tensors, views of the chunk's memory.
+        seconds: Seconds that it took to find the images.
     """
 
     chunk: Chunk
@@ -56,11 +56,12 @@ class _Work:
     """A chunk on its way through the network.
 
     Attributes:
-        pending: Packs that were submitted, as the rows of their images and the function that returns their output.
+        pending: Packs that were submitted: for each pack, the rows of its images and the function that returns its
+            output.
         images: Images of the chunk.
-        answers: Answers of the packs that have run.
+        answers: Answers of the network to the images of the packs that have run.
         refused: Rows of images that do not fit into the device's memory.
-        measured: Measures so far.
+        measured: Measurements of the chunk so far, by name.
     """
 
     images: _Images
@@ -71,7 +72,7 @@ class _Work:
 
 
 class InferStep:
-    """A loaded network and what it needs to turn one chunk of pixels into rows (`pipeline.flow.steps.ActorStep`)."""
+    """A loaded network that turns one chunk of pixels after the other into rows (`pipeline.flow.steps.ActorStep`)."""
 
     def __init__(self, weights: memoryview | bytes, config: InferConfig) -> None:
         if config.device == "cpu":
@@ -91,7 +92,7 @@ class InferStep:
         self._peak_gflops = peak_gflops(config.device, _DTYPES[config.precision])
 
     def infer(self, chunk: Chunk) -> Chunk:
-        """Returns the chunk with answers in place of pixels."""
+        """Returns the chunk with the task's columns in place of pixels."""
         return self.pack(self.submit(self.unpack(chunk))())
 
     def unpack(self, chunk: Chunk) -> _Images:
@@ -103,7 +104,10 @@ class InferStep:
         return _Images(chunk, by_row, time.perf_counter() - started)
 
     def submit(self, unpacked: _Images) -> Callable[[], _Work]:
-        """Submits the images; returns a function that waits for their answers. A GPU computes after the return."""
+        """Submits the images to the network; returns a function that waits for the answers.
+
+        On a CPU, the network has run when `submit` returns. On a GPU, the network may still run.
+        """
         started = time.perf_counter()
         work = _Work(unpacked, self._new_answers(unpacked.chunk.rows.num_rows))
         rows = list(unpacked.by_row)
@@ -115,7 +119,7 @@ class InferStep:
         return lambda: self._wait(work)
 
     def pack(self, computed: _Work) -> Chunk:
-        """Returns the chunk with answers as rows; may be called in any thread."""
+        """Returns the chunk with the answers as columns of its rows; may be called in any thread."""
         started = time.perf_counter()
         chunk = computed.images.chunk
         rows = self._rows(chunk.rows, computed.answers, computed.refused)
@@ -135,7 +139,7 @@ class InferStep:
         return FeatureAnswers(task, self._network, num_rows)
 
     def _submit(self, rows: list[int], work: _Work) -> None:
-        """Submits the images of some rows as one pack; as smaller packs if it runs out of memory."""
+        """Submits the images of some rows as one pack, or as smaller packs if one pack runs out of memory."""
         images = [work.images.by_row[row] for row in rows]
         try:
             output = self._packed.submit(images, work.answers.outputs)
@@ -147,7 +151,7 @@ class InferStep:
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        # Outside the `except` block, because the frames of the exception hold the activations.
+        # The call stands outside the `except` block, because the frames of the exception hold the activations.
         self._halve(rows, work)
 
     def _wait(self, work: _Work) -> _Work:
@@ -170,7 +174,10 @@ class InferStep:
         return work
 
     def _take(self, rows: list[int], output: PackedOutput, work: _Work) -> None:
-        """Takes the answers of a pack that ran, and counts it. Of a pack that ran out of memory, the halves count."""
+        """Takes the answers of a pack that ran, and adds the pack to the measurements.
+
+        If a pack runs out of memory, its halves are measured instead.
+        """
         work.answers.take(rows, output)
         tokens = sum(num_tokens(*work.images.by_row[row].shape[:2]) for row in rows)
         work.measured["packs"] += 1
@@ -182,7 +189,10 @@ class InferStep:
             work.measured["upload_s"] += seconds.upload
 
     def _halve(self, rows: list[int], work: _Work) -> None:
-        """Submits the halves of a pack that ran out of memory; later packs are planned as small as these."""
+        """Submits the halves of a pack that ran out of memory, and plans later packs as small as the halves.
+
+        If the pack has a single image, the image is refused.
+        """
         if self._config.device == "cuda":
             torch.cuda.empty_cache()
         sides = [work.images.by_row[row].shape[:2] for row in rows]
@@ -221,7 +231,7 @@ class InferStep:
 
 
 def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:
-    """Returns the readable images as HWC uint8 tensors: read-only views on the memory of the chunk."""
+    """Returns the readable images as HWC uint8 tensors, which are read-only views of the chunk's memory."""
     pixels = np.frombuffer(chunk.payload, np.uint8)
     columns = chunk.rows.select(["payload_offset", "net_height", "net_width"]).to_pydict()
     images = []
@@ -233,7 +243,7 @@ def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:
 
 
 def _read_only_tensor(view: np.ndarray) -> torch.Tensor:
-    """Returns a tensor over read-only memory; hides the warning of `torch.from_numpy` against writing to it."""
+    """Returns a tensor over read-only memory, without the warning of `torch.from_numpy` about such memory."""
     # Hiding warnings is not thread-safe, and two chunks may be unpacked at a time.
     with _CATCHING, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -1,4 +1,4 @@
-"""Infers in a child process that may die, one image at a time; the parent loads no PyTorch."""
+"""Runs the network in a child process that may die, one image at a time. The parent process loads no PyTorch."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,25 +23,28 @@ _TRIAL_PX = 64
 class IsolatedInferStep:
     """An infer step for images that may crash the process of the network.
 
-    A child must answer a blank image before it gets the first real one, so that no image is blamed for a broken device.
+    A child process must answer a blank image before its first real image, so that no image is blamed for a broken
+    device.
     """
 
     def __init__(self, weights: bytes | np.ndarray, config: InferConfig, network: PVTv2Config) -> None:
-        """Starts no process yet.
+        """Keeps the settings; the first chunk starts the child process.
 
         Args:
             weights: Bytes of the checkpoint's weights.
             config: Settings of the infer step.
-            network: Network that the weights are for; its cost gives the time limit of an image.
+            network: Configuration of the network, from which the time limit of an image is computed.
         """
         self._network, self._device = network, config.device
         self._service = IsolatedService(__name__, (weights, config))
 
     def infer(self, chunk: Chunk) -> Chunk:
-        """Returns the chunk with answers for pixels; an image that ends or stalls its process fails as `infer.crashed`.
+        """Returns the chunk with the task's columns in place of pixels.
+
+        An image that ends or stalls the child process becomes a failed record with the code `infer.crashed`.
 
         Raises:
-            ChildError: no child process could be started, or it does not survive rows without pixels.
+            ChildError: No child process could be started, or a child process ended over rows that have no images.
         """
         started = time.perf_counter()
         answered = [self._answer(part) for part in _parts(chunk)]
@@ -62,7 +65,7 @@ class IsolatedInferStep:
 
 
 def start_service(settings: Any) -> Callable[[pa.Table], pa.Table]:
-    """Runs in the child: returns the function that answers requests, after it has answered a blank image."""
+    """Returns the function that answers requests, after a blank image was answered; the child process calls this."""
     from pipeline.infer.infer_step import InferStep
 
     step = InferStep(*settings)
@@ -71,7 +74,7 @@ def start_service(settings: Any) -> Callable[[pa.Table], pa.Table]:
 
 
 def _parts(chunk: Chunk) -> Iterator[Chunk]:
-    """Yields each record of a chunk as a chunk of its own, with its own pixels only; an empty chunk as it is."""
+    """Yields one chunk for each record of a chunk, with this record's pixels only; yields an empty chunk unchanged."""
     if not chunk.rows.num_rows:
         yield chunk
     for index in range(chunk.rows.num_rows):
@@ -82,7 +85,7 @@ def _parts(chunk: Chunk) -> Iterator[Chunk]:
 
 
 def _failed(part: Chunk, message: str) -> Chunk:
-    """Returns a chunk of one record as a failed record without pixels."""
+    """Returns a chunk of one record in which the record has failed and has no pixels."""
     values = {"status": "failed", "error_code": str(ErrorCode.INFER_CRASHED), "error_message": message}
     columns = {name: pa.array([value], pa.string()) for name, value in values.items()}
     return replace(part, rows=set_columns(part.rows, columns), payload=pa.py_buffer(b""))

@@ -21,8 +21,8 @@ def peak_gflops(device: str, dtype: torch.dtype) -> float:
     """Returns the speed of a square matrix product, in 10^9 floating-point operations a second.
 
     A multiply and an add are two operations. The speed is the best of some turns with the threads of this process. A
-    file below `XDG_CACHE_HOME` remembers the speed for each device, number of threads, type and version of torch, so
-    that each is measured once.
+    file in the user's cache folder remembers the speed for each combination of device, number of threads, type and
+    version of torch, so that each combination is measured once.
 
     Args:
         device: `cpu` or `cuda`.

@@ -14,23 +14,23 @@ from pipeline.chunks.task import Classify, ExtractFeatures
 
 
 class Answers(Protocol):
-    """The answers of one chunk, gathered pack by pack.
+    """The answers of the network to the images of one chunk, gathered pack by pack.
 
     Attributes:
-        outputs: Outputs that `PackedPVTv2.submit` returns.
+        outputs: Names of the outputs that the task needs from `PackedPVTv2.submit`.
     """
 
     outputs: Sequence[Output]
 
     def take(self, rows: Sequence[int], output: PackedOutput) -> None:
-        """Takes the outputs of a pack's images, which belong to these rows."""
+        """Takes the outputs of a pack; `rows` has the index of the row of each image in the pack."""
 
     def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
-        """Returns the job's columns, null in the rows that are not good; called once."""
+        """Returns the task's columns by name, null in the rows that are not `good`; may be called once."""
 
 
 class ClassAnswers:
-    """The best classes of each image, with their softmax."""
+    """The best classes of each image, with their softmax scores."""
 
     outputs: Sequence[Output] = ("logits",)
 

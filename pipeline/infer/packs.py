@@ -15,16 +15,18 @@ class Budget:
     """Limits of a pack; a pack of a single image may exceed them.
 
     Attributes:
-        tokens: Tokens of stage 1. Memory and most of the work are proportional to them.
-        pairs: Pairs of a token and a key of stage 1, which attention compares. They grow with the square of an image's
-            area, so a pack of few large images takes many times as long as another pack with as many tokens.
+        tokens: Largest number of tokens of stage 1. Memory and most of the work are proportional to the number of
+            tokens.
+        pairs: Largest number of pairs of a token and a key of stage 1, which attention compares. The number of pairs
+            grows with the square of an image's area, so a pack of few large images takes many times as long as another
+            pack with as many tokens.
     """
 
     tokens: int
     pairs: int
 
     def halved(self, tokens: int) -> "Budget":
-        """Returns the budget to try after a pack of some tokens did not fit: half of the pack, at most this budget."""
+        """Returns the budget to try after a pack of `tokens` tokens did not fit: half as many, at most this budget."""
         least = max(1, min(self.tokens, tokens // 2))
         return Budget(tokens=least, pairs=max(1, self.pairs * least // self.tokens))
 
@@ -51,15 +53,15 @@ def plan_packs(
 ) -> list[list[int]]:
     """Returns the indexes of the images of each pack; every image is in exactly one pack.
 
-    A pack keeps to the budget, or is a single image. Images of the same size are neighbours in their pack, so that they
-    run as one batch.
+    A pack stays within the budget, or has a single image. Images of the same size are neighbours in their pack, so that
+    they run as one batch.
 
     Args:
         sizes: (height, width) of each image, in pixels.
         budget: Limits of a pack.
         linear: True if the network has 7x7 keys at any size.
-        even: True fills all packs alike; False fills each pack as far as it goes, and the last one with the rest. The
-            number of packs is the same, and over many calls even packs differ less in size.
+        even: True fills all packs about equally; False fills each pack as far as possible, and the last pack with the
+            rest. The number of packs is the same. Over many calls even packs differ less in size.
     """
     tokens = [num_tokens(*size) for size in sizes]
     pairs = [num_pairs(*size, linear=linear) for size in sizes]
@@ -78,7 +80,7 @@ def plan_packs(
 
 
 def _filled(order: Sequence[int], tokens: Sequence[int], pairs: Sequence[int], budget: Budget) -> list[list[int]]:
-    """Returns packs of the images in some order; each image joins the pack of the image before it, if it fits."""
+    """Returns packs of the images in the given order; each image joins the pack of the previous image if it fits."""
     packs: list[list[int]] = []
     free_tokens = free_pairs = 0
     for index in order:

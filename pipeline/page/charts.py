@@ -1,7 +1,7 @@
-"""Charts as inline SVG, drawn by matplotlib. The page's style gives their colours, so that they follow its dark mode.
+"""Charts as inline SVG, drawn by matplotlib. The page's style gives the colours, so that charts follow its dark mode.
 
-No text of the data reaches matplotlib: the page shows names beside the chart, and tooltips hold them, which the XML
-writer escapes. The sizes are chosen so that letters are 11 px high in a chart that is 370 px wide.
+No text of the data reaches matplotlib: the page shows names beside the chart, and an XML writer escapes the names in
+tooltips. The sizes are chosen so that letters are 11 px high in a chart that is 370 px wide.
 """
 
 import io
@@ -71,11 +71,11 @@ def steps_chart(
 
     Args:
         caption: Title and description of the chart.
-        edges: Bounds of the values' buckets, one more than there are values.
+        edges: Bounds of the buckets in time, one more than there are values.
         values: The quantity in each bucket.
         x_label: Label of the horizontal axis.
-        top: Least end of the vertical axis; with 1.0, the axis shows percentages.
-        color: Number of the colour.
+        top: Value that the vertical axis reaches at least; 1.0 makes the axis show percentages.
+        color: Number of the colour, below `NUM_SERIES`.
     """
 
     def draw(axes: Axes) -> None:
@@ -122,11 +122,11 @@ def bars_chart(
     Args:
         caption: Title and description of the chart.
         values: Heights of the bars.
-        ticks: Labels below the bars, or below their edges; if there are many, the chart shows some of them.
+        ticks: Labels below the bars, or below the edges of the bars; a chart with many labels shows only some of them.
         tips: Texts of the bars' tooltips.
         x_label: Label of the horizontal axis.
-        at_edges: True for one tick more than bars, and bars that touch.
-        color: Number of the colour.
+        at_edges: True draws bars that touch, with ticks at the edges of the bars; there is one tick more than bars.
+        color: Number of the colour, below `NUM_SERIES`.
     """
 
     def draw(axes: Axes) -> None:
@@ -176,7 +176,7 @@ def _svg(caption: Caption, draw: Callable[[Axes], None], tips: Mapping[str, str]
 def _tidy(root: ElementTree.Element, caption: Caption, tips: Mapping[str, str]) -> None:
     """Reduces matplotlib's SVG to the parts that a page needs, and adds title, description and tooltips.
 
-    Tags lose their namespaces, ids that nothing refers to go, and all other ids become unique on the page.
+    Tags lose their namespaces, groups lose their ids, and all other ids become unique on the page.
     """
     renamed: dict[str, str] = {}
     for element in root.iter():

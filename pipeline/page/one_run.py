@@ -48,7 +48,7 @@ _COST = (
 
 
 def headline(report: Report) -> list[tuple[str, Figure]]:
-    """Returns the figures at the top of the page, with their names."""
+    """Returns the figures at the top of the page, each with its name."""
     wanted: tuple[tuple[str, str, Kind], ...] = (
         ("Images ok", "run.ok", "count"),
         ("Failed", "run.failed", "count"),
@@ -62,7 +62,7 @@ def headline(report: Report) -> list[tuple[str, Figure]]:
 
 
 def verdict(report: Report) -> Section | None:
-    """Returns the section about the bound of the run, with advice."""
+    """Returns the section about the step that bounds the run, with advice."""
     if not (at(report, "verdict.sentence") or at(report, "verdict.bound_by")):
         return None
     sentence = at(report, "verdict.sentence") or f"Bound by {text(at(report, 'verdict.bound_by'))}."
@@ -246,7 +246,7 @@ def _figures(entry: Report, prefix: str, *wanted: tuple[str, Kind]) -> list[Figu
 
 
 def _settings(tree: Report, path: str, name: str = "") -> list[list[Cell]]:
-    """Returns the keys and values of nested settings as rows; an inner key is a dotted path."""
+    """Returns one row for each key and value of nested settings; an inner key is shown as a dotted path."""
     rows: list[list[Cell]] = []
     for key, value in tree.items():
         inner = f"{name}.{key}" if name else str(key)

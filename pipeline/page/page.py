@@ -1,7 +1,7 @@
 """`report.html`: the page of one run's report and timeline, or a page that compares several runs.
 
 The page holds everything that it needs, runs no script and loads nothing. Names, labels and messages of a report come
-from the data; the page shows them as text and escapes them everywhere.
+from the data; the page shows names, labels and messages as text, and escapes them everywhere.
 """
 
 import json
@@ -33,7 +33,8 @@ def render_page(reports: Sequence[Report], timelines: Sequence[Rows]) -> str:
 
     Args:
         reports: Contents of `report.json` of each run. Missing or invalid parts of a report are left out.
-        timelines: Rows of `timeline.parquet` of each run, in the same order; they are shown for a single run alone.
+        timelines: Rows of `timeline.parquet` of each run, in the order of `reports`. Only the page of a single run
+            shows a timeline.
     """
     if len(reports) == 1:
         values = _run_values(reports[0], timelines[0] if timelines else [])
@@ -43,7 +44,7 @@ def render_page(reports: Sequence[Report], timelines: Sequence[Rows]) -> str:
 
 
 def write_page(folder: StorePath, report: Report, timeline: Rows) -> StorePath | None:
-    """Writes the page of one run into the run's folder; returns the page's place, or None if that failed.
+    """Writes the page of one run into the run's folder; returns the path of the page, or None if writing failed.
 
     The function raises nothing: if the page cannot be made or written, a line of the log says so, and the status of the
     run does not change.

@@ -17,7 +17,7 @@ from markupsafe import Markup
 Kind = Literal["count", "rate", "seconds", "bytes", "large", "share", "plain", "setting"]
 
 _MAX_TEXT = 600
-# No quantity of a run is as large; sums and squares of smaller numbers are finite.
+# Every quantity of a run is smaller. Sums and squares of smaller numbers are finite.
 _TOO_LARGE = 1e30
 # Control characters and halves of surrogate pairs, which HTML forbids.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -41,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A share from 0 to 1, shown as a bar beside the figure that it repeats."""
+    """A share from 0 to 1, shown as a bar beside the figure of the same quantity."""
 
     share: float
 
@@ -98,8 +98,8 @@ class Thumbnail:
     Attributes:
         uri: A `data:` URI that holds the JPEG.
         alt: Alternative text for readers who do not see the image.
-        label: Label of the image; None if it has none.
-        score: Score of the label; the figure's value is None if there is none.
+        label: Label of the image; None for an image without a label.
+        score: Score of the label; the value of the figure is None for an image without a score.
         name: Shortened id of the image.
     """
 
@@ -129,11 +129,11 @@ class Section:
     tables: Sequence[Table] = ()
 
 
-# ---- Odd data
+# ---- Readers of reports
 
 
 def number(value: Any) -> float | None:
-    """Returns the value if it is a number of a credible size, else None."""
+    """Returns the value if it is a number between -1e30 and 1e30, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     # The comparison is False for NaN.
@@ -151,7 +151,7 @@ def sequence(value: Any) -> Sequence[Any]:
 
 
 def at(tree: Any, field: str) -> Any:
-    """Returns the value at a dotted path of keys, or None."""
+    """Returns the value at a dotted path of keys; None if a key is missing."""
     for key in field.split("."):
         tree = mapping(tree).get(key)
     return tree
@@ -161,13 +161,13 @@ def figure(tree: Any, field: str, kind: Kind = "count", *, prefix: str = "") -> 
     """Returns the number at a dotted path as a figure.
 
     Args:
-        prefix: Path of the tree in the report, with a dot at its end.
+        prefix: Path from the report to `tree`, which is a part of the report, with a dot at the end of the path.
     """
     return Figure(prefix + field, number(at(tree, field)), kind)
 
 
 def text(value: Any) -> str:
-    """Returns a value as one line of text of bounded length, without forbidden characters; the text is not escaped."""
+    """Returns a value as text of bounded length without forbidden characters; the text is not escaped."""
     if value is None:
         return "–"
     if isinstance(value, Mapping | list | tuple):
@@ -177,7 +177,10 @@ def text(value: Any) -> str:
 
 
 def moment(value: Any, run_id: Any = None) -> datetime | None:
-    """Returns a datetime or an ISO text as a time in UTC; for any other value, the time at the start of a run's id."""
+    """Returns a datetime or an ISO text as a time in UTC; None if the value gives no time.
+
+    If the value is neither a datetime nor an ISO text, the time at the start of `run_id` is returned, if there is one.
+    """
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
@@ -214,7 +217,7 @@ def shortened(value: float | None, kind: Kind) -> str:
 
 
 def _digits(value: float) -> str:
-    """Returns a number with at least three digits, and with separators of thousands."""
+    """Returns a number as text: with three significant digits, or as a whole number with separators from 100 on."""
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:,.1f}" if size >= 10 else f"{value:.3g}"
 

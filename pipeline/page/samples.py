@@ -1,4 +1,4 @@
-"""The section of sample images on the page of one run: thumbnails with labels, if the run was asked for them."""
+"""The section of sample images on the page of one run: thumbnails with labels, if the run made thumbnails."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ _SHORT = 22
 
 
 def samples_section(report: Mapping[str, Any]) -> Section | None:
-    """Returns the section of thumbnails with labels and scores, and the same images as a table."""
+    """Returns the section of thumbnails with labels and scores, and of a table of the same images."""
     thumbnails, rows = list[Thumbnail](), list[list[Cell]]()
     for index, entry in enumerate(map(mapping, sequence(at(report, "samples")))):
         uri = _uri(at(entry, "thumbnail"))
@@ -33,7 +33,7 @@ def samples_section(report: Mapping[str, Any]) -> Section | None:
 
 
 def _uri(thumbnail: Any) -> str | None:
-    """Returns a `data:` URI of a JPEG in base64; None for a value that is no such JPEG."""
+    """Returns a `data:` URI of a JPEG that is given as base64 text; None if the value is not such a text."""
     try:
         jpeg = base64.b64decode(thumbnail, validate=True) if isinstance(thumbnail, str) else b""
     except (binascii.Error, ValueError):
@@ -44,6 +44,6 @@ def _uri(thumbnail: Any) -> str | None:
 
 
 def _short(id: str) -> str:
-    """Returns the last name in an image's id; the middle of a long name is left out."""
+    """Returns the last name in an image's id; a long name is shortened in its middle."""
     name = id.rpartition("/")[2].rpartition("#")[2] or id
     return name if len(name) <= _SHORT else f"{name[: _SHORT // 2 - 1]}…{name[-_SHORT // 2 :]}"

@@ -26,7 +26,10 @@ _SHOWN_LABELS = 20
 
 
 def sizes_section(report: Mapping[str, Any]) -> Section | None:
-    """Returns the section of images and seconds of the network by the square root of the pixels that it saw."""
+    """Returns the section of image sizes: images and seconds of the network in each band of sizes.
+
+    The size of an image is the square root of the number of pixels that the network saw.
+    """
     bands = [mapping(band) for band in sequence(at(report, "sizes"))]
     bands = [band for band in bands if number(at(band, "images")) is not None]
     if not bands:

@@ -38,11 +38,14 @@ class Timeline:
     steps: Mapping[str, _Step]
 
     def edges(self, unit_s: float) -> list[float]:
-        """Returns the bounds of the buckets, counted from the beginning of the first bucket."""
+        """Returns the bounds of the buckets, in units of `unit_s` seconds from the beginning of the first bucket."""
         return [index * self.width_s / unit_s for index in range(self.num_buckets + 1)]
 
     def busy_share(self, step: str) -> list[float]:
-        """Returns for each bucket the share of time for which all processes ever seen at a step were busy."""
+        """Returns the busy share of a step's processes in each bucket, from 0 to 1.
+
+        All processes that the step has in the timeline count, also processes that had no work in the bucket.
+        """
         found = self.steps[step]
         return [busy_s / self.width_s / max(len(found.processes), 1) for busy_s in found.busy_s]
 
@@ -52,7 +55,7 @@ class Timeline:
 
 
 def gather(rows: Sequence[Mapping[str, Any]]) -> Timeline | None:
-    """Returns the timeline of some rows; None if no row is valid. Invalid rows are skipped."""
+    """Returns the timeline of the rows of `timeline.parquet`; None if no row is valid. Invalid rows are skipped."""
     read = []
     for row in rows if isinstance(rows, Sequence) else ():
         if isinstance(row, Mapping):
@@ -81,7 +84,7 @@ def gather(rows: Sequence[Mapping[str, Any]]) -> Timeline | None:
 
 
 def timeline_section(rows: Sequence[Mapping[str, Any]]) -> Section | None:
-    """Returns the section of throughput and of each step's busy share over time; None without any timeline."""
+    """Returns the section of throughput and of each step's busy share over time; None without a valid row."""
     timeline = gather(rows)
     if timeline is None:
         return None
