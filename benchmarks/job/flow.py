@@ -157,7 +157,7 @@ class Bench:
         for note in read_notes(notes):
             by_step.setdefault(note.step, []).append(note)
         print(f"{name}: {report.rates()}", flush=True)
-        return Done(images=report.run.listed, notes=by_step, published_at=written[1])
+        return Done(images=report.run.listed, notes=by_step, published_at=run.started_at + written[1])
 
     def dry_run(self, name: str) -> Run:
         """Returns the job over one of the inputs, prepared but not run."""
