@@ -1,4 +1,4 @@
-"""The errors that stop a job, as one tree, each with its exit code.
+"""The errors that stop a job, as one hierarchy of classes, each with its exit code.
 
 PipelineError            exit 1
 +-- ConfigError          exit 2   a flag, or a combination of flags, that cannot work
@@ -7,11 +7,11 @@ PipelineError            exit 1
 +-- OutputError          exit 5   an output that belongs to something else, or cannot be written
 +-- TooManyFailedError   exit 6   more failed records than --max-failed-fraction allows
 +-- AccountsError        exit 7   listed records and published rows do not agree
-+-- DriftError           exit 8   labels or scores of new images are not like those before
-+-- IncompleteError      exit 9   ended before everything was published
-|   +-- StoppedError              by a signal
-|   +-- LeaseLostError            because the output is no longer this run's
-|   +-- CollectorsGoneError       because no process is there to write rows
++-- DriftError           exit 8   labels or scores of new images differ from those of earlier images
++-- IncompleteError      exit 9   the run ended before everything was published
+|   +-- StoppedError              because a signal asked the run to end
+|   +-- LeaseLostError            because the run lost the right to write into the output
+|   +-- CollectorsGoneError       because a process that writes rows does not answer
 +-- LeaseHeldError       exit 10  nothing was done: another run holds the output
 
 `jobs/submit.py` and `jobs/run_rayjob.py` start jobs on a cluster; their own `EXIT_CODES` say with which codes they end.
@@ -28,7 +28,7 @@ EXIT_CODES = """exit codes:
 
 
 class PipelineError(Exception):
-    """Stops the job. The user sees the message, which says what to do, without a traceback."""
+    """An error that stops the job. The user sees the message, which says what to do, without a traceback."""
 
     exit_code = 1
 
@@ -70,13 +70,13 @@ class AccountsError(PipelineError):
 
 
 class DriftError(PipelineError):
-    """Labels or scores of new images are not like those before; the data set is published all the same."""
+    """Labels or scores of new images differ from those of earlier images; the data set is published all the same."""
 
     exit_code = 8
 
 
 class IncompleteError(PipelineError):
-    """Stopped before everything was published; the same command continues."""
+    """The run stopped before everything was published; the same command continues the work."""
 
     exit_code = 9
 
@@ -86,14 +86,15 @@ class StoppedError(IncompleteError):
 
 
 class CollectorsGoneError(IncompleteError):
-    """No process is there to write rows, such as where a cluster has lost its workers."""
+    """A process that writes rows does not answer, for example because the cluster has lost its workers."""
 
 
 class LeaseLostError(IncompleteError):
-    """The output is no longer this run's, and the run stopped writing.
+    """The run lost the right to write into the output, and stopped writing.
 
-    The exit code is that of every other early end, and not that of `LeaseHeldError`: what was published is whole, and
-    the same command continues. Where another run holds the output then, that command ends with `LeaseHeldError`.
+    The exit code is 9, as for every other early end, and not 10 as for `LeaseHeldError`: the published files are whole,
+    and the same command continues the work. If another run still holds the output, that command ends with
+    `LeaseHeldError`.
     """
 
 

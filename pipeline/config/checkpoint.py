@@ -26,8 +26,9 @@ class Checkpoint:
     Attributes:
         files: Files from which the actors load the network.
         info: Content of the files, as the driver found it.
-        network: Part of the network that the job runs.
-        labels: Names of the classes from `--labels`, else from the checkpoint; None if neither names them.
+        network: Configuration of the part of the network that the job runs.
+        labels: Names of the classes, from `--labels` or else from the checkpoint; None if the classes have no names, or
+            if the task does not classify.
         load_s: Seconds that fetching and checking took.
     """
 
@@ -43,12 +44,12 @@ def fetch_checkpoint(config: JobConfig, pinned: str | None = None) -> Checkpoint
 
     Args:
         config: Settings of the job.
-        pinned: `org/name@commit` of the weights that made the output so far. A run that names the model on the Hub
-            without a revision continues with them, even if the main branch has changed.
+        pinned: `org/name@commit` of the weights that made the output so far, if they came from the Hub. A run that
+            names the same model without a revision takes this commit, even if the main branch has changed.
 
     Raises:
-        WeightsError: The checkpoint is missing, does not load, or has no head.
-        ConfigError: The number of labels is not the number of classes.
+        WeightsError: The checkpoint is missing, does not load, or lacks the head that the task needs.
+        ConfigError: The file of `--labels` is missing or broken, or its number of labels is not the number of classes.
     """
     started = time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""The identity of an output: the settings that decide its rows, written once to `_job.json`, then compared."""
+"""The identity of an output: settings that decide its rows, written once to `_job.json` and compared by later runs."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
 
 
 def reported_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """Returns an identity in the form of a report: as JSON reads it back, and without the names of the classes."""
+    """Returns an identity in the form of a report: with the types of JSON, and without the names of the classes."""
     return json.loads(_canonical({name: value for name, value in identity.items() if name != "labels"}))
 
 
@@ -60,7 +60,7 @@ def identity_digest(identity: dict[str, Any]) -> str:
 
 
 def check_identity(output: StorePath, identity: dict[str, Any]) -> None:
-    """Returns if the output already has this identity.
+    """Checks that the output has this identity.
 
     Raises:
         OutputError: The output has another identity, or its `_job.json` is not JSON.
@@ -97,7 +97,7 @@ def _stored(output: StorePath) -> dict[str, Any]:
 
 
 def claim_identity(output: StorePath, identity: dict[str, Any]) -> None:
-    """Writes `_job.json` if the output has none; if another run was quicker, compares its identity.
+    """Writes `_job.json` if the output has no such file; if another run was quicker, compares the two identities.
 
     Raises:
         OutputError: The output has another identity.
@@ -113,7 +113,7 @@ def _canonical(identity: dict[str, Any]) -> bytes:
 
 
 def _differences(stored: Any, wanted: Any, path: str = "") -> list[str]:
-    """Returns a text for each setting that differs, with both values."""
+    """Returns a text for each setting that differs between two identities, with both values."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         found = []
         for key in {*stored, *wanted}:

@@ -21,7 +21,7 @@ class BoundsConfig:
     Bounds are not part of the output's identity.
 
     Attributes:
-        since_s: Unix seconds; objects that were last modified before are not started.
+        since_s: Time in Unix seconds; objects that were last modified before this time are not started.
         max_images: Approximate number of records that are planned: a tar, Parquet object or group that is started is
             taken completely.
         max_hours: Hours from the start of the program after which the run ends by itself.
@@ -47,16 +47,17 @@ class JobConfig:
         input: The inputs.
         output: The output folder and the size of its files.
         weights: Canonical URI of the checkpoint, a folder or one file; or `hf://org/name[@revision]`.
-        variant: Variant of PVTv2, for a checkpoint without a config that names it.
+        variant: Variant of PVTv2, for a checkpoint without `config.json`; None finds the variant from the tensors.
         precision: Floating-point type of the network. `auto` takes the type of the output, or for a new output the type
             that the machine computes fast.
         sizes: Treatment of images that are too small or too large.
         compute: Machines and processors that do the work.
         bounds: Bounds of the work of this run.
-        max_failed_fraction: Fraction of failed among listed records, above which the run exits with code 6.
-        run_id: Name of the run's folder in the output; None makes one.
-        dry_run: Plan, print the plan and write nothing.
-        calibrate: Let a dry run measure the pace on a part of the plan, if no earlier run has measured it.
+        max_failed_fraction: Largest fraction of the listed records that may fail; a run with more failed records exits
+            with code 6.
+        run_id: Name of the run's folder in the output; None makes a new name.
+        dry_run: True plans the run and prints the plan, but writes nothing.
+        calibrate: True lets a dry run measure the pace on a part of the plan, if no earlier run has measured the pace.
         thumbnails: Number of images that the report shows. The default is 0, since images are the user's data.
     """
 

@@ -24,7 +24,7 @@ def choose_precision(asked: Precision, stored: str | None, device: str) -> tuple
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ConfigError: There is no such precision.
+        ConfigError: `asked` is not one of the precisions.
     """
     if asked not in get_args(Precision):
         raise ConfigError(f"--precision must be {', '.join(get_args(Precision))}, not {asked!r}")

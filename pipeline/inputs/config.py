@@ -17,12 +17,12 @@ class InputConfig:
 
     Attributes:
         uris: canonical URIs of objects, prefixes or folders.
-        names: globs that choose images and shards.
-        format: `auto`, or the only format whose objects are taken, by their endings. An object that is itself an input
-            may have any ending.
+        names: globs that select images and shards.
+        format: `auto`, or the only format that is read. Endings of names show which objects have the format; an object
+            that is itself an input may have any ending.
         image_column: column of Parquet files that holds the encoded images; None finds the column.
-        keep_columns: source columns carried into the output, as text.
-        limit: number of records that are read at most; None reads all.
+        keep_columns: columns of the source that are copied into the output, as text.
+        limit: number of records that are read at most; None reads all records.
         store: account and endpoint of the store.
     """
 
@@ -47,11 +47,11 @@ class InputConfig:
 
     @property
     def places(self) -> tuple[StorePath, ...]:
-        """The inputs in their store."""
+        """The paths of the inputs in their store."""
         return tuple(map(self.place, self.uris))
 
     def place(self, uri: str) -> StorePath:
-        """Returns an object of the inputs in their store."""
+        """Returns the path of an object in the store of the inputs, with the account of the inputs."""
         return StorePath(uri, self.store)
 
     @property

@@ -4,13 +4,13 @@ A new format needs two files:
 
 1. Its reader, such as `tar.py` or `parquet.py`. A reader yields one `Record` for each image and then one `ShardEnd`.
    The order and the keys of the records depend on the bytes of the file alone. Broken bytes become failed records.
-   What the methods of the file raise passes through unchanged, so that a failing store is not taken for broken bytes.
+   Errors of the methods of the file pass through unchanged, so that a failing store is not taken for broken bytes.
 2. Its entry in `FORMATS`, below. The listing, the plan, the read step, the estimate and the choices of
    `--input-format` follow from this table.
 
 `readable_name` in `pipeline/output/layout.py` and the help of `--include` in `jobs/cli/flags.py` list the endings too,
-and need the new one. The audit shares no code with the job, so the audit needs a reader of its own, and an entry in its
-own table, `infra/audit/formats.py`.
+and need the new ending. The audit shares no code with the job, so the audit needs a reader of its own, and an entry in
+its own table, `infra/audit/formats.py`.
 
 Loose images are not in the table, since no reader opens a file of them: the planner puts them into groups, and
 `loose_files.py` fetches the members of a group one by one.
@@ -25,10 +25,10 @@ from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar import bytes_in_tar, read_tar
 
 LOOSE_FILES = "files"
-"""Name that loose images, and groups of them, have in place of a format's name."""
+"""Value of a plan's column `format`, and of `--input-format`, for loose images and groups of loose images."""
 
 FILES_SCHEME = "files:"
-"""Begins the name of a group of loose images where a shard has its URI."""
+"""Beginning of the name `files:<hash16>`, which a group of loose images has in place of a URI."""
 
 
 def _encoded_bytes(record: Record) -> int:
@@ -41,13 +41,15 @@ class InputFormat:
 
     Attributes:
         name: value of `--input-format`, and of the plan's column `format`.
-        endings: endings of the names of such objects, in lower case.
-        read: (file, options, start row) -> the records from the start row on, then a `ShardEnd`.
-        count: file -> number of records, if the file says so without being read. Raises ValueError if the file is
-            broken. None if the records must be read to be counted.
-        stored_bytes: record -> bytes that the record takes in the file. Only used for estimates, if `count` is None.
-        check: (file, options) -> None. Raises `ColumnError` if the file lacks a column that the options ask for, and
-            another ValueError if the file is broken. None if the options cannot ask for anything that is lacking.
+        endings: endings of the names of objects in this format, in lower case.
+        read: function of a file, the options and a start row, which yields the records from the start row on, then a
+            `ShardEnd`.
+        count: function that returns the number of records in a file without reading the records, and raises ValueError
+            if the file is broken. None if the records must be read to be counted.
+        stored_bytes: function that returns the number of bytes that a record takes in the file. Only used for
+            estimates, if `count` is None.
+        check: function of a file and the options, which raises `ColumnError` if the file lacks a column that the
+            options ask for, and another ValueError if the file is broken. None if the format needs no check.
         keys_are_rows: True if the key of every record is its row number.
     """
 
@@ -60,7 +62,7 @@ class InputFormat:
     keys_are_rows: bool = False
 
     def takes(self, name: str) -> bool:
-        """Returns True if a name ends as the names of this format do, in any case."""
+        """Returns True if a name has an ending of this format, in upper or lower case."""
         return name.lower().endswith(self.endings)
 
     def lost_key(self, row: int) -> str:
@@ -76,7 +78,7 @@ FORMATS = {TAR.name: TAR, PARQUET.name: PARQUET}
 
 
 def format_of(name: str) -> InputFormat | None:
-    """Returns the format that the ending of a name or glob says; None if it is not the ending of a shard."""
+    """Returns the format that has the ending of a name or glob; None if no format of shards has that ending."""
     return next((entry for entry in FORMATS.values() if entry.takes(name)), None)
 
 

@@ -1,4 +1,4 @@
-"""Lists the inputs: every object once, with its format; objects that take no part are counted."""
+"""Lists the inputs: every selected object once, with its format. Objects that are not selected are counted."""
 
 import heapq
 from collections import Counter, deque
@@ -16,21 +16,21 @@ from pipeline.store.uris import is_inside, name_of
 
 Lister = Callable[..., Iterator[ObjectInfo]]
 
-# Objects of an input whose endings are counted, at most, for the message about an input without images.
+# Largest number of objects of an input whose endings are counted, for the message about an input without images.
 _MAX_ENDINGS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One listed object that takes part in the job.
+    """One listed object that the settings of the inputs select: a shard or a loose image.
 
     Attributes:
         info: URI, size and ETag.
         root: the first input under which the object lies.
-        name: path of the object below that input.
+        name: path of the object below `root`.
         format: name of the object's format, or `LOOSE_FILES`.
-        true_label: name of the folder that a loose image lies in, as trees of ImageFolder have it; None for shards, and
-            for images that lie in no folder below the input.
+        true_label: name of the folder that a loose image lies in, which is the image's label in the layout of
+            ImageFolder; None for shards, and for images that lie in no folder below the input.
     """
 
     info: ObjectInfo
@@ -46,22 +46,23 @@ class Found:
 
 
 class Survey:
-    """All objects of the inputs, each once, in the order of their URIs.
+    """All selected objects of the inputs, each once, in the order of their URIs.
 
-    Iterating over a survey lists the objects without holding them. The counts are complete when the last object has
-    been taken.
+    Iterating over a survey lists the objects without holding them in memory. The counts are complete when the last
+    object has been taken.
 
     Args:
         config: settings of the inputs.
         output: canonical URI of the output.
-        list_objects: lists one input, as `StorePath.list` does.
+        list_objects: function that lists one input, as `StorePath.list` does.
 
     Attributes:
-        ignored: number of listed names that take no part.
+        ignored: number of listed names that are not selected.
 
     Raises:
         ConfigError: the output lies inside an input, so that a run would read its own rows.
-        InputError: while iterating, if an input is missing or empty, or if nothing in it takes part.
+        InputError: an input is missing or empty, or none of its objects is selected. The error is raised while the
+            survey is iterated.
     """
 
     def __init__(self, config: InputConfig, output: str, list_objects: Lister = StorePath.list) -> None:
@@ -75,7 +76,7 @@ class Survey:
 
     @property
     def ignored(self) -> int:
-        """Number of names that take no part: objects that are passed over, and names that no URI can address."""
+        """Number of names that are not selected: objects that are passed over, and names that no URI can address."""
         return self._passed_over + len(self._skipped)
 
     def __iter__(self) -> Iterator[Found]:
@@ -88,7 +89,7 @@ class Survey:
                 raise InputError(_nothing_taken(count, self._config))
 
     def _one_root(self, index: int, count: "_Counts") -> Iterator[tuple[ObjectInfo, int]]:
-        """Lists one input; names that no URI can address are noted apart."""
+        """Yields the objects of one input, each with the input's index; collects names that no URI can address."""
         root = count.root
         try:
             for info in self._list_objects(self._config.place(root), on_skipped=self._skipped.add):
@@ -106,7 +107,7 @@ class Survey:
             raise InputError(f"input {root}: nothing is there; check the spelling, the endpoint and the profile")
 
     def _classified(self, merged: Iterable[tuple[ObjectInfo, int]], counts: Sequence["_Counts"]) -> Iterator[Found]:
-        """Yields the objects that take part; an object under several inputs belongs to the first of them."""
+        """Yields the selected objects; an object under several inputs belongs to the first of these inputs."""
         last_uri = None
         for info, index in merged:
             if info.uri == last_uri:
@@ -123,9 +124,10 @@ class Survey:
                 yield found
 
     def _without_sidecars(self, listed: Iterable[Found]) -> Iterator[Found]:
-        """Leaves out Parquet files that lie beside a tar of the same name: img2dataset writes them for its metadata.
+        """Yields the objects except Parquet files beside a tar of the same name, in which img2dataset keeps metadata.
 
-        `x.parquet` is listed before `x.tar`, with few objects in between, and waits until the listing is past `x.tar`.
+        `x.parquet` is listed before `x.tar`, with few objects in between. So `x.parquet` waits until the listing is
+        past `x.tar`.
         """
         waiting: deque[Found] = deque()
         for found in listed:
@@ -151,10 +153,10 @@ class _Counts:
     """Counts of one input.
 
     Attributes:
-        listed: objects below the input.
-        new: listed objects that no earlier input has.
-        taken: new objects that take part.
-        endings: endings of new objects that take no part.
+        listed: number of objects below the input.
+        new: number of listed objects that no earlier input has.
+        taken: number of new objects that are selected.
+        endings: number of new objects that are not selected, by the ending of their names.
     """
 
     root: str
@@ -164,16 +166,16 @@ class _Counts:
     endings: Counter[str] = field(default_factory=Counter)
 
     def note_ending(self, uri: str) -> None:
-        """Counts the ending of a name that takes no part, for the error message; later names are not counted."""
+        """Counts the ending of a name that is not selected, if the name is among the first `_MAX_ENDINGS` names."""
         if self.new < _MAX_ENDINGS:
             self.endings[PurePosixPath(uri).suffix or "(none)"] += 1
 
 
 def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
-    """Returns an object with its format; None if the object takes no part."""
+    """Returns an object with its format; None if the object is not selected."""
     name = name_of(info.uri) if info.uri == root else info.uri[len(root) :].lstrip("/")
     names = config.names
-    # An object that is itself an input has the format that the user says. Below a folder, the ending decides.
+    # An object that is itself an input has the format that the user names. Below a folder, the ending decides.
     named_as = config.format if info.uri == root else "auto"
     for entry in FORMATS.values():
         if config.format in ("auto", entry.name) and (entry.takes(name) or named_as == entry.name):

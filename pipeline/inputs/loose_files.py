@@ -1,6 +1,7 @@
-"""Fetches loose images by several threads, and yields their records in order.
+"""Fetches loose images in several threads, and yields their records in order.
 
-A small file that this machine holds in memory is read by the calling thread: handing it to another thread takes longer.
+A small file that this machine holds in memory is read by the calling thread: handing the file to another thread would
+take longer.
 """
 
 from collections import deque
@@ -28,7 +29,7 @@ class Member:
 
 
 _FETCH_THREADS = 16
-# Files, and bytes of them, that are fetched ahead of the next record, at most.
+# Largest numbers of files, and of bytes of these files, that are fetched ahead of the next record.
 _WINDOW_FILES = 64
 _WINDOW_BYTES = 128 * 2**20
 # Largest file that the calling thread reads itself.
@@ -39,10 +40,10 @@ def read_files(members: Sequence[Member], store: StoreConfig, *, give_up_failed:
     """Yields one record for each member, in the order of the members.
 
     Args:
-        give_up_failed: True turns a member that the store cannot read into a failed record; False raises.
+        give_up_failed: True turns a member that the store cannot read into a failed record; False raises the error.
 
     Raises:
-        StoreError: the store could not read a member that is neither gone nor changed.
+        StoreError: the store could not read a member that is neither gone nor changed, and `give_up_failed` is False.
     """
     with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
         coming: deque[tuple[Member, Record | Future[Record]]] = deque()

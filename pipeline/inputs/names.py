@@ -1,4 +1,4 @@
-"""Names of images, names of shards, and names that take no part."""
+"""Decides by the name of an object, or of a member of an archive, whether the job reads it."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,7 +21,7 @@ LABELS_TAR_ENDING = ".labels.tar"
 
 
 def has_image_ending(name: str) -> bool:
-    """Returns True if a name has an image's ending, in any case."""
+    """Returns True if a name has an image's ending, in upper or lower case."""
     last = name[name.rfind("/") + 1 :]
     dot = last.rfind(".")
     return dot > 0 and last[dot:].lower() in IMAGE_ENDINGS
@@ -48,14 +48,14 @@ def matches(name: str, pattern: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NameFilter:
-    """Globs that choose the names that take part.
+    """Globs that select images and shards by their names.
 
-    A glob with a shard's ending chooses shards; every other glob chooses images.
+    A glob with a shard's ending selects shards; every other glob selects images.
 
     Attributes:
-        include: globs of names that take part. Without a glob for images, all names with an image's ending take part;
-            without a glob for shards, all shards do.
-        exclude: globs of images and shards that take no part.
+        include: globs of selected names. Without a glob for images, all names with an image's ending are selected;
+            without a glob for shards, all shards are selected.
+        exclude: globs of images and shards that are not selected, even if `include` selects them.
     """
 
     include: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class NameFilter:
         return any(matches(name, p) for p in patterns) if patterns else has_image_ending(name)
 
     def takes_shard(self, name: str) -> bool:
-        """Returns True if an object that has this name, and is a shard, is read."""
+        """Returns True if a shard that has this name is selected."""
         patterns = [p for p in self.include if format_of(p) is not None]
         if self._excluded(name):
             return False

@@ -15,7 +15,7 @@ from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs.record import MAX_ENCODED_BYTES, ColumnError, ReaderOptions, Record, ShardEnd, as_text
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
-"""Names by which a column of images is recognised, in any case; the likeliest name comes first."""
+"""Names, in upper or lower case, by which a column of images is recognised; the likeliest name comes first."""
 
 LABEL_COLUMNS = ("label", "cls", "class")
 
@@ -49,11 +49,12 @@ def num_rows(file: BinaryIO) -> int:
 def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
     """Returns the name of the column that holds the encoded images.
 
-    The column that is asked for comes first, then a Hugging Face image (a struct with a field `bytes`), then a column
-    of bytes with a known name. A string column is taken only if it is asked for: some writers store bytes in one.
+    The function takes `image_column` if that is given, else a Hugging Face image (a struct with a field `bytes`), else
+    a column of bytes with a known name. A string column is taken only if `image_column` names the column: some writers
+    store bytes in string columns.
 
     Raises:
-        ColumnError: no column holds images, or the column that is asked for cannot hold them.
+        ColumnError: no column is known to hold images, or `image_column` is missing or cannot hold images.
     """
     types = {field.name: _plain_type(field.type) for field in schema}
     there_are = "the columns are " + (", ".join(f"{name} ({kind})" for name, kind in types.items()) or "none")
@@ -76,20 +77,20 @@ def find_image_column(schema: pa.Schema, image_column: str | None) -> str:
 
 
 def check_parquet(file: BinaryIO, options: ReaderOptions) -> None:
-    """Checks that a file has the columns that are asked for.
+    """Checks that a file has the columns that the options ask for.
 
     Raises:
-        ColumnError: the file lacks one of them.
+        ColumnError: the file lacks a column with images or a column to keep.
         BrokenParquetError: the file is no Parquet file, or its footer is broken.
     """
     check_columns(read_schema(file), options.image_column, options.keep_columns)
 
 
 def check_columns(schema: pa.Schema, image_column: str | None, keep_columns: tuple[str, ...]) -> None:
-    """Checks that a schema has the columns that are asked for.
+    """Checks that a schema has a column with images and all columns to keep.
 
     Raises:
-        ColumnError: the schema lacks one of them.
+        ColumnError: the schema lacks a column with images or a column to keep.
     """
     find_image_column(schema, image_column)
     for name in keep_columns:
@@ -103,13 +104,13 @@ def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> 
     """Yields the rows from `start_row` on, then a `ShardEnd`; the key of a record is its row number.
 
     A row without image bytes becomes a failed record; paths are not followed. The column `label`, `cls` or `class`
-    gives the label; a class number stays a number, whatever names the file has for the classes. Columns to keep that
-    the file lacks are None. A file without a readable footer or without an image column gives one record without a
-    key, `source.unreadable`. A file with a page that cannot be read gives the rows before that page and one record
-    without a key, `source.truncated`.
+    gives the label; a class number stays a number, whatever names the file has for the classes. A column to keep that
+    the file lacks gives None for every row. A file without a readable footer or without an image column gives one
+    record without a key, `source.unreadable`. A file with a page that cannot be read gives the rows before that page
+    and one record without a key, `source.truncated`.
 
     Args:
-        file: a seekable file; what its methods raise passes through unchanged.
+        file: a seekable file; errors of its methods pass through unchanged.
         start_row: first row that is yielded; row groups that end before this row are not read.
     """
     guarded = _Guarded(file)
@@ -128,7 +129,7 @@ def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> 
     while True:
         try:
             record = next(records, None)
-        except Exception as error:  # whatever Arrow raises over a broken page; it becomes a failed record
+        except Exception as error:  # any error of Arrow over a broken page becomes a failed record
             if guarded.error is not None:
                 raise guarded.error from None
             message = explain(error, f"the file breaks off before row {row}")[:200]
@@ -171,7 +172,7 @@ def _records(parquet: pq.ParquetFile, image: str, keep_columns: tuple[str, ...],
 
 
 def _images(column: pa.Array) -> tuple[list[bytes | None], list[Failure | None]]:
-    """Returns the image of each row, and for each row the failure if it has no image that can be read."""
+    """Returns the image of each row, and the failure of each row; the failure is None if the image can be used."""
     column = _plain(column)
     paths = [None] * len(column)
     if pa.types.is_struct(column.type):
@@ -229,14 +230,14 @@ def _open(guarded: "_Guarded") -> pq.ParquetFile:
             pre_buffer=False,
             page_checksum_verification=True,
         )
-    except Exception as error:  # Arrow has no one error for a broken footer
+    except Exception as error:  # Arrow raises several kinds of errors for a broken footer
         if guarded.error is not None:
             raise guarded.error from None
         raise BrokenParquetError(explain(error, "this is no Parquet file, or a broken one")) from None
 
 
 class _Guarded:
-    """A file for Arrow that keeps what reading raised, so that a failing store is not taken for a broken page."""
+    """A file for Arrow that keeps the error of a read, so that a failing store is not taken for a broken page."""
 
     closed = False
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.chunks.failures import Failure
 
 MAX_ENCODED_BYTES = 256 * 2**20
-"""Encoded bytes that a record may have. A larger record is not read and fails as `image.too_large`."""
+"""Largest number of encoded bytes of a record. A larger record is not read and fails as `image.too_large`."""
 
 
 class ColumnError(ValueError):
@@ -19,9 +19,9 @@ class ReaderOptions:
     """Options of every reader; a reader ignores the options that its format has no use for.
 
     Attributes:
-        takes_image: returns True if the member of an archive that has this name is an image record.
-        image_column: column of a table that holds the encoded images; None finds it.
-        keep_columns: source columns that records carry along as text.
+        takes_image: function that returns True if the member of an archive that has this name is an image record.
+        image_column: column of a table that holds the encoded images; None finds the column.
+        keep_columns: columns of the source whose values records carry as text.
     """
 
     takes_image: Callable[[str], bool]
@@ -36,11 +36,11 @@ class Record:
     Attributes:
         key: name of a member in a tar, row number in a Parquet file, or path of a loose image below its input. None if
             the record stands for the rest of a shard that breaks off.
-        data: the encoded image; None if there is none.
+        data: the encoded image; None if there is no image.
         true_label: the label that came with the image, as text.
         kept: values of the columns of `--keep-columns`, in that order, as text (JSON if nested).
         failure: reason why the record could not be read; None if it was read.
-        ignored: number of members passed over since the record before (hidden files, markers, unmatched names).
+        ignored: number of members passed over since the previous record (hidden files, markers, unmatched names).
     """
 
     key: str | None

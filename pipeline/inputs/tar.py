@@ -29,8 +29,8 @@ _HEADER_TYPES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _MAX_HEADER_BYTES = 2**20
-# Bytes of all blocks before one member together, at most: tarfile reads the map of a sparse file, and headers of
-# headers, however many there are.
+# Largest number of bytes of all blocks before one member together: tarfile itself has no limit for the map of a sparse
+# file, and for headers of headers.
 _MAX_HEADERS_BYTES = 4 * 2**20
 # Attributes that a header may set for all later members; tarfile would keep any other attribute, too.
 _LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
@@ -39,16 +39,16 @@ _LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
 def read_tar(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> Iterator[Record | ShardEnd]:
     """Yields the images of a tar, gzipped or not, from `start_row` on, then a `ShardEnd`.
 
-    A record is a regular member whose name is taken; the key of the record is that name. Members `.cls`, `.json` and
+    A record is a regular member whose name is selected; the key of the record is that name. Members `.cls`, `.json` and
     `.txt` are joined to the images beside them (`pipeline.inputs.tar_sidecars`). Every other member, except folders, is
     counted as ignored. A tar that breaks off ends with a record without a key, `source.truncated`. A file that is no
     tar gives only a record without a key, `source.unreadable`.
 
     Args:
-        file: the tar from its first byte; only `read` is called, and what it raises passes through unchanged.
+        file: the tar from its first byte; only `read` is called, and errors of `read` pass through unchanged.
         options: columns to keep are fields of the `.json`, or endings (`cls`, `txt`); `caption` is also looked for in
             the `.txt`.
-        start_row: first row that is yielded. The rows before are read, too, since a tar has no index.
+        start_row: first row that is yielded. The rows before that row are read, too, since a tar has no index.
     """
     for row, item in enumerate(_records(file, options)):
         if row >= start_row or isinstance(item, ShardEnd):
@@ -69,7 +69,7 @@ def _records(file: BinaryIO, options: ReaderOptions) -> Iterator[Record | ShardE
     while True:
         try:
             member = next(members, None)
-        except Exception as error:  # whatever broken bytes lead tarfile and gzip to; it becomes a failed record
+        except Exception as error:  # any error of tarfile or gzip over broken bytes becomes a failed record
             if source.error is not None:
                 raise source.error from None
             failure = _failure(error, joiner.num_images)
@@ -100,7 +100,7 @@ def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator
         tarinfo=_Header,
         encoding="utf-8",
         errors="surrogateescape",
-        ignore_zeros=True,  # behind the end marker of one tar another may follow
+        ignore_zeros=True,  # another tar may follow behind the end marker of a tar
     )
     while (header := archive.next()) is not None:
         archive.members.clear()  # tarfile keeps every header it has seen
@@ -121,7 +121,7 @@ def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator
 
 
 def _check_begins_as_tar(stream: "_Forward") -> None:
-    """Raises _NoTarError if not even the first header is understood; a header that is cut is found later."""
+    """Raises `_NoTarError` if the first header is broken or the file is empty; a header that is cut is found later."""
     try:
         block = stream.peek(tarfile.BLOCKSIZE)
         if len(block) == tarfile.BLOCKSIZE and block.strip(b"\0"):
@@ -137,14 +137,14 @@ class _NoTarError(Exception):
 
 
 class _Archive(tarfile.TarFile):
-    """A tar that knows whether its end marker was just met."""
+    """A tar that records whether the last block that was read belongs to its end marker."""
 
     members: list[tarfile.TarInfo]
     at_end = False
 
 
 class _Header(tarfile.TarInfo):
-    """A header that raises where tarfile would take broken or missing bytes for the end of the archive."""
+    """A header that raises an error where tarfile would take broken or missing bytes for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
@@ -179,7 +179,8 @@ class _Forward:
     """A file for tarfile and gzip whose bytes are fetched from front to back.
 
     Attributes:
-        error: error that fetching raised, so that a failing store is not taken for broken bytes; else None.
+        error: error that fetching raised, kept so that a failing store is not taken for broken bytes; None if no fetch
+            has failed.
     """
 
     def __init__(self, fetch: Callable[[int], bytes], fetch_bytes: int) -> None:
@@ -192,10 +193,10 @@ class _Forward:
 
     @contextmanager
     def at_most(self, size: int) -> Iterator[None]:
-        """Limits the bytes that are read in a `with` block; a block inside another keeps to the limits of both.
+        """Limits the bytes that are read in a `with` block; a nested block keeps to the limits of both blocks.
 
         Raises:
-            tarfile.ReadError: in `read`, if more bytes are asked for.
+            tarfile.ReadError: raised by `read` if more bytes are asked for.
         """
         outer, self._end = self._end, min(self._end, self._position + size)
         try:
@@ -211,13 +212,13 @@ class _Forward:
             raise
 
     def peek(self, size: int) -> bytes:
-        """Returns the next bytes without passing over them; fewer at the end."""
+        """Returns the next `size` bytes without passing over them; fewer bytes only at the end of the file."""
         while len(self._ahead) < size and (more := self._fetch_more()):
             self._ahead = memoryview(bytes(self._ahead) + more)
         return bytes(self._ahead[:size])
 
     def read(self, size: int) -> bytes:
-        """Returns the next bytes; fewer only at the end."""
+        """Returns the next `size` bytes; fewer bytes only at the end of the file."""
         if self._position + size > self._end:
             raise tarfile.ReadError(f"headers of more than {_MAX_HEADERS_BYTES} bytes before one member")
         parts = []
@@ -233,7 +234,7 @@ class _Forward:
         return b"".join(parts)
 
     def tell(self) -> int:
-        """Returns how many bytes were read."""
+        """Returns the number of bytes that were read."""
         return self._position
 
     def seek(self, position: int) -> int:

@@ -44,7 +44,7 @@ class _Sample:
 
 
 def is_sidecar(name: str) -> bool:
-    """Returns True for a name that is a sample's key and `.cls`, `.json` or `.txt`, in any case."""
+    """Returns True for a sample's key followed by `.cls`, `.json` or `.txt`, in upper or lower case."""
     return _split(name)[1] in _SIDECAR_ENDINGS
 
 
@@ -56,7 +56,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 class Joiner:
-    """The window: takes members in the order of the tar, and yields records in the order of the images."""
+    """The window of members: takes members in the order of the tar, and yields records in the order of the images."""
 
     def __init__(self, keep_columns: tuple[str, ...]) -> None:
         self.num_images = 0
@@ -100,7 +100,7 @@ class Joiner:
             yield from self._leave()
 
     def take_ignored(self) -> int:
-        """Returns how many members were passed over since the last call."""
+        """Returns the number of members that were passed over since the last call."""
         ignored, self._ignored = self._ignored, 0
         return ignored
 
@@ -113,7 +113,7 @@ class Joiner:
             del self._samples[key]
         if member.is_image:
             yield self._record(member, sample)
-        elif sample.num_images == 0:  # a sidecar that met no image
+        elif sample.num_images == 0:  # the sidecar has met no image in the window
             sample.sidecars.pop(ending, None)
             self._ignored += 1
 
@@ -135,7 +135,7 @@ class Joiner:
 
 
 def _json_fields(sidecar: bytes | None) -> dict[str, Any]:
-    """Returns the fields of a JSON object; none if the sidecar is broken or no object, since the image still counts."""
+    """Returns the fields of a JSON sidecar; no fields if the sidecar is missing, broken or not a JSON object."""
     try:
         fields = json.loads(sidecar or b"{}")
     except (ValueError, RecursionError):

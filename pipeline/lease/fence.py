@@ -14,18 +14,18 @@ class Fence:
 
     Attributes:
         output: The output folder.
-        holding: Random text of this run's holding, see `LeaseRecord`.
+        holding: Random text that this run chose for its lease, see `LeaseRecord`.
     """
 
     output: StorePath
     holding: str
 
     def check(self) -> None:
-        """Returns if the run still holds the lease; sends one small read.
+        """Checks that the run still holds the lease, by one small read.
 
         Raises:
-            LeaseLostError: Another run holds the lease, the lease was given back, or the store does not answer until
-                its deadline.
+            LeaseLostError: Another run holds the lease, the lease was removed or given back, or the lease cannot be
+                read.
         """
         try:
             record = read_record(self.output)
@@ -43,7 +43,7 @@ def lease_lost(output: StorePath, event: str) -> LeaseLostError:
     """Returns the error for a lost lease.
 
     Args:
-        event: End of the lease as a verb, such as `was removed`.
+        event: Verb that says how the lease was lost, such as `was removed`.
     """
     return LeaseLostError(
         f"this run stopped writing, since its lease on {output.shown} {event}; the rows published so far are whole, "

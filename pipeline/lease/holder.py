@@ -14,15 +14,17 @@ _ENDED_STATES = "ZX"
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """One process.
+    """The identity of one process, which no later process shares.
 
     Attributes:
         host: Name of the machine, for people.
-        pid: Number of the process.
-        boot_id: Identity of the boot of the machine; None if Linux does not give one.
-        pid_namespace: Namespace in which `pid` is valid. Containers on one machine share a boot, but not a namespace.
-        started_ticks: Start of the process in clock ticks since the boot. A later process with the same number differs.
-        submission_id: Submission ID of the Ray job, if the process is the driver of a submitted job.
+        pid: Process id.
+        boot_id: Id that Linux gives to each boot of the machine; None if the id cannot be read.
+        pid_namespace: Namespace in which `pid` is valid; None if the namespace cannot be read. Containers on one
+            machine share a boot, but not a namespace.
+        started_ticks: Start of the process in clock ticks since the boot, which differs from the start of a later
+            process with the same id; None if the start cannot be read.
+        submission_id: Submission id of the Ray job if the process is the driver of a submitted job; else None.
     """
 
     host: str
@@ -38,7 +40,7 @@ class Holder:
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> "Holder":
-        """Returns the holder that `dataclasses.asdict` has described; fields of later versions are ignored.
+        """Returns the holder that a dictionary of `dataclasses.asdict` describes; fields of later versions are ignored.
 
         Raises:
             KeyError, TypeError, ValueError: The dictionary does not describe a holder.
@@ -54,7 +56,7 @@ class Holder:
         )
 
     def is_surely_dead(self) -> bool:
-        """Returns True if the process ran on this machine and is gone; False if it lives, or is not visible."""
+        """Returns True if the process ran on this machine and is gone; False if the process lives or cannot be seen."""
         place = (self.boot_id, self.pid_namespace)
         if None in (*place, self.started_ticks) or place != (_boot_id(), _pid_namespace()) or self.pid <= 0:
             return False

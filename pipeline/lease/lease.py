@@ -1,18 +1,20 @@
 """One run at a time: the lease on an output, an object that is taken, renewed and given back by conditional writes.
 
 `_lease.json` names the run that holds the output. The object is never removed: a run gives the lease back by writing
-"released" into it, since a late create-only write could take a free name. Every write has a new nonce: equal bodies
-have equal ETags, and an If-Match on one of two equal bodies could succeed for two runs.
+"released" into the object, since a late create-only write could take a free name. Every write has a new nonce: equal
+bodies have equal ETags, and an If-Match on one of two equal bodies could succeed for two runs.
 
-**Clocks.** The clocks of machines differ, so the time of renewal in a lease decides nothing. A contender watches the
-object by its own monotonic clock. If the ETag does not change for the time that the holder promised, and a quarter
-more, the holder has not renewed the lease for that time. The holder measures the same time by its own monotonic clock,
-from before it sent its last renewal, so the holder gives up first. A live holder changes the ETag with every heartbeat,
-and does not look dead even if its clock is wrong by hours.
+**Clocks.** The clocks of machines differ, so the time of renewal in a lease cannot show that a holder is dead. Another
+run that wants the lease, a contender, watches the object by its own monotonic clock. The holder promises to renew the
+lease within `expires_after_s`. If the ETag does not change for 1.25 times as long, the contender takes the lease. The
+holder measures `expires_after_s` by its own monotonic clock, from before it sent its last renewal, so the holder gives
+up first. A live holder changes the ETag with every heartbeat, and does not look dead even if its clock is wrong by
+hours.
 
-The times in the object serve two purposes. People read them. And they decide whether a run without patience watches: if
-the lease was renewed lately, by both clocks together, the run refuses at once. If the lease looks expired, or its time
-lies in the future, the run watches; the first change shows that the holder lives, and the run refuses then.
+The times in the object serve two purposes. People read the times. And the times decide whether a contender that may not
+wait (`wait_s` is 0) watches at all. If the lease was renewed lately, as far as the clocks of both machines agree, the
+contender gives up at once. If the lease looks expired, or its time lies in the future, the contender watches; the first
+change of the ETag shows that the holder lives, and the contender gives up then.
 
 **A dead holder on the same machine** needs no watching: boot and process table are those of the contender, and the
 process does not exist.
@@ -49,7 +51,7 @@ _MAX_POLL_S = 5.0
 _LOG_EVERY_S = 30.0
 # Lost races in a row, after which something other than a run must occupy the name.
 _MAX_RACES = 20
-# Ray kills a job three seconds after asking it to stop.
+# Time that the heartbeat gets to end: Ray kills a job three seconds after asking the job to stop.
 _JOIN_S = 1.0
 
 
@@ -71,12 +73,13 @@ class LeaseTiming:
 
 
 class Lease:
-    """The lease of one run on its output. `take` it in a `with` block; the end of the block gives the lease back.
+    """The lease of one run on its output. Call `take` in a `with` block; the end of the block gives the lease back.
 
     Attributes:
-        fence: The check for the processes that write.
+        fence: Check that processes make before they write.
         timing: Heartbeat and expiry of the lease.
-        lost: Set by the heartbeat if another run has the lease, or the lease was not renewed for `expiry_s`.
+        lost: Event that the heartbeat sets when the lease is lost, for example because another run has the lease, or
+            because no renewal has succeeded for `expiry_s`.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Lease:
         timing: LeaseTiming | None = None,
         on_lost: Callable[[], object] = lambda: None,
     ) -> None:
-        """Makes a lease that is not taken; sends no request.
+        """Makes a lease that is not taken yet; sends no request.
 
         Args:
             output: The output folder.
@@ -134,7 +137,7 @@ class Lease:
 
         Raises:
             LeaseHeldError: Another run holds the lease.
-            OutputError: The object cannot be read or written, or is not a lease.
+            OutputError: The lease object cannot be read or written, or does not hold a lease.
         """
         try:
             self._take(wait_s)
@@ -143,7 +146,7 @@ class Lease:
         self._heart.start()
 
     def check(self) -> None:
-        """Returns unless `lost` is set; sends no request.
+        """Raises the error if the lease is lost, else returns; sends no request.
 
         Raises:
             LeaseLostError: The lease is lost; the message holds the reason.
@@ -180,7 +183,7 @@ class Lease:
             time.sleep(min(self.timing.heartbeat_s / 2, _MAX_POLL_S))
 
     def _try_to_take(self, etag: str | None) -> bool:
-        """Takes the lease over the version with this ETag; returns False if another run was quicker."""
+        """Replaces the lease with this ETag by a lease of this run; returns False if another run was quicker."""
         self._since = datetime.now(UTC)
         try:
             self._write("held", etag, self._output)
@@ -189,7 +192,7 @@ class Lease:
         return True
 
     def _write(self, state: State, etag: str | None, output: StorePath) -> None:
-        """Writes the lease over the version with this ETag; None creates the object."""
+        """Writes the lease over the version with this ETag; if the ETag is None, creates the object."""
         sent_s = time.monotonic()
         record = LeaseRecord(
             state=state,
@@ -205,7 +208,7 @@ class Lease:
         self._renewed_s = sent_s
 
     def _rewrite(self, state: State) -> None:
-        """Writes over this run's last version of the lease, also over a version whose answer was lost.
+        """Replaces this run's last version of the lease, even if the answer to the write of that version was lost.
 
         Raises:
             LeaseLostError: Another run holds the lease, or the lease was removed.
@@ -242,7 +245,7 @@ class Lease:
         except PipelineError as error:
             self._lose(lease_lost(self._output, f"could not be renewed: {error}"))
         finally:
-            # An unexpected end of this thread: a lease that nothing renews is lost.
+            # If this thread ends unexpectedly, nothing renews the lease any more, so the lease is lost.
             if not self._ended.is_set() and not self.lost.is_set():
                 self._lose(lease_lost(self._output, "is not renewed any more: its heartbeat ended"))
 
@@ -253,7 +256,7 @@ class Lease:
         self._on_lost()
 
     def _give_back(self) -> None:
-        """Writes "released". If the write fails, the lease expires by itself."""
+        """Writes the state "released" into the lease. If the write fails, the lease expires by itself."""
         try:
             self._rewrite("released")
         except (StoreError, PipelineError) as error:
@@ -261,7 +264,7 @@ class Lease:
 
 
 def _why_free(record: LeaseRecord | None, unchanged_s: float) -> str | None:
-    """Returns why a lease that did not change for `unchanged_s` may be taken; None if it may not."""
+    """Returns the reason why a lease that did not change for `unchanged_s` may be taken; None if there is no reason."""
     if record is None:
         return "new"
     if record.state == "released":

@@ -1,4 +1,4 @@
-"""The record in the lease object: the run that holds an output, since when, and the time of the last renewal."""
+"""The record in the lease object: the run that holds an output, and the times of taking and renewing the lease."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,8 +23,8 @@ class LeaseRecord:
 
     Attributes:
         state: `held`, or `released` after the holder has given the lease back.
-        holding: Random text of one holding; the same in all renewals of the holding.
-        nonce: Random text of one write.
+        holding: Random text that a run chooses for its lease, and that stays the same in all renewals.
+        nonce: Random text that differs in each write.
         run_id: Name of the run.
         holder: Process that holds the lease.
         since: Time at which the lease was taken, by the holder's clock, with a time zone.
@@ -49,7 +49,7 @@ class LeaseRecord:
         return abs(datetime.now(UTC) - self.renewed_at) <= timedelta(seconds=self.expires_after_s)
 
     def to_json(self) -> bytes:
-        """Returns the bytes of the object."""
+        """Returns the record as JSON, in the bytes of the lease object."""
         times = {"since": self.since.isoformat(), "renewed_at": self.renewed_at.isoformat()}
         return json.dumps(asdict(self) | times, indent=1).encode()
 

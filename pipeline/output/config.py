@@ -16,11 +16,12 @@ class OutputConfig:
     Attributes:
         uri: Canonical URI of the output folder.
         rows_per_file: Rows at which a slice, and so an output file, ends.
-        max_file_mib: Predicted size at which a slice ends earlier.
+        max_file_mib: Predicted size of a file in MiB at which a slice with fewer rows ends.
         wait_for_lease_s: Seconds to wait until another run on this output ends.
-        prune: Remove the rows whose sources are gone from the inputs.
-        retry_failed: Error codes whose records are tried again; None tries none again, an empty set tries all.
-        store: Account and endpoint.
+        prune: True removes the rows whose sources are gone from the inputs.
+        retry_failed: Error codes whose records are tried again; None tries no record again, an empty set tries all
+            failed records again.
+        store: Account and endpoint of the output's store.
     """
 
     uri: str

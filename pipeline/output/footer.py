@@ -15,8 +15,8 @@ class Footer:
         hash16: Digest of the shard's URI.
         slice: Number of the slice in the shard.
         end: True for the last slice of the shard.
-        source_etag: Version of the source that was read: the ETag of an object, for loose files `version_of` their
-            ETags. In an emptied file, the version that may fill the file again; None if no version may.
+        source_etag: Version of the source that was read: the ETag of an object, or `version_of` the URIs and ETags of
+            loose files. In an emptied file, the version that may fill the file again; None if no version may.
         first_row: Index in the shard of the first row.
         last_row: Index in the shard of the last row; `first_row - 1` in an empty file.
         identity: Digest of the output's identity.
@@ -24,7 +24,8 @@ class Footer:
         attempt: Attempt of the read task that made the rows.
         nonce: Random text that makes the bytes, and so the ETag, of every attempt different.
         totals: Counts and work of the rows in the file.
-        pruned: Indexes between `first_row` and `last_row` without a row, since their source is gone.
+        pruned: Indexes from `first_row` to `last_row` without a row in the file, since the source of the row is gone or
+            belongs to an older group.
         emptied: True if the file only keeps its name in use: it has no rows and is not part of the shard's slices.
         own: Counts and work of the run that wrote the file, if that run replaced some rows of an older file; else None.
     """
@@ -46,7 +47,10 @@ class Footer:
     own: Totals | None = None
 
     def to_json(self) -> str:
-        """Returns the footer as it is stored; without bugs it is as versions that did not count them wrote it."""
+        """Returns the footer as JSON.
+
+        An empty `failed_by_bug` is left out, as in files of versions that did not have this field.
+        """
         values = asdict(self)
         for totals in (values["totals"], values["own"]):
             if totals is not None and not totals["failed_by_bug"]:
@@ -55,7 +59,7 @@ class Footer:
 
     @staticmethod
     def from_json(text: str | bytes) -> "Footer":
-        """Returns the footer that was stored as this text.
+        """Returns the footer in a JSON text that `to_json` made.
 
         Raises:
             ValueError: The text is not a footer.

@@ -22,7 +22,7 @@ _READ_THREADS = 8
 
 
 def files_of_runs(output: StorePath, name: str) -> list[ObjectInfo]:
-    """Lists the file of this name in the folder of every run that has one, the oldest run first.
+    """Returns the files of this name in the folders of all runs, in the order of the runs' names.
 
     Raises:
         StoreError: The output cannot be listed.
@@ -70,10 +70,10 @@ def read_timeline(output: StorePath, run_id: str) -> list[dict[str, Any]]:
 
 
 def read_report(path: StorePath) -> Mapping[str, Any]:
-    """Reads one report.
+    """Returns the report at a path.
 
     Raises:
-        InputError: There is no report, or it cannot be read.
+        InputError: There is no report, or the report cannot be read.
     """
     try:
         report = json.loads(path.read())

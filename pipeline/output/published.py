@@ -57,9 +57,9 @@ _INDEX_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """One output file, with the values of its footer that a plan needs. An output may have hundreds of thousands.
+    """One output file, with the values of its footer that a plan needs.
 
-    The other attributes are those of `Footer`.
+    An output may have hundreds of thousands of files. Attributes that are not listed here are those of `Footer`.
 
     Attributes:
         file: Name of the file below `data/`.
@@ -67,7 +67,7 @@ class PublishedFile:
         rows: Rows in the file.
         ok: Rows with a result.
         failed: Rows of failed records.
-        footer_json: The whole footer, parsed on demand.
+        footer_json: The whole footer as JSON, parsed on demand.
     """
 
     file: str
@@ -95,7 +95,7 @@ class PublishedFile:
 
     @staticmethod
     def of(file: str, etag: str, footer: Footer) -> "PublishedFile":
-        """Returns the entry of a file with this footer."""
+        """Returns the `PublishedFile` for a file with this name, ETag and footer."""
         return PublishedFile(
             file=file,
             etag=etag,
@@ -118,7 +118,7 @@ class PublishedFile:
 
 
 class OutputRow(NamedTuple):
-    """The columns of an output file that a plan needs."""
+    """One row of an output file, with the columns that a plan needs."""
 
     row: int
     key: str | None
@@ -136,12 +136,14 @@ def list_files(output: StorePath) -> dict[str, ObjectInfo]:
 def published_files(
     output: StorePath, identity: str | None = None, known: Iterable[PublishedFile] | None = None
 ) -> list[PublishedFile]:
-    """Returns every output file with its footer, from the index if the index has the current version, else by a read.
+    """Returns every output file with its footer, sorted by name.
+
+    A footer is taken from the index if the index has the current version of the file; else the footer is read.
 
     Args:
         output: The output folder.
-        identity: Digest that every footer must have; None checks nothing.
-        known: Files whose footers need not be read again; None takes them from the index.
+        identity: Digest of the identity that every footer must have; None checks no identity.
+        known: Files whose footers need not be read again; None takes the files in the index.
 
     Raises:
         OutputError: A footer contradicts the name of its file, has another identity, or cannot be read.
@@ -159,7 +161,10 @@ def published_files(
 
 
 def read_index(output: StorePath) -> list[PublishedFile]:
-    """Returns the entries of the index; none if it is missing or unreadable, since the footers hold the same."""
+    """Returns the files in the index; an empty list if the index is missing or unreadable.
+
+    A missing index loses nothing, since the footers of the files hold the same values.
+    """
     path = output.join(INDEX_FILE)
     try:
         index = pq.ParquetFile(io.BytesIO(path.read()))
@@ -208,7 +213,7 @@ def _to_batch(entries: Sequence[PublishedFile]) -> pa.RecordBatch:
 
 
 def _from_batch(batch: pa.RecordBatch) -> Iterator[PublishedFile]:
-    """Yields the entries in a part of the index.
+    """Yields the files in some rows of the index.
 
     Raises:
         ValueError: Columns or values are missing, or a name is not that of an output file.

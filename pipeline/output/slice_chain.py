@@ -21,7 +21,7 @@ class Chain:
 
     Attributes:
         files: Files that form the slices, in order.
-        extra: Files that contradict them about the same rows: two attempts at the shard ended differently.
+        extra: Files that contradict `files`, since two attempts at the shard ended at different slices.
         complete: True if all slices from 0 to the last one are published.
     """
 
@@ -30,16 +30,17 @@ class Chain:
     complete: bool
 
     def done(self) -> tuple[DoneSlice, ...]:
-        """Returns the slices in the form of a plan."""
+        """Returns the published slices in the form that a plan holds."""
         return tuple(DoneSlice(file.slice, file.first_row, file.last_row) for file in self.files)
 
 
 def chain_of(files: Iterable[PublishedFile]) -> Chain:
-    """Returns the slices that these files form.
+    """Returns the chain of slices that these files form.
 
     The name of a file follows from the number of its slice and from the mark of the last slice. So a slice has one
     file, except if an attempt lost its source early and marked another slice as the last. The longest complete chain
-    counts; if no chain is complete, the slices without the mark count.
+    counts. If no chain is complete, the slices without the mark count, and the last marked slice if it lies behind all
+    of them.
     """
     entries = [file for file in files if not file.emptied]
     inner = {file.slice: file for file in entries if not file.end}
@@ -63,7 +64,7 @@ def _chain(kept: Sequence[PublishedFile], entries: Sequence[PublishedFile], *, c
 
 
 def by_shard(files: Iterable[PublishedFile]) -> dict[str, list[PublishedFile]]:
-    """Returns the files of each shard, by `hash16`."""
+    """Returns the files of each shard, by the shard's `hash16`."""
     found: dict[str, list[PublishedFile]] = {}
     for file in files:
         found.setdefault(file.hash16, []).append(file)

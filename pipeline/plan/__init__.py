@@ -1,1 +1,1 @@
-"""The plan: compares the inputs with the output, and keeps what is left to do on disk."""
+"""Plans the work that is left: compares the inputs with the output, and keeps the plan in a file on disk."""

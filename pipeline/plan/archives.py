@@ -16,11 +16,11 @@ Retries = Callable[[str | None], bool]
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """State of one object: the work that is left in it.
+    """State of one object: the work that is left in the object.
 
     Attributes:
         action: action of the plan; None if every row is published and current.
-        done, rewrites: the plan's columns of these names.
+        done, rewrites: slices that are not read again, and slices that are read again in part, as in `PlannedShard`.
         retried: number of failed records that are tried again.
         emptied: output files that are emptied before the object is read.
         emptied_anyway: output files that are emptied even if the object is not read in this run, since rows of its
@@ -39,7 +39,7 @@ class ObjectState:
 
         Args:
             code: `hash16` of the object.
-            num_records: number of records that the object holds or that are taken of it; None takes all.
+            num_records: number of records that the object holds or that are taken of it; None takes all records.
         """
         assert self.action is not None
         return PlannedShard(
@@ -57,13 +57,13 @@ class ObjectState:
 
 
 def state_of(etag: str, files: Sequence[PublishedFile], retries: Retries, read_rows: ReadRows) -> ObjectState:
-    """Returns what is left to do in an object.
+    """Returns the work that is left in an object.
 
     Args:
         etag: present version of the object.
-        files: output files of the object, of any version.
-        retries: returns True for an error code whose records are tried again.
-        read_rows: returns the rows of an output file.
+        files: output files of the object, made from any of its versions.
+        retries: function that returns True for an error code whose records are tried again.
+        read_rows: function that returns the rows of an output file.
     """
     current = [file for file in files if file.source_etag == etag]
     stale = [file for file in files if file.source_etag != etag]
@@ -97,9 +97,10 @@ def _has_failed(file: PublishedFile, retries: Retries) -> bool:
 
 
 def _lost_tail(chain: Chain, retries: Retries, read_rows: ReadRows) -> tuple[PublishedFile | None, int]:
-    """Returns the slice from which on a shard is read again, and the number of rows that stand for its lost rest.
+    """Returns the slice from which on a shard is read again, and the number of rows that stand for lost records.
 
-    A row without a key stands for an unknown number of records, so it cannot be exchanged by itself.
+    A row without a key stands for an unknown number of records, so that row cannot be exchanged by itself. If there is
+    no such row to try again, the function returns (None, 0).
     """
     last = chain.files[-1] if chain.files and chain.files[-1].end else None
     if last is None or not _has_failed(last, retries):
@@ -109,7 +110,7 @@ def _lost_tail(chain: Chain, retries: Retries, read_rows: ReadRows) -> tuple[Pub
 
 
 def _rewrites(files: Sequence[PublishedFile], retries: Retries, read_rows: ReadRows) -> tuple[Rewrite, ...]:
-    """Returns the exchanges of failed rows that are tried again."""
+    """Returns a rewrite for each published slice with failed rows that are tried again."""
     rewrites = []
     for file in files:
         if not _has_failed(file, retries):

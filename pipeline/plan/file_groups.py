@@ -20,9 +20,9 @@ class Findings:
 
     Attributes:
         is_ours: False if no file of the group lies below the inputs of this run.
-        changed, retried: records that are read again because they changed, and because they failed.
-        removed, pruned: rows whose source is gone, and how many of them are taken out now.
-        extra: output files with other contents for rows that a published slice holds.
+        changed, retried: numbers of records that are read again because they changed, and because they failed.
+        removed, pruned: number of rows whose source is gone, and number of such rows that this run takes out.
+        extra: output files that contradict the published slices, see `Chain`.
     """
 
     is_ours: bool = True
@@ -34,7 +34,7 @@ class Findings:
 
 
 class OpenGroup:
-    """A group of an earlier plan while the listing goes past its members."""
+    """A group of an earlier plan, and what the listing has shown so far about its members."""
 
     def __init__(self, shard: PlannedShard) -> None:
         self.shard = shard
@@ -43,12 +43,12 @@ class OpenGroup:
         self._num_left = len(shard.members)
 
     def see(self, row: int, found: Found | None, *, in_older_group: bool) -> None:
-        """Notes what the listing says about one member.
+        """Notes whether one member is listed.
 
         Args:
             row: index of the member in the group.
             found: the listed object; None if the member is not listed.
-            in_older_group: the member belongs to an older group, so that it has no row here.
+            in_older_group: True if the member belongs to an older group, and so has no row in this group.
         """
         if in_older_group:
             self.in_older_group.add(row)
@@ -63,7 +63,10 @@ class OpenGroup:
 
 
 def new_group(found: Sequence[Found]) -> PlannedShard:
-    """Returns a new group of files that no plan knows yet, in their order; a key that repeats gets `@<row>`."""
+    """Returns a new group of files that no earlier plan knows, in the order of `found`.
+
+    If a key occurs again in the group, the later key gets `@<row>` at its end.
+    """
     code = hash16("\n".join(entry.info.uri for entry in found))
     seen: set[str] = set()
     members = []
@@ -92,14 +95,17 @@ def plan_group(
     retries: Callable[[str | None], bool],
     read_rows: Callable[[PublishedFile], Sequence[OutputRow]],
 ) -> tuple[PlannedShard | None, Findings]:
-    """Returns what is left to do in a group whose members have all been seen; None if nothing is left.
+    """Returns the work that is left in a group, as a row of the plan, and the counts of the group.
+
+    The row of the plan is None if no work is left.
 
     Args:
+        group: a group of an earlier plan; the listing is past all its members.
         files: output files of the group.
-        roots: inputs of this run; members elsewhere are taken to be unchanged.
+        roots: inputs of this run; a member outside of these inputs is taken to be unchanged.
         prune: True takes out the rows of members that are gone.
-        retries: returns True for an error code whose records are tried again.
-        read_rows: returns the rows of an output file.
+        retries: function that returns True for an error code whose records are tried again.
+        read_rows: function that returns the rows of an output file.
     """
     shard = group.shard
     members = [_current(member, group.found.get(row), roots) for row, member in enumerate(shard.members)]
@@ -132,10 +138,10 @@ def plan_group(
 
 
 def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> PlannedShard | None:
-    """Returns what can be done in a group without reading an image; None if nothing can.
+    """Returns the part of a group's planned work that reads no image; None if there is no such part.
 
-    Rows can be taken out of published slices. A group with slices that are not published is left as it is: the run that
-    reads these slices takes the rows out, too.
+    Such work takes pruned rows out of published slices. If slices of the group are not published yet, there is no such
+    part: the later run that reads these slices also takes out the pruned rows.
     """
     before = {file.file: set(file.pruned) for file in files}
     exchanges = [(rewrite, before[rewrite.file].union(rewrite.pruned)) for rewrite in planned.rewrites]
@@ -148,7 +154,7 @@ def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> Pl
 
 
 def _current(member: Member, found: Found | None, roots: Sequence[str]) -> Member:
-    """Returns the member as it is now."""
+    """Returns the member with its present size and ETag; the ETag is None if the member is gone."""
     if found is not None:
         is_same = (found.info.size, found.info.etag) == (member.size, member.etag)
         return member if is_same else replace(member, size=found.info.size, etag=found.info.etag)
@@ -167,7 +173,7 @@ def _rewrite(
     read_rows: Callable[[PublishedFile], Sequence[OutputRow]],
     findings: Findings,
 ) -> Rewrite | None:
-    """Returns the exchange of rows that one published slice needs; None if it needs none."""
+    """Returns the rewrite that one published slice needs, and counts its rows in `findings`; None if it needs none."""
     rows = range(file.first_row, file.last_row + 1)
     there = [row for row in rows if row not in file.pruned]
     is_current = file.source_etag == version_of((members[row].uri, members[row].etag) for row in there)

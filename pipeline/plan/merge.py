@@ -13,7 +13,10 @@ _Known = tuple[str, int, tuple[OpenGroup, int]]
 def merge_by_uri(
     listed: Iterable[Found], earlier: Sequence[Iterable[PlannedShard]]
 ) -> Iterator[tuple[Found | None, list[tuple[OpenGroup, int]]]]:
-    """Yields for each URI, in order, the listed object, or None, and (group, row) of each group that has the URI."""
+    """Yields, for each URI in order, the listed object and the earlier groups that have a member with the URI.
+
+    The object is None if the URI is not listed. Each group comes as a pair (group, index of the member in the group).
+    """
 
     def from_plan(number: int, shards: Iterable[PlannedShard]) -> Iterator[_Known]:
         for shard in shards:
@@ -38,7 +41,7 @@ def merge_by_uri(
 
 
 def _same_uri(first: _Known, rest: Iterator[_Known]) -> tuple[list[tuple[OpenGroup, int]], _Known | None]:
-    """Returns (group, row) of all entries with the URI of the first one, and the entry after them."""
+    """Returns (group, row) of each entry that has the URI of the first entry, and the next entry with another URI."""
     members = [first[2]]
     following = next(rest, None)
     while following is not None and following[0] == first[0]:

@@ -1,4 +1,4 @@
-"""The plan of one run: its shards on disk, and how many there are of which kind."""
+"""The plan of one run: its shards in a file on disk, and the numbers of shards of each kind."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,17 +11,17 @@ from pipeline.plan.planned_shard import PlannedShard
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The plan of one run, complete.
+    """The complete plan of one run.
 
     Attributes:
         shards: planned shards, in the order in which they are read.
-        summary: changes that the planner found since the run before.
+        summary: changes that the planner found since the previous run.
         by_format: number of planned shards of each format.
         by_action: number of planned shards for each action, such as `new` or `continue`.
-        num_images: images to read, of the shards whose images are counted.
-        num_uncounted: shards whose images are not counted, such as tars.
-        num_bytes: bytes of all planned shards.
-        num_ignored: listed objects that are no input.
+        num_images: number of images to read in the shards whose images are counted.
+        num_uncounted: number of shards whose images are not counted, such as tars.
+        num_bytes: number of bytes of all planned shards.
+        num_ignored: number of listed names that are not selected, see `Survey.ignored`.
     """
 
     shards: PlanFile
@@ -45,10 +45,10 @@ class Plan:
 
 
 def make_plan(shards: Iterable[PlannedShard], summary: PlanSummary) -> Plan:
-    """Writes the shards to a file on disk and counts them on the way; returns the plan.
+    """Writes the shards to a file on disk, counts the shards, and returns the plan.
 
     Args:
-        summary: the planner's summary, which is complete once the last shard was taken.
+        summary: the planner's summary, which is complete when the last shard has been taken.
     """
     by_format, by_action, counts = Counter[str](), Counter[str](), Counter[str]()
 

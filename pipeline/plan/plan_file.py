@@ -1,4 +1,4 @@
-"""A plan on disk: written and read one row group at a time, so that a long plan takes no more memory."""
+"""A plan on disk, written and read one row group at a time, so that long plans need no more memory than short plans."""
 
 import tempfile
 import weakref
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.inputs.formats import LOOSE_FILES
 from pipeline.plan.planned_shard import PLAN_SCHEMA, PlannedShard, from_table, to_table
 
-# Shards of a row group, and members of these shards, at most: some hundred KiB.
+# Largest numbers of shards in a row group, and of members of these shards: a row group takes some hundred KiB.
 _GROUP_SHARDS = 1024
 _GROUP_MEMBERS = 8192
 
@@ -41,8 +41,8 @@ class PlanFile:
 class OwnGroups:
     """The groups of loose files that earlier plans made, in a temporary file that is deleted together with this object.
 
-    A plan repeats groups that earlier plans made. Repeated groups are left out, so that the size grows with the number
-    of files and not with the number of runs.
+    A plan repeats groups that earlier plans made. The temporary file leaves out repeated groups, so that it grows with
+    the number of loose files and not with the number of runs.
     """
 
     def __init__(self, plans: Iterable[BinaryIO]) -> None:
@@ -61,7 +61,10 @@ class OwnGroups:
                         self._ends[-1] += 1
 
     def by_plan(self) -> list[Iterator[PlannedShard]]:
-        """Returns an iterator over the groups of each plan, oldest plan first; all may be under way at once."""
+        """Returns, for each plan in order, an iterator over the groups that the plan made.
+
+        All iterators may be used at the same time.
+        """
         kept = _open(self._file)
         return [self._read(kept, range(*ends)) for ends in pairwise(self._ends)]
 

@@ -10,7 +10,7 @@ class Emptying:
     """An output file that is emptied.
 
     Attributes:
-        awaits: version of the file's source whose rows may fill the file again; None if none may.
+        awaits: version of the file's source whose rows may fill the file again; None if no version may.
     """
 
     file: PublishedFile
@@ -24,12 +24,12 @@ class PlanSummary:
     Attributes:
         complete_shards: shards of which every row is published and current.
         new_shards, continued_shards, changed_shards: planned shards that are new, begun by an earlier run, or changed.
-            A group has changed if one of its files has.
+            A group has changed if one of its files has changed.
         retried_records: failed records that are tried again.
         removed_records: rows in the output whose source is gone.
         pruned_records: rows whose source is gone and that this run takes out.
-        older_objects: objects that are left out since they are older than `since_s`.
-        postponed_images: known records that are left to the next run.
+        older_objects: objects that are left out since they were last modified before `since_s`.
+        postponed_images: records that are left to the next run, of shards with a known number of records.
         postponed_shards: objects with an unknown number of records that are left to the next run.
         emptied: output files that are emptied before the work begins.
     """

@@ -23,11 +23,13 @@ class Rewrite:
 
     Attributes:
         slice: number of the slice in its shard.
-        file, file_etag: the output file, and its version when the rewrite was planned; another version stays as it is.
+        file, file_etag: name of the output file, and ETag of the version that the rewrite replaces; if the file has
+            another ETag when the rewrite is published, the rewrite changes nothing.
         first_row, last_row: first and last row of the slice.
         end: True if the slice is the last of its shard.
         redo: rows that are read again, ascending.
-        pruned: rows between the two that have no row in the file afterwards, ascending; earlier ones included.
+        pruned: rows from `first_row` to `last_row` that the file lacks after the rewrite, ascending; rows that the file
+            lacked before are included.
     """
 
     slice: int
@@ -42,22 +44,22 @@ class Rewrite:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """One row of the plan: one read task.
+    """One row of the plan: a shard, and the work that is left in the shard. One read task does this work.
 
     Attributes:
         shard: canonical URI of the object; `files:<hash16>` for a group of loose files.
         name: readable part of the names of its output files.
         hash16: 16 hex digits that identify the shard.
         format: name of its input format; `LOOSE_FILES` for a group of loose files.
-        action: `new`; `continue` what an earlier run began; `replace` the rows of a source that changed; `rewrite`
-            published slices only.
+        action: `new` for a shard without rows; `continue` for a shard that an earlier run began; `replace` for a source
+            that changed; `rewrite` if only published slices are rewritten.
         etag: ETag of the object when it was listed; None for a group of loose files.
         size: bytes of the object, or of all members of a group.
-        num_records: number of records that the shard holds or that are taken of it; None takes all.
+        num_records: number of records that the shard holds or that are taken of it; None takes all records.
         members: loose files of a group, in order; empty for any other shard.
         known: True if an earlier plan made the group and keeps its members.
-        pruned: records of slices that are not published yet that get no row; only in groups.
-        done: slices that are not read again.
+        pruned: records that get no row in slices that are not published yet; only in groups.
+        done: published slices, which are not read again as a whole.
         rewrites: slices that are read again in part.
     """
 

@@ -1,8 +1,8 @@
-"""The planner: compares the listing with earlier plans and the output, in the order of URIs, and plans what is left.
+"""The planner: compares the listing with earlier plans and the output, in the order of URIs, and plans the work left.
 
 The planner holds one group of loose files at a time and no list of objects, so that its memory does not grow with the
 input; only a small entry for each output file is kept. The planner writes nothing, and its plan depends on its
-arguments alone. Of output files whose rows differ from the listing it reads a few columns.
+arguments alone. The planner reads a few columns of those output files whose rows differ from the listing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.record_budget import RecordBudget
 from pipeline.store.uris import is_inside
 
-# Loose files in a group, about: so many that a read task is worth its overhead, however small the slices are.
+# Approximate number of loose files in a group: enough that a read task is worth its overhead, even if slices are small.
 _GROUP_FILES = 4096
 
 
@@ -33,9 +33,10 @@ class PlanOptions:
     Attributes:
         rows_per_file: rows at which a slice ends; the size of a group of loose files is a multiple of this number.
         prune: True takes out the rows of sources that are gone.
-        retry_codes: error codes whose records are tried again; None tries none again, an empty set all.
-        since_s: time in Unix seconds; objects last modified before it are left out, unless an earlier plan or the
-            output knows them.
+        retry_codes: error codes whose records are tried again; None tries no record again, an empty set tries all
+            failed records again.
+        since_s: time in Unix seconds; objects that were last modified before this time are left out, unless an earlier
+            plan or the output has records of the object.
         max_images: number of records after which no further shard is read; the rest is postponed to the next run.
     """
 
@@ -58,8 +59,10 @@ class Planner:
         published: files of the output.
         earlier: for each earlier plan, oldest first, an iterator over the groups that the plan made, in its order.
         config: settings of the inputs.
-        count_records: (object, at most) -> number of records in the object; only called under a limit or `max_images`.
-        read_rows: output file -> its rows; only called for files whose rows differ from the listing or are tried again.
+        count_records: function of an object and a largest number, which returns the number of records in the object, or
+            the largest number if the object has more records; only called if `--limit` or `max_images` is set.
+        read_rows: function that returns the rows of an output file; only called for files whose rows differ from the
+            listing or are tried again.
 
     Attributes:
         summary: counts of the plan; complete when the last shard has been taken.
@@ -89,15 +92,15 @@ class Planner:
         self._group_size = options.rows_per_file * max(1, _GROUP_FILES // options.rows_per_file)
 
     def deduct_planned(self, planned: Iterable[PlannedShard]) -> None:
-        """Takes the records of all earlier plans off `--limit`; must be called before `shards` under a limit."""
+        """Subtracts the records of all earlier plans from `--limit`; under a limit, must be called before `shards`."""
         self._budget.deduct(planned)
 
     def note_begun(self, codes: Iterable[str]) -> None:
-        """Notes the `hash16` of objects that earlier plans began; must be called before `shards` under `since_s`."""
+        """Notes the `hash16` of objects in earlier plans; if `since_s` is set, must be called before `shards`."""
         self._begun.update(codes)
 
     def shards(self) -> Iterator[PlannedShard]:
-        """Yields the shards that this run has to read, in the order of their first URI."""
+        """Yields the shards that this run has to read, each when the listing is past all URIs of the shard."""
         fresh: list[Found] = []
         for found, members in merge_by_uri(self._listed, self._earlier):
             if found is not None and not found.is_loose:
@@ -108,7 +111,7 @@ class Planner:
                     yield self._new_group(fresh)
                     fresh = []
             for index, (group, row) in enumerate(members):
-                # A file that two plans put into groups belongs to the older one.
+                # A file that two plans put into groups belongs to the older group.
                 group.see(row, found if found is not None and found.is_loose else None, in_older_group=index > 0)
                 if group.is_seen:
                     yield from self._plan_group(group)
@@ -126,7 +129,7 @@ class Planner:
         return self._options.since_s is not None and found.info.modified_s < self._options.since_s
 
     def _takes_file(self, found: Found) -> bool:
-        """Returns True if this run takes a loose file that no plan knows."""
+        """Returns True if this run reads a loose file that no earlier plan knows; counts the file."""
         if self._is_older(found):
             self.summary.older_objects += 1
             return False
@@ -201,7 +204,7 @@ class Planner:
         yield planned
 
     def _num_todo(self, found: Found, planned: PlannedShard) -> int:
-        """Returns the records to read in an object; counts no more of them than this run may still read."""
+        """Returns the number of records to read in an object; counts no further than this run may still read."""
         images_left = self._budget.images_left
         if planned.num_todo is not None or images_left is None:
             return planned.num_todo or 0
@@ -210,7 +213,7 @@ class Planner:
         return max(0, self._count_records(found, done + images_left) - done) + redo
 
     def _note_removed_objects(self) -> None:
-        """Notes the output files of objects that are gone from the inputs of this run."""
+        """Counts the rows of objects that are gone from the inputs; if `prune` is set, plans to empty their files."""
         for code, files in self._files.items():
             uri = files[0].shard
             if code in self._seen or uri.startswith(FILES_SCHEME) or not any(is_inside(uri, r) for r in self._roots):

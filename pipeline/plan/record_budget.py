@@ -6,7 +6,7 @@ from pipeline.plan.planned_shard import PlannedShard
 
 
 class RecordBudget:
-    """The records that both limits still allow while a plan is made.
+    """The numbers of records that both limits still allow while a plan is made.
 
     Args:
         limit: number of records that the output may hold; None for any number.
@@ -22,23 +22,23 @@ class RecordBudget:
         self._taken_earlier: dict[str, int] = {}
 
     def deduct(self, planned: Iterable[PlannedShard]) -> None:
-        """Takes the records that earlier plans took, all of them, off the limit."""
+        """Subtracts the records of all shards in earlier plans from the limit."""
         for shard in planned:
             self._taken_earlier[shard.hash16] = shard.num_records or 0
         if self._limit is not None:
             self._limit_left = max(0, self._limit - sum(self._taken_earlier.values()))
 
     def at_most(self, hash16: str) -> int | None:
-        """Returns how many records of a shard the limit allows; None if it allows all of them."""
+        """Returns the number of records of a shard that the limit allows; None if there is no limit."""
         return self._taken_earlier.get(hash16, self._limit_left)
 
     def take(self, hash16: str, wanted: int) -> None:
-        """Takes records of a shard off the limit, unless an earlier plan took them."""
+        """Subtracts records of a shard from the limit, unless an earlier plan has the shard."""
         if self._limit_left is not None and hash16 not in self._taken_earlier:
             self._limit_left -= min(wanted, self._limit_left)
 
     def take_file(self) -> bool:
-        """Takes one loose file off the limit; returns False if the limit is reached."""
+        """Subtracts one loose file from the limit; returns False if the limit is reached."""
         if self._limit_left is None:
             return True
         is_allowed = self._limit_left > 0
@@ -51,6 +51,6 @@ class RecordBudget:
         return self.images_left == 0
 
     def spend(self, images: int) -> None:
-        """Takes records that this run will read off `images_left`."""
+        """Reduces `images_left` by a number of records that this run will read."""
         if self.images_left is not None:
             self.images_left = max(0, self.images_left - images)

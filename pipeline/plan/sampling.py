@@ -9,7 +9,7 @@ from pipeline.plan.planned_shard import PlannedShard
 
 
 def sample_shards(shards: Iterable[PlannedShard], count: int) -> list[PlannedShard]:
-    """Returns `count` shards of a plan, or all if there are fewer; every shard has the same chance."""
+    """Returns `count` random shards of a plan, each equally likely; all shards if the plan has fewer."""
     rng = random.Random(0)
     kept: list[PlannedShard] = []
     for index, shard in enumerate(shards):
@@ -23,16 +23,16 @@ def sample_shards(shards: Iterable[PlannedShard], count: int) -> list[PlannedSha
 def trial_plan(
     shards: Iterable[PlannedShard], *, most_shards: int, most_members: int, neighbours: int
 ) -> Iterator[PlannedShard]:
-    """Yields shards to try a job on: a sample in random order, so that the first of them stand for all.
+    """Yields shards for a trial of a job: a random sample in random order, so that the first shards are typical.
 
-    Every shard is read from its beginning, even if some of it is done. A group of loose files is cut down to its share
-    of `most_members`. Its members are chosen in runs of `neighbours`: files that lie next to each other in a folder are
-    alike, and a chunk of files that are alike is other work than a chunk of mixed files.
+    Every shard is read from its beginning, even if parts of the shard are done. A group of loose files is cut down to
+    its share of `most_members`. The members of a group are chosen in runs of neighbours: files that lie next to each
+    other in a folder are alike, and the work of a chunk of similar files differs from that of a chunk of mixed files.
 
     Args:
-        most_shards: number of shards, at most.
-        most_members: number of loose files in all groups together, about.
-        neighbours: number of members that are chosen together.
+        most_shards: largest number of shards.
+        most_members: approximate number of loose files in all groups together.
+        neighbours: number of members in a run, which are chosen together.
     """
     kept = sample_shards(shards, most_shards)
     random.Random(1).shuffle(kept)

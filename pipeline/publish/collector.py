@@ -2,7 +2,7 @@
 
 The collector is plain Python; `pipeline.flow.collectors` runs collectors as Ray actors. All chunks of a slice arrive at
 the same collector, in any order, and some of them twice. Rows are identified by their index in the shard: each index is
-taken once, from whatever attempt.
+taken once, from the first attempt that sends its row.
 """
 
 import logging
@@ -35,12 +35,12 @@ class CollectorState:
     """The report of a collector to the driver.
 
     Attributes:
-        arrived: Sums of the rows that arrived, without replays, with the seconds of the steps; no files are counted.
-        replayed_chunks: Chunks whose rows had arrived before.
+        arrived: Counts, work and seconds of the rows that arrived, each row counted once; `files` is 0.
+        replayed_chunks: Number of chunks whose rows had all arrived before.
         spilled_bytes: Bytes of rows that were held in temporary files.
-        evicted_slices: Unfinished slices that were dropped for lack of memory.
-        first_row_at: `time.time()` at the arrival of the first chunk.
-        fatal: The reason that nothing more can be published; None if there is none.
+        evicted_slices: Number of unfinished slices that were dropped for lack of memory.
+        first_row_at: `time.time()` at the arrival of the first chunk; None before that chunk.
+        fatal: Reason why nothing more can be published; None as long as slices can be published.
         receipts: Receipts of published slices, in order, from the requested index on.
     """
 
@@ -68,7 +68,7 @@ class _Slice:
 
 
 class Collector:
-    """Holds unfinished slices, publishes complete ones, and keeps the receipts."""
+    """Holds unfinished slices, publishes complete slices, and keeps the receipts."""
 
     def __init__(self, config: SinkConfig, max_held_bytes: int = MAX_HELD_BYTES) -> None:
         self._config = config
@@ -87,14 +87,21 @@ class Collector:
         self._closed.clear()
 
     def state(self, receipts_from: int = 0) -> CollectorState:
-        """Returns the counters, and the receipts from an index on; older receipts are reduced to their small parts."""
+        """Returns the counters, and the receipts from index `receipts_from` on.
+
+        Older receipts, which the driver has, are reduced by `Receipt.bare`.
+        """
         for index in range(self._num_bare, min(receipts_from, len(self._receipts))):
             self._receipts[index] = self._receipts[index].bare()
         self._num_bare = max(self._num_bare, receipts_from)
         return replace(self._state, receipts=tuple(self._receipts[receipts_from:]))
 
     def add(self, table: pa.Table) -> None:
-        """Adds one chunk and publishes its slice if that is complete; returns when the rows are held or published."""
+        """Adds one chunk to its slice, and publishes the slice if the slice is complete.
+
+        When the method returns, the rows are held or published. Chunks of another pass, and of slices that were
+        published or dropped, are ignored.
+        """
         chunk = Chunk.from_table(table)
         header = chunk.header
         address = (header.hash16, header.slice)
@@ -138,7 +145,7 @@ class Collector:
         return sum(entry.num_bytes for entry in self._slices.values())
 
     def _evict(self, keep: tuple[str, int]) -> None:
-        """Drops the largest other slices while too many bytes are held."""
+        """Drops the largest slices except `keep`, as long as too many bytes are held."""
         while self._held_bytes() > self._max_held_bytes and len(self._slices) > 1:
             address = max((a for a in self._slices if a != keep), key=lambda a: self._slices[a].num_bytes)
             del self._slices[address]
@@ -170,7 +177,7 @@ class Collector:
 
 
 def _only_new(chunk: Chunk, seen: set[int]) -> Chunk | None:
-    """Returns the chunk without rows that have arrived before; None if all of them have."""
+    """Returns the chunk without rows that have arrived before; None if all rows have arrived before."""
     rows = chunk.rows.column("row").to_pylist()
     new = [row not in seen for row in rows]
     if all(new):

@@ -19,7 +19,8 @@ class SinkConfig:
         identity: Digest of the output's identity.
         run_id: Name of the run.
         network: Shape of the network, from which the cost of the rows in an older file is computed.
-        may_write: Called before every PUT; raises if this run has lost the right to write.
+        may_write: Function that is called before every PUT, and raises an error if this run has lost the right to
+            write.
     """
 
     output: StorePath

@@ -35,7 +35,7 @@ _MAX_ROUNDS = 4
 
 
 def file_name(header: Header) -> str:
-    """Returns the name below `data/` of a slice; `header` is that of the last chunk of the slice."""
+    """Returns the name below `data/` of the file of a slice; `header` is the header of the slice's last chunk."""
     return header.file or str(SliceName(header.name, header.hash16, header.slice, header.end))
 
 
@@ -48,8 +48,8 @@ def publish_new(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Re
         config: Settings of the publication.
 
     Raises:
-        OutputError: Another object has the name of the slice.
-        StoreError: The store refuses.
+        OutputError: Another object has the name of the slice's file, or something else keeps changing that file.
+        StoreError: The store refuses a request or does not answer.
     """
     rows = pa.concat_tables([chunk.rows for chunk in chunks])
     totals = slice_totals(rows, chunks)
@@ -66,7 +66,7 @@ def publish_new(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -> Re
         except (ExistsError, ChangedError):
             there, info = _current(path)
         if there is None or info is None:
-            # The object is gone between two requests, though no run removes a name.
+            # The object was removed between two requests, though no run removes a name.
             raise OutputError(f"{path} came and went; does something else delete from the output?")
         if (there.shard, there.slice) != (footer.shard, footer.slice):
             raise OutputError(f"{path} exists but holds something else; move it away")
@@ -83,11 +83,11 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
 
     Args:
         chunks: The new rows, in order.
-        last: Header of the last chunk; it names the file, its version and the rows to remove.
+        last: Header of the last chunk, with the name of the file, the file's version and the rows to remove.
         config: Settings of the publication.
 
     Raises:
-        StoreError: The store refuses.
+        StoreError: The store refuses a request or does not answer.
     """
     name = file_name(last)
     path = config.output.join(DATA, name)
@@ -120,7 +120,9 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
 
 
 def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> Receipt | None:
-    """Replaces a published file by one without rows, which keeps the name in use; None if the file has changed.
+    """Replaces a published file by a file without rows, which keeps the name in use, and returns the receipt.
+
+    Returns None if the file has changed.
 
     Args:
         file: The file to empty.
@@ -157,8 +159,8 @@ def empty_file(file: PublishedFile, awaits: str | None, config: SinkConfig) -> R
 def receipt_read_back(file: PublishedFile, config: SinkConfig) -> Receipt:
     """Returns the receipt of a file whose collector died before it reported the file.
 
-    The file does not hold the seconds of its PUT and the times of the work, nor the rows that a rewrite replaced. The
-    receipt lacks them.
+    The receipt lacks the seconds of the PUT and the spans of the work, since the file does not hold them. The receipt
+    of a rewrite also lacks the breakdown, since the file does not say which rows the rewrite replaced.
 
     Raises:
         StoreError: The file cannot be read.
@@ -175,7 +177,7 @@ def receipt_read_back(file: PublishedFile, config: SinkConfig) -> Receipt:
 
 
 def _current(path: StorePath) -> tuple[Footer | None, ObjectInfo | None]:
-    """Returns the footer and the info of the object under a name; (None, None) if there is no object."""
+    """Returns the footer and the info of an output file; (None, None) if there is no such file."""
     info = path.head()
     return (None, None) if info is None else (read_footer(path, info.size, info.etag), info)
 

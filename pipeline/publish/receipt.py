@@ -16,7 +16,7 @@ from pipeline.chunks.measures import Span, counts_of, process_number, seconds_of
 from pipeline.output.footer import Footer
 
 BUSY_STEPS = ("read", "decode", "compute", "rows")
-"""Steps before the write, whose seconds show the slow shards."""
+"""Steps before the write; the seconds of these steps show which shards are slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Receipt:
         file: Name of the file below `data/`.
         etag: ETag of the file.
         footer: Footer of the file.
-        put_s: Seconds that the PUT took; the file cannot hold them.
+        put_s: Seconds that the PUT took.
         bytes_out: Size of the file in bytes.
         breakdown: Breakdown of the rows that this run made.
-        work: Spans of the work on these rows, each with its images, pixels and multiply-accumulates.
+        work: Spans of the work on these rows, each with its numbers of images, pixels and multiply-accumulates.
     """
 
     file: str
@@ -47,7 +47,7 @@ class Receipt:
 
 
 def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
-    """Returns counts and work of the rows in some chunks, with the seconds measured in the chunks."""
+    """Returns the totals of the rows of some chunks, with the seconds and counts that were measured for the chunks."""
     measured = [chunk.measured for chunk in chunks]
     ignored = sum(chunk.header.ignored for chunk in chunks)
     totals = count_rows(rows, _sum(rows, "macs"), ignored, seconds_of(measured))
@@ -82,7 +82,7 @@ def num_ok(rows: pa.Table) -> int:
 
 
 def count_rows(rows: pa.Table, macs: int, ignored: int, seconds: Mapping[str, float]) -> Totals:
-    """Returns counts and work of the rows of one output file."""
+    """Returns the totals of the rows of one output file, including the given `macs`, `ignored` and `seconds`."""
     ok = num_ok(rows)
     codes = Counter(code for code in rows.column("error_code").to_pylist() if code is not None)
     bugs = Counter(bug for message in rows.column("error_message").to_pylist() if (bug := bug_in(message)) is not None)

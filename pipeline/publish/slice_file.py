@@ -25,12 +25,12 @@ _MEMORY_BYTES = 64 * 2**20
 
 
 def macs_of(rows: pa.Table, network: PVTv2Config) -> int:
-    """Returns the multiply-accumulates of all rows."""
+    """Returns the number of multiply-accumulates of the network for all rows together."""
     return sum(macs_by_row(rows, network))
 
 
 def macs_by_row(rows: pa.Table, network: PVTv2Config) -> list[int]:
-    """Returns the multiply-accumulates of each row; 0 for a failed one."""
+    """Returns the number of multiply-accumulates of the network for each row; 0 for a failed row."""
     columns = rows.select(["status", "net_height", "net_width"]).to_pylist()
     return [count_macs(network, row["net_height"], row["net_width"]) if row["status"] == "ok" else 0 for row in columns]
 
@@ -89,7 +89,10 @@ def empty_parquet(footer: Footer, schema: pa.Schema) -> memoryview:
 
 
 def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
-    """Returns a writer for the rows of a job; features get no dictionary and no statistics, which help labels alone."""
+    """Returns a writer for the rows of a job.
+
+    Columns of features get no dictionary and no statistics, which are useful for labels only.
+    """
     flat: list[str] | bool = [field.name for field in schema if not pa.types.is_nested(field.type)]
     if "embedding" not in schema.names:
         flat = True
@@ -97,5 +100,5 @@ def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _bytes(body: pa.Buffer) -> memoryview:
-    """Returns a view of the memory as unsigned bytes; the view of Arrow has signed bytes, which compare unequal."""
+    """Returns a view of the buffer as unsigned bytes; Arrow's own view has signed bytes, which compare unequal."""
     return memoryview(body).cast("B")

@@ -1,4 +1,4 @@
-"""Temporary files without names, for data that is too large for memory; they disappear with their process."""
+"""Temporary files without names, for data that is too large for memory; each file disappears with its process."""
 
 import logging
 import mmap
@@ -21,7 +21,9 @@ def in_memory(write: Write) -> pa.Buffer:
 
 
 def on_disk(write: Write) -> pa.Buffer:
-    """Returns the bytes that `write` writes into a temporary file, mapped: the kernel caches as much as fits in memory.
+    """Returns the bytes that `write` writes into a temporary file, mapped into memory.
+
+    The kernel caches as much of the file as fits.
 
     Raises:
         OSError: The folder for temporary files (TMPDIR) is full or missing.
@@ -35,7 +37,7 @@ def on_disk(write: Write) -> pa.Buffer:
 
 
 def on_disk_if_it_can(write: Write) -> pa.Buffer:
-    """Returns the bytes that `write` writes, on the disk, or in memory if the disk is full."""
+    """Returns the bytes that `write` writes, held on the disk, or in memory if the disk is full."""
     try:
         return on_disk(write)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Builds one chunk of encoded images: its rows, its payload, and the measures of reading it."""
+"""Builds one chunk of encoded images: its rows, its payload, and the measurements of the read step."""
 
 import time
 from collections.abc import Sequence
@@ -18,13 +18,14 @@ from pipeline.store.meter import store_use
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A record with its place in the shard, and the sizes by which slices and chunks are cut.
+    """A record with its row in the shard, and the sizes by which slices and chunks are cut.
 
     Attributes:
         row: index of the record in the shard.
-        chunk_bytes: size by which chunks are cut.
-        output_bytes: predicted size of the record's row in the output.
-        pruned: True if the record counts for the bounds but gets no row.
+        chunk_bytes: the larger of the record's encoded size and decoded size in bytes; 0 if there is no image. Chunks
+            are cut by this size.
+        output_bytes: predicted size in bytes of the record's row in the output, by which slices and chunks are cut.
+        pruned: True if the record counts for the bounds of slices and chunks, but gets no row in the output.
     """
 
     row: int
@@ -36,11 +37,11 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True)
 class CutConfig:
-    """Where slices end, and what every chunk of one attempt carries.
+    """Bounds of slices, and values that every chunk of one attempt carries.
 
     Attributes:
-        rows_per_file, max_file_bytes: rows, and predicted bytes of them, that a slice holds at most.
-        attempt: 8 hex digits of the read task's attempt.
+        rows_per_file, max_file_bytes: largest number of rows, and largest predicted size in bytes, of a slice.
+        attempt: 8 random hex digits that identify an attempt of the read task.
         pass_number: number of the run's pass.
         keep_columns: source columns that the records carry.
     """
@@ -53,13 +54,16 @@ class CutConfig:
 
 
 class ReadClock:
-    """Measures what reading each chunk takes; bytes fetched ahead count for the chunk that is cut meanwhile."""
+    """Measures the seconds and the requests that reading each chunk takes.
+
+    Bytes that are fetched ahead count for the chunk that is cut at that time.
+    """
 
     def __init__(self) -> None:
         self._started, self._used = time.perf_counter(), store_use()
 
     def measured(self) -> Measured:
-        """Returns the measures of the chunk that was read since the last call."""
+        """Returns the measurements of the chunk that was read since the last call."""
         before, self._used = self._used, store_use()
         return {
             **NOTHING,
@@ -70,14 +74,20 @@ class ReadClock:
         }
 
     def begin_next(self) -> None:
-        """Begins the next chunk; time in which no chunk was asked for is not counted, but requests of threads are."""
+        """Starts the clock for the next chunk.
+
+        The time in which no chunk was asked for is not counted, but requests that threads made meanwhile are counted.
+        """
         self._started = time.perf_counter()
 
 
 def build_chunk(
     header: Header, placed: Sequence[Placed], clock: ReadClock, shard: PlannedShard, config: CutConfig
 ) -> Chunk:
-    """Returns the chunk as it leaves the read step; a row is `ok` if it was read, until a later step fails it."""
+    """Returns the chunk as it leaves the read step.
+
+    A row has the status `ok` if its record was read. A later step may change the status to `failed`.
+    """
     records = [entry.record for entry in placed]
     payload = [b"" if record.data is None or record.failure is not None else record.data for record in records]
     lengths = [len(data) for data in payload]

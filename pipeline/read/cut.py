@@ -25,7 +25,7 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
     clock = ReadClock()
     current = next(items)
     if isinstance(current, ShardEnd):
-        # The shard holds no further record, yet no slice says that it is the last one: an empty slice says so.
+        # The shard holds no further record, but no slice is marked as the last slice. So an empty slice gets that mark.
         first = last_done_row + 1
         cursor = _Cursor(after_done.get(first, 0), first)
         header = cursor.header(shard, first, 0, last_row=first - 1, end=True, ignored=current.ignored)
@@ -60,9 +60,9 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
 
 
 def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: CutConfig) -> Iterator[Chunk]:
-    """Yields the chunks of the records that are read again; their rows are exchanged in slices that are published.
+    """Yields the chunks of the records that are read again, whose rows are exchanged in published slices.
 
-    Ends early, within a slice, if the source does not give all of these records.
+    The iteration ends early, within a slice, if the source does not give all of these records.
     """
     clock = ReadClock()
     following = next(items)
@@ -134,7 +134,7 @@ class _Cursor:
     def header(
         self, shard: PlannedShard, first_row: int, num_rows: int, *, last_row: int | None, end: bool, ignored: int
     ) -> Header:
-        """Returns the header of a chunk; `last_row` is the last row of the slice in its last chunk, else None."""
+        """Returns the header of a chunk; `last_row` is the last row of the slice for the last chunk, else None."""
         is_last = last_row is not None
         return Header(
             shard=shard.shard,

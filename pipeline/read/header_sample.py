@@ -27,9 +27,9 @@ class PlannedWork:
     """Estimated work of a whole plan.
 
     Attributes:
-        images_sampled: images whose headers were read and that the network will take.
-        images: images of the plan that the network will take.
-        pixels, macs: pixels of these images, and multiply-accumulates that the network spends on them.
+        images_sampled: number of images whose headers were read and that the network will take.
+        images: estimated number of images of the plan that the network will take.
+        pixels, macs: estimated numbers of pixels of these images, and of multiply-accumulates of the network for them.
     """
 
     images_sampled: int
@@ -43,9 +43,9 @@ class _Sampled:
     """Work of those images of one shard whose headers were read.
 
     Attributes:
-        images: sampled images that the network will take.
-        pixels, macs: work of these images.
-        weight: records of the shard that are still to be read, for each record that was sampled.
+        images: number of sampled images that the network will take.
+        pixels, macs: numbers of pixels of these images, and of multiply-accumulates of the network for them.
+        weight: number of the shard's records that are still to be read, divided by the number of sampled records.
     """
 
     images: int
@@ -67,8 +67,8 @@ def planned_work(
 
     Args:
         shards: a sample of the plan's shards.
-        num_images: images whose headers are read, at most.
-        plan_bytes: bytes of all shards of the plan.
+        num_images: approximate number of images whose headers are read.
+        plan_bytes: number of bytes of all shards of the plan.
         config: settings of the inputs.
         network: the network that the images will go through.
         sizes: the policy for images that are too small or too large.
@@ -112,7 +112,9 @@ def _sample(
 
 
 def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[list[Record], float]:
-    """Returns some records of a shard, and the number of all, which is a guess from bytes if the format has no count.
+    """Returns some records of a shard, and the number of all records in the shard.
+
+    The number is estimated from bytes if the format has no count.
 
     Raises:
         StoreError, ValueError: the shard cannot be read.
@@ -134,7 +136,7 @@ def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[
 
 
 def _header(file: StorePath, size: int, etag: str | None) -> bytes:
-    """Returns the first bytes of an image, or all of them if the first bytes do not state its size."""
+    """Returns the first bytes of an image, or the whole image if its first bytes do not state its width and height."""
     data = file.read_range(0, min(_HEADER_BYTES, size), etag)
     if probe_size(data) is None and size > _HEADER_BYTES:
         return file.read(etag)

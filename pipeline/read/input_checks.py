@@ -16,13 +16,16 @@ from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, Stor
 
 logger = logging.getLogger(__name__)
 
-# Shards of a plan, and objects of each shard, that are asked for to find out whether anything may be read.
+# Numbers of shards of a plan, and of objects of each shard, that are tried to find out whether any object may be read.
 _ASKED_SHARDS = 8
 _ASKED_OBJECTS = 4
 
 
 def count_records(found: Found, at_most: int, config: InputConfig) -> int:
-    """Returns the number of records in a shard, or `at_most` if there are more; reads no more than that takes.
+    """Returns the number of records in a shard, or `at_most` if the shard has more records.
+
+    A shard that is gone, changed or broken counts as one record, since it becomes one failed row. The function reads
+    the shard only as far as needed.
 
     Raises:
         InputError: the store cannot read the shard.
@@ -35,16 +38,16 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
             items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
             return sum(1 for _ in islice((item for item in items if isinstance(item, Record)), at_most))
     except (NotFoundError, ChangedError, ValueError):
-        return 1  # one failed row will say so
+        return 1  # one failed row will report the failure
     except StoreError as error:
         raise InputError(f"input {found.info.uri} cannot be read: {error}") from error
 
 
 def checked_inputs(listed: Iterable[Found], config: InputConfig) -> Iterator[Found]:
-    """Yields the listed objects; of each format, checks objects as they pass until one could be read.
+    """Yields the listed objects, and checks the objects of each format until one object of the format could be read.
 
     Raises:
-        InputError: as `check_input` does.
+        InputError: `check_input` raised the error for one of the objects.
     """
     checked: set[str] = {name for name, entry in FORMATS.items() if entry.check is None}
     for found in listed:
@@ -57,12 +60,11 @@ def check_input(found: Found, config: InputConfig) -> bool:
     """Checks one object by its format, so that a wrong column name stops the job before any work.
 
     Returns:
-        True if the object has what is asked for; False if it is broken. A broken object stops nothing: it becomes a
-        failed row.
+        True if the object has the columns that the settings ask for; False if the object is gone, changed or broken.
+        Such an object does not stop the job, but becomes a failed row.
 
     Raises:
-        InputError: the object has no column with images, or lacks a column to keep; or the store does not let it be
-            read.
+        InputError: the object has no column with images or lacks a column to keep, or the store cannot read the object.
     """
     uri, check = found.info.uri, FORMATS[found.format].check
     if check is None:
@@ -83,13 +85,14 @@ def check_input(found: Found, config: InputConfig) -> bool:
 def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> None:
     """Reads one byte of some objects of a plan, so that a missing permission stops the job before any work.
 
-    If one of the objects may be read, nothing is raised: those that may not be read become failed rows.
+    If one of the objects may be read, no error is raised: the objects that may not be read become failed rows.
 
     Args:
-        shards: shards of the plan, which can be iterated twice; only the first is asked for if it may be read.
+        shards: shards of the plan, which can be iterated twice; the other shards are tried only if the first shard may
+            not be read.
 
     Raises:
-        InputError: none of the objects may be read.
+        InputError: the store refused all reads.
     """
     if all(place.is_local for place in config.places):
         return
@@ -99,7 +102,7 @@ def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> Non
 
 
 def _refusal(shards: Iterable[PlannedShard], config: InputConfig) -> DeniedError | None:
-    """Returns the first refusal if none of some objects of these shards may be read; else None."""
+    """Tries to read some objects of these shards; returns the first refusal if all reads are refused, else None."""
     first: DeniedError | None = None
     for shard in shards:
         objects: list[tuple[str, str | None]] = [(it.uri, it.etag) for it in shard.members if it.etag and it.size]

@@ -29,11 +29,12 @@ class ReadConfig:
 
     Attributes:
         input: settings of the inputs.
-        rows_per_file, max_file_bytes: rows, and predicted bytes of them, that a slice holds at most.
+        rows_per_file, max_file_bytes: largest number of rows, and largest predicted size in bytes, of a slice.
         task, network: the job's task and network, which decide the size of a row.
         sizes: policy for small and large images, which decides their decoded size.
         pass_number: number of the run's pass.
-        last_pass: True turns a source that the store cannot read into failed rows; False leaves it to the next pass.
+        last_pass: True turns a source that the store cannot read into failed rows; False leaves the source to the next
+            pass.
     """
 
     input: InputConfig
@@ -47,10 +48,12 @@ class ReadConfig:
 
 
 def read_shard(shard: PlannedShard, config: ReadConfig) -> Iterator[Chunk]:
-    """Yields the chunks of all slices of a shard that are not done, then the chunks of its rewrites.
+    """Yields the chunks of the slices of a shard that are not done, then the chunks of the shard's rewrites.
 
-    A store that fails in another way than "gone" or "changed" ends the iteration early, except in the last pass: the
-    slices that are not whole stay unpublished, and the next pass reads them again.
+    If the store cannot read a source that is neither gone nor changed, the iteration ends early: slices that are not
+    complete stay unpublished, and the next pass reads these slices again. In the last pass, records that cannot be read
+    become failed rows instead. Rewrites of an object that cannot be read always end early: slices that are not complete
+    keep their rows.
     """
     cut = CutConfig(
         rows_per_file=config.rows_per_file,
@@ -75,7 +78,7 @@ def _missing_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed
         wanted = [row for row in range(len(shard.members)) if not any(row in rows for rows in done_rows)]
         yield from _member_records(shard, wanted, config)
         return
-    # The reader begins behind the done slices at the head of the shard; rows of later ones are left out as they come.
+    # The reader begins behind the done slices at the head of the shard. Later done slices are read and left out.
     row = 0
     for rows in done_rows:
         if rows.start <= row:
@@ -149,9 +152,9 @@ def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iter
 def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> list[tuple[int, str | None]]:
     """Returns (row, key) of the records from `row` on that are lost with their source.
 
-    A record that is known to exist, since it lies before a done slice or since the plan counts it, is lost by itself.
-    If there is none, one record without a key stands for the rest: without it, a shard whose known records are all
-    done would not be read again.
+    A record is known to exist if it lies before a done slice, or if the plan counts it; each such record gets an entry.
+    If the plan has no count and no known record is lost, one entry without a key stands for the rest of the shard:
+    without that entry, a shard whose known records are all done would not be read again.
     """
     num_known = shard.num_records
     if num_known is None:
@@ -163,7 +166,10 @@ def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> 
 
 
 def _place(row: int, record: Record, config: ReadConfig, *, pruned: bool = False) -> Placed:
-    """Returns the record with its sizes; a chunk carries it encoded, then decoded, so the larger size counts."""
+    """Returns the record with its row and its sizes.
+
+    A chunk carries an image first encoded and then decoded, so the larger size counts.
+    """
     num_bytes, net = 0, None
     if record.data is not None and record.failure is None:
         size = probe_size(record.data)

@@ -12,7 +12,7 @@ from pipeline.store.meter import waiting
 BLOCK_BYTES = 8 * 2**20
 """Size of the range that one request fetches."""
 
-# (start, length) -> exactly these bytes.
+# Takes the first byte and the length of a range, and returns exactly the bytes of the range.
 Fetch = Callable[[int, int], memoryview]
 
 
@@ -21,8 +21,9 @@ class BlockReader(io.RawIOBase):
 
     Args:
         size: Size of the object in bytes.
-        fetch: Returns the bytes of a range; each read raises what it raises.
-        fetch_ahead: Fetches the block after the current one, by a single attempt; None fetches nothing in advance.
+        fetch: Function that returns the bytes of a range. Each read passes the errors of the function on.
+        fetch_ahead: Function that fetches the block after the current block, by a single attempt; None fetches no
+            block in advance.
     """
 
     def __init__(self, size: int, fetch: Fetch, fetch_ahead: Fetch | None = None):
@@ -41,7 +42,7 @@ class BlockReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to a position, which may lie behind the end, and returns it."""
+        """Moves to a position, which may lie behind the end of the object, and returns the position."""
         position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if position < 0:
             raise ValueError(f"seek to {position}")
@@ -49,13 +50,13 @@ class BlockReader(io.RawIOBase):
         return position
 
     def readinto(self, buffer: Any) -> int:
-        """Reads into the buffer and returns the number of bytes; 0 at the end."""
+        """Reads bytes into the buffer and returns their number; 0 at the end of the object."""
         part = self._next_part(len(buffer))
         buffer[: len(part)] = part
         return len(part)
 
     def readall(self) -> bytes:
-        """Returns the bytes from the position to the end."""
+        """Returns the bytes from the current position to the end of the object."""
         return b"".join(iter(lambda: self._next_part(BLOCK_BYTES), b""))
 
     def _next_part(self, max_bytes: int) -> memoryview:
@@ -79,7 +80,8 @@ class BlockReader(io.RawIOBase):
     def _take(self, index: int) -> memoryview:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == index:
-            # The fetch in advance asks once. If it failed, `fetch` below repeats it, and raises an error that lasts.
+            # The fetch in advance is a single attempt. If that attempt failed, `fetch` below requests the block again,
+            # and raises an error that lasts.
             with suppress(StoreError):
                 return ahead[1].result()
         return self._fetch(*self._range(index))

@@ -1,4 +1,4 @@
-"""Reads of files on the local disk, each of one version of the file."""
+"""Reads files on the local disk, and checks that all bytes of a read come from one version of the file."""
 
 import io
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 from pipeline.store.errors import ChangedError, NotFoundError, StoreError, from_os_error
 from pipeline.store.meter import count_fetch, waiting
 
-# Linux: the flag of a read that fails instead of waiting for the disk.
+# Flag of Linux for a read that fails instead of waiting for the disk; None on other systems.
 _DO_NOT_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
 def etag_of(status: os.stat_result) -> str:
-    """Returns the version of a file. Each `put` makes a new file, so the inode differs even if the times are equal."""
+    """Returns the ETag of a file. Each `put` makes a new file, so versions with equal times have different inodes."""
     return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
 
 
@@ -31,11 +31,11 @@ def file_status(path: str) -> os.stat_result | None:
 
 
 def read_at_once(path: str, etag: str) -> bytes | None:
-    """Returns a file whose content the operating system has in memory; None if the read would wait for the disk.
+    """Returns the content of a file that the operating system has in memory; None if a read would wait for the disk.
 
     Raises:
         NotFoundError: There is no such regular file.
-        ChangedError: The file does not have the ETag, before or after the read.
+        ChangedError: The file has another ETag before or after the read.
     """
     if _DO_NOT_WAIT is None:
         return None
@@ -56,7 +56,7 @@ def read_at_once(path: str, etag: str) -> bytes | None:
 
 
 def _open_regular(path: str) -> tuple[int, os.stat_result]:
-    """Returns a descriptor of a regular file, for reading, and the status of the file."""
+    """Opens a regular file for reading, and returns its descriptor and its status."""
     try:
         # Without O_NONBLOCK a named pipe would wait here for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -79,7 +79,7 @@ class CheckedFile(io.FileIO):
 
     Raises:
         NotFoundError: There is no such regular file.
-        ChangedError: The file does not have the ETag, at opening or after a read.
+        ChangedError: The file has another ETag at opening or after a read.
     """
 
     def __init__(self, path: str, etag: str | None):
@@ -96,7 +96,7 @@ class CheckedFile(io.FileIO):
             raise
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Reads into the buffer and returns the number of bytes; 0 at the end."""
+        """Reads bytes into the buffer and returns their number; 0 at the end of the file."""
         started = time.perf_counter()
         with waiting(), store_errors(self._path):
             count = super().readinto(buffer)
@@ -105,7 +105,7 @@ class CheckedFile(io.FileIO):
         return count or 0
 
     def readall(self) -> bytes:
-        """Returns the bytes from the position to the end."""
+        """Returns the bytes from the current position to the end of the file."""
         started = time.perf_counter()
         with store_errors(self._path):
             data = super().readall()
@@ -119,7 +119,7 @@ class CheckedFile(io.FileIO):
 
 @contextmanager
 def store_errors(path: str) -> Iterator[None]:
-    """Translates errors of the operating system into errors of a store."""
+    """Translates errors of the operating system into store errors."""
     try:
         yield
     except StoreError:

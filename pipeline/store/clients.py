@@ -1,6 +1,6 @@
 """Clients of object stores: obstore for requests, boto3 for endpoint, region, credentials and listings of S3.
 
-A client is kept for the next request. The threads of obstore do not survive a fork.
+Clients are kept, and later requests use them again. The threads of obstore do not survive a fork.
 """
 
 import functools
@@ -46,23 +46,26 @@ _PART_BYTES = 2**16
 _UPLOAD_BYTES = 32 * 2**20
 
 _clients_lock = threading.Lock()
-# Number of the process that made the first client.
+# Process id of the process that made the clients; 0 before the first client is made.
 _client_pid = 0
 
 
 def open_client(
     uri: str, config: StoreConfig, *, upload_bytes: int = 0, asks_again: bool = False
 ) -> tuple[ObjectStore, str]:
-    """Returns the client of a URI's bucket, and the key. Equal accounts and time limits share one client.
+    """Returns the client for the bucket of a URI, and the key of the URI.
+
+    Requests to one bucket with the same account and time limits share one client.
 
     Args:
-        upload_bytes: Size of the upload that the client is for; a large upload has more time.
-        asks_again: The client itself repeats failing requests until the deadline; otherwise the client asks once.
+        upload_bytes: Size in bytes of the upload that the client is for; a larger upload gets more time.
+        asks_again: True if the client itself repeats a failing request until the deadline; False if the client sends
+            each request once.
 
     Raises:
         ConfigError: The profile is unknown, or the AWS configuration cannot be used.
         DeniedError: There are no credentials.
-        StoreError: The key cannot be addressed, or the process was forked from one with clients.
+        StoreError: The key cannot be addressed, or the process was forked from a process that has clients.
     """
     scheme, bucket, key = split_uri(uri)
     if not is_addressable(key):
@@ -73,7 +76,7 @@ def open_client(
         # The threads of the client exist in the parent alone, so the first request would wait for ever.
         raise StoreError(f"{uri}: object stores cannot be used in a forked process; start it by spawn")
     timeout_s = config.timeout_s * (1 + upload_bytes // _UPLOAD_BYTES)
-    # boto3 needs a while to make a client, and does not allow several threads to make one.
+    # boto3 needs a while to make a client, and does not allow several threads to make clients at the same time.
     with _clients_lock:
         return _client(scheme, bucket, config.account, timeout_s, config.deadline_s if asks_again else 0.0), key
 
@@ -87,10 +90,13 @@ def forget_clients() -> None:
 
 
 def listing_client(config: StoreConfig) -> Any:
-    """Returns boto3's client for listings, which asks once. Equal accounts and timeouts share it, in any thread.
+    """Returns boto3's client for listings, which sends each request once.
+
+    All threads that list with the same account and timeout share one client.
 
     Raises:
-        ConfigError, DeniedError: As in `open_client`.
+        ConfigError: The profile is unknown, or the AWS configuration cannot be used.
+        DeniedError: There are no credentials.
     """
     with _clients_lock:
         return _listing_client(config.account, config.timeout_s)
@@ -110,7 +116,8 @@ def _client(scheme: str, bucket: str, account: StoreConfig, timeout_s: float, de
     client_options["allow_http"] = aws.client.meta.endpoint_url.startswith("http://")
     options |= {"skip_signature": True} if aws.credentials is None else {"credential_provider": aws.credentials}
     options |= _s3_address(bucket, aws.client.meta.endpoint_url, aws.region)
-    # One DELETE for each object: not every store knows the bulk request, and its refusals have another form.
+    # Each object gets a DELETE of its own: not every store knows the bulk request, and refusals of the bulk request
+    # have another form.
     return S3Store(bucket, disable_bulk_delete=True, **options)
 
 
@@ -132,7 +139,10 @@ def _listing_client(account: StoreConfig, timeout_s: float) -> Any:
 
 
 def _send(http_session: Any, timeout_s: float, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-    """Sends a request in place of botocore, whose timeout starts again with every byte that arrives."""
+    """Sends a request and returns the whole answer, or raises an error after `timeout_s`.
+
+    The function replaces that of botocore, whose timeout starts again with every byte that arrives.
+    """
     started = time.monotonic()
     request.stream_output = True
     response = http_session.send(request)
@@ -149,7 +159,7 @@ def _send(http_session: Any, timeout_s: float, request: AWSPreparedRequest, **_:
 
 
 class _Received:
-    """The body of an answer, read already, in the form that botocore reads."""
+    """The body of an answer that was received completely, in the form that botocore expects."""
 
     def __init__(self, parts: list[bytes]) -> None:
         self._parts = parts
@@ -160,9 +170,10 @@ class _Received:
 
 
 def _s3_address(bucket: str, endpoint_url: str, region: str) -> dict[str, Any]:
-    """Returns the address settings: the bucket is part of the host name on AWS, of the path on any other endpoint.
+    """Returns the address settings of a client for S3.
 
-    Both endpoint settings are set, since the client would take a missing one from the environment.
+    The bucket is part of the host name on AWS, and part of the path on any other endpoint. Both endpoint settings are
+    set, since the client would take a missing setting from the environment.
     """
     url, in_host = endpoint_url.rstrip("/"), False
     if urlsplit(url).hostname in ("s3.amazonaws.com", f"s3.{region}.amazonaws.com"):
@@ -174,7 +185,7 @@ def _s3_address(bucket: str, endpoint_url: str, region: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _aws(account: StoreConfig) -> _Aws:
-    """Returns session, region and credentials by boto3's chain.
+    """Returns the session, client, region and credentials that boto3 finds for an account.
 
     Raises:
         ConfigError: The profile is unknown, or the AWS configuration cannot be used.

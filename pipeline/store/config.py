@@ -13,12 +13,14 @@ class StoreConfig:
     Credentials, region and endpoint come from boto3's chain: environment, profile, web identity, container, instance.
 
     Attributes:
-        profile: AWS profile; None takes the one that the environment names.
-        endpoint_url: S3 endpoint; None takes boto3's (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, AWS itself).
-        anonymous: Requests are not signed, for public buckets.
-        deadline_s: Seconds after the first attempt in which a transient failure is repeated; 0 asks once.
-        timeout_s: Seconds that one attempt may take. A larger read is split into blocks of 8 MiB, each an attempt of
-            its own; an upload has this time for every 32 MiB.
+        profile: AWS profile; None takes the profile that the environment names.
+        endpoint_url: S3 endpoint; None takes the endpoint that boto3 finds (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the
+            profile, AWS itself).
+        anonymous: True sends requests without a signature, for public buckets.
+        deadline_s: Seconds after the first attempt during which a request that fails transiently is repeated; 0 sends
+            each request once.
+        timeout_s: Seconds that one attempt may take. A read of more than 8 MiB is split into blocks of 8 MiB with
+            attempts of their own. An upload has this time for every 32 MiB.
     """
 
     profile: str | None = None
@@ -37,16 +39,16 @@ class StoreConfig:
 
     @property
     def account(self) -> "StoreConfig":
-        """The config with the default time limits: equal for all configs that may share one session."""
+        """The config with the default time limits; two configs with equal accounts may share one session."""
         return StoreConfig(profile=self.profile, endpoint_url=self.endpoint_url, anonymous=self.anonymous)
 
     def bounded(self, deadline_s: float, timeout_s: float = float("inf")) -> "StoreConfig":
-        """Returns the config with time limits that are at most these; a deadline of 0 asks once."""
+        """Returns the config with its time limits lowered to these values; a deadline of 0 sends each request once."""
         return replace(self, deadline_s=min(self.deadline_s, deadline_s), timeout_s=min(self.timeout_s, timeout_s))
 
 
 def check_endpoint(url: str) -> None:
-    """Raises a `ConfigError` if the text is not the URL of an endpoint, or holds a password."""
+    """Raises a `ConfigError` if the text is not the URL of an endpoint, or names a user."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
         raise ConfigError("the endpoint must be a URL such as https://host:port, without user and password")

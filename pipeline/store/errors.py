@@ -1,15 +1,15 @@
-"""Errors of stores: one tree for all kinds of stores.
+"""Errors of stores: one hierarchy of classes for all kinds of stores.
 
     StoreError             a failure that lasts: no space, a read-only disk, a name that cannot be addressed
     +-- NotFoundError      there is no such object, or no such bucket
     +-- ChangedError       the object does not have the ETag that was asked for
-    +-- ExistsError        a create-only write, and the name is taken
+    +-- ExistsError        the write was create-only, and the name is taken
     +-- DeniedError        credentials are missing or wrong, or do not allow the request
-    +-- TransientError     no answer, or an incomplete one, and every retry is used up
+    +-- TransientError     a failure that may pass: no answer, an incomplete answer, an overloaded store
 
-No error of the tree is an `OSError`: tarfile, gzip and Parquet readers take an `OSError` for a broken file, and a store
-that cannot be reached must not look like a broken file. Messages are one short line with the URI, and never hold
-credentials or signatures.
+No store error is an `OSError`: tarfile, gzip and Parquet readers take an `OSError` for a broken file, and a store that
+cannot be reached must not look like a broken file. The message of a store error is one short line with the URI, and
+never holds credentials or signatures.
 """
 
 import errno
@@ -37,7 +37,7 @@ class DeniedError(StoreError):
     """Credentials are missing or wrong, or do not allow the request.
 
     Attributes:
-        is_permission: The store knows the account and does not allow the request, or gives no reason.
+        is_permission: True if the store knows the account but does not allow the request, or gives no reason.
     """
 
     def __init__(self, message: str, is_permission: bool = False) -> None:
@@ -46,10 +46,12 @@ class DeniedError(StoreError):
 
 
 class TransientError(StoreError):
-    """No answer, or an incomplete one, and every retry is used up.
+    """A failure that may pass: no answer, an incomplete answer, or an overloaded store.
+
+    `pipeline.store.retry` repeats the request; callers of `StorePath` see the error after the last attempt.
 
     Attributes:
-        wait_s: Seconds that the store wants to pass before the next request.
+        wait_s: Seconds that the store asks to wait before the next request.
     """
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
@@ -68,14 +70,15 @@ _DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
 _TRANSIENT_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 
 _TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
-# Answers while another conditional request on the same name is under way; the repeated request has a plain answer.
+# Codes of answers while another conditional request on the same name is under way; a repeated request is answered
+# definitely.
 _CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted"}
 # The body that arrived is not the body that the client sent: the network changed it or cut it off.
 _DAMAGED_CODES = {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
 _THROTTLING_CODES = {"SlowDown", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded"}
 _TRANSIENT_CODES = _CONFLICT_CODES | _DAMAGED_CODES | _THROTTLING_CODES | {"RequestTimeout", "InternalError"}
 _THROTTLING_STATUSES = {429, 503}
-# Pause for a store that throttles, if its answer names none, or the client does not hand out the header.
+# Pause after a throttled request, if the answer names no pause or the client does not hand out the header.
 _THROTTLED_S = 0.5
 _DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "AccessDenied"}
 _REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
@@ -103,7 +106,7 @@ _QUERY = re.compile(r"(https?://)(?:[^/\s@]*@)?([^\s?]*)(?:\?\S*)?")
 
 
 def from_os_error(uri: str, error: OSError) -> StoreError:
-    """Returns the error of the tree for an error of the local disk."""
+    """Returns the store error for an error of the local disk."""
     kind: type[StoreError] = StoreError
     if error.errno == errno.ENOENT:
         kind = NotFoundError
@@ -117,10 +120,11 @@ def from_os_error(uri: str, error: OSError) -> StoreError:
 
 
 def from_client_error(uri: str, error: BaseException) -> StoreError:
-    """Returns the error of the tree for an error of the object-store client.
+    """Returns the store error for an error of the object-store client.
 
-    The client's texts hold the URL of the request, the whole answer and a dump of internal structures. The error takes
-    only the status, the store's code and message, or the cause of a broken connection from them.
+    The texts of the client's errors hold the URL of the request, the whole answer and a dump of internal structures. Of
+    these texts, the store error repeats only the status, the store's code and message, or the cause of a broken
+    connection.
     """
     text = str(error)
     if (status := _STATUS.search(text)) is not None:
@@ -133,7 +137,7 @@ def from_client_error(uri: str, error: BaseException) -> StoreError:
     kind = _BY_NAME.get(type(error).__name__, StoreError)
     fault = _FAULT.search(text)
     if fault is not None or "Requested" in text:
-        # `Requested` stands in the text of a range that is shorter than the range asked for.
+        # The client's error for an answer that is shorter than the requested range holds the word `Requested`.
         causes = [a or b for a, b in _CAUSE.findall(text)]
         permanent = (fault is not None and fault[1] == "Unknown") or "Certificate" in text or "BadScheme" in causes
         host = _HOST.search(text)
@@ -146,14 +150,15 @@ def from_client_error(uri: str, error: BaseException) -> StoreError:
 def from_answer(
     uri: str, status: int, code: str, message: str, name: str = "", retry_after: str | None = None
 ) -> StoreError:
-    """Returns the error of the tree for an HTTP answer.
+    """Returns the store error for an HTTP answer.
 
     Args:
         status: HTTP status.
-        code: The store's code for the error; empty if the answer has no body, like the answer to a HEAD.
+        code: The store's code for the error; empty if the answer has no body, as after a HEAD request.
         message: The store's message.
         name: Class name of the client's error, which depends on the kind of request.
-        retry_after: The header; None if the answer has none, or the client does not hand it out.
+        retry_after: Value of the header Retry-After; None if the answer has no such header, or if the client does not
+            hand out headers.
     """
     said = redact(": ".join(part for part in (f"{status} {code}".strip(), message) if part))
     if status == 404 and (name != "PreconditionError" or code == "NoSuchBucket"):
@@ -172,7 +177,7 @@ def from_answer(
 
 
 def naming(uri: str, error: StoreError, permission: str) -> StoreError:
-    """Returns the error; a refusal of S3 names the permission that the request needs."""
+    """Returns the error; if S3 refused the request, the message also names the permission that the request needs."""
     if not (permission and uri.startswith("s3://") and isinstance(error, DeniedError) and error.is_permission):
         return error
     return DeniedError(f"{error} (it takes {permission})", is_permission=True)

@@ -16,9 +16,9 @@ from pipeline.store.errors import StoreError
 # Key, size in bytes, ETag and last-modified time in Unix seconds. A plain tuple, since marshal writes no other class.
 Entry = tuple[str, int, str, float]
 
-# The file is held in memory up to this size, some 400,000 entries, then on the disk.
+# The file is held in memory up to this size (some 400,000 entries), and on the disk if it is larger.
 _MEMORY_BYTES = 16 * 2**20
-# Entries that are sorted at once, and read back at once. As Python objects they take some 300 bytes each.
+# Numbers of entries that are sorted at once, and read back at once. An entry takes some 300 bytes as a Python object.
 _SORTED_ENTRIES = 8192
 _BLOCK_ENTRIES = 1024
 # Sorted runs that are merged at once; each holds one block in memory.
@@ -32,7 +32,7 @@ class _Block(NamedTuple):
 
 
 class Spool:
-    """A temporary file without a name, shared by several sorters in several threads; close it."""
+    """A temporary file without a name, which sorters in several threads share. The owner must close the spool."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115
@@ -40,7 +40,7 @@ class Spool:
         self._end = 0
 
     def write(self, entries: list[Entry]) -> _Block:
-        """Appends the entries and returns their place in the file.
+        """Appends the entries to the file and returns the block that they form.
 
         Raises:
             StoreError: The temporary folder is full, or the spool is closed.
@@ -55,20 +55,20 @@ class Spool:
         return block
 
     def read(self, block: _Block) -> list[Entry]:
-        """Returns the entries that `write` appended."""
+        """Returns the entries of a block that `write` returned."""
         with self._lock, _file_errors():
             self._file.seek(block.offset)
             packed = self._file.read(block.packed_bytes)
         return marshal.loads(pa.decompress(packed, block.raw_bytes, codec="zstd", asbytes=True))
 
     def close(self) -> None:
-        """Frees the file."""
+        """Closes the file, which deletes it."""
         with self._lock:
             self._file.close()
 
 
 class Sorter:
-    """Takes entries in any order, and iterates them in the order of their keys' code points, each key once.
+    """Takes entries in any order, and yields them in the order of the code points of their keys, each key once.
 
     Entries that arrive in order are not sorted again.
 

@@ -1,7 +1,8 @@
 """A file on the local disk with the guarantees of an object store.
 
 Files are whole or absent, writes are create-only or compare-and-swap if asked, and a write is durable when it returns.
-The local disk is asked once. Network file systems are not supported: their locks, links and ETags guarantee less.
+Failing operations are not repeated. Network file systems are not supported: their locks, links and ETags guarantee
+less.
 """
 
 import errno
@@ -22,9 +23,9 @@ from pipeline.store.errors import ChangedError, ExistsError, NotFoundError, Stor
 from pipeline.store.local_walk import TEMPORARY, walk
 from pipeline.store.object_info import ObjectInfo
 
-# A writer that needs longer has lost its lease long ago.
+# Age at which a temporary file is abandoned: a writer that needs longer has lost its lease long ago.
 _ABANDONED_S = 3600.0
-# Folders whose own names are known to be durable.
+# Folders whose names in their parent folders are known to be durable.
 _synced_folders: set[Path] = set()
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _BUFFER_BYTES = 256 * 1024
@@ -32,7 +33,7 @@ _BUFFER_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """One file or folder, by its `file://` URI. The methods are documented in `pipeline.store.store_path.StorePath`."""
+    """One file or folder with a `file://` URI. The methods are documented in `pipeline.store.store_path.StorePath`."""
 
     uri: str
 
@@ -64,7 +65,7 @@ class LocalFile:
         return data
 
     def open(self, *, size: int, etag: str | None, read_ahead: bool) -> BinaryIO:
-        """See `StorePath.open`. The operating system knows the size and reads ahead."""
+        """See `StorePath.open`. Size and read-ahead are left to the operating system."""
         return io.BufferedReader(CheckedFile(self._path, etag), _BUFFER_BYTES)
 
     def list(self, on_skipped: Callable[[str], None]) -> Iterator[ObjectInfo]:
@@ -78,7 +79,7 @@ class LocalFile:
         with store_errors(self._path):
             _make_folders(final.parent)
             _sync_names_above(final.parent)
-            # A name may have at most 255 bytes, and the temporary name is longer than the final one.
+            # A name may have at most 255 bytes, and the temporary name is longer than the final name.
             short_name = final.name.encode()[:120].decode(errors="ignore")
             temporary = final.with_name(f".{short_name}.{secrets.token_hex(8)}.tmp")
             try:
@@ -133,7 +134,7 @@ class LocalFile:
             raise StoreError(f"{self.uri}: this file system has no hard links, which create-only needs") from None
 
     def _replace(self, temporary: Path, if_match: str | None) -> None:
-        """Exchanges the file; the caller holds the folder's lock."""
+        """Replaces the file by the temporary file; the caller must hold the folder's lock."""
         if if_match and ((status := file_status(self._path)) is None or etag_of(status) != if_match):
             raise ChangedError(f"{self.uri}: does not have the ETag asked for")
         temporary.replace(self._path)
@@ -145,7 +146,7 @@ def _write(temporary: Path, data: bytes | memoryview) -> str:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        # Bytes become durable before the name does: after a power cut no name may stand for an empty file.
+        # The bytes become durable before the name does: after a power cut no name may stand for an empty file.
         os.fsync(descriptor)
         return etag_of(os.fstat(descriptor))
     finally:
@@ -167,7 +168,7 @@ def _make_folders(folder: Path) -> None:
 def _sync_names_above(folder: Path) -> None:
     """Makes the names of a folder and of all folders above it durable, once for each folder in the life of the process.
 
-    Existing folders are included: another process, or the user, may have made one a moment ago without a sync.
+    Existing folders are included: another process, or the user, may have made a folder a moment ago without a sync.
     """
     unsynced = []
     while folder not in _synced_folders and not folder.is_mount():
@@ -190,7 +191,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Locks the folder against compare-and-swap by other processes and threads; the kernel unlocks it at a crash."""
+    """Locks the folder, so that nobody else replaces or deletes a file in it; the kernel unlocks it after a crash."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The listing of a folder on the local disk, in the order of code points and in bounded memory."""
+"""Lists a folder on the local disk in the order of code points and in bounded memory."""
 
 import errno
 import os
@@ -12,19 +12,19 @@ from pipeline.store.checked_file import etag_of, store_errors
 from pipeline.store.external_sort import Entry, Sorter, Spool
 
 TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{16}\.tmp", re.DOTALL)
-"""Names of files that a writer has not finished."""
+"""Pattern of the names of temporary files, which a writer has not finished."""
 
 
 def walk(path: str, on_skipped: Callable[[str], None]) -> Iterator[Entry]:
-    """Yields every regular file below a folder in the order of code points; if `path` is a file, yields that one.
+    """Yields every regular file below a folder in the order of code points; if `path` is a file, yields that file.
 
     An entry is the path, the size in bytes, the ETag and the last-modified time. Links to files and folders are
     followed, except a link to a folder that the link lies in. Temporary files of `put` are left out. The names of a
     folder are sorted in bounded memory.
 
     Args:
-        on_skipped: Called with the path of each entry that is not UTF-8, a dangling or looping link, or neither a file
-            nor a folder.
+        on_skipped: Called with the path of each entry that is left out: names that are not UTF-8, dangling or looping
+            links, and entries that are neither files nor folders.
     """
     with store_errors(path):
         try:
@@ -59,7 +59,7 @@ def _walk(
 
 
 def _entries(scan: Iterable[os.DirEntry[str]], on_skipped: Callable[[str], None]) -> Iterator[Entry]:
-    """Yields the entries of one folder. The name of a folder ends with a slash, so that it sorts like its files."""
+    """Yields the entries of one folder; names of folders end with a slash, so that a folder sorts as its files do."""
     for entry in scan:
         if TEMPORARY.fullmatch(entry.name):
             continue

@@ -9,15 +9,15 @@ from dataclasses import dataclass, fields, replace
 
 @dataclass(slots=True)
 class StoreUse:
-    """Sums since the process began, or between two moments.
+    """Requests, bytes and seconds that one process has spent on stores so far.
 
     Attributes:
-        requests: Requests for the bytes of objects, including repeated requests.
-        retries: Requests that were repeated after a failure.
-        bytes_in: Bytes that arrived.
-        first_byte_s: Seconds from a request to the beginning of its answer.
-        fetch_s: Seconds from a request to the end of its answer.
-        read_wait_s: Seconds in which a reader waited for bytes.
+        requests: Number of requests that fetched bytes of objects, and of requests of any kind that failed transiently.
+        retries: Number of requests that were repeated after a failure.
+        bytes_in: Number of bytes that arrived.
+        first_byte_s: Seconds from a request to the beginning of its answer, summed over requests.
+        fetch_s: Seconds from a request to the end of its answer, summed over requests.
+        read_wait_s: Seconds in which readers waited for bytes, summed over readers.
     """
 
     requests: int = 0
@@ -28,7 +28,7 @@ class StoreUse:
     read_wait_s: float = 0.0
 
     def since(self, before: "StoreUse") -> dict[str, float]:
-        """Returns the difference to an earlier state, by name."""
+        """Returns, by the name of each attribute, the difference to its earlier value in `before`."""
         return {field.name: float(getattr(self, field.name) - getattr(before, field.name)) for field in fields(self)}
 
 
@@ -37,7 +37,7 @@ _counting = threading.Lock()
 
 
 def store_use() -> StoreUse:
-    """Returns the sums of this process so far."""
+    """Returns a copy of this process' counters."""
     with _counting:
         return replace(_used)
 
@@ -58,7 +58,7 @@ def count_fetch(started: float, answered: float, num_bytes: int) -> None:
 
 
 def count_failure(*, retried: bool) -> None:
-    """Counts a request that failed, and, if it is repeated, the retry."""
+    """Counts a request that failed, and a retry if the request is repeated."""
     with _counting:
         _used.requests += 1
         _used.retries += retried
@@ -66,7 +66,7 @@ def count_failure(*, retried: bool) -> None:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Counts the time in the block as waiting for a store."""
+    """Counts the time that the `with` block takes as time spent waiting for a store."""
     started = time.perf_counter()
     try:
         yield

@@ -10,9 +10,9 @@ class ObjectInfo:
     Attributes:
         uri: Canonical URI.
         size: Size in bytes.
-        etag: Version of the object, opaque, with the quotes that the store puts around it.
-        modified_s: Last-modified time in Unix seconds; 0 if the store does not give one. Two infos with equal ETags are
-            equal, whatever their times.
+        etag: Opaque name of the object's version, with the quotes that the store puts around the name.
+        modified_s: Last-modified time in Unix seconds; 0 if the store does not give a time. Comparisons of two infos
+            ignore the time.
     """
 
     uri: str

@@ -2,7 +2,7 @@
 
 S3 is listed through boto3, for two reasons. Each page is requested by the token of the page before, so a page that
 breaks off can be requested again exactly, whatever the order of the store. And boto3 returns all keys unchanged, while
-the listing of obstore always includes the objects below a level, and ends at a key that it cannot represent.
+the listing of obstore always includes the objects below a level, and ends at a key that obstore cannot represent.
 """
 
 from collections.abc import Iterator
@@ -34,8 +34,7 @@ class Page:
     Attributes:
         entries: Key, size in bytes, ETag and last-modified time of each object.
         token: Token of the next page; None for the last page.
-        folders: Beginnings of the other keys under the prefix, up to and including the next slash; only in delimited
-            pages.
+        folders: Folders below the prefix, each with a slash at the end; empty in a page that is not delimited.
     """
 
     entries: list[Entry]
@@ -44,7 +43,7 @@ class Page:
 
 
 class PageSource(Protocol):
-    """Gives the pages of a bucket, to several threads.
+    """A source of the pages of a bucket's listing, for several threads.
 
     Attributes:
         in_order: True if the store promises to list keys in the order of their code points.
@@ -53,11 +52,11 @@ class PageSource(Protocol):
     in_order: bool
 
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
-        """Returns a page of the keys that begin with `prefix`; the same page for the same token.
+        """Returns one page of the keys that begin with `prefix`; the same token always gives the same page.
 
         Args:
             token: Token of the page, from the page before; None for the first page.
-            delimited: List only the keys without a further slash, and the folders of the other keys.
+            delimited: True lists only the keys without a slash behind the prefix, and the folders of the other keys.
 
         Raises:
             TransientError: The page can be requested again.
@@ -66,7 +65,7 @@ class PageSource(Protocol):
 
 
 def open_pages(uri: str, config: StoreConfig) -> PageSource:
-    """Returns the pages of the bucket of a URI."""
+    """Returns the source of pages for the bucket of a URI."""
     if uri.startswith("s3://"):
         return S3Pages(split_uri(uri)[1], listing_client(config))
     return ClientPages(open_client(uri, config, asks_again=True)[0])
@@ -81,8 +80,8 @@ class S3Pages:
         self._on_aws = host in ("s3.amazonaws.com", f"s3.{client.meta.region_name}.amazonaws.com")
         # AWS lists directory buckets in no order. Other stores may list in no order, or sort by the names of folders.
         self.in_order = self._on_aws and not bucket.endswith("--x-s3")
-        # The parser of boto3 needs several times as long as ours. A handler with a star in its event name runs before
-        # the handler that would parse the body once more to look for errors.
+        # The parser of boto3 needs several times as long as `_parsed`. A handler with a star in its event name runs
+        # before the handler that would parse the body once more to look for errors.
         client.meta.events.register("before-parse.*.ListObjectsV2", _take_body, unique_id=_XML_PLACE)
 
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
@@ -106,7 +105,7 @@ class S3Pages:
             raise StoreError(f"{self._uri}: {redact(str(error))}") from None
         region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
         if self._on_aws and region not in (None, self._client.meta.region_name):
-            # boto3 follows a bucket to its region; the client of the reads does not.
+            # boto3 finds the region of a bucket by itself; the client that reads objects does not.
             raise from_answer(self._uri, 301, "PermanentRedirect", f"it lies in {region}")
         return _parsed(self._uri, answer[_XML_PLACE])
 
@@ -158,7 +157,7 @@ def _parsed(uri: str, body: bytes) -> Page:
 
 
 def _modified_s(text: str | None) -> float:
-    """Returns Unix seconds; 0 if there is no time, or it cannot be read."""
+    """Returns a last-modified time in Unix seconds; 0 if the text is missing or is not a time."""
     try:
         return unix_s(text) if text else 0.0
     except ValueError:
@@ -168,15 +167,15 @@ def _modified_s(text: str | None) -> float:
 class ClientPages:
     """The pages of any store that obstore supports, one listing at a time and without delimited pages.
 
-    After a failure the listing continues behind the largest key that arrived, which is exact if the store lists in
-    order.
+    After a failure the listing continues behind the largest key that arrived. A listing whose keys arrived out of order
+    cannot be continued, and raises a `StoreError`.
     """
 
     in_order = False
 
     def __init__(self, client: ObjectStore) -> None:
         self._client = client
-        # Prefix and token -> the rest of the listing.
+        # The rest of each listing that is under way, by prefix and token.
         self._open: dict[tuple[str, str | None], Iterator[Any]] = {}
         self._resumable = True
 
@@ -202,7 +201,7 @@ class ClientPages:
             if largest is None or key > largest:
                 largest = key
             elif meta["size"] or key + "/" < largest:
-                # Placeholders of folders arrive without their last slash, but sorted as if they had it.
+                # Placeholders of folders arrive without their last slash, but sorted as if they had that slash.
                 self._resumable = False
         goes_on = len(entries) == _PAGE_KEYS
         if goes_on:

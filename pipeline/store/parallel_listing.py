@@ -1,11 +1,11 @@
 """Lists the keys of a store in the order of their code points, several folders at a time, in bounded memory.
 
-A folder whose keys need more than one page is split into its own objects and its folders, as long as threads may lack
-work. Each part is listed completely and sorted, and the reader takes one part after the other. Entries that are listed
-ahead of the reader wait in a `Spool`. The listing does not rely on the order of the store, with one exception: if the
-store promises to list in order, the reader takes a folder that no thread has started page by page.
+A folder whose keys need more than one page is split into parts, its own objects and its folders, as long as threads may
+lack work. Each part is listed completely and sorted, and the reader takes one part after the other. Entries that are
+listed ahead of the reader wait in a `Spool`. The listing does not rely on the order of the store, with one exception:
+if the store promises to list in order, and no thread has started a folder, the reader takes that folder page by page.
 
-A folder of many objects and few folders cannot be split; it is listed by one request after the other.
+A folder of many objects and few folders cannot be split, and is listed by one request after the other.
 """
 
 import heapq
@@ -26,7 +26,7 @@ from pipeline.store.retry import retrying
 LISTING_THREADS = 16
 # Entries that may be listed ahead of the reader, so that a reader that stops early has not paid for the whole listing.
 _MAX_ENTRIES_AHEAD = 5_000_000
-# A level whose objects and folders need more pages is not split.
+# A level of folders whose objects and folders need more pages than this number is not split.
 _MAX_LEVEL_PAGES = 16
 
 
@@ -39,13 +39,14 @@ def list_keys(
     threads: int = LISTING_THREADS,
     max_entries_ahead: int = _MAX_ENTRIES_AHEAD,
 ) -> Iterator[Entry]:
-    """Yields every key that begins with `prefix`, in the order of code points: key, size, ETag, last-modified time.
+    """Yields an entry for every key that begins with `prefix`, in the order of code points.
 
-    Placeholders of folders are left out: empty objects whose key ends with a slash, or is the folder of another key.
-    A key that cannot be addressed has the size `UNADDRESSABLE`.
+    An entry has the key, the size in bytes, the ETag and the last-modified time. Placeholders of folders are left out:
+    empty objects whose key ends with a slash, or is the folder of another key. A key that cannot be addressed has the
+    size `UNADDRESSABLE`.
 
     Args:
-        source: Gives the pages.
+        source: Source of the pages.
         prefix: Empty, or ends with a slash.
         uri: URI that is listed, for messages.
         deadline_s: Seconds in which a failing request for a page is repeated.
@@ -53,7 +54,7 @@ def list_keys(
         max_entries_ahead: Entries that may be listed ahead of the reader.
 
     Raises:
-        StoreError: The store refuses, while iterating.
+        StoreError: The store refuses a request while the entries are iterated.
     """
     with closing(_Listing(source, uri, deadline_s, threads, max_entries_ahead)) as listing:
         yield from without_placeholders(listing.read(prefix), listing.holds_something)
@@ -64,8 +65,9 @@ class _Part:
     """The keys with one prefix, or neighbouring objects of one level.
 
     Attributes:
-        is_claimed: True if a thread or the reader lists the part.
-        outcome: The parts that this one was split into, its entries, or the error; None while the part is not listed.
+        is_claimed: True if a thread or the reader has begun to list the part.
+        outcome: The smaller parts that the part was split into, its sorted entries, or the error; None until the part
+            has been listed.
     """
 
     prefix: str
@@ -99,7 +101,7 @@ class _Listing:
     # ---- The reader's side
 
     def read(self, prefix: str) -> Iterator[Entry]:
-        """Yields all keys with this prefix, in order."""
+        """Yields the entries of all keys with this prefix, in order."""
         levels = [iter([_Part(prefix)])]
         while levels:
             part = next(levels[-1], None)
@@ -118,7 +120,7 @@ class _Listing:
         return any(entry[1] != UNADDRESSABLE for entry in entries)
 
     def _outcome(self, part: _Part) -> "list[_Part] | Iterable[Entry]":
-        """Waits until a part is listed, and returns its content; lists the part here if no thread has started it."""
+        """Waits until a thread has listed a part, and returns its content; lists a part that no thread has begun."""
         with self._changed:
             self._read_part = part
             self._changed.notify_all()
@@ -152,7 +154,7 @@ class _Listing:
     # ---- The threads' side
 
     def _work(self) -> None:
-        """Lists waiting parts until there are none."""
+        """Lists waiting parts until no part waits."""
         while (part := self._claim_first()) is not None:
             outcome: list[_Part] | Sorter | Exception
             try:
@@ -174,7 +176,7 @@ class _Listing:
         return None
 
     def _explore(self, part: _Part) -> "list[_Part] | Iterator[Page]":
-        """Splits a part into smaller ones if that is worth it; else returns the pages of the part."""
+        """Returns the smaller parts that a part was split into; if splitting does not pay, returns the part's pages."""
         pages = self._pages(part.prefix)
         first = next(pages)
         if first.token is not None and self._is_worth_splitting(first, part.prefix):
@@ -185,14 +187,14 @@ class _Listing:
         return chain((first,), pages)
 
     def _is_worth_splitting(self, first: Page, prefix: str) -> bool:
-        """Returns True if threads may lack work, and the folders seem large enough for a request each."""
+        """Returns True if threads may lack work, and the folders seem large enough for one request for each folder."""
         start = len(prefix)
         keys = [entry[0] for entry in first.entries]
         folders = {key[: key.find("/", start)] for key in keys if "/" in key[start:]}
         return 0 < len(folders) <= self._threads > 1 and len(self._waiting) < 8 * self._threads
 
     def _split(self, prefix: str) -> list[_Part] | None:
-        """Returns the folders and the objects of a level as parts, in order; None if the level is too large."""
+        """Returns the folders and the objects of a level as parts, in order; None if the level needs too many pages."""
         level: dict[str, Entry | None] = {}
         for number, page in enumerate(self._pages(prefix, delimited=True)):
             if number == _MAX_LEVEL_PAGES:
@@ -225,7 +227,7 @@ class _Listing:
             self._pool.submit(self._work)
 
     def _listed(self, part: _Part, found: "list[_Part] | Iterator[Page]") -> "list[_Part] | Sorter":
-        """Lists and sorts the pages of a part; a part that was split is returned unchanged."""
+        """Returns the sorted entries of a part's pages; if the part was split, returns its smaller parts unchanged."""
         if isinstance(found, list):
             return found
         sorter = Sorter(self._spool)
@@ -242,7 +244,7 @@ class _Listing:
         return sorter
 
     def _pages(self, prefix: str, *, delimited: bool = False) -> Iterator[Page]:
-        """Yields all pages; a request that fails is repeated until the deadline."""
+        """Yields all pages of the keys with a prefix; a request that fails is repeated until the deadline."""
         token: str | None = None
 
         def request() -> Page:

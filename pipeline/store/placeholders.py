@@ -13,7 +13,10 @@ _MAX_WAITING = 1000
 
 
 def mark_unaddressable(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yields the entries without placeholders that end with a slash; other unaddressable keys get `UNADDRESSABLE`."""
+    """Yields the entries except placeholders that end with a slash.
+
+    Entries of other keys that cannot be addressed get the size `UNADDRESSABLE`.
+    """
     for entry in entries:
         key, size = entry[:2]
         if is_addressable(key):
@@ -23,16 +26,18 @@ def mark_unaddressable(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def without_placeholders(entries: Iterable[Entry], holds_something: Callable[[str], bool]) -> Iterator[Entry]:
-    """Yields the entries without placeholders: empty objects whose key is also the folder of other objects.
+    """Yields the entries except placeholders: empty objects whose key is also the folder of other objects.
 
-    The objects of such a folder arrive later, after all keys that continue with a character smaller than a slash. So
-    the entries since the first undecided empty object wait; if too many wait, the store is asked.
+    The objects of such a folder arrive after all keys that continue the folder's name with a character smaller than a
+    slash. So an empty object stays undecided for a while, and all entries behind it wait. If too many entries wait, the
+    store is asked.
 
     Args:
-        holds_something: Returns whether there is an object below a folder.
+        holds_something: Function that returns True if there is an object below a folder.
     """
     waiting: list[Entry] = []
-    # Undecided keys among them. Each begins with the key before it, so the last one is decided first.
+    # Keys of undecided objects among the waiting entries. Each key begins with the key before, so the last key is
+    # decided first.
     undecided: list[str] = []
     dropped: set[str] = set()
     for entry in entries:

@@ -13,7 +13,7 @@ _NO_SUCH_ETAG = '"00000000000000000000000000000000"'
 
 
 def preflight(folder: StorePath) -> None:
-    """Writes, rewrites, reads and removes one small object in the folder, under conditions that must be respected.
+    """Writes, rewrites, reads and removes one small object in the folder, to check that the store respects conditions.
 
     Raises:
         OutputError: The output cannot be written, or its store ignores a condition. The message says what to do.

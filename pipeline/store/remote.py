@@ -40,7 +40,7 @@ _BUFFER_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RemoteObject:
-    """One object, or a prefix. The methods are documented in `pipeline.store.store_path.StorePath`."""
+    """One object, or a prefix of objects. The methods are documented in `pipeline.store.store_path.StorePath`."""
 
     uri: str
     config: StoreConfig
@@ -179,12 +179,12 @@ class RemoteObject:
         return retrying(self.uri, self.config.deadline_s, request)
 
     def _once(self) -> "RemoteObject":
-        """Returns the same object, asked once: for requests inside an attempt, which the caller repeats as a whole."""
+        """Returns the same object without retries, for requests inside an attempt that is repeated as a whole."""
         return RemoteObject(self.uri, self.config.bounded(deadline_s=0.0))
 
     @contextmanager
     def _gone_or_changed(self) -> Iterator[None]:
-        """Raises `NotFoundError` instead of `ChangedError` for a missing object: some stores answer 412 for both."""
+        """Turns `ChangedError` into `NotFoundError` if the object is missing, since some stores answer 412 then."""
         try:
             yield
         except ChangedError:
@@ -193,7 +193,7 @@ class RemoteObject:
             raise
 
     def _etag_of_same(self, data: bytes | memoryview) -> str | None:
-        """Returns the ETag of the object, if it has these bytes; else None."""
+        """Returns the ETag of the object if the object has exactly these bytes; else None."""
         there = self._once().head()
         if there is None or there.size != len(data):
             return None
@@ -209,7 +209,7 @@ class RemoteObject:
         return memoryview(data)
 
     def _fetch(self, opened: tuple[ObjectStore, str], start: int, length: int, etag: str | None) -> memoryview:
-        """Returns a range of the object, by one attempt."""
+        """Returns the bytes of a range of the object; makes one attempt."""
         client, key = opened
         started = time.perf_counter()
         with self._gone_or_changed(), translated(self.uri, _TO_READ):

@@ -1,8 +1,9 @@
 """The retry policy of all object stores.
 
-`retrying` is the only loop that repeats a request; the clients below it ask once. The one exception is the listing of
-Google Cloud and Azure: only their client knows the page that broke off, so the client repeats it. `StoreConfig` holds
-the deadline, and `pipeline.store.errors` decides which answers are transient.
+`retrying` is the only loop that repeats a request; the clients below that loop send each request once. The one
+exception is the listing of Google Cloud and Azure: only their client knows the page that broke off, so the client
+itself repeats the request. `StoreConfig` holds the deadline, and `pipeline.store.errors` decides which answers are
+transient.
 """
 
 import logging
@@ -26,11 +27,11 @@ _FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
 
 BOTO_ASKS_ONCE = {"total_max_attempts": 1}
-"""The retry settings of boto3's clients."""
+"""The retry settings of boto3's clients: each request is sent once."""
 
 
 def client_retries(deadline_s: float) -> Any:
-    """Returns the retry settings of an obstore client; with a deadline of 0 the client asks once."""
+    """Returns the retry settings of an obstore client; with a deadline of 0 the client sends each request once."""
     if deadline_s == 0:
         return {"max_retries": 0}
     pause = timedelta(seconds=min(MAX_PAUSE_S, max(deadline_s / 4, 0.1)))
@@ -43,7 +44,9 @@ def client_retries(deadline_s: float) -> Any:
 
 @contextmanager
 def translated(uri: str, permission: str = "") -> Iterator[None]:
-    """Translates errors of the client into errors of a store, without a cause: the client's texts hold whole answers.
+    """Translates errors of the client into store errors.
+
+    A store error has no cause, since the texts of the client's errors hold whole answers.
 
     Args:
         permission: The S3 permission that the request needs, for the message of a refusal.
@@ -55,13 +58,14 @@ def translated(uri: str, permission: str = "") -> Iterator[None]:
 
 
 def retrying(uri: str, deadline_s: float, request: Callable[[], T]) -> T:
-    """Returns what `request` returns; repeats it after growing pauses while it fails transiently.
+    """Calls `request` until it succeeds or fails for good, with growing pauses between the calls; returns the result.
 
-    If the store asks for a pause, as by Retry-After, the pause is at least that long, but ends at the deadline.
+    If the store asks for a pause, such as by the header Retry-After, the next pause is at least that long, but ends at
+    the deadline.
 
     Args:
-        deadline_s: Seconds after which the request is sent for the last time; 0 asks once.
-        request: One attempt. The attempt limits its own time and does not repeat anything.
+        deadline_s: Seconds after which the request is sent for the last time; 0 sends the request once.
+        request: Function that makes one attempt. The attempt limits its own time and does not repeat anything.
 
     Raises:
         TransientError: The request still fails at the deadline.

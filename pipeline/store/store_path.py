@@ -1,4 +1,4 @@
-"""`StorePath`: one place in a store and its operations, the same on S3, Google Cloud, Azure and the local disk.
+"""`StorePath`: a path in a store, with the same operations on S3, Google Cloud, Azure and the local disk.
 
 `_backend` picks the implementation by the URI's scheme: `pipeline.store.remote` or `pipeline.store.local_disk`. Both
 raise the errors of `pipeline.store.errors`. docs/operate/store-faults.md lists the faults and their consequences.
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """One place in one kind of store; each method does what the method of `StorePath` with its name says."""
+    """A path in one kind of store. Each method does what the method of `StorePath` with the same name documents."""
 
     def head(self) -> ObjectInfo | None:
         """See `StorePath.head`."""
@@ -55,7 +55,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StorePath:
-    """The place of an object, a prefix, a file or a folder. Making one sends no request.
+    """The path of an object, a prefix, a file or a folder. Making a path sends no request.
 
     Attributes:
         uri: Canonical URI, see `pipeline.store.uris`.
@@ -75,33 +75,33 @@ class StorePath:
 
     @property
     def shown(self) -> str:
-        """The place as a user would type it: a path for the local disk, else the URI."""
+        """The path as a user would type it: a file path on the local disk, else the URI."""
         return shown(self.uri)
 
     @property
     def is_local(self) -> bool:
-        """True for a place on this machine's disk."""
+        """True for a path on this machine's disk."""
         return is_local(self.uri)
 
     @property
     def local_path(self) -> Path | None:
-        """The path on this machine's disk; None for a place in an object store."""
+        """The file path on this machine's disk; None for a path in an object store."""
         return local_path(self.uri) if self.is_local else None
 
     def join(self, *parts: str) -> "StorePath":
-        """Returns the place of a name below this one."""
+        """Returns the path of a name, given in parts, below this path."""
         return StorePath(join_uri(self.uri, *parts), self.config)
 
     def at(self, uri: str) -> "StorePath":
-        """Returns the place of another URI, reached with the same config."""
+        """Returns the path of another URI, with the same account, endpoint and time limits."""
         return StorePath(uri, self.config)
 
     def bounded(self, deadline_s: float, timeout_s: float = float("inf")) -> "StorePath":
-        """Returns the same place with time limits that are at most these; a deadline of 0 asks once."""
+        """Returns the path with its time limits lowered to these values; a deadline of 0 sends each request once."""
         return replace(self, config=self.config.bounded(deadline_s, timeout_s))
 
     def head(self) -> ObjectInfo | None:
-        """Returns size, ETag and last-modified time of the object; None if there is none."""
+        """Returns size, ETag and last-modified time of the object; None if there is no such object."""
         return self._backend().head()
 
     def read(self, etag: str | None = None) -> bytes:
@@ -114,7 +114,9 @@ class StorePath:
         return self._backend().read(etag)
 
     def read_at_once(self, etag: str) -> bytes | None:
-        """Returns a file that the operating system has in memory; None for any other file and every remote object.
+        """Returns the content of a local file that is in the memory of the operating system.
+
+        Returns None for any other file and for every remote object.
 
         Raises:
             NotFoundError: There is no such object.
@@ -123,7 +125,7 @@ class StorePath:
         return self._backend().read_at_once(etag)
 
     def read_range(self, start: int, length: int, etag: str | None = None) -> bytes:
-        """Returns exactly `length` bytes from `start` on.
+        """Returns exactly `length` bytes of the object from byte `start` on.
 
         Raises:
             NotFoundError: There is no such object.
@@ -133,51 +135,55 @@ class StorePath:
         return self._backend().read_range(start, length, etag) if length else b""
 
     def open(self, *, size: int, etag: str | None, read_ahead: bool = True) -> BinaryIO:
-        """Returns a seekable file over one version of the object, for tarfile, gzip and `pyarrow.PythonFile`; close it.
+        """Opens one version of the object as a seekable file, for tarfile, gzip and `pyarrow.PythonFile`.
+
+        The caller must close the file.
 
         Args:
             size: Size of the object in bytes.
-            etag: The version; None takes any.
-            read_ahead: Fetch the next block of a remote object while the current one is read.
+            etag: ETag of the version; None takes any version.
+            read_ahead: True fetches the next block of a remote object while the current block is read.
 
         Raises:
             NotFoundError, ChangedError: A local file raises them here, a remote object at the first read.
-            StoreError: Each read may raise one; tarfile, gzip and pyarrow pass the error on unchanged.
+            StoreError: Each read may raise a store error; tarfile, gzip and pyarrow pass the error on unchanged.
         """
         return self._backend().open(size=size, etag=etag, read_ahead=read_ahead)
 
     def put(self, data: bytes | memoryview, *, if_absent: bool = False, if_match: str | None = None) -> str:
         """Writes the whole object by one request and returns its ETag.
 
-        If the answer to a conditional write is lost, the write is repeated, and refused because of the first one. Then
-        the object is read back: if it has the bytes that were sent, the write has succeeded.
+        If the answer to a conditional write is lost, the write is repeated, and the store may refuse the repetition
+        because the first write has succeeded. Then the object is read back: if the object has the bytes that were sent,
+        the write has succeeded.
 
         Args:
-            if_absent: Write only if there is nothing under the name.
-            if_match: Write only over the object that has this ETag.
+            if_absent: True writes only if there is no object under the name.
+            if_match: ETag that the present object must have; None sets no such condition.
 
         Raises:
-            ExistsError: `if_absent`, and the name is taken.
+            ExistsError: `if_absent` is True, and the name is taken.
             ChangedError: The object has another ETag than `if_match`, or there is no object.
         """
         return self._backend().put(data, if_absent=if_absent, if_match=if_match)
 
     def delete(self) -> None:
-        """Removes the object; does nothing if there is none."""
+        """Removes the object; does nothing if there is no such object."""
         self._backend().delete()
 
     def list(self, *, on_skipped: Callable[[str], None] | None = None) -> Iterator[ObjectInfo]:
-        """Yields every object below the folder or prefix; if the place is an object, yields that one.
+        """Yields every object below the folder or prefix; if the path names an object, yields that object.
 
         Objects come in the order of the code points of their URIs, on every store. Placeholders of folders that are not
         empty are left out.
 
         Args:
             on_skipped: Called with each name that cannot be read: names that are not UTF-8, dangling links, keys with
-                empty parts or control characters. Their number is logged.
+                empty parts or control characters. The number of such names is logged.
 
         Raises:
-            StoreError: The store refuses, at the start or while iterating. A missing bucket is a `NotFoundError`.
+            StoreError: The store refuses a request, at the start or while the objects are iterated. A missing bucket is
+                a `NotFoundError`.
         """
         skipped, first_skipped = 0, ""
 
@@ -193,7 +199,9 @@ class StorePath:
             logger.warning("store.names_skipped uri=%s names=%d first=%r", self.uri, skipped, first_skipped)
 
     def remove_below(self) -> int:
-        """Removes everything below the folder; returns the number of objects, on a local disk 1 for the folder itself.
+        """Removes everything below the folder and returns the number of removed objects.
+
+        A folder on the local disk is removed as a whole, and counts as one object.
 
         Raises:
             OSError: The local disk refuses.

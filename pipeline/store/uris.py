@@ -1,7 +1,8 @@
 """URIs: the names of files and objects, on S3, Google Cloud, Azure and the local disk.
 
 A URI is `scheme://` and a raw name without percent-encoding: `file:///abs/path`, `s3://bucket/key`, `gs://bucket/key`,
-`az://container/key`. `canonical_uri` makes the canonical URI of a user's text; every other function expects one.
+`az://container/key`. `canonical_uri` makes the canonical URI of a user's text; the other functions expect canonical
+URIs.
 """
 
 import re
@@ -66,7 +67,7 @@ def local_path(uri: str) -> Path:
 
 
 def join_uri(root: str, *parts: str) -> str:
-    """Returns the URI of a name below another."""
+    """Returns the URI of a name, given in parts, below the URI `root`."""
     return _folder(root) + "/".join(part.strip("/") for part in parts)
 
 
@@ -94,7 +95,7 @@ def split_uri(uri: str) -> tuple[str, str, str]:
 
 
 def is_addressable(key: str) -> bool:
-    """Returns False for a key that the client would refuse, or change into another key."""
+    """Returns True for a key that the client sends unchanged; the client refuses or changes any other key."""
     return not key or _UNADDRESSABLE.search(key) is None
 
 
