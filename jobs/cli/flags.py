@@ -34,7 +34,8 @@ _PREPROCESS_HELP = (
     "default: %(default)s"
 )
 _PRECISION_HELP = (
-    "of the network's numbers; auto: the output's, or for a new one bf16 where the machine is quick at it, else fp32; "
+    "number format of the network; auto: that of the output, or for a new output bf16 if the machine is fast at it, else "
+    "fp32; "
     "default: %(default)s"
 )
 _SMALL_HELP = "images with a side under 32 px; default: %(default)s"
@@ -47,12 +48,14 @@ _SINCE_HELP = "a date, or date and time: objects last modified before it that ar
 _MAX_IMAGES_HELP = "plan N images at most, and end with exit 9 if more are left: the next run goes on"
 _MAX_HOURS_HELP = "end with exit 9 after so many hours, with what is whole by then; the next run goes on"
 _CALIBRATE_HELP = (
-    "with --dry-run: where no earlier run tells the pace, try the job for a minute, and keep nothing of it"
+    "with --dry-run: if no earlier run shows the pace, try the job for a minute; nothing of the trial is kept"
 )
 _THUMBNAILS_HELP = "images of which the report shows thumbnails, a sample; default: none"
-_NOTIFY_HELP = "webhook that is told the end of the run; default: PVTV2_NOTIFY_URL, else none"
-NO_TOKEN_HELP = "use a Ray cluster on other machines though it asks for no token: whoever reaches it can run code there"
-_PRICE_HELP = "of one actor's machine or GPU, in any money: the report then says what a million images cost"
+_NOTIFY_HELP = "webhook that is notified at the end of the run; default: PVTV2_NOTIFY_URL, else none"
+NO_TOKEN_HELP = (
+    "use a Ray cluster on other machines even if it asks for no token: anyone who reaches it can run code there"
+)
+_PRICE_HELP = "price of one actor's machine or GPU, in any money: the report then says what a million images cost"
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,7 +99,7 @@ def make_parser(
     run.add_argument("--store-deadline-s", type=float, default=StoreConfig.deadline_s, metavar="N", help=_DEADLINE_HELP)
     run.add_argument("--notify-url", metavar="URL", help=_NOTIFY_HELP)
     run.add_argument("--run-id", metavar="ID", help="name of the run's folder; default: the time and a random part")
-    run.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
+    run.add_argument("--dry-run", action="store_true", help="report what the run would do, and write nothing")
     run.add_argument("--calibrate", action="store_true", help=_CALIBRATE_HELP)
     run.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
     return parser
