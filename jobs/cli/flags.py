@@ -34,9 +34,8 @@ _PREPROCESS_HELP = (
     "default: %(default)s"
 )
 _PRECISION_HELP = (
-    "number format of the network; auto: that of the output, or for a new output bf16 if the machine is fast at it, else "
-    "fp32; "
-    "default: %(default)s"
+    "number format of the network; auto: that of the output, or for a new output bf16 if the machine is fast at it, "
+    "else fp32; default: %(default)s"
 )
 _SMALL_HELP = "images with a side under 32 px; default: %(default)s"
 _LEASE_HELP = "seconds to wait for another run on this output to end; default: %(default)g"

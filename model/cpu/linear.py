@@ -39,13 +39,13 @@ class Linear:
     def __init__(
         self, weight_OI: Tensor, bias_O: Tensor | None, *, may_widen: bool = False, in_parts: bool = False
     ) -> None:
-        """Prepares the weights that the layer has now.
+        """Prepares the layer for fast products. Later changes of the weights have no effect.
 
         Args:
             weight_OI: Weights.
             bias_O: Bias, if the layer has one.
-            may_widen: Whether `inputs` may be larger than the number of columns of the weights. The caller then gives
-                an input of `inputs` columns.
+            may_widen: Whether the layer may ask for inputs with more columns than the weights have. The attribute
+                `inputs` says how many columns an input must have.
             in_parts: Whether long sums of float32 are taken in parts of 64 products.
         """
         self._weight, self._bias = weight_OI, bias_O

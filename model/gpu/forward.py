@@ -102,7 +102,7 @@ class _Stage:
         self._blocks = [_Block(cast(Block, block), operations) for block in stage.blocks]
 
     def __call__(self, rows_TP: Tensor, maps: Maps, keys: Maps) -> Tensor:
-        """Returns the map TC after the stage's norm."""
+        """Returns the stage's output after its norm: T tokens of C channels."""
         x_TC = self._operations.norm(linear(rows_TP, *self._embed), *self._embed_norm)
         normed_TC = self._operations.norm(x_TC, *self._blocks[0].norm1)
         for block, following in zip(self._blocks, [*(b.norm1 for b in self._blocks[1:]), self._norm], strict=True):

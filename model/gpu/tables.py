@@ -46,7 +46,7 @@ class Capacity:
     keys: tuple[int, ...]
 
     def counts(self) -> np.ndarray:
-        """Returns the numbers of the capacity as one array, in the order of the columns of `needs`."""
+        """Returns images, pixels, tokens and keys as one array, in the order of the columns of `needs`."""
         return np.array((self.images, self.pixels, *self.tokens, *self.keys), np.int64)
 
     def num_blocks(self, rows: int) -> int:

@@ -24,7 +24,9 @@ _BUG = re.compile(rf"bug at ((?:{'|'.join(_PACKAGES)})/[\w/]+\.py:\d+): ")
 
 
 def explain(error: BaseException, context: str = "", max_chars: int = 150) -> str:
-    """Returns one line about an exception, equal on every attempt; the line of a bug begins with file and line number.
+    """Returns an exception as one line, the same on every attempt; for a bug the line begins with file and line number.
+
+    `find_bug` decides what is a bug.
 
     Args:
         error: An exception that was caught, with its traceback.

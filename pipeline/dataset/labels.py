@@ -167,7 +167,12 @@ def make_labels(database: Database, policy: Policy, model_labels: Sequence[str],
 
 
 def count_decisions(database: Database, table: str) -> dict[str, int]:
-    """Returns the number of rows of `labels` or `before` by decision, and in total."""
+    """Returns the number of rows with each decision, and in total.
+
+    Args:
+        database: Database of the update.
+        table: `labels`, the data set after the update, or `before`, the data set before it.
+    """
     found = database.counts(f"SELECT decision, count(*) FROM {table} GROUP BY 1")
     return {"rows": sum(found.values()), **{decision: found.get(decision, 0) for decision in DECISIONS}}
 

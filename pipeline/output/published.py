@@ -90,7 +90,7 @@ class PublishedFile:
 
     @property
     def footer(self) -> Footer:
-        """The whole footer."""
+        """The footer of the file, with all its fields."""
         return Footer.from_json(self.footer_json)
 
     @staticmethod

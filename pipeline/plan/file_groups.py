@@ -138,10 +138,10 @@ def plan_group(
 
 
 def without_reading(planned: PlannedShard, files: Sequence[PublishedFile]) -> PlannedShard | None:
-    """Returns the part of a group's planned work that reads no image; None if there is no such part.
+    """Returns the rewrites of a group that only take pruned rows out of published slices; None if there are none.
 
-    Such work takes pruned rows out of published slices. If slices of the group are not published yet, there is no such
-    part: the later run that reads these slices also takes out the pruned rows.
+    No image is read for such a rewrite. If some slices of the group are not published yet, the result is None as well:
+    the run that will read these slices also takes out the pruned rows.
     """
     before = {file.file: set(file.pruned) for file in files}
     exchanges = [(rewrite, before[rewrite.file].union(rewrite.pruned)) for rewrite in planned.rewrites]

@@ -60,7 +60,7 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
 
 
 def cut_rewrites(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: CutConfig) -> Iterator[Chunk]:
-    """Yields the chunks of the records that are read again, whose rows are exchanged in published slices.
+    """Yields chunks of the records that rewrites read again; their new rows replace rows of published slices.
 
     The iteration ends early, within a slice, if the source does not give all of these records.
     """

@@ -12,7 +12,7 @@ class StoreUse:
     """Requests, bytes and seconds that one process has spent on stores so far.
 
     Attributes:
-        requests: Number of requests that fetched bytes of objects, and of requests of any kind that failed transiently.
+        requests: Number of requests that fetched bytes, plus the number of transient failures of all requests.
         retries: Number of requests that were repeated after a failure.
         bytes_in: Number of bytes that arrived.
         first_byte_s: Seconds from a request to the beginning of its answer, summed over requests.

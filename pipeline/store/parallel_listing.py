@@ -227,7 +227,7 @@ class _Listing:
             self._pool.submit(self._work)
 
     def _listed(self, part: _Part, found: "list[_Part] | Iterator[Page]") -> "list[_Part] | Sorter":
-        """Returns the sorted entries of a part's pages; if the part was split, returns its smaller parts unchanged."""
+        """Returns the sorted entries of a part's pages; if the part was split, returns the smaller parts instead."""
         if isinstance(found, list):
             return found
         sorter = Sorter(self._spool)

@@ -143,7 +143,7 @@ class Board:
             self._notes.clear()
 
     def notes(self) -> list[Note]:
-        """Returns the note of each process that is at work, with `held_s` counted up to now."""
+        """Returns a note for each process that is working: what it works on, and for how many seconds (`held_s`)."""
         now = time.monotonic()
         with self._lock:
             notes = list(self._notes.values())
