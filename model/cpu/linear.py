@@ -39,7 +39,7 @@ class Linear:
     def __init__(
         self, weight_OI: Tensor, bias_O: Tensor | None, *, may_widen: bool = False, in_parts: bool = False
     ) -> None:
-        """Prepares the layer for fast products. Later changes of the weights have no effect.
+        """Prepares the layer from its present weights; a layer whose weights have changed must be prepared again.
 
         Args:
             weight_OI: Weights.
