@@ -63,13 +63,14 @@ def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict
         outputs, stopped = _classify(flags, started_at, stopper)
     if stopped is not None:
         return stopped
-    evaluations = [_evaluate(open_predictions(output)) for output in outputs]
-    print(_table(evaluations))
-    text = flags.report or flags.output
-    folder = None if text is None else output_place(text, flags)
-    if folder is not None:
-        _write(folder, evaluations)
-    return _summary(evaluations, folder, started_at)
+    with stopper.armed():
+        evaluations = [_evaluate(open_predictions(output)) for output in outputs]
+        print(_table(evaluations))
+        text = flags.report or flags.output
+        folder = None if text is None else output_place(text, flags)
+        if folder is not None:
+            _write(folder, evaluations)
+        return _summary(evaluations, folder, started_at)
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -85,7 +86,8 @@ class InferStep:
         self._config = config
         self._network = config.task.network(loaded.config)
         model = loaded.model.to(config.device, _DTYPES[config.precision])
-        self._packed = PackedPVTv2(model, mean=loaded.mean, std=loaded.std)
+        self._prepare = partial(PackedPVTv2, model, mean=loaded.mean, std=loaded.std)
+        self._packed: PackedPVTv2 | None = None
         self.budget = BUDGETS[config.device]
         self.ahead = _AHEAD[config.device]
         self._trimmer = Trimmer()
@@ -142,6 +144,8 @@ class InferStep:
         """Submits the images of some rows as one pack, or as smaller packs if one pack runs out of memory."""
         images = [work.images.by_row[row] for row in rows]
         try:
+            # Prepared with the first pack: a device without memory for that is a failure of the pack, not of the actor.
+            self._packed = self._packed or self._prepare()
             output = self._packed.submit(images, work.answers.outputs)
             if self.ahead:
                 work.pending.append((rows, output))

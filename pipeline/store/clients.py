@@ -128,7 +128,7 @@ def _listing_client(account: StoreConfig, timeout_s: float) -> Any:
         signature_version=UNSIGNED if account.anonymous else None,
         connect_timeout=min(timeout_s, 10),
         read_timeout=timeout_s,
-        retries=BOTO_ASKS_ONCE,
+        retries=dict(BOTO_ASKS_ONCE),
         max_pool_connections=32,
     )
     client = aws.session.client("s3", region_name=aws.region, endpoint_url=account.endpoint_url, config=config)

@@ -16,7 +16,7 @@ Victim = Literal["driver", "infer", "collector", "read", "decode", "node"]
 
 # What Ray calls the processes while they are at work.
 TITLES = {
-    "infer": r"ray::MapWorker\(MapBatches\(_\w*Infer\)\)\.(?!__init__)",
+    "infer": r"ray::MapWorker\(MapBatches\(\w*InferActor\)\)\.(?!__init__)",
     "collector": r"ray::CollectorActor",
     "read": r"ray::\S*MapBatches\(_read\)",
     "decode": r"ray::\S*MapBatches\(_decode\)",
