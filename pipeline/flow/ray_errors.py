@@ -105,7 +105,8 @@ def dropped_for(error: BaseException) -> Dropped:
             break
         cause = inner
     if type(cause) is StepError:
-        return Dropped(str(cause))
+        # One line; Ray Data adds advice on retries below.
+        return Dropped(str(cause).partition("\n")[0])
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     named = [line for line in lines if _NAMES_AN_ERROR.match(line)]
     text = named[-1] if named else f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
