@@ -1,5 +1,6 @@
 """Bugs planted in each step of a real run on a warm Ray: what went wrong is in the log, the report and the rows."""
 
+import gc
 import io
 import logging
 import os
@@ -82,9 +83,11 @@ def run(tmp_path, draw, tiny_weights, on_warm_ray, log):
             input=InputConfig(uris=(str(folder),)),
             output=OutputConfig(uri=str(output), rows_per_file=4),
             weights=str(tiny_weights),
-            compute=ComputeConfig(device="cpu", num_actors=(1, 1), **compute),
+            # Actors of an earlier test that linger would hold the processors, and the run would wait for them for ever.
+            compute=ComputeConfig(device="cpu", num_actors=(1, 1), no_progress_timeout_s=120.0, **compute),
             precision="fp32",
         )
+        gc.collect()
         with Lease(config.output.folder, "bugs") as lease:
             facts, ledger = prepare(config, time.time(), lease)
             report = execute(facts, ledger, lambda progress: None)
