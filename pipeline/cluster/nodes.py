@@ -1,6 +1,7 @@
 """Checks that the nodes of the cluster have the versions of the driver and see the local paths of the run."""
 
 import importlib.metadata
+import logging
 import platform
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.cluster.tokens import asks_for_token
 from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 # Packages whose versions must agree between driver and workers, since their objects travel between them.
 _SHARED_PACKAGES = ("ray", "pyarrow", "numpy")
@@ -54,6 +57,9 @@ def check_nodes(nodes: list[dict], local_paths: list[Path]) -> dict[str, bool]:
         except ray.exceptions.GetTimeoutError as error:
             raise ConfigError(f"node {name} did not answer within {_PROBE_TIMEOUT_S:.0f} s") from error
         except ray.exceptions.RayError as error:
+            if node["NodeID"] not in {living["NodeID"] for living in living_nodes()}:
+                logger.warning("node.gone node=%s: the node was lost while it was checked", name)
+                continue
             raise ConfigError(f"node {name} cannot run this code: {one_line(error)}") from error
         if missing := [package for package in _NEEDED_PACKAGES if versions.get(package) is None]:
             raise ConfigError(
