@@ -1,1 +1,1 @@
-"""The commands, one file each. A command parses flags, runs the pipeline, and turns errors into exit codes."""
+"""The commands, one file each: a command parses flags, runs the pipeline, and turns errors into exit codes."""

@@ -1,1 +1,1 @@
-"""The pipeline: plan -> read -> decode -> infer -> sink -> account; the files are named after the steps."""
+"""The pipeline in rooms, named after the flow: plan -> read -> decode -> infer -> publish -> account."""
