@@ -277,15 +277,11 @@ def test_a_node_that_does_not_fit_is_named(head, token_env, name, replacement, e
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pipeline.cluster import cluster
-from pipeline.config.job_config import ComputeConfig
+from pipeline.cluster import cluster, nodes
+from pipeline.cluster.config import ComputeConfig
 from pipeline.errors import ConfigError
-real, replacement = cluster.{name}, {replacement!r}
-if isinstance(replacement, dict):
-    cluster._versions = lambda: {{**real(), **replacement}}
-else:
-    import ray
-    cluster.{name} = replacement
+real, replacement = nodes.{name}, {replacement!r}
+nodes.{name} = (lambda: {{**real(), **replacement}}) if isinstance(replacement, dict) else replacement
 try:
     with cluster.joined_cluster(ComputeConfig(ray_address={head.address!r}), [Path('/')]):
         print('joined')
