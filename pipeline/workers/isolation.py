@@ -146,20 +146,20 @@ class _Child:
         timer = threading.Timer(timeout_s, self._kill)
         timer.start()
         try:
-            _send(self.requests, request)
-            answer = _receive(self.answers)
-        except OSError:
-            answer = None
+            answer = self._exchange(request)
+            if answer is None or isinstance(answer, _Raised):
+                # The time limit covers the end of the process too: a thread of a library may keep the process alive.
+                self.process.wait()
         finally:
             timer.cancel()
             timer.join()
         if isinstance(answer, _Raised):
-            return Crash(f"ended its process with status {self.process.wait()}", error=answer.error)
+            return Crash(f"ended its process with status {self.process.returncode}", error=answer.error)
         if answer is not None:
             return answer
         if self.was_late:
             return Crash(f"did not end within {timeout_s:g} s", is_late=True)
-        return Crash(f"ended its process with status {self.process.wait()}")
+        return Crash(f"ended its process with status {self.process.returncode}")
 
     def close(self) -> None:
         """Ends the process and closes both pipes."""
@@ -167,6 +167,14 @@ class _Child:
         self.process.wait()
         self.requests.close()
         self.answers.close()
+
+    def _exchange(self, request: object) -> Any:
+        """Returns the answer of the child; None if a pipe broke."""
+        try:
+            _send(self.requests, request)
+            return _receive(self.answers)
+        except OSError:
+            return None
 
     def _kill(self) -> None:
         self.was_late = True

@@ -259,3 +259,22 @@ def test_a_child_that_does_not_start_says_why(tmp_path, monkeypatch):
     )
     with pytest.raises(ChildError, match=f"^{what}$"):
         IsolatedService("broken_service").ask(None, 60.0)
+
+
+def test_a_child_that_raises_and_does_not_end_is_waited_for_no_longer_than_for_an_answer(tmp_path, monkeypatch):
+    lingering = """
+import threading, time
+
+def start_service(settings):
+    return fail
+
+def fail(request):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    raise ValueError("no answer")
+"""
+    (tmp_path / "lingering_service.py").write_text(lingering)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    service = IsolatedService("lingering_service")
+    crash = service.ask(b"x", 3.0)
+    service.close()
+    assert crash.error == "ValueError: no answer"
