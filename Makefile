@@ -41,10 +41,10 @@ digits: setup  ## train the weights of the demo again, into build/digits (minute
 	$(BIN)/python examples/train_digits.py --out build/digits
 
 # Two files of tests at a time, one thread each; long files come first.
-test: setup  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: setup  ## run the tests, but for the drills
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not drill"
 
-drills: setup  ## of the tests, those that break runs on a real Ray
+drills: setup  ## run the tests that break runs on a real Ray (half an hour)
 	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
 
 cluster-demo: setup  ## a run on three nodes of different kinds, one of which is lost, told in words

@@ -15,9 +15,18 @@ from pipeline.store.clients import forget_clients
 from tests.support.s3_server import S3Server, running_s3
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """On CI only tests that need a GPU may be skipped."""
-    skipped = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if "gpu" not in report.keywords]
+# CI may skip a test that needs what its machine has not: one with one of these markers.
+HARDWARE = {"gpu", "avx512"}
+
+
+def needlessly_skipped(reporter: pytest.TerminalReporter) -> list[str]:
+    """The tests that were skipped although any machine can run them."""
+    return [report.nodeid for report in reporter.stats.get("skipped", []) if HARDWARE.isdisjoint(report.keywords)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names, on CI, the skipped tests that any machine can run."""
+    skipped = needlessly_skipped(terminalreporter)
     if os.environ.get("CI") and skipped:
         terminalreporter.section("skipped on CI", red=True)
         for name in skipped:
@@ -25,10 +34,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a run on CI that skipped a test which needs no GPU."""
+    """Fails a run on CI that skipped a test which any machine can run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = [] if reporter is None else reporter.stats.get("skipped", [])
-    if os.environ.get("CI") and any("gpu" not in report.keywords for report in skipped):
+    if os.environ.get("CI") and reporter is not None and needlessly_skipped(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

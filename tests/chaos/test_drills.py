@@ -4,6 +4,7 @@ docs/design/commit-protocol.md has the protocol, docs/design/chaos.md the drills
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,6 @@ from tests.chaos.drill import Drill, Late, Night, run_drill
 from tests.chaos.ground import Ground, prepared_ground
 from tests.chaos.strikes import Inject, Kill
 from tests.chaos.world import FIRST_NIGHT, NAMES
-
-pytestmark = pytest.mark.drill
 
 TARS = ("t0.tar", "t1.tar", "t2.tar")
 # t0.tar has fewer slices now, t1.tar more; loose files came, changed and went.
@@ -86,13 +85,21 @@ DRILLS = [
 ]
 
 
+# `make test` has time for these alone.
+QUICK = ("the driver dies after a slice's PUT", "an infer actor dies in the middle of its work")
+
+
+def named(drill: Drill) -> Any:
+    return pytest.param(drill, id=drill.name, marks=() if drill.name in QUICK else pytest.mark.drill)
+
+
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     with prepared_ground(tmp_path_factory.mktemp("chaos")) as prepared:
         yield prepared
 
 
-@pytest.mark.parametrize("drill", DRILLS, ids=[drill.name for drill in DRILLS])
+@pytest.mark.parametrize("drill", [named(drill) for drill in DRILLS])
 def test_no_row_is_lost_or_doubled_when(drill: Drill, ground: Ground) -> None:
     outcome = run_drill(drill, ground)
     assert outcome.problems == []

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.drill
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     file = tmp_path_factory.mktemp("nodes") / "told.json"
-    found, done = told_by("tests.chaos.three_nodes", file, timeout_s=400)
+    found, done = told_by("tests.chaos.three_nodes", file, timeout_s=900)
     print(done.stdout, done.stderr[-3000:], f"exit {done.returncode}", sep="\n")
     return found | {"exit": done.returncode}
 

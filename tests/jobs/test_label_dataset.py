@@ -28,7 +28,6 @@ from pipeline.store.store_path import StorePath
 from tests.jobs.conftest import ONE_ACTOR, ROOT
 
 pytestmark = [
-    pytest.mark.drill,
     pytest.mark.filterwarnings("ignore:::ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

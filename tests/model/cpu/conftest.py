@@ -29,7 +29,9 @@ def built(tmp_path_factory):
     return build
 
 
-@pytest.fixture(params=["as installed", "avx512", "avx2", "plain", "torch"])
+@pytest.fixture(
+    params=["as installed", pytest.param("avx512", marks=pytest.mark.avx512), "avx2", "plain", "torch"],
+)
 def kind(request, monkeypatch, built):
     """Sets the form that runs in a test."""
     if request.param == "as installed":
