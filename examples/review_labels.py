@@ -24,7 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone runs without being installed
 
 from examples.review_images import ShardRules, pictures
-from pipeline.config.identity import stored_setting
+from pipeline.config.identity import rules_of, stored_setting
 from pipeline.dataset.dataset_file import labels_file
 from pipeline.dataset.labels import DECISIONS, LABEL_SCHEMA
 from pipeline.errors import PipelineError
@@ -156,7 +156,7 @@ def shard_rules(output: StorePath) -> ShardRules:
     """Returns the settings by which the job of this output read its shards."""
     records: Any = stored_setting(output, "records") or {}
     include, exclude = (tuple(records.get(name, ())) for name in ("include", "exclude"))
-    names = NameFilter(include=include, exclude=exclude)
+    names = NameFilter(include=include, exclude=exclude, rules=rules_of(output))
     return ShardRules(names=names, image_column=records.get("image_column"))
 
 

@@ -9,6 +9,7 @@ from pipeline.chunks.columns import SCHEMA_VERSION
 from pipeline.config.checkpoint import Checkpoint
 from pipeline.config.job_config import JobConfig
 from pipeline.errors import OutputError
+from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.output.layout import JOB_FILE
 from pipeline.store.errors import ExistsError, NotFoundError, StoreError
 from pipeline.store.store_path import StorePath
@@ -27,6 +28,7 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
         precision: Precision of the run: `fp32`, `bf16` or `fp16`.
     """
     info, sizes = checkpoint.info, asdict(config.sizes)
+    rules = config.input.names.rules
     policy = sizes.pop("preprocess")
     return {
         **config.task.identity(checkpoint.labels),
@@ -45,6 +47,7 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
             "image_column": config.input.image_column,
             "keep_columns": list(config.input.keep_columns),
             "limit": config.input.limit,
+            **({} if rules == FIRST_RULES else {"rules": rules}),
         },
     }
 
@@ -74,7 +77,7 @@ def check_identity(output: StorePath, identity: dict[str, Any]) -> None:
         )
 
 
-def stored_setting(output: StorePath, name: str) -> str | None:
+def stored_setting(output: StorePath, name: str) -> Any:
     """Returns a setting from the identity of an output, by its name; None if the output has no identity yet.
 
     Raises:
@@ -86,6 +89,16 @@ def stored_setting(output: StorePath, name: str) -> str | None:
         return None
     except StoreError as error:
         raise OutputError(f"output {output} cannot be read: {error}") from error
+
+
+def rules_of(output: StorePath) -> int:
+    """Returns the version of the rules of reading that an output keeps; for a new output, the version of new outputs.
+
+    Raises:
+        OutputError: The `_job.json` of the output cannot be read.
+    """
+    records = stored_setting(output, "records")
+    return RULES if records is None else records.get("rules", FIRST_RULES)
 
 
 def _stored(output: StorePath) -> dict[str, Any]:

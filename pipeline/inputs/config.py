@@ -1,6 +1,6 @@
 """Settings of the inputs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.errors import ConfigError
 from pipeline.inputs.formats import format_choices
@@ -58,5 +58,12 @@ class InputConfig:
     def reader_options(self) -> ReaderOptions:
         """Options that every reader of shards gets."""
         return ReaderOptions(
-            takes_image=self.names.takes_image, image_column=self.image_column, keep_columns=self.keep_columns
+            takes_image=self.names.takes_image,
+            image_column=self.image_column,
+            keep_columns=self.keep_columns,
+            rules=self.names.rules,
         )
+
+    def under_rules(self, rules: int) -> "InputConfig":
+        """Returns the same settings under another version of the rules of reading."""
+        return replace(self, names=replace(self.names, rules=rules))

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from pipeline.inputs.formats import format_of
+from pipeline.inputs.rules import RULES
 
 IMAGE_ENDINGS = frozenset(
     (
@@ -56,10 +57,12 @@ class NameFilter:
         include: globs of selected names. Without a glob for images, all names with an image's ending are selected;
             without a glob for shards, all shards are selected.
         exclude: globs of images and shards that are not selected, even if `include` selects them.
+        rules: version of the rules of reading.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    rules: int = RULES
 
     def _excluded(self, name: str) -> bool:
         return is_hidden(name) or any(matches(name, pattern) for pattern in self.exclude)

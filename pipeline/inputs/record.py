@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.chunks.failures import Failure
+from pipeline.inputs.rules import RULES
 
 MAX_ENCODED_BYTES = 256 * 2**20
 """Largest number of encoded bytes of a record. A larger record is not read and fails as `image.too_large`."""
@@ -22,11 +23,13 @@ class ReaderOptions:
         takes_image: function that returns True if the member of an archive that has this name is an image record.
         image_column: column of a table that holds the encoded images; None finds the column.
         keep_columns: columns of the source whose values records carry as text.
+        rules: version of the rules of reading.
     """
 
     takes_image: Callable[[str], bool]
     image_column: str | None = None
     keep_columns: tuple[str, ...] = ()
+    rules: int = RULES
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from model.checkpoints.hub import is_hub
 from pipeline.chunks.columns import output_schema
 from pipeline.config.checkpoint import Checkpoint, fetch_checkpoint
-from pipeline.config.identity import check_identity, identity_digest, job_identity, stored_setting
+from pipeline.config.identity import check_identity, identity_digest, job_identity, rules_of, stored_setting
 from pipeline.config.job_config import JobConfig
 from pipeline.config.precision import choose_precision
 from pipeline.errors import OutputError
@@ -48,6 +48,7 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
         PipelineError: weights, inputs or output cannot be used; the message says what to do.
     """
     output = config.output.folder
+    config = replace(config, input=config.input.under_rules(rules_of(output)))
     # `org/name@commit` of the weights that earlier runs used for this output.
     pinned = stored_setting(output, "weights_revision") if is_hub(config.weights) else None
     stored = stored_setting(output, "precision") if config.precision == "auto" else None

@@ -14,11 +14,12 @@ from pipeline.chunks.task import Classify, ExtractFeatures
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config import identity
 from pipeline.config.checkpoint import Checkpoint
-from pipeline.config.identity import check_identity, claim_identity, identity_digest, stored_setting
+from pipeline.config.identity import check_identity, claim_identity, identity_digest, rules_of, stored_setting
 from pipeline.config.job_config import JobConfig
 from pipeline.errors import OutputError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.names import NameFilter
+from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.output.config import OutputConfig
 from pipeline.output.layout import JOB_FILE
 from pipeline.store.config import StoreConfig
@@ -145,6 +146,17 @@ def test_a_claimed_output_can_be_claimed_and_checked_again(root):
     check_identity(StorePath(root, STORE), EXPECTED)
     assert StorePath(root, STORE).join(JOB_FILE).read() == stored
     assert json.loads(stored)["top_k"] == 5
+
+
+def test_an_output_keeps_its_rules_of_reading_and_one_that_names_none_has_the_first(folder):
+    output = StorePath(folder, STORE)
+    assert rules_of(output) == RULES == EXPECTED["records"]["rules"]
+    before = job_identity(replace(CONFIG, input=CONFIG.input.under_rules(FIRST_RULES)), INFO, NAMES)
+    assert "rules" not in before["records"]
+    claim_identity(output, before)
+    assert rules_of(output) == FIRST_RULES
+    with pytest.raises(OutputError, match=r"records.rules \(null there, 2 now\)"):
+        check_identity(output, EXPECTED)
 
 
 def test_an_output_that_has_none_yet_says_so(root):
