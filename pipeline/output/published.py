@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import OutputError
 from pipeline.output.footer import Footer
 from pipeline.output.layout import DATA, INDEX_FILE, SliceName
-from pipeline.store.errors import ChangedError, NotFoundError
+from pipeline.store.errors import ChangedError, NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import name_of
@@ -23,6 +23,7 @@ from pipeline.store.uris import name_of
 logger = logging.getLogger(__name__)
 
 FOOTER_KEY = b"pvtv2"
+_UNIQUE_KEY = b"unique_ids"
 # Size of the first request for a footer, enough for a few row groups. A longer footer needs a second request.
 _TAIL_BYTES = 64 * 1024
 _MAGIC = b"PAR1"
@@ -176,10 +177,27 @@ def read_index(output: StorePath) -> list[PublishedFile]:
         return []
 
 
-def write_index(output: StorePath, entries: Iterable[PublishedFile]) -> None:
-    """Writes the index. Any run may overwrite the index, which is a cache of the footers."""
+def files_with_unique_ids(output: StorePath) -> str | None:
+    """Returns the `state_of_files` for which the last writer of the index found every image id once; None if unknown.
+
+    An index that is missing or cannot be read tells nothing.
+    """
+    try:
+        found = pq.read_metadata(io.BytesIO(output.join(INDEX_FILE).read())).metadata or {}
+    except (StoreError, pa.ArrowException, OSError):
+        return None
+    return found.get(_UNIQUE_KEY, b"").decode() or None
+
+
+def write_index(output: StorePath, entries: Iterable[PublishedFile], unique_ids: str | None = None) -> None:
+    """Writes the index. Any run may overwrite the index, which is a cache of the footers.
+
+    Args:
+        unique_ids: The `state_of_files` of the entries if every image id of theirs was found once; None if not known.
+    """
     left, buffer = iter(entries), io.BytesIO()
-    with pq.ParquetWriter(buffer, _INDEX_SCHEMA, compression="zstd") as writer:
+    schema = _INDEX_SCHEMA.with_metadata({_UNIQUE_KEY: unique_ids.encode()} if unique_ids else None)
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
         while part := list(islice(left, _INDEX_ROWS)):
             writer.write_batch(_to_batch(part))
     output.join(INDEX_FILE).put(buffer.getvalue())

@@ -15,9 +15,8 @@ from pipeline.errors import OutputError
 from pipeline.flow.ray_errors import Dropped
 from pipeline.flow.steps import NETWORK, Steps
 from pipeline.output.layout import PLAN_FILE
-from pipeline.run.build_report import build_report
 from pipeline.run.emptying import empty_files, empty_late_files
-from pipeline.run.finish import finish, finish_early
+from pipeline.run.finish import finish, finish_early, finish_without_work
 from pipeline.run.ledger import Ledger
 from pipeline.run.passes import Passes, check_fatal
 from pipeline.run.remaining import missing, refresh
@@ -50,7 +49,7 @@ def execute(
         PipelineError: the work could not begin, or the output cannot be written.
     """
     if run.plan.is_empty:
-        return build_report(run, ledger, "done", [])
+        return finish_without_work(run, ledger)
     output = run.config.output.folder
     output.sweep_temporaries()
     try:

@@ -3,12 +3,13 @@
 import logging
 
 from pipeline.account.report import Report
+from pipeline.output.ids import state_of_files
 from pipeline.output.layout import REPORT_FILE, TIMELINE_FILE
-from pipeline.output.published import write_index
+from pipeline.output.published import files_with_unique_ids, write_index
 from pipeline.publish.publish import receipt_read_back
 from pipeline.run.build_report import build_report
 from pipeline.run.ledger import Ledger
-from pipeline.run.reconcile import find_problems
+from pipeline.run.reconcile import doubled_ids, find_problems
 from pipeline.run.remaining import receipted_files, refresh
 from pipeline.run.run import Run
 from pipeline.run.run_limits import bound_by_hours, bound_by_images
@@ -28,7 +29,9 @@ def finish(run: Run, ledger: Ledger, last_error: str | None) -> Report:
     """
     refresh(run, ledger)
     _take_lost_receipts(run, ledger)
-    problems = find_problems(run.plan, ledger.files)
+    files = ledger.files.values()
+    doubled = doubled_ids(run.config.output.folder, files)
+    problems = find_problems(run.plan, ledger.files) + doubled
     bound = None if problems else bound_by_images(run)
     ledger.note_bound(bound)
     reason = bound
@@ -36,10 +39,22 @@ def finish(run: Run, ledger: Ledger, last_error: str | None) -> Report:
         reason = f"the last pass dropped work: {last_error}"
         problems.insert(0, reason)
     report = build_report(run, ledger, "failed" if problems else "stopped" if bound else "done", problems, reason)
-    _write_index(run, ledger)
+    write_index(run.config.output.folder, files, None if doubled else state_of_files(files))
     _write_report(run, ledger, report)
     _write_page(run, ledger, report)
     return report
+
+
+def finish_without_work(run: Run, ledger: Ledger) -> Report:
+    """Returns the report of a run that finds nothing to do; writes nothing.
+
+    The ids of the rows are compared only if the run that wrote the index has not compared the ids of these files.
+    """
+    output, files = run.config.output.folder, ledger.files.values()
+    problems = []
+    if files and files_with_unique_ids(output) != state_of_files(files):
+        problems = doubled_ids(output, files)
+    return build_report(run, ledger, "failed" if problems else "done", problems)
 
 
 def finish_early(run: Run, ledger: Ledger, ending: Ending) -> Report:
@@ -53,7 +68,7 @@ def finish_early(run: Run, ledger: Ledger, ending: Ending) -> Report:
     ledger.note_bound(bound)
     report = build_report(run, ledger, ending.status, [], bound or ending.reason)
     _write_report(run, ledger, report)
-    _write_index(run, ledger)
+    write_index(run.config.output.folder, ledger.files.values())
     _write_page(run, ledger, report)
     return report
 
@@ -65,10 +80,6 @@ def _take_lost_receipts(run: Run, ledger: Ledger) -> None:
         if file.run_id == run.run_id and not file.emptied and file.file not in known:
             logger.info("receipt.read_back file=%s", file.file)
             ledger.take_receipts([receipt_read_back(file, sink_config(run))])
-
-
-def _write_index(run: Run, ledger: Ledger) -> None:
-    write_index(run.config.output.folder, ledger.files.values())
 
 
 def _write_report(run: Run, ledger: Ledger, report: Report) -> None:

@@ -1,13 +1,16 @@
 """Compares the plan with the output, and describes each disagreement in one sentence."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 
 from pipeline.output.footer import Footer
+from pipeline.output.ids import find_doubled_ids
 from pipeline.output.published import PublishedFile
 from pipeline.output.slice_chain import by_shard, chain_of
 from pipeline.plan.plan import Plan
 from pipeline.run.remaining import missing
+from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,20 @@ def find_problems(plan: Plan, published: Mapping[str, PublishedFile]) -> list[st
         if chain.complete:
             problems += discrepancies([file.footer for file in chain.files], shard.num_records)
     return problems
+
+
+def doubled_ids(output: StorePath, files: Collection[PublishedFile]) -> list[str]:
+    """Returns a sentence if several rows of the output have the same image id; else an empty list."""
+    began = time.monotonic()
+    found = find_doubled_ids(output, files)
+    logger.info("ids.compared rows=%d seconds=%.1f", sum(file.rows for file in files), time.monotonic() - began)
+    if found is None:
+        return []
+    places = " and ".join(f"{file} (of {shard})" for file, shard in zip(found.files, found.shards, strict=True))
+    return [
+        f"{found.rows} rows have the image_id of another row, such as {found.image_id!r} in {places}; rename one of "
+        "the two sources, or move it out of the inputs, and run again with --prune"
+    ]
 
 
 def discrepancies(footers: Sequence[Footer], num_records: int | None) -> list[str]:
