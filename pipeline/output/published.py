@@ -180,7 +180,7 @@ def read_index(output: StorePath) -> list[PublishedFile]:
 def files_with_unique_ids(output: StorePath) -> str | None:
     """Returns the `state_of_files` for which the last writer of the index found every image id once; None if unknown.
 
-    An index that is missing or cannot be read tells nothing.
+    If the index is missing or cannot be read, nothing is known.
     """
     try:
         found = pq.read_metadata(io.BytesIO(output.join(INDEX_FILE).read())).metadata or {}

@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.account.totals import Totals
 from pipeline.output.footer import Footer
+from pipeline.output.layout import SliceName
+from pipeline.run.finish import finish_without_work
 from pipeline.run.reconcile import discrepancies
+from tests.support.simulated import SimulatedRun
 
 
 def footer(number, first, last, listed=None, ok=None, failed=0, end=False):
@@ -43,3 +47,28 @@ def test_an_empty_shard_closes():
 )
 def test_what_does_not_add_up_is_named(footers, expected):
     assert any(expected in sentence for sentence in discrepancies(footers, 7))
+
+
+def test_an_id_that_two_rows_have_ends_the_run_and_every_later_one_until_it_is_gone(tmp_path):
+    """A copy of an output file, as somebody might make it, gives each of its rows a second one."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (source / name).write_bytes(b"image")
+    first = SimulatedRun(source, output, 1)
+    first.begin()
+    first.work()
+    assert first.finish().problems == ()
+    assert finish_without_work(SimulatedRun(source, output, 2).run, first.ledger).problems == ()
+    (file,) = (output / "data").iterdir()
+    table = pq.read_table(file)
+    other = replace(first.ledger.files[file.name].footer, shard="file:///other.tar", hash16="f" * 16)
+    copy = file.with_name(str(SliceName("other", other.hash16, 0, True)))
+    pq.write_table(table.replace_schema_metadata({b"pvtv2": other.to_json().encode()}), copy)
+    again = SimulatedRun(source, output, 3)
+    (problem,) = finish_without_work(again.run, again.ledger).problems
+    assert problem.startswith("2 rows have the image_id of another row, such as ")
+    assert file.name in problem and copy.name in problem
+    copy.unlink()
+    last = SimulatedRun(source, output, 4)
+    assert finish_without_work(last.run, last.ledger).problems == ()
