@@ -4,12 +4,16 @@ Files in the safetensors format are inspected without torch; files that torch pi
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import safetensors
 
-from model.checkpoints.matching import TensorInfo, Tensors, check_match, find_variant, with_settings
-from model.checkpoints.rename import Naming, SourceFormat, find_naming, upstream_names
+from model.checkpoints.files import WEIGHTS_ENDINGS
+from model.checkpoints.magnitude import FLOAT_TYPES, largest_magnitude
+from model.checkpoints.matching import TensorInfo, Tensors, check_finite, check_match, find_variant, with_settings
+from model.checkpoints.rename import Naming, SourceFormat, find_naming, is_classifiers, upstream_names
 from model.checkpoints.timm_config import read_timm_config
 from model.checkpoints.transformers_config import Description, json_object, read_config, read_preprocessing
 from model.errors import CheckpointError
@@ -17,6 +21,8 @@ from model.network.config import IMAGENET_MEAN, IMAGENET_STD, RGB, VARIANTS, PVT
 from model.network.labels import NUM_IMAGENET_CLASSES, imagenet_labels
 
 _BLOCK_EPS = 1e-6  # epsilon of the norms in the blocks, the same in all three sources
+# Averaged weights of torch.optim.swa_utils count their averages in a tensor of this name.
+_COUNTER = "n_averaged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,7 @@ class CheckpointInfo:
         digest: SHA-256 of the bytes of the weights file, in hex.
         naming: Names that the checkpoint's source gives to tensors.
         base: Prefix of the names of the backbone's tensors.
+        largest: Name and absolute value of the largest weight of the network. All weights are finite.
     """
 
     config: PVTv2Config
@@ -41,6 +48,7 @@ class CheckpointInfo:
     digest: str
     naming: Naming
     base: str
+    largest: tuple[str, float]
 
     @property
     def source_format(self) -> SourceFormat:
@@ -49,7 +57,13 @@ class CheckpointInfo:
 
 
 def inspect_checkpoint(
-    weights: bytes, config_json: str | None = None, preprocessor_json: str | None = None, variant: str | None = None
+    weights: bytes,
+    config_json: str | None = None,
+    preprocessor_json: str | None = None,
+    variant: str | None = None,
+    *,
+    with_head: bool = True,
+    with_labels: bool = True,
 ) -> CheckpointInfo:
     """Returns the description of a checkpoint from the contents of its files.
 
@@ -58,24 +72,30 @@ def inspect_checkpoint(
         config_json: Text of `config.json`, if there is such a file.
         preprocessor_json: Text of `preprocessor_config.json`, if there is such a file.
         variant: Key of `VARIANTS`, for weights without a `config.json`; by default found from the shapes.
+        with_head: False leaves out the head, which must fit but need not be finite; `config.num_classes` is then 0.
+        with_labels: False does not read the labels in `config.json`, so that these may be broken.
 
     Raises:
-        CheckpointError: A file is broken, or the tensors do not fit the network that the files describe.
+        CheckpointError: A file is broken, the tensors do not fit the network that the files describe, or a weight is
+            not finite.
     """
     if variant is not None and variant not in VARIANTS:
         raise CheckpointError(f"There is no variant {variant!r}: choose one of {', '.join(VARIANTS)}.")
     tensors = _tensor_infos(weights)
     naming, base = _naming(tensors)
-    described = _describe(config_json) if config_json is not None else None
+    described = _describe(config_json, with_labels=with_head and with_labels) if config_json is not None else None
     config = _config(tensors, naming, base, described, variant)
     check_match(config, tensors, naming.table, base)
+    if not with_head:
+        config = replace(config, num_classes=0)
+    largest = check_finite(config, tensors, naming.table, base)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if preprocessor_json is not None:
         mean, std = read_preprocessing(preprocessor_json)
     elif described is not None:
         mean, std = described.mean or mean, described.std or std
     labels = described.labels if described and config.num_classes else None
-    if labels is None and config.num_classes == NUM_IMAGENET_CLASSES:
+    if with_labels and labels is None and config.num_classes == NUM_IMAGENET_CLASSES:
         labels = imagenet_labels()
     return CheckpointInfo(
         config=config,
@@ -85,6 +105,7 @@ def inspect_checkpoint(
         digest=hashlib.sha256(weights).hexdigest(),
         naming=naming,
         base=base,
+        largest=largest,
     )
 
 
@@ -97,17 +118,28 @@ def _tensor_infos(weights: bytes) -> Tensors:
     if weights.startswith(b"version https://git-lfs"):
         raise CheckpointError("The weights are a Git LFS pointer: fetch the file itself with `git lfs pull`.")
     if is_pickled(weights):
-        from model.checkpoints.pickled import read_pickled  # loads torch, which safetensors need not
+        from model.checkpoints.pickled import describe, read_pickled  # loads torch, which safetensors need not
 
-        state = read_pickled(weights)
-        return {name: TensorInfo(tuple(value.shape), value.is_floating_point()) for name, value in state.items()}
+        return {name: describe(value) for name, value in read_pickled(weights).items() if not _is_counter(name)}
     try:
         found = safetensors.deserialize(weights)
     except safetensors.SafetensorError as error:
         raise CheckpointError(
-            f"The weights are no whole safetensors file ({error}): they are of another format, or were cut short."
+            f"The weights are no whole safetensors file ({error}): they are of another format, or were cut short. "
+            f"Weights are read from files of safetensors and of torch.save ({', '.join(WEIGHTS_ENDINGS)})."
         ) from error
-    return {name: TensorInfo(tuple(entry["shape"]), entry["dtype"].startswith(("F", "BF"))) for name, entry in found}
+    return {name: _info(entry) for name, entry in found if not _is_counter(name)}
+
+
+def _info(entry: Mapping[str, Any]) -> TensorInfo:
+    """Returns the description of a tensor of a safetensors file."""
+    is_float = entry["dtype"] in FLOAT_TYPES
+    largest = largest_magnitude(entry["dtype"], entry["data"]) if is_float else 0.0
+    return TensorInfo(tuple(entry["shape"]), is_float, largest)
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] == _COUNTER
 
 
 def _naming(tensors: Tensors) -> tuple[Naming, str]:
@@ -120,9 +152,10 @@ def _naming(tensors: Tensors) -> tuple[Naming, str]:
     return found
 
 
-def _describe(config_json: str) -> Description:
+def _describe(config_json: str, *, with_labels: bool) -> Description:
     raw = json_object(config_json, "config.json")
-    return read_timm_config(raw) if "architecture" in raw and "model_type" not in raw else read_config(raw)
+    read = read_timm_config if "architecture" in raw and "model_type" not in raw else read_config
+    return read(raw, with_labels=with_labels)
 
 
 def _config(
@@ -167,6 +200,6 @@ def _num_classes(tensors: Tensors, naming: Naming, base: str, described: int | N
     (name,) = upstream_names("head.weight", naming.table, base)
     head = tensors.get(name)
     if head is None:
-        # transformers writes `num_labels` for networks without a head too; the names of their tensors have no prefix.
-        return 0 if naming.source_format == "transformers" and not base else described or 0
+        # transformers writes `num_labels` for networks without a head too.
+        return described or 0 if is_classifiers(naming, base) else 0
     return described or (head.shape[0] if len(head.shape) == 2 else 1)

@@ -9,7 +9,11 @@ from model.errors import CheckpointError
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
-WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+# Endings of the names of weights files. A training script often leaves files with one of the last two beside the
+# weights, so a folder's own weights are looked for under the first four.
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+_TRAINING_STATES = (".ckpt", ".pth.tar")
+WEIGHTS_ENDINGS = _WEIGHTS + _TRAINING_STATES
 
 # The names of weights files in transformers and timm, the safer format first.
 _USUAL = (WEIGHTS_FILE, "pytorch_model.bin")
@@ -56,6 +60,26 @@ def read_folder(folder: Path, name: str | None = None, revision: str | None = No
     return gather_files(name or str(folder), read, names, revision=revision)
 
 
+def is_weights_file(name: str, is_there: Callable[[], bool]) -> bool:
+    """Returns whether a name is that of a weights file, by its ending in letters of any case.
+
+    Args:
+        name: Name of a file or of a folder.
+        is_there: Function that returns whether there is a file of this name. The function is called only for the
+            endings of training states, which some programs give to folders.
+    """
+    name = name.lower()
+    return name.endswith(_WEIGHTS) or (name.endswith(_TRAINING_STATES) and is_there())
+
+
+def unknown_ending(file: str) -> CheckpointError:
+    """Returns the error for a file of weights whose name says nothing of its format."""
+    return CheckpointError(
+        f"{file} is a file whose ending is not known: weights files end with {', '.join(WEIGHTS_ENDINGS)}. Rename it, "
+        "or give a folder with a checkpoint."
+    )
+
+
 def gather_files(
     folder: str,
     read: Callable[[str], bytes | None],
@@ -92,7 +116,9 @@ def gather_files(
 
 def _only_weights(folder: str, names: Sequence[str]) -> str:
     """Returns the name of the only file that can hold weights; no such file, or several, are an error."""
-    found = [name for name in names if name.endswith(WEIGHTS_ENDINGS) and not name.startswith(_NO_WEIGHTS)]
+    found: list[str] = []
+    for endings in (_WEIGHTS, _TRAINING_STATES):
+        found = found or [n for n in names if n.lower().endswith(endings) and not n.startswith(_NO_WEIGHTS)]
     if len(found) == 1:
         return found[0]
     if any(name.endswith(".index.json") for name in names):

@@ -33,13 +33,14 @@ def load_checkpoint(source: str | Path, variant: str | None = None) -> LoadedMod
     """Returns the model of a checkpoint of transformers, timm or the authors' repository.
 
     Args:
-        source: Local path or `s3://` URI (read with boto3's credentials) of a folder, or of a `.safetensors`, `.pth` or
-            `.bin` file; or `hf://org/name[@revision]`. A `config.json` and a `preprocessor_config.json` beside the
-            weights are read too.
+        source: Local path or `s3://` URI (read with boto3's credentials) of a folder, or of a weights file
+            (`.safetensors`, `.pth`, `.pt`, `.bin`, `.ckpt`, `.pth.tar`); or `hf://org/name[@revision]`. A `config.json`
+            and a `preprocessor_config.json` beside the weights are read too.
         variant: Key of `VARIANTS`, for weights without a `config.json`; by default found from the shapes.
 
     Raises:
-        CheckpointError: A file is missing or broken, or the tensors do not fit the network that the files describe.
+        CheckpointError: A file is missing or broken, the tensors do not fit the network that the files describe, or a
+            weight, mean, standard deviation or epsilon is not finite.
     """
     files = read_files(source)
     try:
@@ -53,10 +54,18 @@ def parse_checkpoint(
     config_json: str | None = None,
     preprocessor_json: str | None = None,
     variant: str | None = None,
+    *,
+    with_head: bool = True,
+    with_labels: bool = True,
 ) -> LoadedModel:
-    """Returns the model of a checkpoint from the contents of its files. See `load_checkpoint`."""
+    """Returns the model of a checkpoint from the contents of its files.
+
+    See `load_checkpoint`, and for `with_head` and `with_labels` see `inspect_checkpoint`.
+    """
     weights = bytes(weights)
-    info = inspect_checkpoint(weights, config_json, preprocessor_json, variant)
+    info = inspect_checkpoint(
+        weights, config_json, preprocessor_json, variant, with_head=with_head, with_labels=with_labels
+    )
     tensors = read_pickled(weights) if is_pickled(weights) else safetensors.torch.load(weights)
     # The parameters get memory but no values: drawing initial values would take longer than loading.
     with torch.device("meta"):

@@ -1,5 +1,6 @@
 """Compares the tensors of a checkpoint with the parameters of a network: names, shapes and types."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -10,13 +11,22 @@ from model.network.config import VARIANTS, PVTv2Config, variant_of
 from model.network.shapes import Shape, parameter_shapes
 
 NUM_NAMED = 3  # tensors of each kind that an error names
+INFINITE_FLOAT32 = 2.0**128 - 2.0**103
+"""The least number that becomes infinite when it is rounded to float32."""
 
 
 class TensorInfo(NamedTuple):
-    """The shape of one tensor of a checkpoint, and whether its numbers are floating-point."""
+    """The description of one tensor of a checkpoint.
+
+    Attributes:
+        shape: Shape of the tensor.
+        is_float: Whether the tensor's numbers are floating-point.
+        largest: Largest absolute value; NaN or infinity if a number is not finite, and 0 for another type of numbers.
+    """
 
     shape: Shape
     is_float: bool
+    largest: float
 
 
 Tensors = Mapping[str, TensorInfo]
@@ -84,6 +94,26 @@ def check_match(config: PVTv2Config, tensors: Tensors, table: RenameTable, base:
         )
 
 
+def check_finite(config: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> tuple[str, float]:
+    """Checks that all weights of the network of `config` are finite; returns the name and value of the largest weight.
+
+    Tensors of the checkpoint that the network does not have are not checked.
+
+    Raises:
+        CheckpointError: A weight is NaN, is infinite, or is infinite as float32.
+    """
+    names = [name for parameter in parameter_shapes(config) for name in upstream_names(parameter, table, base)]
+    bad = [name for name in names if not tensors[name].largest < INFINITE_FLOAT32]
+    if bad:
+        told = ", ".join(f"{name} holds {_told(tensors[name].largest)}" for name in bad[:NUM_NAMED])
+        raise CheckpointError(
+            f"{len(bad)} of the {len(names)} tensors are not finite ({told}{', ...' if len(bad) > NUM_NAMED else ''}): "
+            "the training diverged, or the file is damaged. Give an earlier checkpoint."
+        )
+    largest = max(names, key=lambda name: tensors[name].largest)
+    return largest, tensors[largest].largest
+
+
 def find_variant(like: PVTv2Config, tensors: Tensors, table: RenameTable, base: str) -> tuple[str, int]:
     """Returns the name of the published variant that the tensors fit best, and the number of differences from it.
 
@@ -110,6 +140,12 @@ def with_settings(variant: PVTv2Config, like: PVTv2Config) -> PVTv2Config:
         block_eps=like.block_eps,
         embed_eps=like.embed_eps,
     )
+
+
+def _told(largest: float) -> str:
+    if math.isfinite(largest):
+        return f"{largest:g}, which float32 cannot hold"
+    return "NaN" if math.isnan(largest) else "infinity"
 
 
 def _sides(shape: Shape) -> str:

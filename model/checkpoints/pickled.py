@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -9,11 +10,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from model.checkpoints.matching import TensorInfo
 from model.checkpoints.rename import find_naming
 from model.errors import CheckpointError
 
-# Keys under which training scripts store the weights; averaged weights, which a script evaluates, come first.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+logger = logging.getLogger(__name__)
+
+# Keys under which training scripts store the weights, in the order in which they are taken. The first four were known
+# first, and keep their order, so that a file of theirs gives the same weights for good. Among the others, averaged
+# weights, which a script evaluates, come first. A teacher comes last, since it may be another network.
+WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "ema",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "teacher",
+)
 
 
 def read_pickled(weights: bytes) -> dict[str, Tensor]:
@@ -40,14 +56,28 @@ def read_pickled(weights: bytes) -> dict[str, Tensor]:
     return _state(content)
 
 
+def describe(tensor: Tensor) -> TensorInfo:
+    """Returns the description of a tensor."""
+    shape, is_float = tuple(tensor.shape), tensor.is_floating_point()
+    if not is_float or not tensor.numel():
+        return TensorInfo(shape, is_float, 0.0)
+    # torch finds the largest number of every type of at least four bytes; shorter types become float32 unchanged.
+    wide = tensor.float() if tensor.itemsize < 4 else tensor
+    return TensorInfo(shape, is_float, float(torch.stack(wide.detach().aminmax()).abs().max()))
+
+
 def _state(content: object) -> dict[str, Tensor]:
     """Returns the mapping from names to tensors, which may lie under a key of a training state."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"The weights file holds a {type(content).__name__}, no tensors by name.")
-    inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    if inner is not None and find_naming(map(str, content)) is None:
-        return _state(inner)
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if find_naming(tensors) is not None:
+        return tensors
+    inner = {key: _state(content[key]) for key in WRAPPERS if isinstance(content.get(key), Mapping)}
+    networks = [key for key, state in inner.items() if find_naming(state) is not None]
+    if len(networks) > 1:
+        logger.info("weights.chosen key=%s of=%s", networks[0], ",".join(networks))
+    return inner[networks[0]] if networks else next(iter(inner.values()), tensors)
 
 
 def _first_line(error: BaseException) -> str:

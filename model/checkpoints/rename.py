@@ -7,8 +7,8 @@ stage as a figure, comes before the entry with `{stage}`.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 RenameTable = dict[str, tuple[str, ...]]
@@ -99,15 +99,39 @@ NAMINGS = (
 
 
 def find_naming(names: Iterable[str]) -> tuple[Naming, str] | None:
-    """Returns the naming of a checkpoint's tensors and the prefix of the backbone's names; None for no PVTv2."""
-    names = list(names)
+    """Returns the naming of a checkpoint's tensors and the prefix of the backbone's names; None for no PVTv2.
+
+    The prefix may have any parts, such as `module.`, `_orig_mod.` and `model.`. transformers' head lies beside the
+    backbone, so the head has only the first parts of the prefix, which the table of the returned naming then holds.
+    """
+    names = set(names)
     for naming in NAMINGS:
         (first,) = upstream_names("stages.0.embed.conv.weight", naming.table, "")
-        for name in names:
+        for name in sorted(names):
             base = name.removesuffix(first)
             if base != name and (not base or base.endswith(".")):
-                return naming, base
+                return _with_head_of(naming, base, names), base
     return None
+
+
+def is_classifiers(naming: Naming, base: str) -> bool:
+    """Returns whether a prefix of a backbone's names says that the backbone was saved as a part of a classifier.
+
+    In transformers, only the backbone of a classifier has the part `pvt_v2` in its prefix. Other sources do not tell.
+    """
+    return naming.source_format != "transformers" or TRANSFORMERS_BASE.rstrip(".") in base.split(".")
+
+
+def _with_head_of(naming: Naming, base: str, names: Collection[str]) -> Naming:
+    """Returns the naming with the prefix that the head has in a checkpoint of transformers."""
+    if naming.source_format != "transformers":
+        return naming
+    (head,) = TRANSFORMERS["head"]
+    parts = base.split(".")[:-1]
+    prefixes = ["".join(f"{part}." for part in parts[:length]) for length in range(len(parts), -1, -1)]
+    usual = base.rpartition(TRANSFORMERS_BASE)[0] if TRANSFORMERS_BASE in base else ""
+    prefix = next((prefix for prefix in prefixes if f"{prefix}{head}.weight" in names), usual)
+    return replace(naming, table={**naming.table, "head": (f"{prefix}{head}",)})
 
 
 def upstream_names(name: str, table: RenameTable, base: str) -> tuple[str, ...]:

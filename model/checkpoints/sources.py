@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from model.checkpoints.files import WEIGHTS_ENDINGS, CheckpointFiles, gather_files, read_folder
+from model.checkpoints.files import CheckpointFiles, gather_files, is_weights_file, read_folder, unknown_ending
 from model.checkpoints.hub import is_hub, read_hub
 from model.errors import CheckpointError
 
@@ -45,11 +45,11 @@ def _read_s3(uri: str) -> CheckpointFiles:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    weights_name = None
-    if key.endswith(WEIGHTS_ENDINGS):
-        key, _, weights_name = key.rpartition("/")
-    prefix = f"{key.strip('/')}/" if key.strip("/") else ""
     client = boto3.client("s3")
+
+    def is_there() -> bool:
+        found = client.list_objects_v2(Bucket=bucket, Prefix=key.rstrip("/"), MaxKeys=1).get("Contents", [])
+        return [item["Key"] for item in found] == [key.rstrip("/")]
 
     def read(name: str) -> bytes | None:
         try:
@@ -59,9 +59,14 @@ def _read_s3(uri: str) -> CheckpointFiles:
 
     def names() -> list[str]:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-        return [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", [])]
+        found = [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", [])]
+        if not found and is_there():
+            raise unknown_ending(uri)
+        return found
 
     try:
+        folder, _, weights_name = key.rpartition("/") if is_weights_file(key, is_there) else (key, "", None)
+        prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
         return gather_files(f"s3://{bucket}/{prefix}".rstrip("/"), read, names, weights_name=weights_name)
     except (BotoCoreError, ClientError) as error:
         raise CheckpointError(f"{uri} cannot be read: {error}") from error

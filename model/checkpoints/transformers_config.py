@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from model.errors import CheckpointError, LabelsError
 from model.network.config import IMAGENET_MEAN, IMAGENET_STD, KERNELS, NUM_STAGES, RGB, STRIDES, PVTv2Config
 from model.network.labels import labels_by_number
+
+# The least normal number and the largest number of float32, in which the network computes norms and normalises pixels.
+LEAST, MOST = 2.0**-126, 2.0**128 - 2.0**104
 
 # Field of `PVTv2Config` -> key in the file, and the value that transformers takes for a key that is missing.
 _TUPLES = {
@@ -46,8 +49,12 @@ class Description:
     std: RGB | None = None
 
 
-def read_config(raw: dict[str, Any]) -> Description:
+def read_config(raw: dict[str, Any], *, with_labels: bool = True) -> Description:
     """Returns the description in the JSON object of a `config.json`.
+
+    Args:
+        raw: JSON object.
+        with_labels: False does not read the labels, so that these may be broken.
 
     Raises:
         CheckpointError: The object describes another network, or a network that this package cannot build.
@@ -60,8 +67,10 @@ def read_config(raw: dict[str, Any]) -> Description:
         if raw.get(key, value) != value:
             raise CheckpointError(f"config.json has {key} {raw[key]!r}; only {value!r} can be loaded.")
     eps = raw.get("layer_norm_eps", 1e-6)
-    if not isinstance(eps, int | float):
+    if not is_number(eps):
         raise CheckpointError(f"config.json has layer_norm_eps {eps!r}, which is no number.")
+    if not LEAST <= eps <= MOST:
+        raise CheckpointError(f"config.json has layer_norm_eps {eps!r}, which must be above 0 and finite as float32.")
     try:
         config = PVTv2Config(
             **{ours: _whole_numbers(raw.get(theirs, default)) for ours, (theirs, default) in _TUPLES.items()},
@@ -71,12 +80,13 @@ def read_config(raw: dict[str, Any]) -> Description:
             block_eps=eps,
             embed_eps=eps,
         )
-        labels = _labels(raw.get("id2label"))
+        labels = _labels(raw.get("id2label")) if with_labels else None
     except LabelsError as error:
-        raise CheckpointError(str(error)) from error
+        raise CheckpointError(f"{error} Correct it, or give a job --labels.") from error
     except ValueError as error:
         raise CheckpointError(f"config.json describes no PVTv2 that can be built: {error}") from error
-    num_labels = raw.get("num_labels")
+    # A file that names the classes has its number of classes in the names, not in `num_labels`.
+    num_labels = raw.get("num_labels") if raw.get("id2label") is None else None
     num_classes = len(labels) if labels is not None else num_labels if isinstance(num_labels, int) else None
     are_numbered = labels is not None and labels == _numbered_labels(len(labels))
     return Description(config=config, num_classes=num_classes, labels=None if are_numbered else labels or None)
@@ -114,19 +124,17 @@ def read_preprocessing(text: str) -> tuple[RGB, RGB]:
     """Returns the mean and the standard deviation, of pixels in [0, 1], in the text of a `preprocessor_config.json`.
 
     Raises:
-        CheckpointError: The text is not JSON, or pixels are to be scaled in another way than to [0, 1].
+        CheckpointError: The text is not JSON, pixels are to be scaled in another way than to [0, 1], or a mean or a
+            standard deviation is not finite, or a standard deviation is not above 0.
     """
     raw = json_object(text, "preprocessor_config.json")
     factor = raw.get("rescale_factor", 1 / 255) if raw.get("do_rescale", True) else 1
-    if not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-6:
+    if not is_number(factor) or not abs(factor * 255 - 1) <= 1e-6:  # NaN is neither
         raise CheckpointError(f"preprocessor_config.json scales pixels by {factor!r}; only 1/255 can be loaded.")
     if not raw.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean = rgb(raw.get("image_mean") or IMAGENET_MEAN, "image_mean")
-    std = rgb(raw.get("image_std") or IMAGENET_STD, "image_std")
-    if min(std) <= 0:
-        raise CheckpointError(f"preprocessor_config.json has image_std {list(std)}; each must be above 0.")
-    return mean, std
+    return mean, rgb(raw.get("image_std") or IMAGENET_STD, "image_std", above_0=True)
 
 
 def write_preprocessing(mean: RGB, std: RGB) -> str:
@@ -177,12 +185,25 @@ def _numbered_labels(num_classes: int) -> tuple[str, ...]:
     return tuple(f"LABEL_{number}" for number in range(num_classes))
 
 
-def rgb(raw: object, name: str) -> RGB:
+def rgb(raw: object, name: str, *, above_0: bool = False) -> RGB:
     """Returns a list of three numbers as a tuple.
 
+    Args:
+        raw: Value in a JSON file.
+        name: Name of the value in error messages.
+        above_0: Whether each number must be above 0.
+
     Raises:
-        CheckpointError: The value is not three numbers.
+        CheckpointError: The value is not three numbers, or a number is not finite as float32 or not above 0.
     """
-    if isinstance(raw, list | tuple) and len(raw) == 3 and all(isinstance(n, int | float) for n in raw):
-        return float(raw[0]), float(raw[1]), float(raw[2])
-    raise CheckpointError(f"The configuration has {name} {raw!r}; it must be three numbers.")
+    if not isinstance(raw, list | tuple) or len(raw) != 3 or not all(is_number(n) for n in raw):
+        raise CheckpointError(f"The configuration has {name} {raw!r}; it must be three numbers.")
+    if not all((LEAST if above_0 else -MOST) <= n <= MOST for n in raw):
+        what = "above 0 and finite" if above_0 else "finite"
+        raise CheckpointError(f"The configuration has {name} {list(raw)}; each must be {what} as float32.")
+    return float(raw[0]), float(raw[1]), float(raw[2])
+
+
+def is_number(raw: object) -> TypeGuard[int | float]:
+    """Returns whether a value of a JSON file is a number, which may be NaN or infinite."""
+    return isinstance(raw, int | float) and not isinstance(raw, bool)

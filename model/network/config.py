@@ -1,5 +1,6 @@
 """The configuration of a PVTv2, and the table of the published variants."""
 
+import math
 from dataclasses import dataclass
 
 NUM_STAGES = 4
@@ -61,8 +62,10 @@ class PVTv2Config:
                 )
         if self.num_classes < 0:
             raise ValueError(f"num_classes must be 0 (no head) or more, not {self.num_classes}.")
-        if not (self.block_eps > 0 and self.embed_eps > 0):
-            raise ValueError(f"block_eps and embed_eps must be above 0, not {self.block_eps} and {self.embed_eps}.")
+        if not (0 < self.block_eps < math.inf and 0 < self.embed_eps < math.inf):
+            raise ValueError(
+                f"block_eps and embed_eps must be above 0 and finite, not {self.block_eps} and {self.embed_eps}."
+            )
 
     @property
     def min_side_px(self) -> int:

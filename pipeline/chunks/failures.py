@@ -19,10 +19,12 @@ class ErrorCode(StrEnum):
     IMAGE_TOO_LARGE = "image.too_large"
     INFER_OUT_OF_MEMORY = "infer.out_of_memory"
     INFER_CRASHED = "infer.crashed"
+    INFER_NOT_FINITE = "infer.not_finite"
 
 
 # Codes of failures that a later run may not meet again, because a store or a machine caused them. The `crashed` codes
-# are left out: an image that ended its process most likely ends it again, at the cost of a careful pass.
+# are left out: an image that ended its process most likely ends it again, at the cost of a careful pass. An answer that
+# is not finite follows from the weights and the image, and is the same again.
 TRANSIENT_CODES = frozenset(
     (
         ErrorCode.SOURCE_MISSING,

@@ -20,7 +20,7 @@ from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import PAYLOAD_COLUMNS
 from pipeline.chunks.failures import ErrorCode
 from pipeline.chunks.measures import process_number
-from pipeline.chunks.task import Classify
+from pipeline.chunks.task import Classify, ExtractFeatures
 from pipeline.infer.allocator import Trimmer, tune_allocator
 from pipeline.infer.config import InferConfig
 from pipeline.infer.matmul_peak import peak_gflops
@@ -82,7 +82,14 @@ class InferStep:
             tune_allocator()
         else:
             torch.backends.cudnn.allow_tf32 = False
-        loaded = parse_checkpoint(weights, config.config_json, config.preprocessor_json, config.variant)
+        loaded = parse_checkpoint(
+            weights,
+            config.config_json,
+            config.preprocessor_json,
+            config.variant,
+            with_head=isinstance(config.task, Classify),
+            with_labels=False,
+        )
         self._config = config
         self._network = config.task.network(loaded.config)
         model = loaded.model.to(config.device, _DTYPES[config.precision])
@@ -212,13 +219,20 @@ class InferStep:
             self._submit(part, work)
 
     def _rows(self, rows: pa.Table, answers: Answers, refused: set[int]) -> pa.Table:
-        """Returns the rows with the job's columns; images that did not fit into memory become failed records."""
+        """Returns the rows with the job's columns.
+
+        Images that did not fit into memory, and images whose answers are not finite, become failed records.
+        """
         names = ("status", "error_code", "error_message", "net_height", "net_width")
         columns = rows.select(names).to_pydict()
         status, codes, messages = (columns[name] for name in names[:3])
         for index in refused:
             status[index], codes[index] = "failed", str(ErrorCode.INFER_OUT_OF_MEMORY)
             messages[index] = "the image alone does not fit into the device's memory; lower --max-image-pixels"
+        for index, value in enumerate(status):
+            if value == "ok" and not answers.is_finite(index):
+                status[index], codes[index] = "failed", str(ErrorCode.INFER_NOT_FINITE)
+                messages[index] = _not_finite(self._config)
         good = [value == "ok" for value in status]
         macs = [
             count_macs(self._network, height, width) if ok else 0
@@ -232,6 +246,19 @@ class InferStep:
             "macs": pa.array(macs, pa.int64()),
         }
         return set_columns(rows, arrays).drop_columns(PAYLOAD_COLUMNS.names)
+
+
+def _not_finite(config: InferConfig) -> str:
+    """Returns the message of a record whose answer holds a number that is not finite."""
+    task = config.task
+    if config.precision == "fp16":
+        return "the answer is not finite in fp16; --precision fp32, into another --output, has a wider range"
+    if isinstance(task, ExtractFeatures) and task.dtype == "float16":
+        return (
+            f"the answer of {config.precision} is not finite as float16; --feature-dtype float32, into another "
+            "--output, has a wider range"
+        )
+    return f"the answer is not finite in {config.precision}: the weights overflow for this image"
 
 
 def _images(chunk: Chunk, ok: list[int]) -> list[torch.Tensor]:

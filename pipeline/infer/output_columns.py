@@ -12,6 +12,9 @@ from model.network.config import PVTv2Config
 from model.packed import Output, PackedOutput
 from pipeline.chunks.task import Classify, ExtractFeatures
 
+# The bits of the exponent by the number of bytes; all of them are set if a number is not finite.
+_EXPONENTS = {2: 0x7C00, 4: 0x7F800000}
+
 
 class Answers(Protocol):
     """The answers of the network to the images of one chunk, gathered pack by pack.
@@ -24,6 +27,9 @@ class Answers(Protocol):
 
     def take(self, rows: Sequence[int], output: PackedOutput) -> None:
         """Takes the outputs of a pack; `rows` has the index of the row of each image in the pack."""
+
+    def is_finite(self, row: int) -> bool:
+        """Returns whether all numbers that were taken for a row are finite; call it only after the row was taken."""
 
     def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
         """Returns the task's columns by name, null in the rows that are not `good`; may be called once."""
@@ -43,8 +49,16 @@ class ClassAnswers:
     def take(self, rows: Sequence[int], output: PackedOutput) -> None:
         """Takes the logits of a pack's images."""
         assert output.logits is not None
-        scores_BK, ids_BK = output.logits.float().softmax(-1).topk(self._top_k, dim=-1)
+        logits_BC = output.logits.float()
+        scores_BK, ids_BK = logits_BC.softmax(-1).topk(self._top_k, dim=-1)
+        # Zeros, which change no score, or NaN for an image with a logit that is not finite. The scores then tell the
+        # host all, without another copy from the device.
+        scores_BK = scores_BK + (logits_BC * 0).sum(-1, keepdim=True)
         self._scores[rows], self._ids[rows] = scores_BK.cpu().numpy(), ids_BK.cpu().numpy()
+
+    def is_finite(self, row: int) -> bool:
+        """See `Answers`."""
+        return bool(np.isfinite(self._scores[row]).all())
 
     def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
         """Returns `label_id`, `label`, `score`, `topk_ids` and `topk_scores`."""
@@ -72,13 +86,22 @@ class FeatureAnswers:
     def take(self, rows: Sequence[int], output: PackedOutput) -> None:
         """Takes the embeddings and maps of a pack's images."""
         assert output.embedding is not None
-        embedding_NC = normalize(output.embedding, dim=-1) if self._task.l2_normalize else output.embedding
+        embedding_NC = output.embedding
+        if self._task.l2_normalize:
+            # A length that is not finite would make zeros of an embedding.
+            has_length_N1 = embedding_NC.norm(dim=-1, keepdim=True).isfinite()
+            embedding_NC = normalize(embedding_NC, dim=-1).masked_fill(~has_length_N1, torch.nan)
         self._embeddings[rows] = embedding_NC.to(self._dtype).cpu().numpy()
         for row, maps in zip(rows, output.maps or (), strict=False):
             for stage in self._task.stages:
                 # A map is a view on memory that all images of its batch share, and does not lie there as CHW.
                 map_CHW = maps[stage - 1].to(self._dtype).contiguous()
                 self._maps[stage][row] = map_CHW.cpu().numpy()
+
+    def is_finite(self, row: int) -> bool:
+        """See `Answers`."""
+        maps = (of_stage[row] for of_stage in self._maps.values())
+        return all(_are_finite(values) for values in (self._embeddings[row], *maps) if values is not None)
 
     def columns(self, good: Sequence[bool]) -> dict[str, pa.Array]:
         """Returns `embedding`, then a column for each requested stage."""
@@ -93,6 +116,17 @@ class FeatureAnswers:
             maps = [map_CHW if ok else None for map_CHW, ok in zip(self._maps.pop(stage), good, strict=True)]
             columns[field.name] = _map_column(maps, field.type, bad)
         return columns
+
+
+def _are_finite(values: np.ndarray) -> bool:
+    """Returns whether all numbers of a contiguous array of float16 or float32 are finite.
+
+    The bits of the exponent tell it, since comparing whole numbers is many times as fast as numpy's `isfinite` is for
+    float16.
+    """
+    bits = values.reshape(-1).view(f"u{values.itemsize}")
+    exponent = bits.dtype.type(_EXPONENTS[values.itemsize])
+    return not bits.size or int((bits & exponent).max()) < exponent
 
 
 def _map_column(maps: Sequence[np.ndarray | None], kind: pa.StructType, bad: pa.Array) -> pa.Array:

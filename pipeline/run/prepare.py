@@ -54,7 +54,7 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
     stored = stored_setting(output, "precision") if config.precision == "auto" else None
     precision, reason = choose_precision(config.precision, stored, config.compute.device)
     logger.info("precision.chosen precision=%s reason=%r", precision, reason)
-    checkpoint = fetch_checkpoint(config, pinned)
+    checkpoint = fetch_checkpoint(config, pinned, precision)
     output_schema(config.task.columns(checkpoint.network), config.input.keep_columns)
     identity = job_identity(config, checkpoint, precision)
     return prepare_with(config, started_at, lease, checkpoint, identity)

@@ -40,7 +40,7 @@ CHECKPOINT = Checkpoint(
     network=VARIANTS["b0"],
     info=CheckpointInfo(
         config=VARIANTS["b0"], labels=None, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), digest="d" * 64,
-        naming=NAMINGS[0], base="",
+        naming=NAMINGS[0], base="", largest=("head.weight", 1.0),
     ),
 )  # fmt: skip
 

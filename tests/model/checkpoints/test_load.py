@@ -267,7 +267,10 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(folder):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], r"there is no .*/model.safetensors, nor another file with weights \(.safetensors, .pth, .pt, .bin\)"),
+        (
+            [],
+            r"there is no .*/model.safetensors, nor another file with weights \(.safetensors, .*, .ckpt, .pth.tar\)",
+        ),
         (["optimizer.bin", "notes.txt"], "there is no .*/model.safetensors, nor another file with weights"),
         (["a.pth", "b.safetensors"], r"several weights files \(a.pth, b.safetensors\): name one of them"),
         (["model.safetensors.index.json"], "weights in several parts, which are not read: load them with transformers"),

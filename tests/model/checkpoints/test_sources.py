@@ -213,6 +213,8 @@ def on_s3(s3, s3_root, saved):
             client.put_object(Bucket=bucket, Key=f"{prefix}/hf/{path.name}", Body=path.read_bytes())
         client.put_object(Bucket=bucket, Key=f"{prefix}/one/pvt_v2_b0.pth", Body=state.getvalue())
         client.put_object(Bucket=bucket, Key=f"{prefix}/one/below/other.pth", Body=b"x")
+        client.put_object(Bucket=bucket, Key=f"{prefix}/x.ckpt/last.ckpt", Body=state.getvalue())
+        client.put_object(Bucket=bucket, Key=f"{prefix}/weights.h5", Body=state.getvalue())
     return s3_root, folder
 
 
@@ -224,6 +226,10 @@ def test_a_checkpoint_on_s3_is_that_on_the_disk(on_s3):
     original = load_checkpoint(f"{root}/one")
     assert original.source_format == "original"
     assert original.digest == load_checkpoint(f"{root}/one/pvt_v2_b0.pth").digest
+    for source in (f"{root}/x.ckpt", f"{root}/x.ckpt/", f"{root}/x.ckpt/last.ckpt"):
+        assert load_checkpoint(source).digest == original.digest
+    with pytest.raises(CheckpointError, match=r"/weights.h5 is a file whose ending is not known: .*\.ckpt, \.pth\.tar"):
+        load_checkpoint(f"{root}/weights.h5")
     with pytest.raises(CheckpointError, match=r"there is no s3://.*/none/model.safetensors"):
         load_checkpoint(f"{root}/none")
     with pytest.raises(CheckpointError, match=r"there is no s3://.*/hf/x.pth"):

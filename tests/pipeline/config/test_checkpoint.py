@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from model.checkpoints.files import CheckpointFiles
 from model.checkpoints.load import parse_checkpoint, save_checkpoint
 from model.checkpoints.random_weights import random_weights
 from model.network.config import PVTv2Config
-from pipeline.chunks.task import Classify
+from pipeline.chunks.task import Classify, ExtractFeatures
 from pipeline.config import checkpoint
 from pipeline.config.checkpoint import fetch_checkpoint
 from pipeline.config.job_config import JobConfig
@@ -52,16 +53,15 @@ def write(folder, files):
     return folder
 
 
-def fetch(weights, labels=None, **changes):
-    return fetch_checkpoint(
-        JobConfig(
-            task=Classify(labels=labels),
-            input=InputConfig(uris=("/in",)),
-            output=OutputConfig(uri="/out"),
-            weights=weights,
-            **changes,
-        )
+def fetch(weights, labels=None, precision="fp32", task=None, **changes):
+    config = JobConfig(
+        task=task or Classify(labels=labels),
+        input=InputConfig(uris=("/in",)),
+        output=OutputConfig(uri="/out"),
+        weights=weights,
+        **changes,
     )
+    return fetch_checkpoint(config, precision=precision)
 
 
 def test_a_folder_is_fetched_with_all_that_actors_need_to_build_the_same_network(root, files):
@@ -152,7 +152,85 @@ def test_a_store_that_does_not_let_one_read_is_said(weights, monkeypatch, what):
         fetch(weights, labels=join_uri(weights, "labels.txt"))
 
 
+@pytest.fixture
+def planted(weights, files):
+    """(tensor, value) -> the URI of the checkpoint, whose tensor holds the value."""
+
+    def plant(name, value):
+        tensors = safetensors.torch.load(files["model.safetensors"])
+        tensors[name].view(-1)[0] = value
+        return write(weights, {"model.safetensors": safetensors.torch.save(tensors)})
+
+    return plant
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_the_task_that_uses_them(planted, value):
+    with pytest.raises(
+        WeightsError, match=r"--weights file://.*: 1 of the 110 .*\(classifier.bias holds (NaN|infinity)\)"
+    ):
+        fetch(planted("classifier.bias", value))
+    assert fetch(planted("classifier.bias", value), task=ExtractFeatures()).network == replace(NETWORK, num_classes=0)
+    name = "pvt_v2.encoder.layers.0.layer_norm.bias"
+    for task in (Classify(), ExtractFeatures()):
+        with pytest.raises(WeightsError, match=name):
+            fetch(planted(name, value), task=task)
+
+
+@pytest.mark.parametrize(
+    ("value", "precision", "said"),
+    [(-65520.0, "fp16", "holds 65520"), (3.4e38, "bf16", r"holds 3.4e\+38"), (3.4e38, "fp16", "infinite in fp16")],
+)
+def test_a_weight_that_is_infinite_in_the_precision_is_named_with_the_precision(planted, value, precision, said):
+    weights = planted("classifier.weight", value)
+    with pytest.raises(WeightsError, match=rf"classifier.weight .*{precision}: give --precision fp32") as raised:
+        fetch(weights, precision=precision)
+    assert re.search(said, str(raised.value))
+    assert fetch(weights).info.largest[0] == "classifier.weight"
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    assert torch.tensor(value).to(half).isinf()
+
+
+@pytest.mark.parametrize(("value", "precision"), [(65519.0, "fp16"), (-3.39e38, "bf16"), (3.4028234e38, "fp32")])
+def test_the_largest_weight_that_a_precision_holds_is_accepted(planted, value, precision):
+    assert fetch(planted("classifier.weight", value), precision=precision).info.config == NETWORK
+
+
+def test_a_file_of_an_unknown_ending_is_refused_with_the_known_ones(root, files):
+    write(root, {"model.h5": files["model.safetensors"], "model.h5.d/x": b""})
+    with pytest.raises(WeightsError, match=r"/model.h5 is a file whose ending is not known: .* \.ckpt, \.pth\.tar\."):
+        fetch(join_uri(root, "model.h5"))
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "run.pth.tar"])
+def test_a_folder_with_the_ending_of_a_training_state_is_a_folder(root, files, name):
+    assert fetch(write(join_uri(root, name), files)).labels == LABELS
+    write(root, {f"one/{name}": pickled(files), "one/config.json": files["config.json"]})
+    assert fetch(join_uri(root, "one", name)).labels == fetch(join_uri(root, "one")).labels == LABELS
+
+
+def pickled(files):
+    state = io.BytesIO()
+    torch.save({"state_dict": safetensors.torch.load(files["model.safetensors"])}, state)
+    return state.getvalue()
+
+
 # Labels.
+
+
+@pytest.mark.parametrize(
+    "id2label", [{"0": "cat"}, {"0": "a", "2": "b"}, {"0": "", "1": "b", "2": "c"}, ["cat"], "cat"]
+)
+def test_a_file_of_labels_takes_the_place_of_broken_ones(weights, files, id2label):
+    config = json.loads(files["config.json"]) | {"id2label": id2label}
+    write(weights, {"config.json": json.dumps(config).encode(), "labels": b"one\ntwo\nthree\n"})
+    with pytest.raises(WeightsError, match=r"id2label|classifier\.weight is 3x64, not 1x64"):
+        fetch(weights)
+    assert fetch(weights, labels=join_uri(weights, "labels")).labels == ("one", "two", "three")
+    assert fetch(weights, task=ExtractFeatures()).network == replace(NETWORK, num_classes=0)
+    write(weights, {"labels": b"one\ntwo\n"})
+    with pytest.raises(ConfigError, match="names 2 classes, but the network has 3"):
+        fetch(weights, labels=join_uri(weights, "labels"))
 
 
 @pytest.mark.parametrize(
@@ -198,10 +276,8 @@ def test_labels_that_cannot_be_used_are_a_wrong_flag(weights, content, expected)
 
 
 def test_a_pickle_is_found_by_its_name_or_as_the_only_weights_of_its_folder(root, files):
-    state = io.BytesIO()
-    torch.save(safetensors.torch.load(files["model.safetensors"]), state)
     folder = join_uri(root, "folder")
-    write(folder, {"nice.pth": state.getvalue(), "config.json": files["config.json"]})
+    write(folder, {"nice.pth": pickled(files), "config.json": files["config.json"]})
     write(folder, {"below/other.pth": b"x", "a.txt": b"x"})
     found = fetch(folder)
     assert (found.info.source_format, found.labels) == ("transformers", LABELS)

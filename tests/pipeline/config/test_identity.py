@@ -30,7 +30,7 @@ from pipeline.store.uris import canonical_uri
 STORE = StoreConfig()
 INFO = CheckpointInfo(
     config=VARIANTS["b0"], labels=None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), digest="d" * 64,
-    naming=NAMINGS[0], base="",
+    naming=NAMINGS[0], base="", largest=("head.weight", 1.0),
 )  # fmt: skip
 CONFIG = JobConfig(
     task=Classify(),
