@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import FailedImage, decode_image
 from pipeline.decode.thumbnail import thumbnail
+from pipeline.inputs.ids import loose_uri
 from pipeline.inputs.loose_files import Member, read_files
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.parquet import read_parquet
@@ -61,7 +62,7 @@ def pictures(rows: Sequence[Row], store: StoreConfig, rules: ShardRules) -> dict
         else:
             shards[row["shard"], row["source_etag"]].append(row)
     # The sizes of loose images are unknown here, so the number of images bounds how many images are fetched ahead.
-    members = [Member(row["image_id"], row["key"] or "", 0, row["source_etag"], None) for row in loose]
+    members = [Member(loose_uri(row["image_id"]), row["key"] or "", 0, row["source_etag"], None) for row in loose]
     for row, record in zip(loose, read_files(members, store, give_up_failed=True), strict=True):
         found[row["image_id"]] = _picture(record)
     for (shard, etag), wanted in shards.items():
@@ -95,7 +96,8 @@ def _of_shard(shard: StorePath, etag: str | None, wanted: Sequence[Row], rules: 
 def _records(file: BinaryIO, start_row: int, rules: ShardRules) -> Iterator[Record]:
     is_parquet = file.read(4) == b"PAR1"
     file.seek(0)
-    options = ReaderOptions(takes_image=rules.names.takes_image, image_column=rules.image_column)
+    names = rules.names
+    options = ReaderOptions(takes_image=names.takes_image, image_column=rules.image_column, rules=names.rules)
     items = read_parquet(file, options, start_row) if is_parquet else read_tar(file, options)
     return (item for item in items if not isinstance(item, ShardEnd))
 

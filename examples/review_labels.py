@@ -155,8 +155,8 @@ def _data_uri(jpeg: bytes) -> str:
 def shard_rules(output: StorePath) -> ShardRules:
     """Returns the settings by which the job of this output read its shards."""
     records: Any = stored_setting(output, "records") or {}
-    include, exclude = (tuple(records.get(name, ())) for name in ("include", "exclude"))
-    names = NameFilter(include=include, exclude=exclude, rules=rules_of(output))
+    globs = {name: tuple(records.get(name, ())) for name in ("include", "include_also", "exclude")}
+    names = NameFilter(**globs, rules=rules_of(output))
     return ShardRules(names=names, image_column=records.get("image_column"))
 
 

@@ -25,6 +25,7 @@ _INCLUDE_HELP = (
     "images to take; default: names with an image ending. A glob that ends in .tar, .tgz, .tar.gz or .parquet chooses "
     "shards instead. Repeatable"
 )
+_INCLUDE_ALSO_HELP = "images to take in addition, such as '*.img'; repeatable. Belongs to the output, as --include does"
 _WEIGHTS_HELP = (
     "checkpoint of transformers, timm or the original repository: a folder, a .safetensors, .pth or .bin file, or a "
     "model on the Hub"
@@ -108,6 +109,7 @@ def _add_input_flags(group: Any, required: bool) -> None:
     add = group.add_argument
     add("--input", action="append", required=required, metavar="URI", help="path, s3://, gs:// or az://; repeatable")
     add("--include", action="append", default=[], metavar="GLOB", help=_INCLUDE_HELP)
+    add("--include-also", action="append", default=[], metavar="GLOB", help=_INCLUDE_ALSO_HELP)
     add("--exclude", action="append", default=[], metavar="GLOB", help="images and shards to leave out; repeatable")
     add("--input-format", choices=format_choices(), default=InputConfig.format)
     add("--image-column", metavar="NAME", help="Parquet: column with the encoded images; default: found by itself")
@@ -155,7 +157,9 @@ def input_config(flags: argparse.Namespace) -> InputConfig:
     """Returns the config of the inputs; the config checks its values."""
     return InputConfig(
         uris=tuple(flags.input),
-        names=NameFilter(include=tuple(flags.include), exclude=tuple(flags.exclude)),
+        names=NameFilter(
+            include=tuple(flags.include), include_also=tuple(flags.include_also), exclude=tuple(flags.exclude)
+        ),
         format=flags.input_format,
         image_column=flags.image_column,
         keep_columns=flags.keep_columns,

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,11 +20,14 @@ from pipeline.chunks.task import Task
 from pipeline.config.job_config import JobConfig
 from pipeline.errors import AccountsError, IncompleteError, LeaseLostError, PipelineError, TooManyFailedError
 from pipeline.estimate.estimate import estimate_run
+from pipeline.inputs.left_out import glob_in_any_case
+from pipeline.inputs.names import UNDECODED_ENDINGS
 from pipeline.lease.lease import Lease, LeaseTiming
 from pipeline.output.config import OutputConfig
 from pipeline.output.layout import new_run_id
 from pipeline.run.execute import execute
 from pipeline.run.ledger import Ledger
+from pipeline.run.left_out import inputs_without_images, warn_about
 from pipeline.run.prepare import prepare
 from pipeline.run.remaining import failed_again
 from pipeline.run.run import Run
@@ -91,6 +96,9 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
         is_bound = ledger.bound is not None
         again = failed_again(run, ledger.files)
         errors = verdicts(report, config.max_failed_fraction, is_bound=is_bound, failed_again=again)
+        warn_about(run, report)
+        if report.status == "done" and not is_bound:
+            errors += inputs_without_images(run, ledger.files.values())
         if upkeep is not None and (report.status == "done" or is_bound):
             more, later = _kept(upkeep, run, ledger)
             errors += later
@@ -172,9 +180,23 @@ def verdicts(
             TooManyFailedError(
                 f"{failed} of {listed} records failed ({dict(report.run.failed_by_code)}), more than "
                 f"--max-failed-fraction {max_failed_fraction:g}; every one of them has its row"
+                f"{_not_decoded(report)}"
             )
         )
     if report.status != "done":
         why = f"{report.status}: {report.reason}" if report.reason else report.status
         found.append(IncompleteError(f"{why}; the rows published so far are whole, the same command continues"))
     return found
+
+
+def _not_decoded(report: Report) -> str:
+    """Returns a text with the formats that are never decoded, and the flags that leave them out; empty without such."""
+    endings = [ending for ending in report.breakdown.unsupported if ending in UNDECODED_ENDINGS]
+    if not endings:
+        return ""
+    formats = Counter[str]()
+    for ending in endings:
+        formats[UNDECODED_ENDINGS[ending]] += report.breakdown.unsupported[ending]
+    named = ", ".join(f"{number} x {name}" for name, number in formats.most_common())
+    flags = " ".join(f"--exclude {shlex.quote(glob_in_any_case(ending))}" for ending in endings)
+    return f". Not decoded: {named}. The same command with {flags} and another --output leaves these out"

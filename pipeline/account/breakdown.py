@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.account.sums import add_fields
+from pipeline.chunks.failures import ErrorCode
+from pipeline.chunks.passed_over import add_up, ending_of
 from pipeline.chunks.sample import Sample, samples_of, smallest
 
 SIZE_BANDS_PX = (0, 64, 128, 256, 512, 1024, 2048)
@@ -54,6 +56,7 @@ class Breakdown:
         examples: The first few failed records of each error code, as (image_id, error_message).
         shards: The slowest shards by URI, each with its busy seconds and its number of images.
         peak_gflops: Highest speed that an actor's device reached in a matrix product.
+        unsupported: Number of images of formats that are not decoded, by the ending of their names.
         samples: Sample images with thumbnails, in the order of `sample.rank`; empty in a job without thumbnails.
     """
 
@@ -63,6 +66,7 @@ class Breakdown:
     examples: Mapping[str, Sequence[tuple[str, str | None]]] = field(default_factory=dict)
     shards: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     peak_gflops: float = 0.0
+    unsupported: Mapping[str, int] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
 
     def __add__(self, other: "Breakdown") -> "Breakdown":
@@ -82,6 +86,7 @@ class Breakdown:
             },
             shards=dict(nlargest(_MOST_SHARDS, shards.items(), key=lambda item: item[1][0])),
             peak_gflops=max(self.peak_gflops, other.peak_gflops),
+            unsupported=add_up([self.unsupported, other.unsupported]),
             samples=smallest((*self.samples, *other.samples)),
         )
 
@@ -116,8 +121,14 @@ def breakdown_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: f
         examples=examples,
         shards={} if shard is None else {shard: (busy_s, rows.num_rows)},
         peak_gflops=peak_gflops,
+        unsupported=_unsupported(failed),
         samples=samples_of(ok),
     )
+
+
+def _unsupported(failed: pa.Table) -> dict[str, int]:
+    keys = failed.filter(pc.equal(failed.column("error_code"), str(ErrorCode.DECODE_UNSUPPORTED))).column("key")
+    return add_up([Counter(ending_of(key) for key in keys.to_pylist() if key is not None)])
 
 
 def _bands(ok: pa.Table, compute_s: float) -> list[Band]:

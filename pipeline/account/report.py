@@ -11,6 +11,7 @@ from pipeline.account.ray_operators import Operators
 from pipeline.account.totals import Totals
 from pipeline.account.verdict import Verdict
 from pipeline.account.work import Work, utilisation
+from pipeline.chunks.passed_over import add_up
 
 Status = Literal["done", "stopped", "stalled", "failed"]
 
@@ -49,6 +50,7 @@ class Report:
         run: Sums over the slices that this run published.
         output: Sums over all slices of the output.
         ignored: Number of names that were skipped when the inputs were listed.
+        passed_over: Number of these names by ending, see `pipeline.chunks.passed_over`.
         left_out: Number of inputs that the run's bounds left for later runs, by kind.
         problems: Sentences that say why the plan and the output do not agree; empty if they agree.
         reason: Reason why the run ended before its work was done; None for a run that finished.
@@ -73,6 +75,7 @@ class Report:
     passes: int
     replayed_chunks: int
     reason: str | None = None
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     started_at: float = 0.0
     steady: Work | None = None
@@ -104,8 +107,8 @@ class Report:
             "started_at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="seconds"),
             "status": self.status,
             "reason": self.reason,
-            "run": _totals(self.run, self.ignored),
-            "output": _totals(self.output, self.ignored),
+            "run": _totals(self.run, self.ignored, self.passed_over),
+            "output": _totals(self.output, self.ignored, self.passed_over),
             "left_out": dict(self.left_out),
             "problems": list(self.problems),
             "seconds": _rounded(asdict(self.seconds)),
@@ -195,10 +198,11 @@ def _breakdown_sections(breakdown: Breakdown, failed_by_code: Mapping[str, int])
     return found
 
 
-def _totals(totals: Totals, ignored_names: int) -> dict[str, Any]:
+def _totals(totals: Totals, ignored_names: int, passed_over: Mapping[str, int]) -> dict[str, Any]:
     values = asdict(totals)
     del values["seconds"], values["counts"]
-    return {**values, "ignored": totals.ignored + ignored_names}
+    by_ending = add_up([totals.passed_over, passed_over])
+    return {**values, "ignored": totals.ignored + ignored_names, "passed_over": by_ending}
 
 
 def _rounded(value: Any) -> Any:

@@ -1,9 +1,10 @@
 """The sums that every published slice carries, and their total."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.account.sums import add_fields
+from pipeline.chunks.passed_over import add_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class Totals:
         failed_by_code: Number of failed records by `error_code`.
         failed_by_bug: Number of records that failed because of a bug, by file and line of the bug.
         ignored: Number of names inside the shards that were skipped.
+        passed_over: Number of these names by ending, see `pipeline.chunks.passed_over`.
         bytes: Encoded bytes of all records that were read.
         pixels: Pixels that the network saw: `net_width * net_height` of the rows that are ok.
         macs: Multiply-accumulates of the network for the rows that are ok.
@@ -32,6 +34,7 @@ class Totals:
     failed_by_code: Mapping[str, int] = field(default_factory=dict)
     failed_by_bug: Mapping[str, int] = field(default_factory=dict)
     ignored: int = 0
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     bytes: int = 0
     pixels: int = 0
     macs: int = 0
@@ -40,4 +43,5 @@ class Totals:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Totals") -> "Totals":
-        return add_fields(self, other)
+        total = add_fields(self, other)
+        return replace(total, passed_over=add_up([total.passed_over])) if total.passed_over else total

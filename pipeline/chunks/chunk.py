@@ -7,8 +7,8 @@ fixed width, and the columns without a fixed width (`header`, `rows`, `payload`)
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Header:
             slice's last.
         end: True in the last chunk of the shard's last slice.
         ignored: Number of members of the shard that the reader skipped while it read the chunk's records.
+        passed_over: Number of these members by ending, see `pipeline.chunks.passed_over`.
         pruned: Indexes in the shard of records of the slice that get no row; filled in the slice's last chunk alone.
         overwrites: ETag of the output file whose rows these records replace; None for a new slice.
         file: Name of the output file whose rows these records replace; None for a new slice.
@@ -73,6 +74,7 @@ class Header:
     slice_rows: int | None
     end: bool
     ignored: int
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     slice_last_row: int | None = None
     pruned: tuple[int, ...] = ()
     overwrites: str | None = None

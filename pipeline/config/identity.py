@@ -44,6 +44,7 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
         "records": {
             "include": list(config.input.names.include),
             "exclude": list(config.input.names.exclude),
+            **({"include_also": list(config.input.names.include_also)} if config.input.names.include_also else {}),
             "image_column": config.input.image_column,
             "keep_columns": list(config.input.keep_columns),
             "limit": config.input.limit,

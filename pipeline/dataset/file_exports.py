@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.labels import LABEL_SCHEMA
 from pipeline.inputs.formats import FILES_SCHEME, TAR, format_of
+from pipeline.inputs.ids import loose_uri
 from pipeline.publish.spill import on_disk_if_it_can
 from pipeline.store.uris import is_inside, shown
 
@@ -72,7 +73,7 @@ def make_coco(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -> memor
     def image(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
         size = {"width": row["width"], "height": row["height"]}
         if row["shard"].startswith(FILES_SCHEME):
-            return {"id": index, "file_name": relative_name(row["image_id"], roots), **size}
+            return {"id": index, "file_name": relative_name(loose_uri(row["image_id"]), roots), **size}
         return {"id": index, "file_name": member_name(row), "shard": relative_name(row["shard"], roots), **size}
 
     def annotation(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def image_path(row: Mapping[str, Any]) -> str | None:
     if any("::" in (row[name] or "") for name in ("shard", "key", "image_id")):
         return None
     if row["shard"].startswith(FILES_SCHEME):
-        return shown(row["image_id"])
+        return shown(loose_uri(row["image_id"]))
     if format_of(row["shard"]) not in (TAR, None) or row["key"] is None or row["key"] != member_name(row):
         return None
     return f"tar://{row['key']}::{shown(row['shard'])}"

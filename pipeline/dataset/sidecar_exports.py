@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pipeline.dataset.file_exports import Rows, accepted, in_file, member_name
 from pipeline.inputs.formats import FILES_SCHEME, TAR, format_of
+from pipeline.inputs.ids import loose_uri
 from pipeline.inputs.names import LABELS_TAR_ENDING, METADATA_FILE
 from pipeline.store.uris import is_inside, join_uri, name_of, shown
 
@@ -43,7 +44,7 @@ def make_imagefolder(rows: Rows, classes: Sequence[str], roots: Sequence[str]) -
 
     def write(folder: str, sink: Any) -> None:
         for row in accepted(rows()):
-            uri, label = row["image_id"], row["label"]
+            uri, label = loose_uri(row["image_id"]), row["label"]
             if row["shard"].startswith(FILES_SCHEME) and _folder_of(uri, folders) == folder:
                 name = uri[len(folder) :].lstrip("/")
                 entry = {"file_name": name, "label": label, "label_id": numbers[label], "score": row["score"]}

@@ -59,6 +59,7 @@ class InputConfig:
         """Options that every reader of shards gets."""
         return ReaderOptions(
             takes_image=self.names.takes_image,
+            ending_left_out=self.names.ending_left_out,
             image_column=self.image_column,
             keep_columns=self.keep_columns,
             rules=self.names.rules,

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from pipeline.chunks.passed_over import NO_ENDING, add_up
 from pipeline.errors import ConfigError, InputError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FORMATS, LOOSE_FILES, PARQUET, TAR
+from pipeline.inputs.left_out import how_to_include, unknown_endings
+from pipeline.inputs.names import NameFilter
 from pipeline.store.errors import DeniedError, NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.store_path import StorePath
@@ -58,6 +61,8 @@ class Survey:
 
     Attributes:
         ignored: number of listed names that are not selected.
+        passed_over: number of these names by ending, see `NameFilter.ending_left_out`.
+        only_shards: inputs of which every selected object is a shard, and no object lies in an earlier input too.
 
     Raises:
         ConfigError: the output lies inside an input, so that a run would read its own rows.
@@ -73,17 +78,27 @@ class Survey:
         self._list_objects = list_objects
         self._skipped: set[str] = set()
         self._passed_over = 0
+        self._counts = [_Counts(root) for root in config.uris]
+        self.only_shards: tuple[str, ...] = ()
 
     @property
     def ignored(self) -> int:
         """Number of names that are not selected: objects that are passed over, and names that no URI can address."""
         return self._passed_over + len(self._skipped)
 
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Number of names that are not selected, by ending; without hidden names, markers and sidecars."""
+        return add_up(count.left_out for count in self._counts)
+
     def __iter__(self) -> Iterator[Found]:
-        counts = [_Counts(root) for root in self._config.uris]
+        counts = self._counts
         streams = [self._one_root(index, count) for index, count in enumerate(counts)]
         merged = heapq.merge(*streams, key=lambda entry: entry[0].uri)
         yield from self._without_sidecars(self._classified(merged, counts))
+        self.only_shards = tuple(
+            each.root for each in counts if each.taken and not each.loose and each.new == each.listed
+        )
         for count in counts:
             if not count.taken and count.new == count.listed:
                 raise InputError(_nothing_taken(count, self._config))
@@ -118,9 +133,10 @@ class Survey:
             found = _classify(info, count.root, self._config)
             if found is None:
                 self._passed_over += 1
-                count.note_ending(info.uri)
+                count.note_ending(info.uri, self._config.names)
             else:
                 count.taken += 1
+                count.loose += found.is_loose
                 yield found
 
     def _without_sidecars(self, listed: Iterable[Found]) -> Iterator[Found]:
@@ -156,24 +172,38 @@ class _Counts:
         listed: number of objects below the input.
         new: number of listed objects that no earlier input has.
         taken: number of new objects that are selected.
+        loose: number of new objects that are selected as loose images.
         endings: number of new objects that are not selected, by the ending of their names.
+        left_out: number of new objects that are not selected, see `NameFilter.ending_left_out`.
     """
 
     root: str
     listed: int = 0
     new: int = 0
     taken: int = 0
+    loose: int = 0
     endings: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
-    def note_ending(self, uri: str) -> None:
-        """Counts the ending of a name that is not selected, if the name is among the first `_MAX_ENDINGS` names."""
+    def note_ending(self, uri: str, names: NameFilter) -> None:
+        """Counts the ending of a name that is not selected; `endings` has the first `_MAX_ENDINGS` names alone."""
         if self.new < _MAX_ENDINGS:
-            self.endings[PurePosixPath(uri).suffix or "(none)"] += 1
+            self.endings[PurePosixPath(uri).suffix or NO_ENDING] += 1
+        ending = names.ending_left_out(_name_below(uri, self.root))
+        if ending is not None:
+            self.left_out[ending] += 1
+            if len(self.left_out) > _MAX_ENDINGS:
+                self.left_out = Counter(add_up([self.left_out]))
+
+
+def _name_below(uri: str, root: str) -> str:
+    """Returns the path of an object below its input; the object's own name if the object is the input."""
+    return name_of(uri) if uri == root else uri[len(root) :].lstrip("/")
 
 
 def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
     """Returns an object with its format; None if the object is not selected."""
-    name = name_of(info.uri) if info.uri == root else info.uri[len(root) :].lstrip("/")
+    name = _name_below(info.uri, root)
     names = config.names
     # An object that is itself an input has the format that the user names. Below a folder, the ending decides.
     named_as = config.format if info.uri == root else "auto"
@@ -188,7 +218,9 @@ def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
 
 def _nothing_taken(count: _Counts, config: InputConfig) -> str:
     listed = ", ".join(f"{number} x {ending}" for ending, number in count.endings.most_common(5))
+    unknown = unknown_endings(count.left_out, config.names.rules)
     return (
         f"input {count.root}: none of its {count.listed} objects is an image or a shard under "
         f"--input-format {config.format} (endings there: {listed}); see --include and --input-format"
+        f"{f'. {how_to_include(unknown)}' if unknown else ''}"
     )

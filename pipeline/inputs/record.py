@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.chunks.failures import Failure
+from pipeline.chunks.passed_over import ending_of
 from pipeline.inputs.rules import RULES
 
 MAX_ENCODED_BYTES = 256 * 2**20
@@ -21,12 +22,15 @@ class ReaderOptions:
 
     Attributes:
         takes_image: function that returns True if the member of an archive that has this name is an image record.
+        ending_left_out: function that returns the ending under which the name of a member that is not taken is counted,
+            or None if the name is only counted in the sum.
         image_column: column of a table that holds the encoded images; None finds the column.
         keep_columns: columns of the source whose values records carry as text.
         rules: version of the rules of reading.
     """
 
     takes_image: Callable[[str], bool]
+    ending_left_out: Callable[[str], str | None] = ending_of
     image_column: str | None = None
     keep_columns: tuple[str, ...] = ()
     rules: int = RULES
@@ -44,6 +48,7 @@ class Record:
         kept: values of the columns of `--keep-columns`, in that order, as text (JSON if nested).
         failure: reason why the record could not be read; None if it was read.
         ignored: number of members passed over since the previous record (hidden files, markers, unmatched names).
+        passed_over: number of these members by ending, see `NameFilter.ending_left_out`.
     """
 
     key: str | None
@@ -52,6 +57,7 @@ class Record:
     kept: tuple[str | None, ...] = ()
     failure: Failure | None = None
     ignored: int = 0
+    passed_over: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,11 @@ class ShardEnd:
 
     Attributes:
         ignored: number of members passed over since the last record.
+        passed_over: number of these members by ending, see `NameFilter.ending_left_out`.
     """
 
     ignored: int = 0
+    passed_over: tuple[tuple[str, int], ...] = ()
 
 
 def as_text(value: object) -> str | None:

@@ -15,6 +15,8 @@ from typing import IO, BinaryIO, Self, cast
 from pipeline.chunks.bugs import explain
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.inputs.record import MAX_ENCODED_BYTES, ReaderOptions, Record, ShardEnd
+from pipeline.inputs.rules import FIRST_RULES
+from pipeline.inputs.tar_links import Files, UnlinkedError
 from pipeline.inputs.tar_sidecars import MAX_SIDECAR_BYTES, Joiner, Member, is_sidecar
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -32,6 +34,8 @@ _MAX_HEADER_BYTES = 2**20
 # Largest number of bytes of all blocks before one member together: tarfile itself has no limit for the map of a sparse
 # file, and for headers of headers.
 _MAX_HEADERS_BYTES = 4 * 2**20
+# GNU tar's type of a folder with the list of its files, in incremental archives.
+_DUMPED_FOLDER = b"D"
 # Attributes that a header may set for all later members; tarfile would keep any other attribute, too.
 _LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
 
@@ -39,13 +43,15 @@ _LASTING = {*tarfile.PAX_FIELDS, "hdrcharset"}
 def read_tar(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> Iterator[Record | ShardEnd]:
     """Yields the images of a tar, gzipped or not, from `start_row` on, then a `ShardEnd`.
 
-    A record is a regular member whose name is selected; the key of the record is that name. Members `.cls`, `.json` and
-    `.txt` are joined to the images beside them (`pipeline.inputs.tar_sidecars`). Every other member, except folders, is
-    counted as ignored. A tar that breaks off ends with a record without a key, `source.truncated`. A file that is no
-    tar gives only a record without a key, `source.unreadable`.
+    A record is a regular member whose name is selected, or a link with such a name (`pipeline.inputs.tar_links`); the
+    key of the record is that name. Members `.cls`, `.json` and `.txt` are joined to the images beside them
+    (`pipeline.inputs.tar_sidecars`). Every other member, except folders, is counted as ignored. A tar that breaks off
+    ends with a record without a key, `source.truncated`. A file that is no tar gives only a record without a
+    key, `source.unreadable`.
 
     Args:
-        file: the tar from its first byte; only `read` is called, and errors of `read` pass through unchanged.
+        file: the tar from its first byte. Only `read` is called, and also `tell` and `seek` for a link in a tar that is
+            not gzipped. Errors of these methods pass through unchanged.
         options: columns to keep are fields of the `.json`, or endings (`cls`, `txt`); `caption` is also looked for in
             the `.txt`.
         start_row: first row that is yielded. The rows before that row are read, too, since a tar has no index.
@@ -63,8 +69,8 @@ def bytes_in_tar(record: Record) -> int:
 
 def _records(file: BinaryIO, options: ReaderOptions) -> Iterator[Record | ShardEnd]:
     source = _Forward(file.read, _FETCH_BYTES)
-    joiner = Joiner(options.keep_columns)
-    members = _members(source, options.takes_image)
+    joiner = Joiner(options.keep_columns, options.rules)
+    members = _members(file, source, options)
     failure = None
     while True:
         try:
@@ -79,8 +85,8 @@ def _records(file: BinaryIO, options: ReaderOptions) -> Iterator[Record | ShardE
         yield from joiner.add(member)
     yield from joiner.flush()
     if failure is not None:
-        yield Record(key=None, data=None, failure=failure, ignored=joiner.take_ignored())
-    yield ShardEnd(joiner.take_ignored())
+        yield Record(None, None, failure=failure, ignored=joiner.take_ignored(), passed_over=joiner.take_passed_over())
+    yield ShardEnd(joiner.take_ignored(), joiner.take_passed_over())
 
 
 def _failure(error: Exception, num_images: int) -> Failure:
@@ -89,35 +95,71 @@ def _failure(error: Exception, num_images: int) -> Failure:
     return Failure(ErrorCode.SOURCE_TRUNCATED, explain(error, f"the tar breaks off after image {num_images}"))
 
 
-def _members(source: "_Forward", takes_image: Callable[[str], bool]) -> Iterator[Member]:
-    stream = source
-    if source.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
+def _members(file: BinaryIO, source: "_Forward", options: ReaderOptions) -> Iterator[Member]:
+    stream, is_packed = source, source.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    if is_packed:
         # read1 returns the bytes that were inflated before a broken byte; the next call raises the error.
         stream = _Forward(gzip.GzipFile(fileobj=cast(IO[bytes], source), mode="rb").read1, _INFLATE_BYTES)
     _check_begins_as_tar(stream)
-    archive = _Archive(
+    follows_links = options.rules != FIRST_RULES
+    archive = _open(stream, _FirstHeader if options.rules == FIRST_RULES else _Header)
+    files = Files(None if is_packed else lambda offset: _read_again(file, source, offset))
+    while (header := archive.next()) is not None:
+        archive.members.clear()  # tarfile keeps every header it has seen
+        archive.pax_headers = {name: said for name, said in archive.pax_headers.items() if name in _LASTING}
+        if header.isdir() or header.type == _DUMPED_FOLDER:
+            continue
+        # A member's name may be no UTF-8, but the column of keys holds UTF-8 only.
+        name = header.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        is_link = follows_links and (header.islnk() or header.issym())
+        is_image = (is_link or header.isreg()) and options.takes_image(name)
+        is_text = (is_link or header.isreg()) and header.size <= MAX_SIDECAR_BYTES and is_sidecar(name)
+        data, failure = None, None
+        if is_image and header.size > MAX_ENCODED_BYTES:
+            message = f"the member has {header.size} bytes, more than an image may have"
+            failure = Failure(ErrorCode.IMAGE_TOO_LARGE, message)
+        elif is_link:
+            try:
+                data = files.linked(header, is_wanted=is_image or is_text)
+            except UnlinkedError as error:
+                failure = error.failure
+        elif is_image or is_text or (follows_links and header.isreg() and files.wants(header)):
+            data = cast(IO[bytes], archive.extractfile(header)).read(header.size)
+        if follows_links and header.isreg():
+            files.add(header, data)
+        if is_image:
+            yield Member(name=name, is_image=True, data=data, failure=failure)
+        elif is_text and data is not None and len(data) <= MAX_SIDECAR_BYTES:
+            yield Member(name=name, data=data)
+        else:
+            yield Member(name=name, ending=options.ending_left_out(name))
+
+
+def _open(stream: "_Forward", header_type: type["_FirstHeader"]) -> "_Archive":
+    return _Archive(
         fileobj=cast(IO[bytes], stream),
-        tarinfo=_Header,
+        tarinfo=header_type,
         encoding="utf-8",
         errors="surrogateescape",
         ignore_zeros=True,  # another tar may follow behind the end marker of a tar
     )
-    while (header := archive.next()) is not None:
-        archive.members.clear()  # tarfile keeps every header it has seen
-        archive.pax_headers = {name: said for name, said in archive.pax_headers.items() if name in _LASTING}
-        if header.isdir():
-            continue
-        # A member's name may be no UTF-8, but the column of keys holds UTF-8 only.
-        name = header.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        is_image = header.isreg() and takes_image(name)
-        if is_image and header.size > MAX_ENCODED_BYTES:
-            message = f"the member has {header.size} bytes, more than an image may have"
-            yield Member(name=name, is_image=True, failure=Failure(ErrorCode.IMAGE_TOO_LARGE, message))
-        elif is_image or (header.isreg() and header.size <= MAX_SIDECAR_BYTES and is_sidecar(name)):
-            content = cast(IO[bytes], archive.extractfile(header))
-            yield Member(name=name, is_image=is_image, data=content.read(header.size))
-        else:
-            yield Member(name=name)
+
+
+def _read_again(file: BinaryIO, source: "_Forward", offset: int) -> bytes:
+    """Returns the data of the member whose header begins at `offset`; raises `UnlinkedError` if they are too large."""
+    position = file.tell()
+    again = _Forward(file.read, _FETCH_BYTES)
+    try:
+        file.seek(offset)
+        archive = _open(again, _Header)
+        header = cast(tarfile.TarInfo, archive.next())
+        if header.size > MAX_ENCODED_BYTES:
+            message = f"the linked member has {header.size} bytes, more than an image may have"
+            raise UnlinkedError(Failure(ErrorCode.IMAGE_TOO_LARGE, message))
+        return cast(IO[bytes], archive.extractfile(header)).read(header.size)
+    finally:
+        source.error = again.error
+        file.seek(position)
 
 
 def _check_begins_as_tar(stream: "_Forward") -> None:
@@ -143,7 +185,7 @@ class _Archive(tarfile.TarFile):
     at_end = False
 
 
-class _Header(tarfile.TarInfo):
+class _FirstHeader(tarfile.TarInfo):
     """A header that raises an error where tarfile would take broken or missing bytes for the end of the archive."""
 
     @classmethod
@@ -172,6 +214,18 @@ class _Header(tarfile.TarInfo):
         header = super().frombuf(buf, encoding, errors)
         if header.size < 0 or (header.type in _HEADER_TYPES and header.size > _MAX_HEADER_BYTES):
             raise tarfile.ReadError(f"a header with a length of {header.size} bytes")
+        return header
+
+
+class _Header(_FirstHeader):
+    """A header as GNU tar understands it: in GNU's older format a prefix of the name would be times of the file."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if buf[257:265] == tarfile.GNU_MAGIC:
+            name = tarfile.nts(buf[:100], encoding, errors)  # type: ignore[attr-defined]
+            header.name = name.rstrip("/") if header.isdir() else name
         return header
 
 

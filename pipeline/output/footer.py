@@ -2,8 +2,12 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pipeline.account.totals import Totals
+
+_PASSED_OVER = "passed_over "
+"""Beginning of the names under which the `counts` of a footer hold the numbers of `Totals.passed_over`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +53,16 @@ class Footer:
     def to_json(self) -> str:
         """Returns the footer as JSON.
 
-        An empty `failed_by_bug` is left out, as in files of versions that did not have this field.
+        An empty `failed_by_bug` is left out, as in files of versions that did not have this field. The numbers of
+        `passed_over` stand among the `counts`, where versions that do not have the field read them as further counts.
         """
         values = asdict(self)
         for totals in (values["totals"], values["own"]):
-            if totals is not None and not totals["failed_by_bug"]:
+            if totals is None:
+                continue
+            if not totals["failed_by_bug"]:
                 del totals["failed_by_bug"]
+            totals["counts"].update((_PASSED_OVER + name, number) for name, number in totals.pop("passed_over").items())
         return json.dumps(values, sort_keys=True)
 
     @staticmethod
@@ -70,10 +78,22 @@ class Footer:
             return Footer(
                 **{
                     **values,
-                    "totals": Totals(**values["totals"]),
+                    "totals": _totals(values["totals"]),
                     "pruned": tuple(values.get("pruned", ())),
-                    "own": None if own is None else Totals(**own),
+                    "own": None if own is None else _totals(own),
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a footer: {error}") from error
+
+
+def _totals(values: dict[str, Any]) -> Totals:
+    counts = dict(values.get("counts", {}))
+    passed_over = {name: counts.pop(name) for name in list(counts) if name.startswith(_PASSED_OVER)}
+    return Totals(
+        **{
+            **values,
+            "counts": counts,
+            "passed_over": {name.removeprefix(_PASSED_OVER): number for name, number in passed_over.items()},
+        }
+    )

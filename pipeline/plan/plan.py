@@ -1,8 +1,8 @@
 """The plan of one run: its shards in a file on disk, and the numbers of shards of each kind."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from pipeline.plan.plan_file import PlanFile
 from pipeline.plan.plan_summary import PlanSummary
@@ -22,6 +22,8 @@ class Plan:
         num_uncounted: number of shards whose images are not counted, such as tars.
         num_bytes: number of bytes of all planned shards.
         num_ignored: number of listed names that are not selected, see `Survey.ignored`.
+        passed_over: number of these names by ending, see `Survey.passed_over`.
+        only_shards: inputs of which every selected object is a shard, see `Survey.only_shards`.
     """
 
     shards: PlanFile
@@ -32,6 +34,8 @@ class Plan:
     num_uncounted: int
     num_bytes: int
     num_ignored: int = 0
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    only_shards: tuple[str, ...] = ()
 
     @property
     def num_shards(self) -> int:

@@ -105,7 +105,7 @@ def publish_rewrite(chunks: Sequence[Chunk], last: Header, config: SinkConfig) -
     rows = pa.concat_tables([kept_rows, fresh.select(names).cast(config.schema)]).sort_by("row")
     own = slice_totals(fresh, chunks)
     totals = count_rows(rows, macs_of(kept, config.network) + own.macs, before.totals.ignored, before.totals.seconds)
-    totals += Totals(seconds=own.seconds, counts=own.counts)
+    totals += Totals(seconds=own.seconds, counts=own.counts, passed_over=before.totals.passed_over)
     footer, body = serialise(rows, totals, own, last, chunks[0].attempt, config)
     _check_right(config)
     started = time.perf_counter()

@@ -13,6 +13,7 @@ from pipeline.account.totals import Totals
 from pipeline.chunks.bugs import bug_in
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.measures import Span, counts_of, process_number, seconds_of, spans_of
+from pipeline.chunks.passed_over import add_up
 from pipeline.output.footer import Footer
 
 BUSY_STEPS = ("read", "decode", "compute", "rows")
@@ -51,7 +52,8 @@ def slice_totals(rows: pa.Table, chunks: Sequence[Chunk]) -> Totals:
     measured = [chunk.measured for chunk in chunks]
     ignored = sum(chunk.header.ignored for chunk in chunks)
     totals = count_rows(rows, _sum(rows, "macs"), ignored, seconds_of(measured))
-    return replace(totals, counts={**counts_of(measured), "chunks": len(chunks)})
+    passed_over = add_up(chunk.header.passed_over for chunk in chunks)
+    return replace(totals, passed_over=passed_over, counts={**counts_of(measured), "chunks": len(chunks)})
 
 
 def receipt_of(

@@ -12,6 +12,7 @@ from model.network.cost import count_macs
 from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Header
 from pipeline.inputs.formats import FILES_SCHEME
+from pipeline.inputs.ids import loose_uri
 from pipeline.output.footer import Footer
 from pipeline.output.layout import version_of
 from pipeline.output.published import FOOTER_KEY
@@ -46,7 +47,7 @@ def serialise(
     version = last.source_etag
     if is_group:
         ids, etags = columns.column("image_id").to_pylist(), columns.column("source_etag").to_pylist()
-        version = version_of(zip(ids, etags, strict=True))
+        version = version_of(zip(map(loose_uri, ids), etags, strict=True))
     last_row = last.slice_last_row
     made: list[Footer] = []
 

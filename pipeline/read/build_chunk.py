@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.chunks.chunk import Chunk, Header
 from pipeline.chunks.columns import PAYLOAD_COLUMNS, record_schema
 from pipeline.chunks.measures import NOTHING, Measured, process_number
+from pipeline.inputs.ids import object_id, record_id
 from pipeline.inputs.record import Record
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.store.meter import store_use
@@ -44,6 +45,7 @@ class CutConfig:
         attempt: 8 random hex digits that identify an attempt of the read task.
         pass_number: number of the run's pass.
         keep_columns: source columns that the records carry.
+        rules: version of the rules of reading.
     """
 
     rows_per_file: int
@@ -51,6 +53,7 @@ class CutConfig:
     attempt: str
     pass_number: int
     keep_columns: tuple[str, ...]
+    rules: int
 
 
 class ReadClock:
@@ -92,7 +95,7 @@ def build_chunk(
     payload = [b"" if record.data is None or record.failure is not None else record.data for record in records]
     lengths = [len(data) for data in payload]
     columns: dict[str, list[Any]] = {
-        **_sources(placed, shard),
+        **_sources(placed, shard, config.rules),
         "status": ["ok" if record.failure is None else "failed" for record in records],
         "error_code": [None if record.failure is None else str(record.failure.code) for record in records],
         "error_message": [None if record.failure is None else record.failure.message for record in records],
@@ -119,14 +122,14 @@ def build_chunk(
     )
 
 
-def _sources(placed: Sequence[Placed], shard: PlannedShard) -> dict[str, list[Any]]:
+def _sources(placed: Sequence[Placed], shard: PlannedShard, rules: int) -> dict[str, list[Any]]:
     """Returns the columns that say where each record lies."""
     keys = [entry.record.key for entry in placed]
     if shard.is_group:
         members = [shard.members[entry.row] for entry in placed]
-        ids, etags = [member.uri for member in members], [member.etag for member in members]
+        ids, etags = [object_id(member.uri, rules) for member in members], [member.etag for member in members]
     else:
-        ids = [shard.shard if key is None else f"{shard.shard}#{key}" for key in keys]
+        ids = [record_id(shard.shard, key, rules) for key in keys]
         etags = [shard.etag] * len(placed)
     return {
         "image_id": ids,

@@ -5,11 +5,12 @@ lose and double rows without an error. In a group of loose files the bounds of s
 group alone, so that a slice keeps its records when one of its files changes or goes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.chunks.chunk import CHUNK_MAX_BYTES, CHUNK_MAX_OUTPUT_BYTES, CHUNK_MAX_RECORDS, Chunk, Header
-from pipeline.inputs.record import ShardEnd
+from pipeline.chunks.passed_over import add_up
+from pipeline.inputs.record import Record, ShardEnd
 from pipeline.plan.planned_shard import PlannedShard, Rewrite
 from pipeline.read.build_chunk import CutConfig, Placed, ReadClock, build_chunk
 
@@ -28,7 +29,7 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
         # The shard holds no further record, but no slice is marked as the last slice. So an empty slice gets that mark.
         first = last_done_row + 1
         cursor = _Cursor(after_done.get(first, 0), first)
-        header = cursor.header(shard, first, 0, last_row=first - 1, end=True, ignored=current.ignored)
+        header = cursor.header(shard, first, 0, last_row=first - 1, end=True, left_out=[current])
         yield build_chunk(header, [], clock, shard, config)
         return
     cursor = _Cursor(0, current.row)
@@ -43,14 +44,14 @@ def cut_slices(items: Iterator[Placed | ShardEnd], shard: PlannedShard, config: 
         slice_ends = at_end or _next_slice(cursor, current, following, config)
         if slice_ends or not pending.takes(following):
             end = at_end and current.row > last_done_row
-            ignored = sum(placed.record.ignored for placed in pending.records)
+            left_out: list[Record | ShardEnd] = [placed.record for placed in pending.records]
             # If the shard's last slice is done, that slice has counted the members behind the last record.
-            ignored += following.ignored if end and isinstance(following, ShardEnd) else 0
+            left_out += [following] if end and isinstance(following, ShardEnd) else []
             cursor.pruned += [placed.row for placed in pending.records if placed.pruned]
             last_row = current.row if slice_ends else None
             kept = [placed for placed in pending.records if not placed.pruned]
             first_row = pending.records[0].row
-            header = cursor.header(shard, first_row, len(kept), last_row=last_row, end=end, ignored=ignored)
+            header = cursor.header(shard, first_row, len(kept), last_row=last_row, end=end, left_out=left_out)
             yield build_chunk(header, kept, clock, shard, config)
             clock.begin_next()
             pending = _Pending()
@@ -132,9 +133,21 @@ class _Cursor:
         self.pruned: list[int] = []
 
     def header(
-        self, shard: PlannedShard, first_row: int, num_rows: int, *, last_row: int | None, end: bool, ignored: int
+        self,
+        shard: PlannedShard,
+        first_row: int,
+        num_rows: int,
+        *,
+        last_row: int | None,
+        end: bool,
+        left_out: Sequence[Record | ShardEnd],
     ) -> Header:
-        """Returns the header of a chunk; `last_row` is the last row of the slice for the last chunk, else None."""
+        """Returns the header of a chunk.
+
+        Args:
+            last_row: the last row of the slice for the slice's last chunk, else None.
+            left_out: the items whose counts of members that were passed over belong to the chunk.
+        """
         is_last = last_row is not None
         return Header(
             shard=shard.shard,
@@ -148,7 +161,8 @@ class _Cursor:
             slice_last_row=last_row,
             slice_rows=last_row - self.first_row + 1 - len(self.pruned) if last_row is not None else None,
             end=end,
-            ignored=ignored,
+            ignored=sum(item.ignored for item in left_out),
+            passed_over=add_up(dict(item.passed_over) for item in left_out if item.passed_over),
             pruned=tuple(self.pruned) if is_last else (),
         )
 

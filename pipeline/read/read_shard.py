@@ -61,6 +61,7 @@ def read_shard(shard: PlannedShard, config: ReadConfig) -> Iterator[Chunk]:
         attempt=secrets.token_hex(4),
         pass_number=config.pass_number,
         keep_columns=config.input.keep_columns,
+        rules=config.input.names.rules,
     )
     try:
         if shard.action != "rewrite":

@@ -45,6 +45,7 @@ def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], 
         run=own,
         output=sum((footer.totals for footer in footers), Totals()),
         ignored=run.plan.num_ignored,
+        passed_over=run.plan.passed_over,
         left_out=describe_left_out(run.plan.summary),
         problems=tuple(problems),
         seconds=Seconds(

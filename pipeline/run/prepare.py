@@ -82,7 +82,7 @@ def prepare_with(
         if digest is None and published:
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
         plan = _plan(config, chain(first, listed), published)
-        plan = replace(plan, num_ignored=survey.ignored)
+        plan = replace(plan, num_ignored=survey.ignored, passed_over=survey.passed_over, only_shards=survey.only_shards)
         # The permission is checked only while the output is empty. Later, one forbidden object must not stop the run.
         if not published:
             check_permission(plan.shards, config.input)

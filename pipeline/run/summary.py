@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.account.report import Report
 from pipeline.output.layout import REPORT_FILE
 from pipeline.plan.plan_summary import PlanSummary
+from pipeline.run.left_out import passed_over
 from pipeline.run.run import Run
 
 
@@ -22,6 +23,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "bytes": plan.num_bytes,
         **describe_changes(summary),
         "ignored": plan.num_ignored,
+        "passed_over": dict(plan.passed_over),
     }
 
 
@@ -68,6 +70,7 @@ def summarise(run: Run, bound: str | None, report: Report) -> dict[str, Any]:
         "failed_by_code": dict(report.run.failed_by_code),
         "failed_by_bug": dict(report.run.failed_by_bug),
         "ignored": report.run.ignored + report.ignored,
+        "passed_over": passed_over(report),
         "files": report.run.files,
         **describe_changes(run.plan.summary),
         "rows_in_output": report.output.listed,

@@ -4,13 +4,14 @@ import pytest
 from pipeline.account.breakdown import SCORE_BINS, SIZE_BANDS_PX, Breakdown, breakdown_of
 
 ROW = {
-    "image_id": "i", "shard": "s", "status": "ok", "error_code": None, "error_message": None, "net_width": 100,
-    "net_height": 100, "macs": 10, "label": "cat", "score": 0.5,
+    "image_id": "i", "key": "i", "shard": "s", "status": "ok", "error_code": None, "error_message": None,
+    "net_width": 100, "net_height": 100, "macs": 10, "label": "cat", "score": 0.5,
 }  # fmt: skip
 FAILED = {**ROW, "status": "failed", "net_width": None, "net_height": None, "macs": 0, "label": None, "score": None}
 SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("image_id", "shard", "status", "error_code", "error_message")),
+        *(pa.field(name, pa.string()) for name in ("image_id", "key", "shard", "status")),
+        *(pa.field(name, pa.string()) for name in ("error_code", "error_message")),
         *(pa.field(name, pa.int32()) for name in ("net_width", "net_height")),
         pa.field("macs", pa.int64()), pa.field("label", pa.string()), pa.field("score", pa.float32()),
     ]
@@ -59,3 +60,11 @@ def test_the_slowest_shards_are_named_and_others_let_go():
 
 def test_a_slice_without_rows_has_an_empty_breakdown():
     assert breakdown() == Breakdown(scores=[0] * SCORE_BINS, peak_gflops=5.0, bands=list(Breakdown().bands))
+
+
+def test_images_of_formats_that_are_not_decoded_are_counted_by_ending():
+    refused = {**FAILED, "error_code": "decode.unsupported", "error_message": "HEIC is not decoded"}
+    rows = [{**refused, "key": key} for key in ("a.heic", "d/b.HEIC", "c.jxl", "7", None)]
+    corrupt = {**FAILED, "error_code": "decode.corrupt", "key": "d.heic"}
+    parts = [breakdown(*rows, corrupt, {**ROW, "key": "e.heic"}), breakdown(*rows)]
+    assert sum(parts, Breakdown()).unsupported == {".heic": 4, ".jxl": 2, "(none)": 2}

@@ -52,11 +52,13 @@ def test_the_file_holds_the_whole_account():
         "reason": None,
         "run": {
             "listed": 120, "ok": 117, "failed": 3, "failed_by_code": {"decode.corrupt": 2, "source.missing": 1},
-            "failed_by_bug": {}, "ignored": 11, "bytes": 5000, "pixels": 6_000_000, "macs": 9_000_000_000, "files": 2,
+            "failed_by_bug": {}, "ignored": 11, "passed_over": {},
+            "bytes": 5000, "pixels": 6_000_000, "macs": 9_000_000_000, "files": 2,
         },
         "output": {
             "listed": 240, "ok": 234, "failed": 6, "failed_by_code": {"decode.corrupt": 4, "source.missing": 2},
-            "failed_by_bug": {}, "ignored": 15, "bytes": 10_000, "pixels": 12_000_000, "macs": 18_000_000_000,
+            "failed_by_bug": {}, "ignored": 15, "passed_over": {},
+            "bytes": 10_000, "pixels": 12_000_000, "macs": 18_000_000_000,
             "files": 4,
         },
         "left_out": {"older_objects": 7},

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -27,6 +28,23 @@ def test_totals_add_up():
 def test_a_footer_is_read_back():
     one = replace(footer(0, 0, 3, failed=1), pruned=(1, 2), own=Totals(listed=1, ok=1), emptied=True)
     assert Footer.from_json(one.to_json()) == one
+
+
+def test_what_was_passed_over_stands_where_older_versions_read_counts():
+    totals = Totals(listed=1, ok=1, counts={"packs": 3}, passed_over={".img": 8, "(none)": 1})
+    one = replace(footer(0, 0, 0), totals=totals, own=totals)
+    assert Footer.from_json(one.to_json()) == one
+    said = json.loads(one.to_json())["totals"]
+    assert "passed_over" not in said
+    assert said["counts"] == {"packs": 3, "passed_over .img": 8, "passed_over (none)": 1}
+    assert "passed_over" not in footer(0, 0, 0).to_json()
+
+
+def test_the_endings_that_totals_name_stay_few():
+    parts = [Totals(passed_over={f".e{number}": 1, ".img": 2}) for number in range(500)]
+    found = sum(parts, Totals()).passed_over
+    assert found[".img"] == 1000
+    assert len(found) < 50 and sum(found.values()) == 1500
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"shard": 1}'])

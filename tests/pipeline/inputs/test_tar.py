@@ -1,16 +1,21 @@
 import gzip
 import io
 import json
+import subprocess
 import tarfile
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.chunks.failures import ErrorCode, Failure
-from pipeline.inputs import tar
+from pipeline.chunks.passed_over import LATE_SIDECARS
+from pipeline.inputs import tar, tar_links
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
+from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.inputs.tar import read_tar
 from tests.support.planted_bugs import planted_bug
 
@@ -33,10 +38,16 @@ def special(name, kind, target=""):
     return header
 
 
-def read(data, names=None, keep_columns=(), start_row=0):
+def read(data, names=None, keep_columns=(), start_row=0, rules=RULES):
     """(records, ignored at the end)"""
     file = data if hasattr(data, "read") else io.BytesIO(data)
-    options = ReaderOptions(takes_image=(names or NameFilter()).takes_image, keep_columns=keep_columns)
+    names = replace(names or NameFilter(), rules=rules)
+    options = ReaderOptions(
+        takes_image=names.takes_image,
+        ending_left_out=names.ending_left_out,
+        keep_columns=keep_columns,
+        rules=rules,
+    )
     *records, end = read_tar(file, options, start_row)
     assert isinstance(end, ShardEnd)
     assert all(isinstance(record, Record) for record in records)
@@ -58,7 +69,7 @@ def broken(data):
 
 def test_images_come_in_the_order_of_the_tar():
     data = tar_bytes(("b.jpg", b"B"), ("a.PNG", b""), ("c/d.webp", b"D"))
-    assert read(data) == ([Record("b.jpg", b"B"), Record("a.PNG", b""), Record("c/d.webp", b"D")], 0)
+    assert read(data) == ([Record("b.jpg", b"B"), Record("a.PNG", b""), Record("c/d.webp", b"D", true_label="c")], 0)
 
 
 @pytest.mark.parametrize("start_row", [0, 1, 2, 3, 4])
@@ -101,9 +112,12 @@ def test_what_is_no_image_is_counted_once():
         ("end.bin", b"x"),
     )
     records, at_end = read(data)
+    assert [record.key for record in records] == ["a.jpg", "link.jpg", "hard.jpg", "b.jpg"]
+    assert sum(record.ignored for record in records) + at_end == 4
+    assert records[0].ignored >= 1
+    records, at_end = read(data, rules=FIRST_RULES)
     assert [record.key for record in records] == ["a.jpg", "b.jpg"]
     assert sum(record.ignored for record in records) + at_end == 6
-    assert records[0].ignored >= 1
 
 
 def test_the_filter_chooses_the_images():
@@ -138,6 +152,269 @@ def test_a_member_too_large_for_an_image_is_not_read(monkeypatch):
         true_label="3",
         failure=Failure(ErrorCode.IMAGE_TOO_LARGE, "the member has 1001 bytes, more than an image may have"),
     )
+
+
+# Links.
+
+
+def hard(name, target):
+    return special(name, tarfile.LNKTYPE, target)
+
+
+def soft(name, target):
+    return special(name, tarfile.SYMTYPE, target)
+
+
+def told(data, **options):
+    """The bytes of each record, or the code of its failure, by key."""
+    records, _ = read(data, **options)
+    assert len({record.key for record in records}) == len(records)
+    return {record.key: record.data if record.failure is None else str(record.failure.code) for record in records}
+
+
+PACKED = pytest.mark.parametrize("pack", [bytes, gzip.compress])
+
+
+@PACKED
+@pytest.mark.parametrize(
+    ("name", "link", "key"),
+    [
+        ("a.jpg", hard("b.jpg", "a.jpg"), "b.jpg"),
+        ("a.jpg", hard("b.jpg", "./a.jpg"), "b.jpg"),
+        ("./d/a.jpg", hard("d/b.jpg", "d/a.jpg"), "d/b.jpg"),
+        ("store/4f", hard("d/b.jpg", "store/4f"), "d/b.jpg"),
+        ("store/4f", soft("d/b.jpg", "../store/4f"), "d/b.jpg"),
+        ("d/a.jpg", soft("d/b.jpg", "a.jpg"), "d/b.jpg"),
+        ("x" * 150 + ".jpg", hard("b.jpg", "x" * 150 + ".jpg"), "b.jpg"),
+        ("caf\udce9.jpg", hard("b.jpg", "caf\udce9.jpg"), "b.jpg"),
+    ],
+)
+def test_a_link_has_the_bytes_of_the_member_before_it(pack, name, link, key):
+    data = pack(tar_bytes((name, b"A" * 700), ("c.jpg", b"C"), link, ("z.jpg", b"Z")))
+    assert told(data)[key] == b"A" * 700
+    assert list(told(data))[-1] == "z.jpg"
+    assert key not in told(data, rules=FIRST_RULES)
+
+
+@PACKED
+def test_a_link_to_a_link_has_the_bytes_of_the_first(pack):
+    data = pack(tar_bytes(("a.jpg", b"A"), soft("b.lnk", "a.jpg"), hard("c.jpg", "b.lnk"), soft("d.jpg", "c.jpg")))
+    assert told(data) == {"a.jpg": b"A", "c.jpg": b"A", "d.jpg": b"A"}
+
+
+@PACKED
+def test_a_link_has_the_bytes_of_the_last_member_of_that_name(pack):
+    data = pack(tar_bytes(("a.jpg", b"1"), hard("b.jpg", "a.jpg"), ("a.jpg", b"2"), hard("c.jpg", "a.jpg")))
+    assert told(data) == {"a.jpg": b"1", "b.jpg": b"1", "a.jpg@2": b"2", "c.jpg": b"2"}
+
+
+@PACKED
+@pytest.mark.parametrize(
+    "link",
+    [
+        hard("b.jpg", "gone.jpg"),
+        hard("b.jpg", "later.jpg"),
+        hard("b.jpg", "b.jpg"),
+        hard("b.jpg", "folder"),
+        soft("b.jpg", "../a.jpg"),
+        soft("b.jpg", "/a.jpg"),
+        soft("b.jpg", "later.jpg"),
+    ],
+)
+def test_a_link_to_no_earlier_member_is_one_failed_record(pack, link):
+    data = pack(tar_bytes(("a.jpg", b"A"), special("folder/", tarfile.DIRTYPE), link, ("later.jpg", b"L")))
+    assert told(data) == {"a.jpg": b"A", "b.jpg": "source.missing", "later.jpg": b"L"}
+    failure = read(data)[0][1].failure
+    assert "stands before it in the tar" in failure.message and len(failure.message) <= 200
+
+
+def test_a_linked_label_is_joined_and_so_is_the_label_of_a_link():
+    data = tar_bytes(("a.jpg", b"A"), ("a.cls", b"7"), hard("b.jpg", "a.jpg"), hard("b.cls", "a.cls"), ("c.cls", b"1"))
+    assert [(record.key, record.true_label) for record in read(data)[0]] == [("a.jpg", "7"), ("b.jpg", "7")]
+
+
+def test_bytes_that_a_gzipped_tar_does_not_keep_are_a_failed_record(monkeypatch):
+    monkeypatch.setattr(tar_links, "KEPT_BYTES", 1000)
+    members = [("a.jpg", b"A" * 600), ("b.jpg", b"B" * 600), hard("x.jpg", "a.jpg"), hard("y.jpg", "b.jpg")]
+    data = tar_bytes(*members)
+    assert list(told(gzip.compress(data)).values())[2:] == ["source.unreadable", b"B" * 600]
+    assert list(told(data).values())[2:] == [b"A" * 600, b"B" * 600]
+
+
+def test_a_linked_member_too_large_for_an_image_is_not_read(monkeypatch):
+    monkeypatch.setattr(tar, "MAX_ENCODED_BYTES", 1000)
+    assert told(tar_bytes(("a.bin", bytes(1001)), hard("b.jpg", "a.bin"))) == {"b.jpg": "image.too_large"}
+
+
+def test_links_are_bounded_in_number(monkeypatch):
+    monkeypatch.setattr(tar_links, "_MAX_FILES", 2)
+    data = tar_bytes(*((f"{n}.jpg", b"%d" % n) for n in range(3)), hard("x.jpg", "0.jpg"), hard("y.jpg", "2.jpg"))
+    assert list(told(data).values())[3:] == ["source.missing", b"2"]
+
+
+def test_a_store_that_fails_where_a_link_is_read_again_raises_its_error():
+    class Failing(io.BytesIO):
+        def seek(self, position, whence=0):
+            self.is_again = True
+            return super().seek(position, whence)
+
+        def read(self, size=-1):
+            if getattr(self, "is_again", False):
+                raise ConnectionError("the store is gone")
+            return super().read(size)
+
+    with pytest.raises(ConnectionError, match="the store is gone"):
+        read(Failing(tar_bytes(("a.jpg", b"A"), hard("b.jpg", "a.jpg"))))
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_links_give_one_record_for_each_name(data):
+    """Links as GNU tar and `extractall` understand them: the bytes that the target has when the link is met."""
+    names = st.sampled_from([f"{folder}{n}.jpg" for folder in ("", "d/") for n in range(4)])
+    members, content, expected = [], {}, []
+    for number in range(data.draw(st.integers(0, 12))):
+        name = data.draw(names)
+        if data.draw(st.booleans()):
+            content[name] = b"%d" % number
+            members.append((name, content[name]))
+            expected.append(content[name])
+            continue
+        target = data.draw(names)
+        members.append(hard(name, target))
+        expected.append(content.get(target, "source.missing"))
+        if target in content:
+            content[name] = content[target]
+    whole = tar_bytes(*members)
+    for packed in (whole, gzip.compress(whole)):
+        assert list(told(packed).values()) == expected
+
+
+# Labels.
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("cat/1.jpg", "cat"),
+        ("./cat/1.jpg", "cat"),
+        ("train/cat/1.jpg", "cat"),
+        ("cat//1.jpg", "cat"),
+        ("1.jpg", None),
+        ("./1.jpg", None),
+        ("../1.jpg", None),
+        ("/1.jpg", None),
+    ],
+)
+def test_the_folder_of_a_member_is_its_label(name, label):
+    assert [record.true_label for record in read(tar_bytes((name, b"A")))[0]] == [label]
+    assert [record.true_label for record in read(tar_bytes((name, b"A")), rules=FIRST_RULES)[0]] == [None]
+
+
+def test_sidecars_come_before_the_folder():
+    data = tar_bytes(
+        ("cat/1.jpg", b"A"), ("cat/1.json", b'{"label": "lion"}'),
+        ("cat/2.jpg", b"A"), ("cat/2.cls", b"puma"), ("cat/2.json", b'{"label": "lion"}'),
+        ("cat/3.jpg", b"A"), ("cat/3.cls", b" "),
+    )  # fmt: skip
+    assert [record.true_label for record in read(data)[0]] == ["lion", "puma", "cat"]
+
+
+# Headers of GNU's older format.
+
+
+def test_access_times_in_a_header_are_no_part_of_the_name(tmp_path):
+    folder = tmp_path / "in" / "cat"
+    folder.mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg", "x" * 120 + ".jpg"):
+        (folder / name).write_bytes(name.encode())
+        (folder / name).with_suffix(".cls").write_bytes(name[:1].encode())
+    command = ["tar", "--format=gnu", "--sort=name", "-g", tmp_path / "state", "-C", tmp_path / "in", "-cf"]
+    subprocess.run([*command, tmp_path / "x.tar", "cat"], check=True)
+    data = (tmp_path / "x.tar").read_bytes()
+    listed = subprocess.run(["tar", "-tf", tmp_path / "x.tar"], check=True, capture_output=True, text=True).stdout
+    records, ignored = read(data)
+    assert [record.key for record in records] == [name for name in listed.split() if name.endswith(".jpg")]
+    assert [record.true_label for record in records] == ["1", "2", "x"]
+    assert ignored == 0
+    assert all(record.key.endswith(".jpg") and record.key != "cat/1.jpg" for record in read(data, rules=FIRST_RULES)[0])
+
+
+def test_a_prefix_of_the_name_is_read_where_the_header_has_one():
+    name = "f/" * 60 + "a.jpg"
+    plain = tar_bytes((name, b"A"), tar_format=tarfile.USTAR_FORMAT)
+    assert plain[:1024].count(b"f/") == 59 and keys(plain) == [name]
+    header = tarfile.TarInfo("a.jpg").tobuf(tarfile.GNU_FORMAT)
+    timed = header[:345] + b"14712345671\0" * 2 + header[369:]
+    checked = timed[:148] + b"%06o\0 " % (256 + sum(timed[:148]) + sum(timed[156:])) + timed[156:]
+    assert keys(checked + END) == ["a.jpg"]
+    assert keys(checked + END, rules=FIRST_RULES) == ["14712345671/a.jpg"]
+
+
+# What is passed over.
+
+
+def passed_over(data, **options):
+    names = NameFilter(**options)
+    reader = ReaderOptions(takes_image=names.takes_image, ending_left_out=names.ending_left_out, rules=names.rules)
+    total = Counter()
+    for item in read_tar(io.BytesIO(data), reader):
+        total.update(dict(item.passed_over))
+    return total
+
+
+def test_what_is_passed_over_is_counted_by_ending():
+    data = tar_bytes(
+        ("a.jpg", b"A"), ("a.cls", b"1"), ("b.img", b""), ("c.IMG", b""), ("README", b""), ("._a.jpg", b""),
+        ("_SUCCESS", b""), ("lonely.txt", b""), ("d.heic", b""), ("e.bin", b""),
+    )  # fmt: skip
+    assert passed_over(data) == {".img": 2, "(none)": 1, ".bin": 1}
+    assert passed_over(data, exclude=("*.heic", "*.bin")) == {".img": 2, "(none)": 1, ".heic": 1}
+    assert passed_over(data, rules=FIRST_RULES) == {".img": 2, "(none)": 1, ".heic": 1, ".bin": 1}
+    assert passed_over(data, include_also=("*.img",)) == {"(none)": 1, ".bin": 1}
+
+
+def test_members_without_number_have_a_bounded_count():
+    data = tar_bytes(*((f"{n}.e{n}", b"") for n in range(300)))
+    found = passed_over(data)
+    assert len(found) < 50 and found.total() == 300
+
+
+def test_a_sidecar_that_comes_too_late_is_counted(monkeypatch):
+    monkeypatch.setattr("pipeline.inputs.tar_sidecars.WINDOW_MEMBERS", 2)
+    images = [(f"{n}.jpg", b"") for n in range(6)]
+    sidecars = [(f"{n}.cls", b"1") for n in range(6)]
+    assert passed_over(tar_bytes(*images, *sidecars)) == {LATE_SIDECARS: 6}
+    assert passed_over(tar_bytes(*sidecars, *images)) == {LATE_SIDECARS: 6}
+    assert passed_over(tar_bytes(*(member for pair in zip(images, sidecars, strict=True) for member in pair))) == {}
+    assert passed_over(tar_bytes(("a.jpg", b""), *((f"x{n}.cls", b"") for n in range(9)))) == {}
+
+
+def test_a_sidecar_behind_the_image_that_another_sidecar_still_waits_for_is_late(monkeypatch):
+    monkeypatch.setattr("pipeline.inputs.tar_sidecars.WINDOW_MEMBERS", 2)
+    data = tar_bytes(("a.jpg", b""), ("a.txt", b"x"), ("b.jpg", b""), ("a.cls", b"1"))
+    assert passed_over(data) == {LATE_SIDECARS: 1}
+
+
+# The inputs that others met.
+
+
+def test_the_hard_link_that_others_met_has_its_image_and_label(test_data):
+    records, _ = read((test_data / "cases/shards/tar_hardlinks.tar").read_bytes())
+    assert [(record.key, record.true_label) for record in records] == [("a.jpg", None), ("b.jpg", "2")]
+    assert records[0].data == records[1].data
+
+
+def test_a_tar_of_unknown_endings_has_no_record_and_names_them(test_data):
+    data = (test_data / "cases/shards/tar_img_endings.tar").read_bytes()
+    assert read(data) == ([], 8)
+    assert passed_over(data) == {".img": 8}
+
+
+def test_a_member_that_is_named_as_a_lost_record_gets_its_row():
+    data = tar_bytes(("a.jpg", b""), ("@3", b""), ("@x", b""))
+    assert keys(data, names=NameFilter(include=("*",))) == ["a.jpg", "@3@1", "@x"]
+    assert keys(data, names=NameFilter(include=("*",)), rules=FIRST_RULES) == ["a.jpg", "@3", "@x"]
 
 
 # Broken tars.

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.inputs import tar_sidecars as join
+from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.inputs.tar_sidecars import Joiner, Member, is_sidecar
 
 
@@ -48,7 +49,7 @@ def test_members_belong_together_up_to_the_first_dot_of_the_name():
         member("1.jpg"),
         member("a.cls", b"wrong"),
     )
-    assert found == {"a.b/1.left.jpg": "one", "a.b/1.right.jpg": "one", "other/1.jpg": None, "1.jpg": None}
+    assert found == {"a.b/1.left.jpg": "one", "a.b/1.right.jpg": "one", "other/1.jpg": "other", "1.jpg": None}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,27 @@ def test_every_member_is_a_record_or_joined_or_counted(names):
 def test_the_label_is_the_cls_or_else_a_scalar_of_the_json(sidecars, expected):
     found = labels(member("1.jpg"), *(member(f"1.{ending}", data) for ending, data in sidecars.items()))
     assert found == {"1.jpg": expected}
+
+
+@pytest.mark.parametrize(
+    ("fields", "first", "now"),
+    [
+        ({"label": 3.0}, "3.0", "3"),
+        ({"label": float("nan"), "class": "c"}, "NaN", "c"),
+        ({"category": "c", "Label": "L", "labels": "ls", "class": "k", "cls": "cl", "label": "l"}, "l", "l"),
+        ({"category": "c", "Label": "L", "labels": "ls", "class": "k", "cls": "cl"}, "cl", "cl"),
+        ({"category": "c", "Label": "L", "labels": "ls", "class": "k"}, "k", "k"),
+        ({"category": "c", "Label": "L", "labels": "ls"}, None, "ls"),
+        ({"category": "c", "Label": "L", "labels": ["a", "list"]}, None, "L"),
+        ({"category": "c"}, None, "c"),
+    ],
+)
+def test_the_fields_of_the_json_have_an_order_and_whole_floats_are_numbers(fields, first, now):
+    members = member("1.jpg"), member("1.json", json.dumps(fields).encode())
+    for rules, expected in ((FIRST_RULES, first), (RULES, now)):
+        joiner = Joiner((), rules)
+        (record,) = [record for one in members for record in joiner.add(one)] + list(joiner.flush())
+        assert record.true_label == expected
 
 
 def test_columns_come_from_the_json_or_from_a_sidecar():
