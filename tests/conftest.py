@@ -14,7 +14,6 @@ from pipeline.run.stopper import SIGNALS
 from pipeline.store.clients import forget_clients
 from tests.support.s3_server import S3Server, running_s3
 
-
 # CI may skip a test that needs what its machine has not: one with one of these markers.
 HARDWARE = {"gpu", "avx512"}
 
