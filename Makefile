@@ -44,7 +44,7 @@ digits: setup  ## train the weights of the demo again, into build/digits (minute
 test: setup  ## run the tests, but for the drills
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not drill"
 
-drills: setup  ## run the tests that break runs on a real Ray (half an hour)
+drills: setup  ## run the long tests on a real Ray, most of which break a run (half an hour)
 	$(BIN)/python -m pytest tests/chaos tests/jobs -m drill
 
 cluster-demo: setup  ## a run on three nodes of different kinds, one of which is lost, told in words

@@ -177,6 +177,7 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
     assert "Traceback" not in other.stderr
 
 
+@pytest.mark.drill
 def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
     tmp_path, draw, tiny_weights, job_env, run_here
 ):
@@ -205,6 +206,7 @@ def test_a_run_killed_in_the_middle_is_continued_and_its_files_are_left_alone(
     assert result.summary["rows_in_output"] == count
 
 
+@pytest.mark.drill
 def test_a_run_that_is_told_to_stop_more_than_once_says_so_and_the_next_one_continues(
     tmp_path, draw, tiny_weights, job_env, run_here
 ):

@@ -185,6 +185,7 @@ def test_kubernetes_sees_that_nodes_answer_and_how_a_job_ended(head, follow, tok
     assert "oh dear" in end["error"]
 
 
+@pytest.mark.drill
 def test_a_doubled_start_is_one_job_and_goes_on_when_one_of_its_followers_is_killed(follower, tmp_path):
     started, released = tmp_path / "started", tmp_path / "released"
     program = f"""
@@ -209,6 +210,7 @@ while not pathlib.Path({str(released)!r}).exists():
     assert started.read_text() == "x"
 
 
+@pytest.mark.drill
 def test_a_follower_that_stops_its_job_ends_with_9(follower, tmp_path):
     started = tmp_path / "started"
     program = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(600)"
@@ -220,6 +222,7 @@ def test_a_follower_that_stops_its_job_ends_with_9(follower, tmp_path):
     assert json.loads(out.splitlines()[-1])["job_status"] == "STOPPED"
 
 
+@pytest.mark.drill
 def test_a_driver_joins_a_cluster_from_outside_with_its_own_code(head, token, photos, tiny_weights, tmp_path, run_job):
     output = tmp_path / "out"
     result = run_job(
@@ -232,6 +235,7 @@ def test_a_driver_joins_a_cluster_from_outside_with_its_own_code(head, token, ph
     assert report["actors"] == {"device": "cpu", "min": 2, "max": 2}
 
 
+@pytest.mark.drill
 def test_more_actors_than_the_cluster_has_room_for_are_refused(head, token, photos, tiny_weights, tmp_path, run_job):
     arguments = ("--input", photos, "--weights", tiny_weights, "--output", tmp_path / "out", "--num-actors", "9")
     result = run_job(*arguments, "--ray-address", head.address, env=token)
@@ -239,6 +243,7 @@ def test_more_actors_than_the_cluster_has_room_for_are_refused(head, token, phot
     assert "at most 2 fit" in result.stderr
 
 
+@pytest.mark.drill
 def test_without_a_token_nothing_is_sent_to_another_machine(head, photos, tiny_weights, tmp_path, run_job):
     arguments = ("--input", photos, "--weights", tiny_weights, "--output", tmp_path / "out")
     result = run_job(*arguments, "--ray-address", head.address)
@@ -263,6 +268,7 @@ def test_a_cluster_that_asks_for_a_token_takes_no_job_from_who_has_another_or_no
     assert "Traceback" not in follow.err
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     ("name", "replacement", "expected"),
     [
@@ -328,6 +334,7 @@ def published_by(head, token):
     return texts
 
 
+@pytest.mark.drill
 def test_no_secret_of_the_submitter_is_told_by_the_cluster(head, token, follow, monkeypatch):
     monkeypatch.setenv("PVTV2_NOTIFY_URL", WEBHOOK)
     code, summary = follow("print('here and gone')")

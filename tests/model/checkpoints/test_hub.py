@@ -1,9 +1,6 @@
 """Checkpoints of the Hub, fetched by its own library from a server that speaks its protocol."""
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,19 +10,8 @@ from model.checkpoints.random_weights import random_weights
 from model.errors import CheckpointError
 from model.network.config import VARIANTS
 from tests.support.hub_server import running_hub
+from tests.support.other_process import load_in_other_process
 
-LOAD = """
-import sys
-from model.errors import CheckpointError
-from model.checkpoints.sources import read_files
-from model.checkpoints.load import load_checkpoint
-for source in sys.argv[1:]:
-    try:
-        loaded, files = load_checkpoint(source), read_files(source)
-        print(loaded.labels, loaded.digest[:8], files.revision)
-    except CheckpointError as error:
-        print("refused:", error)
-"""
 LABELS = ("cat", "dog", "hen")
 
 
@@ -52,13 +38,8 @@ def load(hub, tmp_path):
     """Loads sources in another process, with this hub and a cache of its own; returns one line for each source."""
 
     def loaded(*sources, **env):
-        done = subprocess.run(
-            [sys.executable, "-c", LOAD, *sources],
-            env={"PATH": "", "HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", **env},
-            cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        base = {"PATH": "", "HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+        return load_in_other_process(sources, base | env)
 
     return loaded
 
