@@ -127,6 +127,7 @@ def _add_output_flags(group: Any, required: bool) -> None:
     add("--rows-per-file", type=int, default=OutputConfig.rows_per_file, metavar="N", help=_DEFAULT)
     add("--max-file-mib", type=int, default=OutputConfig.max_file_mib, metavar="N", help=_DEFAULT)
     add("--prune", action="store_true", help="take out the rows of images that are gone from the inputs")
+    add("--take-over", action="store_true", help="read again, by the new rules, what older rules read")
     add("--retry-failed", nargs="*", metavar="CODE", help="try failed records again, of these error codes or of all")
     add("--wait-for-lease-s", type=float, default=OutputConfig.wait_for_lease_s, metavar="N", help=_LEASE_HELP)
     add("--output-profile", metavar="NAME", help="AWS profile for the output")
@@ -181,6 +182,7 @@ def output_config(flags: argparse.Namespace) -> OutputConfig:
         max_file_mib=flags.max_file_mib,
         wait_for_lease_s=flags.wait_for_lease_s,
         prune=flags.prune,
+        take_over=flags.take_over,
         retry_failed=None if flags.retry_failed is None else frozenset(flags.retry_failed),
         store=output_store(flags),
     )

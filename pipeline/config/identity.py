@@ -14,6 +14,9 @@ from pipeline.output.layout import JOB_FILE
 from pipeline.store.errors import ExistsError, NotFoundError, StoreError
 from pipeline.store.store_path import StorePath
 
+# Setting in `_job.json` beside the identity: the digests of identities that the output had before it was taken over.
+_TAKEN_OVER = "taken_over"
+
 
 def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
     """Returns the identity of an output.
@@ -63,15 +66,21 @@ def identity_digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(_canonical(identity)).hexdigest()
 
 
-def check_identity(output: StorePath, identity: dict[str, Any]) -> None:
+def check_identity(output: StorePath, identity: dict[str, Any], *, take_over: bool = False) -> None:
     """Checks that the output has this identity.
+
+    Args:
+        take_over: True allows that the output has older rules of reading.
 
     Raises:
         OutputError: The output has another identity, or its `_job.json` is not JSON.
         NotFoundError: The output has no identity yet.
     """
-    stored = _stored(output)
-    if differing := sorted(_differences(stored, json.loads(_canonical(identity)))):
+    stored, _ = _split(_stored(output))
+    wanted = json.loads(_canonical(identity))
+    if take_over and stored.get("records", {}).get("rules", FIRST_RULES) < wanted["records"].get("rules", FIRST_RULES):
+        stored["records"]["rules"] = wanted["records"]["rules"]
+    if differing := sorted(_differences(stored, wanted)):
         raise OutputError(
             f"{output} holds the results of another job; it differs in: {'; '.join(differing)}. "
             "Choose another --output, or repeat the settings of that job"
@@ -110,16 +119,43 @@ def _stored(output: StorePath) -> dict[str, Any]:
         raise OutputError(f"{path} is not JSON: {error}; restore it, or choose another --output") from error
 
 
-def claim_identity(output: StorePath, identity: dict[str, Any]) -> None:
+def older_identities(output: StorePath, identity: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the digests of identities with older rules, whose files the output may still hold; the oldest is first.
+
+    The identity that the output has now is among them if it is not `identity`.
+
+    Raises:
+        NotFoundError: The output has no identity yet.
+    """
+    stored, older = _split(_stored(output))
+    digest = identity_digest(stored)
+    return older if digest == identity_digest(identity) else (*older, digest)
+
+
+def claim_identity(output: StorePath, identity: dict[str, Any], older: tuple[str, ...] = ()) -> None:
     """Writes `_job.json` if the output has no such file; if another run was quicker, compares the two identities.
+
+    Args:
+        older: The `older_identities` of the output. If the output has one of them, `identity` takes its place.
 
     Raises:
         OutputError: The output has another identity.
     """
+    path = output.join(JOB_FILE)
     try:
-        output.join(JOB_FILE).put(_canonical(identity), if_absent=True)
+        path.put(_canonical(identity), if_absent=True)
     except ExistsError:
-        check_identity(output, identity)
+        info = path.head()
+        stored, _ = _split(_stored(output))
+        if info is None or identity_digest(stored) not in older:
+            check_identity(output, identity)
+            return
+        path.put(_canonical({**identity, _TAKEN_OVER: list(older)}), if_match=info.etag)
+
+
+def _split(stored: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns a stored identity by itself, and the digests of the identities that the output had before."""
+    return {name: value for name, value in stored.items() if name != _TAKEN_OVER}, tuple(stored.get(_TAKEN_OVER, ()))
 
 
 def _canonical(identity: dict[str, Any]) -> bytes:

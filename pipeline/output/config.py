@@ -21,6 +21,8 @@ class OutputConfig:
         prune: True removes the rows whose sources are gone from the inputs.
         retry_failed: Error codes whose records are tried again; None tries no record again, an empty set tries all
             failed records again.
+        take_over: True continues an output of older rules of reading under the present rules: whatever was read under
+            the older rules is read again.
         store: Account and endpoint of the output's store.
     """
 
@@ -30,6 +32,7 @@ class OutputConfig:
     wait_for_lease_s: float = 0.0
     prune: bool = False
     retry_failed: frozenset[str] | None = None
+    take_over: bool = False
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:

@@ -3,9 +3,9 @@
 import io
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -135,15 +135,20 @@ def list_files(output: StorePath) -> dict[str, ObjectInfo]:
 
 
 def published_files(
-    output: StorePath, identity: str | None = None, known: Iterable[PublishedFile] | None = None
+    output: StorePath,
+    identity: str | None = None,
+    known: Iterable[PublishedFile] | None = None,
+    older: Container[str] = (),
 ) -> list[PublishedFile]:
     """Returns every output file with its footer, sorted by name.
 
-    A footer is taken from the index if the index has the current version of the file; else the footer is read.
+    A footer is taken from the index if the index has the current version of the file; else the footer is read. A file
+    of an older identity was read by other rules. So its source counts as changed: its `source_etag` is None.
 
     Args:
         output: The output folder.
         identity: Digest of the identity that every footer must have; None checks no identity.
+        older: Digests of older identities, which footers may have, too.
         known: Files whose footers need not be read again; None takes the files in the index.
 
     Raises:
@@ -157,7 +162,9 @@ def published_files(
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         found = current + list(pool.map(lambda info: _read_published(output, info), newer))
     for entry in found:
-        _check(entry, identity, output)
+        if entry.identity not in older:
+            _check(entry, identity, output)
+    found = [replace(entry, source_etag=None) if entry.identity in older else entry for entry in found]
     return sorted(found, key=lambda entry: entry.file)
 
 
@@ -252,6 +259,8 @@ def _from_batch(batch: pa.RecordBatch) -> Iterator[PublishedFile]:
 def read_output_rows(file: PublishedFile, output: StorePath) -> list[OutputRow]:
     """Returns the rows of an output file, reduced to the columns that a plan needs.
 
+    If the source of the file counts as changed (`published_files`), so do the sources of its rows.
+
     Raises:
         OutputError: The file has changed since it was listed.
     """
@@ -261,7 +270,8 @@ def read_output_rows(file: PublishedFile, output: StorePath) -> list[OutputRow]:
             table = pq.read_table(pa.PythonFile(source, mode="r"), columns=list(OutputRow._fields))
     except (NotFoundError, ChangedError) as error:
         raise OutputError(f"{path} changed while the plan was made; is another run writing here?") from error
-    return [OutputRow(**row) for row in table.to_pylist()]
+    rows = [OutputRow(**row) for row in table.to_pylist()]
+    return [row._replace(source_etag=None) for row in rows] if file.source_etag is None else rows
 
 
 def _size_of(path: StorePath) -> int:

@@ -53,7 +53,7 @@ def execute(
     output = run.config.output.folder
     output.sweep_temporaries()
     try:
-        claim_identity(output, run.identity)
+        claim_identity(output, run.identity, run.older)
         write_plan(run)
         # The run leaves the cluster only after the report is written, because leaving takes a second or two, and Ray
         # kills a job three seconds after the request to stop.

@@ -14,12 +14,21 @@ from typing import Any, BinaryIO
 from model.checkpoints.hub import is_hub
 from pipeline.chunks.columns import output_schema
 from pipeline.config.checkpoint import Checkpoint, fetch_checkpoint
-from pipeline.config.identity import check_identity, identity_digest, job_identity, rules_of, stored_setting
+from pipeline.config.identity import (
+    check_identity,
+    identity_digest,
+    job_identity,
+    older_identities,
+    rules_of,
+    stored_setting,
+)
 from pipeline.config.job_config import JobConfig
 from pipeline.config.precision import choose_precision
 from pipeline.errors import OutputError
 from pipeline.inputs.listing import Found, Survey
+from pipeline.inputs.rules import RULES
 from pipeline.lease.lease import Lease
+from pipeline.output.config import OutputConfig
 from pipeline.output.layout import PLAN_FILE, new_run_id
 from pipeline.output.past_runs import files_of_runs
 from pipeline.output.published import PublishedFile, published_files, read_output_rows
@@ -48,7 +57,8 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
         PipelineError: weights, inputs or output cannot be used; the message says what to do.
     """
     output = config.output.folder
-    config = replace(config, input=config.input.under_rules(rules_of(output)))
+    rules = RULES if config.output.take_over else rules_of(output)
+    config = replace(config, input=config.input.under_rules(rules))
     # `org/name@commit` of the weights that earlier runs used for this output.
     pinned = stored_setting(output, "weights_revision") if is_hub(config.weights) else None
     stored = stored_setting(output, "precision") if config.precision == "auto" else None
@@ -69,7 +79,7 @@ def prepare_with(
     listed = checked_inputs(survey, config.input)
     output = config.output.folder
     try:
-        _stored_digest(output, identity)
+        _older(config.output, identity)
         # A missing or empty input raises its error when the first object is requested.
         first = list(islice(listed, 1))
         if not config.dry_run:
@@ -77,9 +87,9 @@ def prepare_with(
             preflight(output)
             lease.take(config.output.wait_for_lease_s)
         # The identity is read again, because the run that held the lease before may have written the first identity.
-        digest = _stored_digest(output, identity)
-        published = published_files(output, identity=digest)
-        if digest is None and published:
+        older = _older(config.output, identity)
+        published = published_files(output, None if older is None else identity_digest(identity), older=older or ())
+        if older is None and published:
             raise OutputError(f"{output} has output files but no _job.json; restore it, or choose another --output")
         plan = _plan(config, chain(first, listed), published)
         plan = replace(plan, num_ignored=survey.ignored, passed_over=survey.passed_over, only_shards=survey.only_shards)
@@ -97,17 +107,18 @@ def prepare_with(
         plan=plan,
         lease=lease,
         listing_s=time.monotonic() - listing_began,
+        older=older or (),
     )
     return run, Ledger(started_at, published)
 
 
-def _stored_digest(output: StorePath, identity: dict[str, Any]) -> str | None:
-    """Returns the digest of the identity if the output has this identity; None if the output has no identity yet."""
+def _older(output: OutputConfig, identity: dict[str, Any]) -> tuple[str, ...] | None:
+    """Checks the identity of the output; returns the older identities of its files, None if it has no identity yet."""
     try:
-        check_identity(output, identity)
+        check_identity(output.folder, identity, take_over=output.take_over)
+        return older_identities(output.folder, identity)
     except NotFoundError:
         return None
-    return identity_digest(identity)
 
 
 def _plan(config: JobConfig, found: Iterable[Found], published: list[PublishedFile]) -> Plan:

@@ -84,7 +84,7 @@ def refresh(run: Run, ledger: Ledger) -> None:
     """Lists the output, and notes in the ledger which files the output has now."""
     output, identity = run.config.output.folder, identity_digest(run.identity)
     known = [*ledger.files.values(), *receipted_files(ledger.receipts)]
-    ledger.take_listing(published_files(output, identity=identity, known=known))
+    ledger.take_listing(published_files(output, identity, known, run.older))
 
 
 def receipted_files(receipts: Iterable[Receipt]) -> list[PublishedFile]:

@@ -28,6 +28,7 @@ class Run:
         identity: settings that decide the rows of the output; `_job.json` holds the same settings.
         plan: work that was left when the run began.
         lease: right to write to the output.
+        older: digests of identities that the output had under older rules of reading.
         listing_s: seconds that listing the inputs and making the plan took.
     """
 
@@ -39,6 +40,7 @@ class Run:
     plan: Plan
     lease: Lease
     listing_s: float
+    older: tuple[str, ...] = ()
 
     @property
     def folder(self) -> StorePath:

@@ -25,6 +25,7 @@ from pipeline.config.checkpoint import Checkpoint
 from pipeline.config.identity import claim_identity, job_identity
 from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.inputs.config import InputConfig
+from pipeline.inputs.rules import RULES
 from pipeline.output.config import OutputConfig
 from pipeline.publish.collector import Collector
 from pipeline.read.read_shard import ReadConfig, read_shard
@@ -74,6 +75,7 @@ class SimulatedRun:
     Args:
         number: makes the run's name, by which earlier and later runs are told apart.
         bounds: how much of the work it does.
+        rules: version of the rules of reading that a new output gets.
         options: of `OutputConfig`.
     """
 
@@ -84,11 +86,12 @@ class SimulatedRun:
         number: int,
         rows_per_file: int = 3,
         bounds: BoundsConfig = NO_BOUNDS,
+        rules: int = RULES,
         **options: Any,
     ) -> None:
         self.config = JobConfig(
             task=Classify(),
-            input=InputConfig(uris=(str(source),)),
+            input=InputConfig(uris=(str(source),)).under_rules(rules),
             output=OutputConfig(uri=str(output), rows_per_file=rows_per_file, **options),
             weights="/weights",
             bounds=bounds,
@@ -99,7 +102,7 @@ class SimulatedRun:
 
     def begin(self) -> None:
         """Writes identity and plan, and empties what is out of date."""
-        claim_identity(self.config.output.folder, self.run.identity)
+        claim_identity(self.config.output.folder, self.run.identity, self.run.older)
         write_plan(self.run)
         empty_files(self.run, self.ledger, self.run.plan.summary.emptied)
 
