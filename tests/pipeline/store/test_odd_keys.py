@@ -1,4 +1,4 @@
-"""Keys with empty parts are listed and read as they are; keys that no request can name are told."""
+"""Keys with empty parts are listed and read as they are; keys that no request can name are failed records."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
