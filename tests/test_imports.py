@@ -79,7 +79,7 @@ PLACES = {
         "pipeline/store/retry.py",
     },
     "boto3": {"pipeline/store/clients.py", "model/checkpoints/sources.py"},
-    "botocore": {"pipeline/store/clients.py", "pipeline/store/pages.py", "model/checkpoints/sources.py"},
+    "botocore": {"pipeline/store/clients.py", "pipeline/store/retry.py", "model/checkpoints/sources.py"},
     "huggingface_hub": {"model/checkpoints/hub.py"},
     "PIL": {"pipeline/decode/decode_image.py", "pipeline/decode/to_rgb.py", "pipeline/decode/thumbnail.py"},
     "simplejpeg": {"pipeline/decode/jpeg.py"},

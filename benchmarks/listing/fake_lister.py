@@ -13,7 +13,6 @@ from pipeline.store.external_sort import Entry
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.pages import Page
 from pipeline.store.parallel_listing import LISTING_THREADS, list_keys
-from pipeline.store.placeholders import UNADDRESSABLE
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import split_uri
 
@@ -69,14 +68,14 @@ class FakePages:
         self._prefixes = [folder.prefix for folder in self._folders]
 
     def list_objects(
-        self, place: StorePath, *, on_skipped: Callable[[str], None] | None = None
+        self, place: StorePath, *, on_skipped: Callable[[str], None] | None = None, every_key: bool = False
     ) -> Iterator[ObjectInfo]:
         """Yields objects as `StorePath.list` does; every bucket has the same objects."""
         scheme, bucket, prefix = split_uri(place.uri)
         deadline_s = place.config.deadline_s
         found = list_keys(self, prefix and prefix + "/", uri=place.uri, deadline_s=deadline_s, threads=self._threads)
         for key, size, etag, modified_s in found:
-            assert size != UNADDRESSABLE
+            assert size >= 0
             yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag, modified_s)
 
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:

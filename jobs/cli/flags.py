@@ -16,7 +16,7 @@ from pipeline.inputs.formats import format_choices
 from pipeline.inputs.names import NameFilter
 from pipeline.output.config import OutputConfig
 from pipeline.store.config import StoreConfig
-from pipeline.store.iso_time import unix_s
+from pipeline.store.object_info import unix_s
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
 

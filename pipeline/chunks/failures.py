@@ -10,6 +10,7 @@ class ErrorCode(StrEnum):
     SOURCE_MISSING = "source.missing"
     SOURCE_CHANGED = "source.changed"
     SOURCE_UNREADABLE = "source.unreadable"
+    SOURCE_BAD_URI = "source.bad_uri"
     SOURCE_TRUNCATED = "source.truncated"
     DECODE_EMPTY = "decode.empty"
     DECODE_UNSUPPORTED = "decode.unsupported"

@@ -12,6 +12,7 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FORMATS, LOOSE_FILES, PARQUET, TAR
 from pipeline.inputs.left_out import how_to_include, unknown_endings
 from pipeline.inputs.names import NameFilter
+from pipeline.inputs.rules import FIRST_RULES
 from pipeline.store.errors import DeniedError, NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.store_path import StorePath
@@ -107,7 +108,9 @@ class Survey:
         """Yields the objects of one input, each with the input's index; collects names that no URI can address."""
         root = count.root
         try:
-            for info in self._list_objects(self._config.place(root), on_skipped=self._skipped.add):
+            every_key = self._config.names.rules != FIRST_RULES
+            listed = self._list_objects(self._config.place(root), on_skipped=self._skipped.add, every_key=every_key)
+            for info in listed:
                 count.listed += 1
                 yield info, index
         except NotFoundError as error:

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.chunks.failures import ErrorCode, Failure
-from pipeline.inputs.record import MAX_ENCODED_BYTES, Record
+from pipeline.inputs.record import BAD_URI, MAX_ENCODED_BYTES, Record
 from pipeline.store.config import StoreConfig
-from pipeline.store.errors import ChangedError, NotFoundError, StoreError
+from pipeline.store.errors import ChangedError, NotFoundError, StoreError, UnaddressableError
 from pipeline.store.meter import waiting
 from pipeline.store.store_path import StorePath
 
@@ -96,6 +96,8 @@ def _fetch(member: Member, store: StoreConfig, give_up_failed: bool) -> Record:
             failure = Failure(ErrorCode.SOURCE_MISSING, "the object was listed but is gone")
         except ChangedError:
             failure = Failure(ErrorCode.SOURCE_CHANGED, "the object changed after it was listed")
+        except UnaddressableError:
+            failure = Failure(ErrorCode.SOURCE_BAD_URI, BAD_URI)
         except StoreError as error:
             if not give_up_failed:
                 raise

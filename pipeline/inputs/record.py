@@ -12,6 +12,10 @@ MAX_ENCODED_BYTES = 256 * 2**20
 """Largest number of encoded bytes of a record. A larger record is not read and fails as `image.too_large`."""
 
 
+BAD_URI = "no request can name the object: its key has a '.' or '..' part, or a control character; rename it"
+"""Message of a failed record whose object cannot be read because of its key."""
+
+
 class ColumnError(ValueError):
     """A column that `--image-column` or `--keep-columns` asks for is not in a file, or cannot hold images."""
 

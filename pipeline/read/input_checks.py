@@ -12,7 +12,7 @@ from pipeline.inputs.listing import Found
 from pipeline.inputs.record import ColumnError, Record
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.plan.sampling import sample_shards
-from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, StoreError
+from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, StoreError, UnaddressableError
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
                 return min(shard_format.count(file), at_most)
             items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
             return sum(1 for _ in islice((item for item in items if isinstance(item, Record)), at_most))
-    except (NotFoundError, ChangedError, ValueError):
+    except (NotFoundError, ChangedError, UnaddressableError, ValueError):
         return 1  # one failed row will report the failure
     except StoreError as error:
         raise InputError(f"input {found.info.uri} cannot be read: {error}") from error
@@ -74,7 +74,7 @@ def check_input(found: Found, config: InputConfig) -> bool:
             check(file, config.reader_options)
     except ColumnError as error:
         raise InputError(f"input {uri}: {error}") from error
-    except (NotFoundError, ChangedError, ValueError) as error:
+    except (NotFoundError, ChangedError, UnaddressableError, ValueError) as error:
         logger.warning("shard.broken shard=%s error=%s", uri, error)
         return False
     except StoreError as error:

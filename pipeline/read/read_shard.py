@@ -14,11 +14,11 @@ from pipeline.decode.decode_image import probe_size
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FORMATS
 from pipeline.inputs.loose_files import read_files
-from pipeline.inputs.record import Record, ShardEnd
+from pipeline.inputs.record import BAD_URI, Record, ShardEnd
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read.build_chunk import CutConfig, Placed
 from pipeline.read.cut import cut_rewrites, cut_slices
-from pipeline.store.errors import ChangedError, NotFoundError, StoreError
+from pipeline.store.errors import ChangedError, NotFoundError, StoreError, UnaddressableError
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ def _missing_records(shard: PlannedShard, config: ReadConfig) -> Iterator[Placed
         failure = Failure(ErrorCode.SOURCE_MISSING, "the object was listed but is gone")
     except ChangedError:
         failure = Failure(ErrorCode.SOURCE_CHANGED, "the object changed after it was listed")
+    except UnaddressableError:
+        failure = Failure(ErrorCode.SOURCE_BAD_URI, BAD_URI)
     except StoreError as error:
         if not config.last_pass:
             raise

@@ -4,6 +4,7 @@ Clients are kept, and later requests use them again. The threads of obstore do n
 """
 
 import functools
+import io
 import os
 import threading
 import time
@@ -29,7 +30,7 @@ from urllib3.exceptions import HTTPError
 
 from pipeline.errors import ConfigError
 from pipeline.store.config import StoreConfig, check_endpoint
-from pipeline.store.errors import DeniedError, StoreError, redact
+from pipeline.store.errors import DeniedError, StoreError, UnaddressableError, redact
 from pipeline.store.retry import BOTO_ASKS_ONCE, client_retries
 from pipeline.store.uris import is_addressable, split_uri
 
@@ -65,11 +66,12 @@ def open_client(
     Raises:
         ConfigError: The profile is unknown, or the AWS configuration cannot be used.
         DeniedError: There are no credentials.
-        StoreError: The key cannot be addressed, or the process was forked from a process that has clients.
+        UnaddressableError: The key cannot be addressed.
+        StoreError: The process was forked from a process that has clients.
     """
     scheme, bucket, key = split_uri(uri)
     if not is_addressable(key):
-        raise StoreError(
+        raise UnaddressableError(
             f"{uri!r}: a key with empty parts, '.' or '..' parts or control characters cannot be addressed"
         )
     if _client_pid not in (0, os.getpid()):
@@ -90,9 +92,9 @@ def forget_clients() -> None:
 
 
 def listing_client(config: StoreConfig) -> Any:
-    """Returns boto3's client for listings, which sends each request once.
+    """Returns boto3's client for listings, and for keys that obstore cannot name; it sends each request once.
 
-    All threads that list with the same account and timeout share one client.
+    All threads with the same account and timeout share one client.
 
     Raises:
         ConfigError: The profile is unknown, or the AWS configuration cannot be used.
@@ -163,6 +165,11 @@ class _Received:
 
     def __init__(self, parts: list[bytes]) -> None:
         self._parts = parts
+        self._unread = io.BytesIO(b"".join(parts))
+
+    def read(self, size: int | None = None) -> bytes:
+        """Returns the next bytes of the body."""
+        return self._unread.read(size)
 
     def stream(self) -> list[bytes]:
         """Returns the body in parts."""

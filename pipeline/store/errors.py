@@ -1,10 +1,11 @@
 """Errors of stores: one hierarchy of classes for all kinds of stores.
 
-    StoreError             a failure that lasts: no space, a read-only disk, a name that cannot be addressed
+    StoreError             a failure that lasts: no space, a read-only disk
     +-- NotFoundError      there is no such object, or no such bucket
     +-- ChangedError       the object does not have the ETag that was asked for
     +-- ExistsError        the write was create-only, and the name is taken
     +-- DeniedError        credentials are missing or wrong, or do not allow the request
+    +-- UnaddressableError no request can name the object
     +-- TransientError     a failure that may pass: no answer, an incomplete answer, an overloaded store
 
 No store error is an `OSError`: tarfile, gzip and Parquet readers take an `OSError` for a broken file, and a store that
@@ -18,7 +19,7 @@ from typing import TypeGuard
 
 
 class StoreError(Exception):
-    """A failure that lasts: no space, a read-only disk, a name that cannot be addressed."""
+    """A failure that lasts: no space, a read-only disk."""
 
 
 class NotFoundError(StoreError):
@@ -43,6 +44,10 @@ class DeniedError(StoreError):
     def __init__(self, message: str, is_permission: bool = False) -> None:
         super().__init__(message)
         self.is_permission = is_permission
+
+
+class UnaddressableError(StoreError):
+    """No request can name the object: its key has `.` or `..` parts, control characters, or is not UTF-8."""
 
 
 class TransientError(StoreError):

@@ -68,7 +68,7 @@ class LocalFile:
         """See `StorePath.open`. Size and read-ahead are left to the operating system."""
         return io.BufferedReader(CheckedFile(self._path, etag), _BUFFER_BYTES)
 
-    def list(self, on_skipped: Callable[[str], None]) -> Iterator[ObjectInfo]:
+    def list(self, on_skipped: Callable[[str], None], *, every_key: bool = False) -> Iterator[ObjectInfo]:
         """See `StorePath.list`."""
         for path, size, etag, modified_s in walk(self._path, on_skipped):
             yield ObjectInfo(f"file://{path}", size, etag, modified_s)

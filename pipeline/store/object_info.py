@@ -1,6 +1,7 @@
-"""One object of a store, as a listing shows it."""
+"""One object of a store, as a listing shows it, and the times that listings name."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +20,13 @@ class ObjectInfo:
     size: int
     etag: str
     modified_s: float = field(default=0.0, compare=False)
+
+
+def unix_s(text: str) -> float:
+    """Returns the time in Unix seconds of an ISO 8601 date, or date and time; a missing time zone means UTC.
+
+    Raises:
+        ValueError: The text is neither an ISO 8601 date nor an ISO 8601 date and time.
+    """
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

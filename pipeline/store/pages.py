@@ -12,15 +12,14 @@ from urllib.parse import unquote_plus, urlsplit
 from xml.etree import ElementTree
 
 import obstore
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, SSLError
-from botocore.exceptions import ConnectionError as BotoConnectionError
 from obstore.store import ObjectStore
 
 from pipeline.store.clients import listing_client, open_client
 from pipeline.store.config import StoreConfig
-from pipeline.store.errors import StoreError, TransientError, from_answer, naming, redact
+from pipeline.store.errors import StoreError, TransientError, from_answer, redact
 from pipeline.store.external_sort import Entry
-from pipeline.store.iso_time import unix_s
+from pipeline.store.object_info import unix_s
+from pipeline.store.retry import boto_translated
 from pipeline.store.uris import split_uri
 
 _PAGE_KEYS = 1000
@@ -87,22 +86,8 @@ class S3Pages:
     def page(self, prefix: str, token: str | None, *, delimited: bool = False) -> Page:
         """See `PageSource`."""
         options = ({"ContinuationToken": token} if token else {}) | ({"Delimiter": "/"} if delimited else {})
-        try:
+        with boto_translated(self._uri, "s3:ListBucket"):
             answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=_PAGE_KEYS, **options)
-        except ClientError as error:
-            said = error.response.get("Error", {})
-            answer = error.response.get("ResponseMetadata", {})
-            status, retry_after = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {}).get("retry-after")
-            refusal = from_answer(
-                self._uri, status, said.get("Code", ""), said.get("Message", ""), retry_after=retry_after
-            )
-            raise naming(self._uri, refusal, "s3:ListBucket") from None
-        except SSLError as error:
-            raise StoreError(f"{self._uri}: {redact(str(error))}") from None
-        except (HTTPClientError, BotoConnectionError, IncompleteReadError) as error:
-            raise TransientError(f"{self._uri}: {redact(str(error))}") from None
-        except BotoCoreError as error:
-            raise StoreError(f"{self._uri}: {redact(str(error))}") from None
         region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
         if self._on_aws and region not in (None, self._client.meta.region_name):
             # boto3 finds the region of a bucket by itself; the client that reads objects does not.

@@ -19,7 +19,7 @@ from itertools import chain, groupby
 from pipeline.store.errors import StoreError
 from pipeline.store.external_sort import Entry, Sorter, Spool
 from pipeline.store.pages import Page, PageSource
-from pipeline.store.placeholders import UNADDRESSABLE, mark_unaddressable, without_placeholders
+from pipeline.store.placeholders import mark_unaddressable, without_placeholders
 from pipeline.store.retry import retrying
 
 # Folders that are listed at a time. With 0.1 s for each page, one process can parse no more.
@@ -42,8 +42,8 @@ def list_keys(
     """Yields an entry for every key that begins with `prefix`, in the order of code points.
 
     An entry has the key, the size in bytes, the ETag and the last-modified time. Placeholders of folders are left out:
-    empty objects whose key ends with a slash, or is the folder of another key. A key that cannot be addressed has the
-    size `UNADDRESSABLE`.
+    empty objects whose key ends with a slash, or is the folder of another key. A key that cannot be addressed has a
+    negative size, see `mark_unaddressable`.
 
     Args:
         source: Source of the pages.
@@ -117,7 +117,7 @@ class _Listing:
     def holds_something(self, prefix: str) -> bool:
         """Returns True if there is an addressable key with this prefix."""
         entries = (entry for page in self._pages(prefix) for entry in mark_unaddressable(page.entries))
-        return any(entry[1] != UNADDRESSABLE for entry in entries)
+        return any(entry[1] >= 0 for entry in entries)
 
     def _outcome(self, part: _Part) -> "list[_Part] | Iterable[Entry]":
         """Waits until a thread has listed a part, and returns its content; lists a part that no thread has begun."""

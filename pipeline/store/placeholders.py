@@ -5,9 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pipeline.store.external_sort import Entry
 from pipeline.store.uris import is_addressable
 
-# Size of an entry for a key that cannot be addressed.
-UNADDRESSABLE = -1
-
 # Number of entries that may wait behind an undecided empty object, before the store is asked.
 _MAX_WAITING = 1000
 
@@ -15,14 +12,19 @@ _MAX_WAITING = 1000
 def mark_unaddressable(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Yields the entries except placeholders that end with a slash.
 
-    Entries of other keys that cannot be addressed get the size `UNADDRESSABLE`.
+    Entries of other keys that cannot be addressed get a negative size, from which `size_of_marked` returns the size.
     """
     for entry in entries:
         key, size = entry[:2]
         if is_addressable(key):
             yield entry
         elif size > 0 or not is_addressable(key.removesuffix("/")):
-            yield key, UNADDRESSABLE, "", 0.0
+            yield (key, ~size, *entry[2:])
+
+
+def size_of_marked(size: int) -> int:
+    """Returns the size in bytes of an object whose entry has a negative size."""
+    return ~size
 
 
 def without_placeholders(entries: Iterable[Entry], holds_something: Callable[[str], bool]) -> Iterator[Entry]:
@@ -42,7 +44,7 @@ def without_placeholders(entries: Iterable[Entry], holds_something: Callable[[st
     dropped: set[str] = set()
     for entry in entries:
         key, size = entry[:2]
-        while undecided and size != UNADDRESSABLE and key > (folder := undecided[-1] + "/"):
+        while undecided and size >= 0 and key > (folder := undecided[-1] + "/"):
             if key.startswith(folder):
                 dropped.add(undecided[-1])
             undecided.pop()

@@ -24,14 +24,14 @@ from pipeline.store.meter import count_fetch
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.pages import open_pages
 from pipeline.store.parallel_listing import LISTING_THREADS, list_keys
-from pipeline.store.placeholders import UNADDRESSABLE
+from pipeline.store.placeholders import size_of_marked
 from pipeline.store.retry import retrying, translated
-from pipeline.store.uris import split_uri
+from pipeline.store.uris import is_utf8, split_uri
 
 T = TypeVar("T")
 
 # Without s3:ListBucket, AWS answers 403 for a missing object too.
-_TO_READ = "s3:GetObject, or s3:ListBucket if there is no such object"
+TO_READ = "s3:GetObject, or s3:ListBucket if there is no such object"
 _TO_WRITE = "s3:PutObject"
 _TO_DELETE = "s3:DeleteObject"
 
@@ -52,7 +52,7 @@ class RemoteObject:
             return None
 
         def request() -> Any:
-            with translated(self.uri, _TO_READ):
+            with translated(self.uri, TO_READ):
                 return obstore.head(client, key)
 
         try:
@@ -67,7 +67,7 @@ class RemoteObject:
 
         def request() -> bytes | ObjectInfo:
             started = time.perf_counter()
-            with self._gone_or_changed(), translated(self.uri, _TO_READ):
+            with self._gone_or_changed(), translated(self.uri, TO_READ):
                 answer = obstore.get(client, key, options={"if_match": etag} if etag else None)
                 answered, size = time.perf_counter(), answer.meta["size"]
                 if size > BLOCK_BYTES:
@@ -135,7 +135,7 @@ class RemoteObject:
         with suppress(NotFoundError):
             self._retrying(request)
 
-    def list(self, on_skipped: Callable[[str], None]) -> Iterator[ObjectInfo]:
+    def list(self, on_skipped: Callable[[str], None], *, every_key: bool = False) -> Iterator[ObjectInfo]:
         """See `StorePath.list`."""
         itself = None
         # An account that may list but not read gets its answer from the listing.
@@ -154,7 +154,9 @@ class RemoteObject:
             deadline_s=self.config.deadline_s,
             threads=threads,
         ):
-            if size == UNADDRESSABLE:
+            if size < 0 and every_key and scheme == "s3" and is_utf8(key) and not key.endswith("/"):
+                yield ObjectInfo(f"{scheme}://{bucket}/{key}", size_of_marked(size), etag, modified_s)
+            elif size < 0:
                 on_skipped(key)
             else:
                 yield ObjectInfo(f"{scheme}://{bucket}/{key}", size, etag, modified_s)
@@ -212,7 +214,7 @@ class RemoteObject:
         """Returns the bytes of a range of the object; makes one attempt."""
         client, key = opened
         started = time.perf_counter()
-        with self._gone_or_changed(), translated(self.uri, _TO_READ):
+        with self._gone_or_changed(), translated(self.uri, TO_READ):
             options: Any = {"range": (start, start + length)} | ({"if_match": etag} if etag else {})
             answer = obstore.get(client, key, options=options)
             answered = time.perf_counter()

@@ -14,9 +14,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, SSLError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from obstore.exceptions import BaseError
 
-from pipeline.store.errors import TransientError, from_client_error, naming
+from pipeline.store.errors import (
+    ChangedError,
+    StoreError,
+    TransientError,
+    from_answer,
+    from_client_error,
+    naming,
+    redact,
+)
 from pipeline.store.meter import count_failure
 
 logger = logging.getLogger(__name__)
@@ -55,6 +65,33 @@ def translated(uri: str, permission: str = "") -> Iterator[None]:
         yield
     except (BaseError, OSError, ValueError, NotImplementedError) as error:
         raise naming(uri, from_client_error(uri, error), permission) from None
+
+
+@contextmanager
+def boto_translated(uri: str, permission: str) -> Iterator[None]:
+    """Translates errors of boto3's client into store errors.
+
+    Args:
+        permission: The S3 permission that the request needs, for the message of a refusal.
+    """
+    try:
+        yield
+    except ClientError as error:
+        said = error.response.get("Error", {})
+        answer = error.response.get("ResponseMetadata", {})
+        status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {})
+        if status == 412:
+            raise ChangedError(f"{uri}: does not have the ETag asked for") from None
+        # The answer to a HEAD has no body: boto3 gives the status as the code.
+        code = "" if said.get("Code", "") == str(status) else said.get("Code", "")
+        refusal = from_answer(uri, status, code, said.get("Message", ""), retry_after=headers.get("retry-after"))
+        raise naming(uri, refusal, permission) from None
+    except SSLError as error:
+        raise StoreError(f"{uri}: {redact(str(error))}") from None
+    except (HTTPClientError, BotoConnectionError, IncompleteReadError) as error:
+        raise TransientError(f"{uri}: {redact(str(error))}") from None
+    except BotoCoreError as error:
+        raise StoreError(f"{uri}: {redact(str(error))}") from None
 
 
 def retrying(uri: str, deadline_s: float, request: Callable[[], T]) -> T:

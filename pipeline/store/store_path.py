@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 from pipeline.store.config import StoreConfig
 from pipeline.store.local_disk import LocalFile
 from pipeline.store.object_info import ObjectInfo
+from pipeline.store.odd_keys import OddKeyObject, has_empty_part
 from pipeline.store.remote import RemoteObject
 from pipeline.store.uris import is_local, join_uri, local_path, name_of, shown
 
@@ -43,7 +44,7 @@ class Backend(Protocol):
     def delete(self) -> None:
         """See `StorePath.delete`."""
 
-    def list(self, on_skipped: Callable[[str], None]) -> Iterator[ObjectInfo]:
+    def list(self, on_skipped: Callable[[str], None], *, every_key: bool = False) -> Iterator[ObjectInfo]:
         """See `StorePath.list`."""
 
     def remove_below(self) -> int:
@@ -171,7 +172,7 @@ class StorePath:
         """Removes the object; does nothing if there is no such object."""
         self._backend().delete()
 
-    def list(self, *, on_skipped: Callable[[str], None] | None = None) -> Iterator[ObjectInfo]:
+    def list(self, *, on_skipped: Callable[[str], None] | None = None, every_key: bool = False) -> Iterator[ObjectInfo]:
         """Yields every object below the folder or prefix; if the path names an object, yields that object.
 
         Objects come in the order of the code points of their URIs, on every store. Placeholders of folders that are not
@@ -180,6 +181,8 @@ class StorePath:
         Args:
             on_skipped: Called with each name that cannot be read: names that are not UTF-8, dangling links, keys with
                 empty parts or control characters. The number of such names is logged.
+            every_key: True yields keys on S3 with empty parts, with `.` or `..` parts and with control characters too.
+                Reading such an object raises an `UnaddressableError`, unless its key has only empty parts.
 
         Raises:
             StoreError: The store refuses a request, at the start or while the objects are iterated. A missing bucket is
@@ -194,7 +197,7 @@ class StorePath:
             if on_skipped is not None:
                 on_skipped(name)
 
-        yield from self._backend().list(skip)
+        yield from self._backend().list(skip, every_key=every_key)
         if skipped:
             logger.warning("store.names_skipped uri=%s names=%d first=%r", self.uri, skipped, first_skipped)
 
@@ -213,4 +216,7 @@ class StorePath:
         return self._backend().sweep_temporaries()
 
     def _backend(self) -> Backend:
-        return LocalFile(self.uri) if self.is_local else RemoteObject(self.uri, self.config)
+        if self.is_local:
+            return LocalFile(self.uri)
+        kind = OddKeyObject if has_empty_part(self.uri) else RemoteObject
+        return kind(self.uri, self.config)

@@ -99,6 +99,11 @@ def is_addressable(key: str) -> bool:
     return not key or _UNADDRESSABLE.search(key) is None
 
 
+def is_utf8(name: str) -> bool:
+    """Returns True for a name that UTF-8 can encode; a name with bytes that are not UTF-8 holds surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def _folder(uri: str) -> str:
     return uri if uri.endswith("/") else uri + "/"
 

@@ -2,8 +2,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.dataset.file_exports import image_path
 from pipeline.inputs.ids import loose_uri, object_id, record_id
 from pipeline.inputs.rules import FIRST_RULES, RULES
+from tests.support.simulated import SimulatedRun, published_rows, run_once
 
 PARTS = st.lists(
     st.sampled_from(["#", "%23", "%25", "%", "23", "@1", "a", ".tar", "/", "b.jpg", "escaped:"]), max_size=6
@@ -59,3 +61,18 @@ def test_ids_of_records_that_are_taken_apart_rightly_are_the_same_under_all_rule
 )
 def test_an_id_that_would_be_taken_apart_wrongly_is_escaped(uri, key, first, now):
     assert (record_id(uri, key, FIRST_RULES), record_id(uri, key, RULES)) == (first, now)
+
+
+def test_a_loose_image_and_a_member_that_had_one_id_have_two_and_are_read_once(tmp_path, test_data):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.tar", "a.tar#b.jpg"):
+        (source / name).write_bytes((test_data / "cases/hostile" / name).read_bytes())
+    assert run_once(source, tmp_path / "out", 1).run.ok == 3
+    rows = {row["image_id"]: row for row in published_rows(tmp_path / "out")}
+    uri = f"file://{source}/a.tar"
+    assert rows.keys() == {f"{uri}#b.jpg", f"{uri}#c.png", f"escaped:{uri}%23b.jpg"}
+    # The version of a group follows from the URIs of its files, so that nothing is left to do.
+    assert SimulatedRun(source, tmp_path / "out", 2).run.plan.is_empty
+    loose = rows[f"escaped:{uri}%23b.jpg"]
+    assert image_path(loose) == f"{source}/a.tar#b.jpg"

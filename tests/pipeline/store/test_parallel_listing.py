@@ -23,7 +23,6 @@ from pipeline.store.errors import StoreError, TransientError
 from pipeline.store.external_sort import Entry
 from pipeline.store.pages import Page, S3Pages
 from pipeline.store.parallel_listing import list_keys
-from pipeline.store.placeholders import UNADDRESSABLE
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import is_addressable, join_uri
 
@@ -106,7 +105,7 @@ def expected(sizes: dict[str, int], prefix: str = "") -> list[Entry]:
             if sizes[key] > 0 or not any(other.startswith(key + "/") for other in objects):
                 entries.append((key, sizes[key], f"e{key}", 1.5))
         elif sizes[key] > 0 or not is_addressable(key.removesuffix("/")):
-            entries.append((key, UNADDRESSABLE, "", 0.0))
+            entries.append((key, ~sizes[key], f"e{key}", 1.5))
     return entries
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.store import placeholders
-from pipeline.store.placeholders import UNADDRESSABLE, mark_unaddressable, without_placeholders
+from pipeline.store.placeholders import mark_unaddressable, size_of_marked, without_placeholders
 
 
 def kept(sizes: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -25,7 +25,7 @@ def test_an_empty_object_with_something_below_it_is_a_placeholder() -> None:
 
 
 def test_what_cannot_be_addressed_makes_no_folder() -> None:
-    assert kept({"a": 0, "a//x": UNADDRESSABLE})[0] == ["a", "a//x"]
+    assert kept({"a": 0, "a//x": -1})[0] == ["a", "a//x"]
 
 
 @pytest.mark.parametrize("below", [{}, {"a/x": 1}])
@@ -40,5 +40,7 @@ def test_the_store_is_asked_once_about_what_comes_much_later(
 def test_keys_are_told_apart_by_whether_a_request_can_name_them() -> None:
     keys = {"a/b": 0, "a/": 0, "b/": 5, "/": 0, "a//b": 1, "a//": 0, "x/../y": 1, "new\nline": 1, "caf\udce9": 1}
     entries = mark_unaddressable((key, size, "e", 1.5) for key, size in keys.items())
-    found = {key: size for key, size, _, _ in entries}
-    assert found == {"a/b": 0} | dict.fromkeys(["b/", "a//b", "a//", "x/../y", "new\nline", "caf\udce9"], UNADDRESSABLE)
+    found = {key: size for key, size, etag, modified_s in entries if (etag, modified_s) == ("e", 1.5)}
+    marked = ["b/", "a//b", "a//", "x/../y", "new\nline", "caf\udce9"]
+    assert found == {"a/b": 0} | {key: -1 - keys[key] for key in marked}
+    assert [size_of_marked(found[key]) for key in marked] == [keys[key] for key in marked]

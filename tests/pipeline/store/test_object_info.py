@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.store.iso_time import unix_s
+from pipeline.store.object_info import unix_s
 
 
 @pytest.mark.parametrize(
