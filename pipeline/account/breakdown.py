@@ -109,10 +109,12 @@ def breakdown_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: f
             of_code.append((row["image_id"], row["error_message"]))
     labels: dict[str | None, int] = {}
     scores: list[int] = []
+    answered = ok
     if "label" in rows.schema.names:
-        labels = {entry["values"]: entry["counts"] for entry in ok.column("label").value_counts().to_pylist()}
-        found = ok.column("score").to_numpy()
-        scores = np.histogram(found[np.isfinite(found)], SCORE_BINS, (0.0, 1.0))[0].tolist()
+        # A slice that is written again may keep a row of an earlier version whose score is not finite.
+        answered = ok.filter(pc.is_finite(ok.column("score")))
+        labels = {entry["values"]: entry["counts"] for entry in answered.column("label").value_counts().to_pylist()}
+        scores = np.histogram(answered.column("score").to_numpy(), SCORE_BINS, (0.0, 1.0))[0].tolist()
     shard = rows.column("shard")[0].as_py() if rows.num_rows else None
     return Breakdown(
         bands=_bands(ok, compute_s),
@@ -122,7 +124,7 @@ def breakdown_of(rows: pa.Table, compute_s: float, busy_s: float, peak_gflops: f
         shards={} if shard is None else {shard: (busy_s, rows.num_rows)},
         peak_gflops=peak_gflops,
         unsupported=_unsupported(failed),
-        samples=samples_of(ok),
+        samples=samples_of(answered),
     )
 
 

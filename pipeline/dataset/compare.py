@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from pipeline.dataset.database import Database
 from pipeline.dataset.drift import find_drift
+from pipeline.dataset.not_finite import fail_not_finite
 from pipeline.evaluation.predictions import Predictions
 
 DIFFERENCE_SCHEMA = pa.schema(
@@ -26,7 +27,8 @@ DIFFERENCE_SCHEMA = pa.schema(
 # `other_status`: the image failed in one of the outputs.
 KINDS = ("only_a", "only_b", "other_source", "other_status", "flipped")
 
-_COLUMNS = ("image_id", "source_etag", "status", "label_id", "label", "score")
+_COLUMNS = ("image_id", "source_etag", "status", "error_code", "label_id", "label", "score")
+_TYPES = {"label_id": pa.int32(), "score": pa.float32()}
 _MOST_FLIPS = 20
 
 _PAIRS = """
@@ -61,12 +63,13 @@ def compare(database: Database, a: Predictions, b: Predictions) -> dict[str, Any
     Raises:
         InputError: A file of an output cannot be read.
     """
+    not_finite = 0
     for name, predictions in (("rows_a", a), ("rows_b", b)):
         tables = predictions.tables(_COLUMNS)
-        schema = pa.schema([("image_id", pa.string()), ("source_etag", pa.string()), ("status", pa.string())])
-        schema = pa.schema([*schema, ("label_id", pa.int32()), ("label", pa.string()), ("score", pa.float32())])
+        schema = pa.schema([(column, _TYPES.get(column, pa.string())) for column in _COLUMNS])
         batches = (batch for table in tables for batch in table.replace_schema_metadata(None).cast(schema).to_batches())
         database.load_images(name, schema, batches)
+        not_finite += fail_not_finite(database, name)
     database.run(_PAIRS)
     kinds = database.counts("SELECT difference, count(*) FROM pairs WHERE difference IS NOT NULL GROUP BY 1")
     ((labelled, mean_a, mean_b, moved),) = database.rows(_SCORES)
@@ -79,6 +82,7 @@ def compare(database: Database, a: Predictions, b: Predictions) -> dict[str, Any
     return {
         "images": images,
         **counts,
+        "not_finite": not_finite,
         "labelled_by_both": labelled,
         "agreement": round(1 - counts["flipped"] / labelled, 6) if labelled else None,
         "labels_psi": None if drift is None else round(drift.psi, 4),

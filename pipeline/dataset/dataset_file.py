@@ -27,6 +27,9 @@ DATASET = "dataset"
 LABELS_FILE = "labels.parquet"
 FOOTER_KEY = b"pvtv2_dataset"
 _SCHEMA_VERSION = 1
+# Version of the rules by which rows are decided on. A data set that was made by other rules is made again. Since
+# version 2, a row whose score is not finite has failed.
+_RULES = 2
 
 # A function that yields all rows each time it is called.
 Rows = Callable[[], Iterable[pa.RecordBatch]]
@@ -83,6 +86,7 @@ def dataset_version(
     """Returns the version of the rows, corrections and policy that a data set is made of, as 64 hex digits."""
     parts = [
         _SCHEMA_VERSION,
+        _RULES,
         sorted((file.file, file.etag) for file in files),
         [(info.uri, info.etag) for info in overrides],
         policy_digest,

@@ -103,7 +103,7 @@ _SORTED = """
             WHEN is_decided THEN 'accepted'
             WHEN p.status = 'failed' THEN 'failed'
             WHEN c.label IS NULL THEN 'dropped'
-            WHEN p.score >= c.min_score THEN 'accepted'
+            WHEN isfinite(p.score) AND p.score >= c.min_score THEN 'accepted'
             ELSE 'review'
         END AS decision,
         CASE
@@ -111,7 +111,7 @@ _SORTED = """
             WHEN is_decided THEN 'override'
             WHEN p.status = 'failed' THEN p.error_code
             WHEN c.label IS NULL THEN 'class.dropped'
-            WHEN p.score >= c.min_score THEN NULL
+            WHEN isfinite(p.score) AND p.score >= c.min_score THEN NULL
             ELSE 'score.low'
         END AS reason,
         if(is_decided, decided_label, c.label) AS label,

@@ -38,6 +38,7 @@ from pipeline.dataset.labels import (
     all_labels,
     make_labels,
 )
+from pipeline.dataset.not_finite import fail_not_finite, forget_not_finite
 from pipeline.dataset.overrides import OVERRIDE_SCHEMA, find_overrides, read_overrides
 from pipeline.dataset.policy import Policy
 from pipeline.errors import ConfigError, OutputError
@@ -84,11 +85,14 @@ class Update:
         published: The data set after the update.
         changes: Changes of the update; None if the data set was up to date.
         corrections: Counts of the corrections; None if the data set was up to date.
+        not_finite: Number of rows that the output calls `ok` although their score is not finite. In the data set these
+            rows have failed. 0 if the data set was up to date.
     """
 
     published: Published
     changes: Changes | None = None
     corrections: Corrections | None = None
+    not_finite: int = 0
 
 
 def update_dataset(
@@ -127,6 +131,8 @@ def update_dataset(
         database.load("overrides", OVERRIDE_SCHEMA, read_overrides(output, corrections))
         shards = pa.RecordBatch.from_arrays([pa.array(half_read, pa.string())], schema=SHARD_SCHEMA)
         database.load("half_read", SHARD_SCHEMA, [shards])
+        not_finite = fail_not_finite(database, "predictions")
+        forget_not_finite(database)
         used = make_labels(database, config.policy, model_labels, run_id)
         changes = find_changes(database, config.max_drift)
         earlier = () if before is None else before.footer.classes
@@ -141,14 +147,15 @@ def update_dataset(
         if before is not None and changes.is_empty and footer.classes == before.footer.classes:
             # Some files were written again with equal rows: only the version in the footer changes.
             footer = replace(before.footer, version=version)
-            return Update(published=publish(output, lambda: label_rows(database), footer, before))
-        _write_changes(database, output, footer, changes, used)
+            published = publish(output, lambda: label_rows(database), footer, before)
+            return Update(published=published, not_finite=not_finite)
+        _write_changes(database, output, footer, changes, used, not_finite)
         check_right()
         published = publish(output, lambda: label_rows(database), footer, before)
     logger.info("dataset.published rows=%d changes=%s", changes.now["rows"], dict(changes.counts))
     if used.unused:
         logger.warning("overrides.unused images=%d: no row of the output has their image_id", used.unused)
-    return Update(published=published, changes=changes, corrections=used)
+    return Update(published=published, changes=changes, corrections=used, not_finite=not_finite)
 
 
 def shards_half_read(files: Iterable[PublishedFile]) -> list[str]:
@@ -183,7 +190,7 @@ def _predictions(files: Sequence[PublishedFile], output: StorePath) -> Iterator[
 
 
 def _write_changes(
-    database: Database, output: StorePath, footer: DatasetFooter, changes: Changes, used: Corrections
+    database: Database, output: StorePath, footer: DatasetFooter, changes: Changes, used: Corrections, not_finite: int
 ) -> None:
     """Writes the change log into the folder of the run: first the rows, then the sums.
 
@@ -205,6 +212,7 @@ def _write_changes(
         "classes": changes.classes,
         "drift": describe_drift(changes.drift),
         "overrides": asdict(used),
+        "not_finite": not_finite,
     }
     folder.join(CHANGES_SUMMARY_FILE).put(json.dumps(summary, indent=1).encode())
 

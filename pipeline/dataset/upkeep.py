@@ -51,6 +51,8 @@ class Kept:
             found |= {**changes.counts, "drift": describe_drift(changes.drift)}
         if corrections is not None:
             found |= {"overrides": corrections.rows, "overrides_unused": corrections.unused}
+        if self.update.not_finite:
+            found["not_finite"] = self.update.not_finite
         return {**found, "exports": [shown(uri) for uri in self.written]}
 
     def errors(self) -> list[PipelineError]:

@@ -37,6 +37,8 @@ class Tally:
         unlabelled: Number of rows without a true label.
         unknown: Number of rows whose true label is none of the network's classes.
         failed: Number of labelled rows without a prediction.
+        not_finite: Number of rows, labelled or not, that are `ok` although their score is not finite. Such rows have no
+            prediction.
         correct: Number of labelled rows by the rank of the true class among the predictions; entry k counts rank k,
             from 0.
         bands: For each band of sizes: number of labelled rows with a prediction, and number of correct rows among these
@@ -50,6 +52,7 @@ class Tally:
     unlabelled: int = 0
     unknown: int = 0
     failed: int = 0
+    not_finite: int = 0
     correct: Counts = field(default_factory=lambda: np.zeros(MOST_K, np.int64))
     bands: Counts = field(default_factory=lambda: np.zeros((len(BAND_SIDES_PX), 2), np.int64))
     bins: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((NUM_BINS, 3)))
@@ -75,7 +78,8 @@ def tally(rows: pa.Table, truth: Truth) -> Tally:
     texts = rows.column("true_label").to_pylist()
     labelled = np.array([text is not None for text in texts], bool)
     classes = np.array([truth.classes.get(text, -1) for text in texts], np.int64)
-    has_prediction = np.array(rows.column("status").to_pylist()) == "ok"
+    is_ok = np.array(rows.column("status").to_pylist()) == "ok"
+    has_prediction = is_ok & np.isfinite(rows.column("score").to_numpy())
     known = labelled & (classes >= 0)
     seen = np.flatnonzero(known & has_prediction)
     unseen = Tally(
@@ -83,6 +87,7 @@ def tally(rows: pa.Table, truth: Truth) -> Tally:
         unlabelled=int((~labelled).sum()),
         unknown=int((labelled & ~known).sum()),
         failed=int((known & ~has_prediction).sum()),
+        not_finite=int((is_ok & ~has_prediction).sum()),
         failed_classes=Counter(map(int, classes[known & ~has_prediction])),
     )
     return unseen + _tally_seen(rows.take(pa.array(seen)), classes[seen], truth) if len(seen) else unseen
@@ -133,6 +138,7 @@ def describe(total: Tally, truth: Truth, labels: Sequence[str] | None, most_k: i
         "rows": total.rows,
         "evaluated": n,
         "failed": total.failed,
+        "not_finite": total.not_finite,
         "unlabelled": total.unlabelled,
         "unknown": total.unknown,
         "unknown_labels": list(truth.unknown[:20]),

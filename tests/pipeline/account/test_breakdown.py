@@ -42,11 +42,13 @@ def test_labels_scores_and_failures_add_up():
     parts = [
         breakdown(ROW, broken),
         breakdown({**ROW, "label": "dog", "score": 1.0}, ROW, *[{**broken, "image_id": f"{i}"} for i in range(9)]),
-        breakdown({**ROW, "label": None, "score": float("nan")}),
+        breakdown({**ROW, "label": None, "score": 0.25}),
+        # Of an earlier version, in a slice that was written again.
+        breakdown({**ROW, "label": "cow", "score": float("nan")}),
     ]
     found = sum(parts, Breakdown())
     assert found.labels == {"cat": 2, "dog": 1, None: 1}
-    assert (sum(found.scores), found.scores[SCORE_BINS // 2], found.scores[-1]) == (3, 2, 1)
+    assert (sum(found.scores), found.scores[SCORE_BINS // 2], found.scores[-1]) == (4, 2, 1)
     assert found.examples == {"decode.corrupt": (("i", "broken"), ("0", "broken"), ("1", "broken"))}
     assert found.peak_gflops == 5.0
 

@@ -4,6 +4,7 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from jobs.diff_labels import diff_labels
 from pipeline.output.layout import JOB_FILE
@@ -61,3 +62,13 @@ def test_an_output_agrees_with_itself(tmp_path):
     a = output(tmp_path / "a", [row("files:a", 0, "cat"), row("files:a", 1, None)])
     summary = diff_labels([str(a), str(a)])
     assert (summary["agreement"], summary["labels_psi"], summary["report"]) == (1.0, 0.0, None)
+
+
+def test_a_score_that_is_no_number_counts_as_a_failure(tmp_path):
+    nan = float("nan")
+    a = output(tmp_path / "a", [row("files:a", 0, "cat", 0.5), row("files:a", 1, "dog", nan)])
+    b = output(tmp_path / "b", [row("files:a", 0, "cat", 0.5), row("files:a", 1, "dog", 0.5)])
+    diff_labels([str(a), str(b), "--report", str(tmp_path / "diff")])
+    found = json.loads((tmp_path / "diff" / "diff.json").read_text(), parse_constant=pytest.fail)
+    names = ("not_finite", "other_status", "labelled_by_both", "agreement", "mean_score_a", "mean_score_difference")
+    assert [found[name] for name in names] == [1, 1, 1, 1.0, 0.5, 0.0]

@@ -73,6 +73,32 @@ def test_the_csv_has_every_row_and_column(export, world, tmp_path):
     ]  # fmt: skip
 
 
+def test_no_export_holds_a_score_that_is_no_number(export, images, world, tmp_path):
+    """Not even of an image that a person labelled: `NaN` is no JSON."""
+    shard, nan = f"{images}/t.tar", float("nan")
+    members = [row(shard, i, "dog", nan, key=f"a/{i}.x.png") for i in range(2)]
+    world.publish("b" * 16, members, shard=shard)
+    loose = [row("files:a", i, "cat", nan, key=f"{i}", image_id=f"{images}/loose/{i}.png") for i in range(2)]
+    world.publish("a" * 16, loose, shard="files:a")
+    world.override(f"image_id,label\n{shard}#a/1.x.png,dog\n{images}/loose/1.png,cat\n")
+    export("csv", "coco", "huggingface", "imagefolder", "webdataset")
+    dataset = tmp_path / "out/dataset"
+    coco = json.loads((dataset / "coco.json").read_text(), parse_constant=pytest.fail)
+    assert [(entry["score"], entry["label_source"]) for entry in coco["annotations"]] == [(None, "human")] * 2
+    assert pq.read_table(dataset / "huggingface.parquet")["score"].to_pylist() == [None, None]
+    (line,) = (tmp_path / "in/metadata.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail)["score"] is None
+    with tarfile.open(tmp_path / "in/t.labels.tar") as tar:
+        said = [
+            json.loads(tar.extractfile(name).read(), parse_constant=pytest.fail) for name in ("a/0.json", "a/1.json")
+        ]
+        assert tar.getnames() == ["a/0.json", "a/1.json", "a/1.cls"]
+    assert [(entry["decision"], entry["error_code"]) for entry in said] == [
+        ("failed", "infer.not_finite"), ("accepted", "infer.not_finite"),
+    ]  # fmt: skip
+    assert "nan" not in (dataset / "labels.csv").read_text().lower()
+
+
 def test_a_name_that_would_choose_what_is_opened_has_no_path(export, images, world, tmp_path):
     """fsspec goes from one file to the next at each `::`, and takes the first for what is in the second."""
     shard = f"{images}/other.tar"

@@ -6,6 +6,7 @@ import tempfile
 import pytest
 
 from pipeline.dataset.dataset_file import find_published, labels_file
+from pipeline.dataset.labels import _SORTED
 from pipeline.dataset.policy import Policy
 from pipeline.dataset.update import DatasetConfig, shards_half_read, update_dataset
 from pipeline.errors import ConfigError, InputError, OutputError
@@ -73,6 +74,73 @@ def test_a_policy_with_a_name_that_there_is_not_changes_nothing(labelled):
     with pytest.raises(ConfigError, match="no class 'cats'"):
         labelled.update(policy=Policy(classes={"cats": None}))
     assert find_published(StorePath(labelled.output, STORE)) is None
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_no_number_is_a_failure_and_never_accepted(world, score, caplog):
+    """NaN sorts above every number, so it was accepted under any threshold."""
+    tar = "s3://in/t.tar"
+    world.publish("a" * 16, [row("files:a", 0, "cat", score), row("files:a", 1, "dog")], shard="files:a")
+    world.publish("b" * 16, [row(tar, 0, "cat", score, key="t0.png")], shard=tar)
+    world.override("image_id,label\ns3://in/t.tar#t0.png,dog\n")
+    update = world.update(policy=Policy(accept_score=0.0, class_scores={"cat": 0.0}))
+    assert decided(world) == {
+        "0.png": ("failed", "infer.not_finite", None), "1.png": ("accepted", None, "dog"),
+        "t.tar#t0.png": ("accepted", "override", "dog"),
+    }  # fmt: skip
+    for name in ("0.png", "t.tar#t0.png"):
+        found = world.labels()[name]
+        assert (found["score"], found["model_label"], found["error_code"]) == (None, None, "infer.not_finite")
+    assert update.not_finite == world.change_summary("run-1")["not_finite"] == 2
+    assert "rows.not_finite table=predictions rows=2" in caplog.text
+
+
+def publish_as_earlier_versions_did(world, monkeypatch, **config):
+    """The data set of a version that took NaN for a score above every threshold."""
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.dataset.update.fail_not_finite", lambda database, table: 0)
+        patch.setattr("pipeline.dataset.update.forget_not_finite", lambda database: None)
+        patch.setattr("pipeline.dataset.dataset_file._RULES", 1)
+        patch.setattr("pipeline.dataset.labels._SORTED", _SORTED.replace("isfinite(p.score) AND", ""))
+        return world.update(**config)
+
+
+@pytest.mark.parametrize("shard", ["files:a", "s3://in/t.tar"])
+def test_what_an_earlier_version_accepted_is_taken_back_once_and_is_no_drift(world, monkeypatch, shard):
+    nan = float("nan")
+    bad = [row(shard, i, "cat", nan, key=f"{i}") for i in range(60)]
+    good = [row(shard, 60 + i, "dog", 0.95, key=f"{60 + i}") for i in range(60)]
+    world.publish("a" * 16, [*bad, *good], shard=shard)
+    before = publish_as_earlier_versions_did(world, monkeypatch)
+    assert before.published.footer.counts["accepted"] == 120
+    more = [row("files:c", i, "dog", 0.95, key=f"c{i}") for i in range(60)]
+    world.publish("c" * 16, more, shard="files:c")
+    update = world.update()
+    assert update.published.footer.counts == {"rows": 180, "accepted": 120, "review": 0, "dropped": 0, "failed": 60}
+    counts = {"added": 60, "changed": 0, "removed": 0, "relabelled": 60, "flipped": 0}
+    assert dict(update.changes.counts) == counts
+    # The drift is that of the rows with a score: as many dogs of the same score as before.
+    assert update.changes.over == {}
+    assert [drift.psi for drift in update.changes.drift.values()] == [0.0, 0.0]
+    assert all(entry["score"] is None or entry["score"] < 1 for entry in world.changes("run-2"))
+    again = world.update()
+    assert (again.changes, again.not_finite, again.published.etag) == (None, 0, update.published.etag)
+
+
+def test_a_row_without_a_finite_score_stays_out_while_its_shard_is_read_again(world, monkeypatch):
+    world.publish("b" * 16, [row(TAR, 0, "cat", float("nan"), key="t0.png")], shard=TAR)
+    publish_as_earlier_versions_did(world, monkeypatch)
+    world.publish("b" * 16, [], shard=TAR, etag="e2", emptied=True)
+    world.update()
+    assert decided(world) == {"t.tar#t0.png": ("failed", "infer.not_finite", None)}
+
+
+def test_the_same_rows_under_new_rules_are_a_new_version_alone(labelled, monkeypatch):
+    first = publish_as_earlier_versions_did(labelled, monkeypatch)
+    second = labelled.update()
+    assert (second.changes, second.not_finite, second.published.footer.run_id) == (None, 0, "run-1")
+    assert first.published.footer.version != second.published.footer.version
+    assert labelled.update().published.etag == second.published.etag
 
 
 def test_corrections_win_over_the_network_and_may_drop_or_label_what_failed(labelled):

@@ -1,5 +1,7 @@
 """Accuracies, calibration and confusion of a few rows, reckoned by hand, and sums that do not depend on the files."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -53,6 +55,16 @@ def test_rows_that_cannot_be_judged_are_counted_apart():
     assert found["unknown_labels"] == ["yak"]
     assert found["accuracy"]["top1"] == 1.0
     assert found["accuracy"]["top1_failed_counted_wrong"] == 0.5
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), None])
+def test_a_score_that_is_no_number_is_no_prediction(score):
+    rows = [row("cat", 0, score=0.5), row("dog", 0, score=score), row(None, 0, score=score)]
+    found = described(*rows)
+    assert (found["evaluated"], found["failed"], found["not_finite"], found["unlabelled"]) == (1, 1, 2, 1)
+    assert (found["mean_score"], found["calibration_error"], found["accuracy"]["top1"]) == (0.5, 0.5, 1.0)
+    assert [entry["failed"] for entry in found["classes"]] == [0, 1]
+    json.dumps(found, allow_nan=False)
 
 
 def test_an_accuracy_that_the_rows_cannot_tell_is_not_told():
