@@ -88,7 +88,7 @@ def as_text(value: object) -> str | None:
 def label_text(value: object) -> str | None:
     """Returns a label as text; None for a value that is no label.
 
-    A whole number becomes text without a fraction, since tables store numbers beside missing values as floats: 3.0 is `3`.
+    A whole number becomes text without a fraction: 3.0 is `3`, since tables store numbers beside missing values so.
     NaN is a missing value. Lists and objects are no labels. `as_text` converts the other values.
     """
     if isinstance(value, list | tuple | dict | set) or value != value:
