@@ -16,13 +16,15 @@ Loose images are not in the table, since no reader opens a file of them: the pla
 `loose_files.py` fetches the members of a group one by one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from pipeline.inputs.parquet import check_parquet, num_rows, read_parquet
 from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
 from pipeline.inputs.tar import bytes_in_tar, read_tar
+
+Check = Callable[[BinaryIO, ReaderOptions], Mapping[str, str]]
 
 LOOSE_FILES = "files"
 """Value of a plan's column `format`, and of `--input-format`, for loose images and groups of loose images."""
@@ -44,21 +46,23 @@ class InputFormat:
         endings: endings of the names of objects in this format, in lower case.
         read: function of a file, the options and a start row, which yields the records from the start row on, then a
             `ShardEnd`.
-        count: function that returns the number of records in a file without reading the records, and raises ValueError
-            if the file is broken. None if the records must be read to be counted.
+        count: function of a file and the options, which returns the number of records in the file without reading the
+            records. The function raises ValueError if the file gives one failed record in place of its records. None if
+            the records must be read to be counted.
         stored_bytes: function that returns the number of bytes that a record takes in the file. Only used for
             estimates, if `count` is None.
-        check: function of a file and the options, which raises `ColumnError` if the file lacks a column that the
-            options ask for, and another ValueError if the file is broken. None if the format needs no check.
+        check: function of a file and the options, which returns the columns to keep that the file lacks, each with a
+            sentence about it. The function raises `ColumnError` if the file holds no images, and another ValueError if
+            the file is broken. None if the format has no columns.
         keys_are_rows: True if the key of every record is its row number.
     """
 
     name: str
     endings: tuple[str, ...]
     read: Callable[[BinaryIO, ReaderOptions, int], Iterator[Record | ShardEnd]]
-    count: Callable[[BinaryIO], int] | None = None
+    count: Callable[[BinaryIO, ReaderOptions], int] | None = None
     stored_bytes: Callable[[Record], int] = _encoded_bytes
-    check: Callable[[BinaryIO, ReaderOptions], None] | None = None
+    check: Check | None = None
     keys_are_rows: bool = False
 
     def takes(self, name: str) -> bool:

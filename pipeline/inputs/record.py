@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from pipeline.chunks.failures import Failure
 from pipeline.chunks.passed_over import ending_of
@@ -14,6 +15,9 @@ MAX_ENCODED_BYTES = 256 * 2**20
 
 BAD_URI = "no request can name the object: its key has a '.' or '..' part, or a control character; rename it"
 """Message of a failed record whose object cannot be read because of its key."""
+
+LABEL_NAMES = ("label", "cls", "class", "labels", "category")
+"""Names of columns and fields that hold the label of an image, the likeliest name first. Upper case counts too."""
 
 
 class ColumnError(ValueError):
@@ -90,3 +94,17 @@ def as_text(value: object) -> str | None:
     if isinstance(value, bool | int | float | list | tuple | dict):
         value = json.dumps(value, ensure_ascii=False, default=as_text)
     return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def label_text(value: object) -> str | None:
+    """Returns a label as text; None for a value that is no label.
+
+    A whole number becomes text without a fraction: 3.0 is `3`, since tables store numbers beside missing values so.
+    NaN is a missing value. Lists and objects are no labels. `as_text` converts the other values.
+    """
+    if isinstance(value, list | tuple | dict | set) or value != value:
+        return None
+    # A float from 2**53 on stands for many numbers, so its digits would say more than is known.
+    if (isinstance(value, Decimal) or (isinstance(value, float) and abs(value) < 2**53)) and value == int(value):
+        value = int(value)
+    return as_text(value)

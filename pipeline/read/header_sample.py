@@ -127,7 +127,7 @@ def _some_records(shard: PlannedShard, most: int, config: InputConfig) -> tuple[
         return records, len(present)
     with config.place(shard.shard).open(size=shard.size, etag=shard.etag) as file:
         shard_format = FORMATS[shard.format]
-        total = None if shard_format.count is None else shard_format.count(file)
+        total = None if shard_format.count is None else shard_format.count(file, config.reader_options)
         items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
         found = [item for item in islice(items, most) if isinstance(item, Record)]
     if total is not None or len(found) < most:

@@ -1,13 +1,14 @@
 """Checks of the inputs before any work: whether they can be read, and how many records they hold."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
 from pipeline.errors import InputError
 from pipeline.inputs.config import InputConfig
-from pipeline.inputs.formats import FORMATS
+from pipeline.inputs.formats import FORMATS, Check
 from pipeline.inputs.listing import Found
 from pipeline.inputs.record import ColumnError, Record
 from pipeline.plan.planned_shard import PlannedShard
@@ -16,6 +17,13 @@ from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, Stor
 
 logger = logging.getLogger(__name__)
 
+_IMAGES = ""
+"""Stands for the column of images among the names of the columns to keep."""
+
+# Largest number of objects that are opened in search of a column.
+_MOST_SEARCHED = 10_000
+# Number of objects that are opened at least, if there are columns to keep, to count those that lack one.
+_LEAST_COUNTED = 100
 # Numbers of shards of a plan, and of objects of each shard, that are tried to find out whether any object may be read.
 _ASKED_SHARDS = 8
 _ASKED_OBJECTS = 4
@@ -34,7 +42,7 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
         with config.place(found.info.uri).open(size=found.info.size, etag=found.info.etag) as file:
             shard_format = FORMATS[found.format]
             if shard_format.count is not None:
-                return min(shard_format.count(file), at_most)
+                return min(shard_format.count(file, config.reader_options), at_most)
             items = shard_format.read(file, replace(config.reader_options, keep_columns=()), 0)
             return sum(1 for _ in islice((item for item in items if isinstance(item, Record)), at_most))
     except (NotFoundError, ChangedError, UnaddressableError, ValueError):
@@ -44,42 +52,105 @@ def count_records(found: Found, at_most: int, config: InputConfig) -> int:
 
 
 def checked_inputs(listed: Iterable[Found], config: InputConfig) -> Iterator[Found]:
-    """Yields the listed objects, and checks the objects of each format until one object of the format could be read.
+    """Yields the listed objects in their order, and checks that they have the columns that the settings ask for.
+
+    The check opens the objects of formats with columns until images and each column to keep have been found. Objects
+    are held back until then, at most 10,000 of them, so that a wrong name of a column stops the job before any work. A
+    loose image or a shard of another format ends the search, since it may be all that was asked for.
+
+    An object without images becomes one failed row. An object without a column to keep gets null there. When the
+    listing ends, one warning gives the number of such objects among those that were opened; for columns to keep, these
+    are the first 100 objects at least.
 
     Raises:
-        InputError: `check_input` raised the error for one of the objects.
+        InputError: no object has images, or no object with images has a column to keep; or the store cannot read one of
+            the objects that are needed to know that.
     """
-    checked: set[str] = {name for name, entry in FORMATS.items() if entry.check is None}
+    checks, held = _ColumnChecks(config), list[Found]()
     for found in listed:
-        if not found.is_loose and found.format not in checked and check_input(found, config):
-            checked.add(found.format)
+        checks.look_at(found)
+        if checks.is_searching:
+            held.append(found)
+            continue
+        yield from held
+        held.clear()
         yield found
+    checks.finish()
+    yield from held
 
 
-def check_input(found: Found, config: InputConfig) -> bool:
-    """Checks one object by its format, so that a wrong column name stops the job before any work.
+class _ColumnChecks:
+    """The search for images and for the columns to keep in the objects of an input.
 
-    Returns:
-        True if the object has the columns that the settings ask for; False if the object is gone, changed or broken.
-        Such an object does not stop the job, but becomes a failed row.
-
-    Raises:
-        InputError: the object has no column with images or lacks a column to keep, or the store cannot read the object.
+    Attributes:
+        is_searching: True if all objects so far have columns, and images or a column to keep are still to be found.
     """
-    uri, check = found.info.uri, FORMATS[found.format].check
-    if check is None:
-        return True
-    try:
-        with config.place(uri).open(size=found.info.size, etag=found.info.etag) as file:
-            check(file, config.reader_options)
-    except ColumnError as error:
-        raise InputError(f"input {uri}: {error}") from error
-    except (NotFoundError, ChangedError, UnaddressableError, ValueError) as error:
-        logger.warning("shard.broken shard=%s error=%s", uri, error)
-        return False
-    except StoreError as error:
-        raise InputError(f"input {uri} cannot be read: {error}") from error
-    return True
+
+    def __init__(self, config: InputConfig) -> None:
+        self.is_searching = False
+        self._config = config
+        self._missing = {_IMAGES, *config.keep_columns}
+        self._num_opened = 0
+        self._refusals: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def look_at(self, found: Found) -> None:
+        """Takes the next object of the listing.
+
+        Raises:
+            InputError: the search goes on, and the store cannot read the object.
+        """
+        check = None if found.is_loose else FORMATS[found.format].check
+        if check is None or self._num_opened >= _MOST_SEARCHED:
+            self._missing.clear()
+        elif self._missing or (self._config.keep_columns and self._num_opened < _LEAST_COUNTED):
+            self._num_opened += 1
+            self._open(found, check)
+        self.is_searching = bool(self._missing)
+
+    def _open(self, found: Found, check: Check) -> None:
+        uri = found.info.uri
+        place = self._config.place(uri)
+        # Once everything was found, a check only counts, and a store that is busy is not asked again.
+        place = place if self._missing else place.bounded(deadline_s=0.0)
+        try:
+            with place.open(size=found.info.size, etag=found.info.etag) as file:
+                lacking = check(file, self._config.reader_options)
+        except ColumnError as error:
+            self._refuse(_IMAGES, uri, str(error))
+        except (NotFoundError, ChangedError, UnaddressableError, ValueError) as error:
+            logger.warning("shard.broken shard=%s error=%s", uri, error)
+        except StoreError as error:
+            if self._missing:
+                raise InputError(f"input {uri} cannot be read: {error}") from error
+        else:
+            self._missing &= lacking.keys()
+            for name, reason in lacking.items():
+                self._refuse(name, uri, reason)
+
+    def _refuse(self, name: str, uri: str, reason: str) -> None:
+        self._counts[name] += 1
+        self._refusals.setdefault(name, f"input {uri}: {reason}")
+
+    def finish(self) -> None:
+        """Logs what objects lack.
+
+        Raises:
+            InputError: no object has images, or no object with images has a column to keep.
+        """
+        for name in (_IMAGES, *self._config.keep_columns):
+            if name in self._missing and name in self._refusals:
+                raise InputError(self._refusals[name])
+        if without := self._counts.pop(_IMAGES, 0):
+            logger.warning(
+                "shards.without_images files=%d opened=%d: each is one failed row; first: %s",
+                *(without, self._num_opened, self._refusals[_IMAGES]),
+            )
+        if self._counts:
+            logger.warning(
+                "columns.lacking files=%d opened=%d columns=%s: their images are read, with null in these columns",
+                *(max(self._counts.values()), self._num_opened, dict(self._counts)),
+            )
 
 
 def check_permission(shards: Iterable[PlannedShard], config: InputConfig) -> None:

@@ -1,5 +1,6 @@
 import datetime
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -7,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.chunks.failures import ErrorCode, Failure
-from pipeline.inputs import parquet
+from pipeline.inputs import parquet, parquet_cells, parquet_columns
 from pipeline.inputs.names import has_image_ending
-from pipeline.inputs.parquet import check_columns, find_image_column, num_rows, read_parquet, read_schema
+from pipeline.inputs.parquet import num_rows, read_parquet, read_schema
+from pipeline.inputs.parquet_columns import find_image_column, lacking_columns
 from pipeline.inputs.record import ReaderOptions, Record, ShardEnd
+from pipeline.inputs.rules import FIRST_RULES, RULES
 from tests.support.planted_bugs import planted_bug
 
 BYTES = pa.binary()
@@ -23,9 +26,12 @@ def parquet_bytes(columns, **options):
     return buffer.getvalue()
 
 
-def read(data, image_column=None, keep_columns=(), start_row=0):
+OPTIONS = ReaderOptions(takes_image=has_image_ending)
+
+
+def read(data, image_column=None, keep_columns=(), start_row=0, rules=RULES):
     file = data if hasattr(data, "read") else io.BytesIO(data)
-    options = ReaderOptions(takes_image=has_image_ending, image_column=image_column, keep_columns=keep_columns)
+    options = replace(OPTIONS, image_column=image_column, keep_columns=keep_columns, rules=rules)
     *records, end = read_parquet(file, options, start_row)
     assert end == ShardEnd(0)
     assert all(isinstance(record, Record) for record in records)
@@ -38,7 +44,7 @@ def numbered(num):
 
 def test_rows_come_in_order_with_their_numbers():
     data = parquet_bytes({"jpg": numbered(50)}, row_group_size=20)
-    assert num_rows(io.BytesIO(data)) == 50
+    assert num_rows(io.BytesIO(data), OPTIONS) == 50
     assert read(data) == [Record(str(n), image) for n, image in enumerate(numbered(50))]
 
 
@@ -101,7 +107,7 @@ def test_a_string_column_is_read_where_it_is_asked_for():
 
 
 def test_a_row_with_too_many_bytes_is_not_passed_on(monkeypatch):
-    monkeypatch.setattr(parquet, "MAX_ENCODED_BYTES", 3)
+    monkeypatch.setattr(parquet_cells, "MAX_ENCODED_BYTES", 3)
     records = read(parquet_bytes({"image": [b"abcd", b"abc"]}))
     assert [(record.data, record.failure and record.failure.code) for record in records] == [
         (None, ErrorCode.IMAGE_TOO_LARGE),
@@ -148,11 +154,12 @@ def test_the_named_column_is_taken_or_refused():
 
 def test_columns_are_checked_before_any_work():
     schema = read_schema(io.BytesIO(parquet_bytes({"jpg": [b"x"], "url": ["u"]})))
-    check_columns(schema, None, ("url",))
-    with pytest.raises(ValueError, match="no column 'txt' for --keep-columns: the columns are jpg, url"):
-        check_columns(schema, None, ("url", "txt"))
+    assert lacking_columns(schema, None, ("url",)) == {}
+    assert lacking_columns(schema, None, ("url", "txt")) == {
+        "txt": "there is no column 'txt' for --keep-columns: the columns are jpg, url"
+    }
     with pytest.raises(ValueError, match="--image-column"):
-        check_columns(schema, "png", ())
+        lacking_columns(schema, "png", ())
 
 
 @pytest.mark.parametrize(
@@ -213,22 +220,62 @@ def test_what_has_no_footer_is_one_unreadable_record(data):
     assert (record.key, record.data, record.failure.code) == (None, None, ErrorCode.SOURCE_UNREADABLE)
     assert len(record.failure.message) <= 200
     assert read(data) == [record]
-    for look in (num_rows, read_schema):
+    for look in (lambda file: num_rows(file, OPTIONS), read_schema):
         with pytest.raises(ValueError, match="Parquet"):
             look(io.BytesIO(data))
 
 
-def test_a_broken_page_gives_the_rows_before_it_and_one_failure():
-    group = pq.ParquetFile(io.BytesIO(GROUPS)).metadata.row_group(1).column(0)
-    data = bytearray(GROUPS)
-    data[group.data_page_offset + group.total_compressed_size // 2] ^= 0xFF
-    *whole, last = read(bytes(data))
+def with_a_broken_page(data, group, column):
+    found = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(group).column(column)
+    data = bytearray(data)
+    data[found.data_page_offset + found.total_compressed_size // 2] ^= 0xFF
+    return bytes(data)
+
+
+def test_a_broken_page_costs_its_rows_and_no_others():
+    data = with_a_broken_page(GROUPS, group=1, column=0)
+    records = read(data)
+    assert [record.key for record in records] == [str(n) for n in range(60)]
+    assert [record.data for record in records] == [*IMAGES[:20], *[None] * 20, *IMAGES[40:]]
+    (failure,) = {record.failure for record in records[20:40]}
+    assert failure.code == ErrorCode.SOURCE_TRUNCATED
+    assert failure.message.startswith("rows 20 to 39 cannot be read: OSError: ")
+    assert len(failure.message) <= 200
+    for start_row in (7, 20, 27, 40, 60):
+        assert read(data, start_row=start_row) == records[start_row:]
+
+
+def test_rows_before_a_broken_page_that_share_its_batch_are_read():
+    """A batch has 16 rows, and a page has ten here."""
+    sizes = {"data_page_size": 1, "write_batch_size": 10, "use_dictionary": False, "write_page_checksum": True}
+    data = bytearray(parquet_bytes({"jpg": IMAGES}, compression="none", **sizes))
+    data[data.index(IMAGES[37])] ^= 0xFF
+    records = read(bytes(data))
+    assert [record.data for record in records] == [*IMAGES[:30], *[None] * 30]
+    assert records[30].failure.message.startswith("rows 30 to 59 cannot be read: ")
+    for start_row in (1, 29, 30, 31):
+        assert read(bytes(data), start_row=start_row) == records[start_row:]
+
+
+def test_a_broken_page_of_texts_costs_no_image():
+    labels = [f"{n:02d}" for n in range(60)]
+    pages = {"row_group_size": 20, "write_page_checksum": True, "use_dictionary": False}
+    data = parquet_bytes({"jpg": IMAGES, "label": labels}, **pages)
+    records = read(with_a_broken_page(data, group=1, column=1))
+    assert [record.data for record in records] == IMAGES
+    assert [record.true_label for record in records] == [*labels[:20], *[None] * 20, *labels[40:]]
+
+
+def test_under_the_first_rules_a_broken_page_ends_the_file():
+    data = with_a_broken_page(GROUPS, group=1, column=0)
+    *whole, last = read(data, rules=FIRST_RULES)
     assert [record.data for record in whole] == IMAGES[:20]
     assert (last.key, last.data, last.failure.code) == (None, None, ErrorCode.SOURCE_TRUNCATED)
     assert last.failure.message.startswith("the file breaks off before row 20: ")
     assert len(last.failure.message) <= 200
-    assert read(bytes(data), start_row=7) == [*whole[7:], last]
-    assert [record.key for record in read(bytes(data), start_row=40)] == [str(n) for n in range(40, 60)]
+    assert read(data, start_row=7, rules=FIRST_RULES) == [*whole[7:], last]
+    later = read(data, start_row=40, rules=FIRST_RULES)
+    assert [record.key for record in later] == [str(n) for n in range(40, 60)]
 
 
 def test_no_flipped_byte_makes_it_raise():
@@ -276,12 +323,18 @@ def test_the_file_stays_open():
 
 
 def test_a_bug_in_the_reader_is_a_failed_record_whose_message_names_it(monkeypatch):
-    monkeypatch.setattr(parquet, "as_text", planted_bug("pipeline/inputs/record.py"))
-    (record,) = read(parquet_bytes({"jpg": numbered(3)}))
-    assert record.failure == Failure(
-        ErrorCode.SOURCE_TRUNCATED,
-        "bug at pipeline/inputs/record.py:41: AttributeError: planted bug 4711 (the file breaks off before row 0)",
-    )
+    monkeypatch.setattr(parquet, "label_text", planted_bug("pipeline/inputs/record.py"))
+    records = read(parquet_bytes({"jpg": numbered(3), "label": [1, 2, 3]}))
+    assert [(record.key, record.failure) for record in records] == [
+        (
+            str(n),
+            Failure(
+                ErrorCode.SOURCE_TRUNCATED,
+                f"bug at pipeline/inputs/record.py:41: AttributeError: planted bug 4711 (row {n} cannot be read)",
+            ),
+        )
+        for n in range(3)
+    ]
 
 
 def test_a_bug_below_arrow_while_the_footer_is_read_is_named():
@@ -299,8 +352,9 @@ def test_a_bug_below_arrow_while_the_footer_is_read_is_named():
 def test_a_bug_in_the_choice_of_the_column_is_told_from_a_file_without_images(monkeypatch):
     (record,) = read(parquet_bytes({"x": [1, 2]}))
     assert record.failure.message.startswith("no column is known to hold images")
-    monkeypatch.setattr(parquet, "_plain_type", planted_bug("pipeline/inputs/parquet.py", error="ValueError"))
+    bug = planted_bug("pipeline/inputs/parquet_columns.py", error="ValueError")
+    monkeypatch.setattr(parquet_columns, "plain_type", bug)
     (record,) = read(parquet_bytes({"jpg": numbered(3)}))
     assert record.failure == Failure(
-        ErrorCode.SOURCE_UNREADABLE, "bug at pipeline/inputs/parquet.py:41: ValueError: planted bug 4711"
+        ErrorCode.SOURCE_UNREADABLE, "bug at pipeline/inputs/parquet_columns.py:41: ValueError: planted bug 4711"
     )
