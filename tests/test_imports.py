@@ -81,7 +81,7 @@ PLACES = {
     "boto3": {"pipeline/store/clients.py", "model/checkpoints/sources.py"},
     "botocore": {"pipeline/store/clients.py", "pipeline/store/retry.py", "model/checkpoints/sources.py"},
     "huggingface_hub": {"model/checkpoints/hub.py"},
-    "PIL": {"pipeline/decode/decode_image.py", "pipeline/decode/to_rgb.py", "pipeline/decode/thumbnail.py"},
+    "PIL": {"pipeline/decode/"},
     "simplejpeg": {"pipeline/decode/jpeg.py"},
     "matplotlib": {"pipeline/page/charts.py"},
     "jinja2": {"pipeline/page/page.py"},

@@ -35,7 +35,12 @@ from pipeline.chunks.bugs import explain
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
 from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
+from pipeline.decode.jpeg2000 import open_jpeg2000
+from pipeline.decode.jpeg_segments import open_jpeg
+from pipeline.decode.png import open_png
+from pipeline.decode.tiff import open_tiff
 from pipeline.decode.to_rgb import to_rgb
+from pipeline.decode.unsupported import UnsupportedError, unsupported_name
 
 # Pillow refuses images of more than twice this number of pixels. This guards sizes that only Pillow reads: those of
 # frames, tiles and icons.
@@ -45,11 +50,15 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # A Pillow that was built with another JPEG library rounds differently; then Pillow decodes every JPEG.
 _HAS_SAME_JPEG_LIBRARY = features.check_feature("libjpeg_turbo")
 
-_Opener = Callable[[IO[bytes]], ImageFile]
+_Plugin = Callable[[IO[bytes]], ImageFile]
 # Name of each format, its first bytes, and the plugin that opens it. `Image.open` is not used: it tries the plugins of
 # all formats, checks the size before this module can read it, and hides the reason why a plugin failed.
-_FORMATS: tuple[tuple[str, re.Pattern[bytes], _Opener], ...] = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),  # an MPO is a JPEG with more JPEGs behind it
+_FORMATS: tuple[tuple[str, re.Pattern[bytes], _Plugin], ...] = (
+    (
+        "JPEG",
+        re.compile(rb"\xff\xd8\xff"),
+        JpegImagePlugin.JpegImageFile,
+    ),  # an MPO is a JPEG with more JPEGs behind it
     ("PNG", re.compile(rb"\x89PNG"), PngImagePlugin.PngImageFile),
     ("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
     ("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
@@ -60,7 +69,15 @@ _FORMATS: tuple[tuple[str, re.Pattern[bytes], _Opener], ...] = (
     ("PNM", re.compile(rb"P(?:[1-6f]|0CMYK|yP|yRGBA|yCMYK)[ \t-\r]"), PpmImagePlugin.PpmImageFile),
     ("ICO", re.compile(rb"\0\0\x01\0"), IcoImagePlugin.IcoImageFile),
 )
-_TIFF_COMPRESSION = 259
+# Formats in which the plugin refuses whole images or gives wrong pixels; other formats are opened by the plugin alone.
+_OPENERS: dict[str, Callable[[bytes], ImageFile]] = {
+    "JPEG": open_jpeg,
+    "PNG": open_png,
+    "TIFF": open_tiff,
+    "JPEG 2000": open_jpeg2000,
+}
+# Errors by which a plugin says that an image is whole and only its layout is not known.
+_NOT_KNOWN = re.compile(r"Unsupported BMP (?:pixel depth|bitfields layout|compression)")
 _TIFF_SPANS = ((273, 279), (324, 325))  # offsets and lengths of strips, and of tiles
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,15 +123,20 @@ class FailedImage:
     height: int | None = None
 
 
-def probe_size(data: bytes) -> tuple[int, int] | None:
+def probe_size(data: bytes, *, pillow_only: bool = False) -> tuple[int, int] | None:
     """Returns (width, height) in pixels from the header alone, before EXIF orientation; None without a size.
 
     The function never raises.
+
+    Args:
+        data: Encoded image, or its first bytes.
+        pillow_only: True returns no size of an image that Pillow by itself does not open, although the image is
+            decoded. Outputs under the first rules of reading were cut into slices by these sizes.
     """
     if (header := read_header(data)) is not None:
         return header.width, header.height
-    image_format, opener = _sniff(data)
-    if opener is None:
+    image_format, plugin = _sniff(data)
+    if plugin is None:
         return None
     if image_format == "ICO":  # Pillow would decode the icon; its directory has one byte for each side, 0 for 256.
         entries = range(6, min(6 + 16 * data[4], len(data) - 1), 16) if len(data) > 4 else ()
@@ -122,8 +144,13 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return opener(io.BytesIO(data)).size
+            return plugin(io.BytesIO(data)).size
         except Exception:  # Only Pillow's code runs here. Without a size, the decode step says what is wrong.
+            if pillow_only or image_format not in _OPENERS:
+                return None
+        try:
+            return _open(data, image_format, plugin).size
+        except Exception:  # As above.
             return None
 
 
@@ -146,16 +173,17 @@ def decode_image(
     header = read_header(data) if _HAS_SAME_JPEG_LIBRARY else None
     if header is not None and header.is_bare and (quick := _past_pillow(data, header, 1, policy, into)) is not None:
         return quick
-    image_format, opener = _sniff(data)
-    if opener is None:
-        message = f"begins as no image that is decoded: {data[:12]!r}"
+    image_format, plugin = _sniff(data)
+    if plugin is None:
+        name = unsupported_name(data)
+        message = f"{name} is not decoded" if name else f"begins as no image that is decoded: {data[:12]!r}"
         return FailedImage(failure=Failure(ErrorCode.DECODE_UNSUPPORTED, message))
     native = (0, 0)
     # Silencing warnings is not thread-safe; a decode task is a process with one thread.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = opener(io.BytesIO(data))
+            image = _open(data, image_format, plugin)
             if header is not None and not header.is_bare:
                 quick = _past_pillow(data, header, _orientation(image), policy, into)
                 if quick is not None:
@@ -172,10 +200,12 @@ def decode_image(
             if isinstance(size, NetSize):
                 return _decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size)
             failure = size
+        except UnsupportedError as error:
+            failure = Failure(ErrorCode.DECODE_UNSUPPORTED, str(error))
         except (Image.DecompressionBombError, MemoryError) as error:
             failure = Failure(ErrorCode.IMAGE_TOO_LARGE, explain(error, image_format))
         except Exception as error:  # Broken bytes make Pillow raise anything; the record fails.
-            failure = Failure(ErrorCode.DECODE_CORRUPT, explain(error, image_format))
+            failure = _failure(error, image_format)
     known = min(native) > 0 and max(native) < 2**31  # The columns hold no larger numbers.
     return FailedImage(failure=failure, width=native[0] if known else None, height=native[1] if known else None)
 
@@ -208,10 +238,23 @@ def _decoded(pixels: npt.NDArray[np.uint8], native: tuple[int, int], size: NetSi
     )
 
 
-def _sniff(data: bytes) -> tuple[str, _Opener | None]:
-    for image_format, magic, opener in _FORMATS:
+def _failure(error: Exception, image_format: str) -> Failure:
+    """Returns the failure of an image over whose bytes Pillow raised an error."""
+    if _NOT_KNOWN.match(str(error)):
+        return Failure(ErrorCode.DECODE_UNSUPPORTED, f"{image_format} of this layout is not decoded ({error})")
+    message = explain(error, image_format)
+    return Failure(ErrorCode.DECODE_CORRUPT, message if str(error) else f"{message} a part of the image is missing")
+
+
+def _open(data: bytes, image_format: str, plugin: _Plugin) -> ImageFile:
+    opener = _OPENERS.get(image_format)
+    return plugin(io.BytesIO(data)) if opener is None else opener(data)
+
+
+def _sniff(data: bytes) -> tuple[str, _Plugin | None]:
+    for image_format, magic, plugin in _FORMATS:
         if magic.match(data):
-            return image_format, opener
+            return image_format, plugin
     return "", None
 
 
@@ -236,7 +279,7 @@ def _check_whole(image: ImageFile, data: bytes) -> None:
         image, Jpeg2KImagePlugin.Jpeg2KImageFile
     ):  # If the file is cut between two tiles, only the end marker is missing.
         whole = data.rfind(b"\xff\xd9") > data.find(b"\xff\x4f\xff\x51")
-    elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_COMPRESSION, 1) != 1:
+    elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.use_load_libtiff:
         spans = (zip(image.tag_v2.get(at, ()), image.tag_v2.get(n, ()), strict=False) for at, n in _TIFF_SPANS)
         whole = all(offset + num_bytes <= len(data) for span in spans for offset, num_bytes in span)
     else:

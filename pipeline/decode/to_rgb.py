@@ -5,10 +5,13 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from pipeline.decode.jpeg2000 import in_full_range
+from pipeline.decode.tiff import gray_values, is_white_zero
+
 _KEY_SCALE = {"L;2": 85, "L;4": 17}
 
 
-def to_rgb(image: ImageFile) -> Image.Image:
+def to_rgb(opened: ImageFile) -> Image.Image:
     """Returns the decoded image in RGB; ICC profiles are ignored.
 
     | mode                             | becomes                                                              |
@@ -25,13 +28,16 @@ def to_rgb(image: ImageFile) -> Image.Image:
     Raises:
         Exception: The bytes are broken; Pillow may raise any class of exception.
     """
-    args = image.tile[0].args if image.tile else None  # Decoding removes the tiles.
+    args = opened.tile[0].args if opened.tile else None  # Decoding removes the tiles.
     raw_mode = args if isinstance(args, str) else args[0] if args else None
-    image.load()
+    opened.load()
+    image = in_full_range(opened)
     key = image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
+        values = gray_values(opened)
         gray = gray_to_uint8(values, max_value=4095 if raw_mode == "I;12" else 65535)
+        if is_white_zero(opened):
+            gray = 255 - gray
         if isinstance(key, int):
             gray[values == key] = 255
         return Image.fromarray(gray).convert("RGB")
@@ -41,7 +47,8 @@ def to_rgb(image: ImageFile) -> Image.Image:
     elif key is not None and raw_mode in _KEY_SCALE:
         image.info["transparency"] = key * _KEY_SCALE[raw_mode]
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        # Pillow converts La to LA alone.
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGB", rgba.size, "white")
         white.paste(rgba, mask=rgba)
         return white
@@ -56,6 +63,8 @@ def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> np
     | uint16  | any                      | v / max_value * 255 (v / 257 for 16 bits) |
     | int32   | all within 0..65535      | v / 257                                   |
     | int32   | else                     | (v - min) / (max - min) * 255             |
+    | uint32  | any is 2^31 or more      | v / (2^32 - 1) * 255                      |
+    | uint32  | else                     | as int32                                  |
     | float32 | all within 0..1          | v * 255                                   |
     | float32 | else all within 0..255   | v                                         |
     | float32 | else all within 0..65535 | v / 257                                   |
@@ -68,7 +77,7 @@ def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> np
         values: Grey values.
         max_value: The uint16 value that is white: 4095 for a 12-bit image.
     """
-    if values.dtype.kind == "u":
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         table = np.minimum((np.arange(65536) * 510 + max_value) // (2 * max_value), 255).astype(np.uint8)
         return table[values]
     known = np.isfinite(values)
@@ -77,7 +86,9 @@ def gray_to_uint8(values: npt.NDArray[np.generic], max_value: int = 65535) -> np
     low, high = float(values[known].min()), float(values[known].max())
     if low >= 0 and high <= 65535:
         offset = 0.0
-        whitest = 65535.0 if values.dtype.kind == "i" or high > 255 else 255.0 if high > 1 else 1.0
+        whitest = 65535.0 if values.dtype.kind in "iu" or high > 255 else 255.0 if high > 1 else 1.0
+    elif values.dtype.kind == "u" and high >= 2**31:
+        offset, whitest = 0.0, 2.0**32 - 1
     else:
         offset, whitest = low, (high - low) or 1.0
     # float64: the difference of two float32 may overflow a float32.

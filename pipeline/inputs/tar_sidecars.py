@@ -8,16 +8,15 @@ misses the image of its sample is counted.
 """
 
 import json
-import math
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.chunks.failures import Failure
 from pipeline.chunks.passed_over import LATE_SIDECARS, add_up
-from pipeline.inputs.record import Record, as_text
+from pipeline.inputs.record import LABEL_NAMES, Record, as_text, label_text
 from pipeline.inputs.rules import FIRST_RULES, RULES
 
 WINDOW_MEMBERS = 256
@@ -26,7 +25,6 @@ MAX_SIDECAR_BYTES = 2**20
 
 _SIDECAR_ENDINGS = frozenset(("cls", "json", "txt"))
 _FIRST_LABEL_FIELDS = ("label", "cls", "class")
-_LABEL_FIELDS = (*_FIRST_LABEL_FIELDS, "labels", "Label", "category")
 # Key of a record that was lost with its tar before its name was read, see `InputFormat.lost_key`.
 _LOST_KEY = re.compile(r"@[0-9]+")
 # Largest number of sidecars without an image so far that are remembered, so that a later image finds them.
@@ -189,8 +187,11 @@ class Joiner:
 
     def _label(self, name: str, sidecars: dict[str, bytes], fields: dict[str, Any]) -> str | None:
         if self._rules == FIRST_RULES:
-            return _sidecar_label(sidecars, [as_text(value) for value in _scalars(fields, _FIRST_LABEL_FIELDS)])
-        found = _sidecar_label(sidecars, [_label_text(value) for value in _scalars(fields, _LABEL_FIELDS)])
+            values = [fields.get(field) for field in _FIRST_LABEL_FIELDS]
+            return _sidecar_label(
+                sidecars, [as_text(value) for value in values if isinstance(value, str | int | float)]
+            )
+        found = _sidecar_label(sidecars, [label_text(fields[field]) for field in _label_fields(fields)])
         return found or class_folder(name)
 
 
@@ -217,15 +218,10 @@ def _sidecar_text(sidecars: dict[str, bytes], ending: str) -> str | None:
     return None if text is None else text.removeprefix("\ufeff").strip()
 
 
-def _scalars(fields: dict[str, Any], names: tuple[str, ...]) -> list[str | int | float]:
-    return [value for name in names if isinstance(value := fields.get(name), str | int | float)]
-
-
-def _label_text(value: str | int | float) -> str | None:
-    """Returns the text of a label; whole floats are integers (`3.0` is `3`), and NaN is no label."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else str(int(value)) if value.is_integer() else as_text(value)
-    return as_text(value)
+def _label_fields(fields: Iterable[str]) -> list[str]:
+    """Returns the fields that may hold the label, the likeliest first, as `LABEL_NAMES` says."""
+    known = [field for field in fields if field.lower() in LABEL_NAMES]
+    return sorted(known, key=lambda field: (LABEL_NAMES.index(field.lower()), not field.islower()))
 
 
 def _sidecar_label(sidecars: dict[str, bytes], from_json: list[str | None]) -> str | None:

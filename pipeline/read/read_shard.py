@@ -15,6 +15,7 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FORMATS
 from pipeline.inputs.loose_files import read_files
 from pipeline.inputs.record import BAD_URI, Record, ShardEnd
+from pipeline.inputs.rules import FIRST_RULES
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read.build_chunk import CutConfig, Placed
 from pipeline.read.cut import cut_rewrites, cut_slices
@@ -175,7 +176,7 @@ def _place(row: int, record: Record, config: ReadConfig, *, pruned: bool = False
     """
     num_bytes, net = 0, None
     if record.data is not None and record.failure is None:
-        size = probe_size(record.data)
+        size = probe_size(record.data, pillow_only=config.input.names.rules == FIRST_RULES)
         allowed = None if size is None else net_size(*size, config.sizes)
         net = allowed if isinstance(allowed, NetSize) else None
         num_bytes = max(len(record.data), 0 if net is None else 3 * net.width * net.height)

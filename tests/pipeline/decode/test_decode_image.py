@@ -381,6 +381,10 @@ def pillow_size(data):
             return image.size
 
 
+# Whole images over whose text, profile or animation Pillow fails.
+WHOLE = {"chunk_no_fctl.png", "png_decompression_dos.png", "unknown_compression_method.png"}
+
+
 def test_every_odd_file_decodes_where_pillow_can_and_fails_where_it_cannot(test_data):
     disagreements = []
     num_decoded = 0
@@ -391,7 +395,9 @@ def test_every_odd_file_decodes_where_pillow_can_and_fails_where_it_cannot(test_
         result = decode_image(data, POLICY)
         size = (result.width, result.height) if isinstance(result, DecodedImage) else None
         num_decoded += size is not None
-        if size != pillow_size(data):
+        if path.name in WHOLE:
+            assert (size is not None, pillow_size(data)) == (True, None), path.name
+        elif size != pillow_size(data):
             disagreements.append((path.name, size, pillow_size(data), result))
         probe = probe_size(data)
         # One icon says another size in its directory than in its image.
