@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.size_policy import NetSize, SizePolicy
 from pipeline.chunks.task import ExtractFeatures
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.loose_files import Member
+from pipeline.inputs.rules import FIRST_RULES
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read import cut
@@ -25,6 +26,7 @@ from pipeline.store.errors import ChangedError, DeniedError, NotFoundError, Tran
 from pipeline.store.meter import store_use
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
+from tests.support import image_matrix
 from tests.support.shards import STORE, shard_at, upset, write_shard
 
 FORMATS = ("tar", "tgz", "parquet", "files")
@@ -321,6 +323,20 @@ def test_an_object_that_is_gone_or_changed_is_one_row_that_says_so(
     assert spans(chunks) == [(0, 0, 1, 0, 1, True)]
     (row,) = rows_of(chunks)
     assert (row["encoded_bytes"], row["source_etag"]) == (None, planned.etag)
+
+
+def test_an_image_that_pillow_alone_refuses_is_cut_by_its_size_under_the_present_rules_only(
+    make_shard, encode, read_config
+):
+    plain = encode(64, 64)
+    odd = plain[:33] + image_matrix.chunk(b"pHYs", b"") + plain[33:]
+    task = ExtractFeatures(stages=(1,))
+    row = task.row_bytes(read_config().network, NetSize(width=64, height=64))
+    config = read_config(rows_per_file=100, max_file_bytes=2 * row + row // 2, task=task)
+    first = replace(config, input=config.input.under_rules(FIRST_RULES))
+    shard = make_shard("tar", {f"{i}.png": odd for i in range(6)})
+    assert [span[4] for span in spans(read_shard(shard, config))] == [2, 2, 2]
+    assert [span[4] for span in spans(read_shard(shard, first))] == [6]
 
 
 @pytest.mark.parametrize("how", ["missing", "changed"])
