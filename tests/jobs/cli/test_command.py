@@ -80,11 +80,13 @@ def test_pictures_are_shown_of_as_many_images_as_are_asked_for():
 def test_every_flag_of_the_input_has_its_place():
     flags = parse(
         "--input", "s3://bucket/x", "--include", "*.png", "--include", "0*.tar", "--exclude", "a*", "--exclude", "b*",
-        "--input-format", "tar", "--image-column", "img", "--keep-columns", "caption, url,", "--limit", "7",
+        "--include-also", "*.img", "--input-format", "tar", "--image-column", "img", "--keep-columns", "caption, url,",
+        "--limit", "7",
         "--input-profile", "p", "--input-endpoint-url", "http://127.0.0.1:1", "--input-anonymous",
     )  # fmt: skip
     assert input_config(flags) == InputConfig(
-        uris=("/in", "s3://bucket/x"), names=NameFilter(include=("*.png", "0*.tar"), exclude=("a*", "b*")),
+        uris=("/in", "s3://bucket/x"),
+        names=NameFilter(include=("*.png", "0*.tar"), include_also=("*.img",), exclude=("a*", "b*")),
         format="tar", image_column="img", keep_columns=("caption", "url"), limit=7,
         store=StoreConfig(profile="p", endpoint_url="http://127.0.0.1:1", anonymous=True),
     )  # fmt: skip

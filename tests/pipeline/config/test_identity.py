@@ -73,6 +73,7 @@ def with_input(**changes):
         (replace(CONFIG, output=OutputConfig(uri="/out", max_file_mib=5)), "max_file_mib"),
         (with_input(names=NameFilter(include=("*.jpg",))), "records.include"),
         (with_input(names=NameFilter(exclude=("*.gif",))), "records.exclude"),
+        (with_input(names=NameFilter(include_also=("*.img",))), "records.include_also"),
         (with_input(image_column="jpg"), "records.image_column"),
         (with_input(keep_columns=()), "records.keep_columns"),
         (with_input(limit=10), "records.limit"),

@@ -351,6 +351,36 @@ def test_a_prefix_of_the_name_is_read_where_the_header_has_one():
     assert keys(checked + END, rules=FIRST_RULES) == ["14712345671/a.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("tar_format", "options"),
+    [
+        *((name, [option]) for name in ("v7", "oldgnu", "gnu", "ustar", "posix") for option in ("-v", "-z")),
+        *((name, ["-g", "state"]) for name in ("oldgnu", "gnu", "posix")),
+        *((name, ["--sparse"]) for name in ("oldgnu", "gnu", "posix")),
+        *((name, ["--hard-dereference"]) for name in ("v7", "gnu", "ustar", "posix")),
+    ],
+)
+def test_what_gnu_tar_packs_has_the_bytes_that_lie_on_the_disk(tmp_path, tar_format, options):
+    folder = tmp_path / "in"
+    (folder / "b").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"A" * 3000)
+    (folder / "c.jpg").write_bytes(bytes(200_000) + b"hole")
+    (folder / "b" / "hard.jpg").hardlink_to(folder / "a.jpg")
+    (folder / "b" / "hard.2.jpg").hardlink_to(folder / "c.jpg")
+    (folder / "b" / "soft.jpg").symlink_to("../a.jpg")
+    (folder / "b" / "early.jpg").symlink_to("hard.2.jpg")
+    (folder / "b" / "gone.jpg").symlink_to("../../gone.jpg")
+    command = ["tar", f"--format={tar_format}", "--sort=name", *options, "-cf", tmp_path / "x.tar", "-C", "in", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    found = told((tmp_path / "x.tar").read_bytes())
+    assert sorted(key.removeprefix("./") for key in found) == sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*.jpg")
+    )
+    for key, content in found.items():
+        is_lost = key.endswith(("early.jpg", "gone.jpg"))
+        assert content == ("source.missing" if is_lost else (folder / key).read_bytes()), key
+
+
 # What is passed over.
 
 
