@@ -29,7 +29,7 @@ from pipeline.chunks.task import Classify
 from pipeline.errors import ConfigError, InputError, OutputError
 from pipeline.evaluation.evaluation import COLUMNS, Tally, describe, tally
 from pipeline.evaluation.predictions import Predictions, open_predictions
-from pipeline.evaluation.true_labels import understand
+from pipeline.evaluation.true_labels import KINDS, understand
 from pipeline.run.stopper import Stopper
 from pipeline.store.errors import StoreError
 from pipeline.store.store_path import StorePath
@@ -39,6 +39,12 @@ POLICIES = ("native", "imagenet")
 EVALUATION_FILE, CLASSES_FILE, CONFUSION_FILE = "evaluation.json", "classes.csv", "confusion.csv"
 
 _SOURCES = "inputs bring them as .cls sidecars, a label column, or the names of class folders"
+_KINDS = {kind.lower().replace(" ", "-"): kind for kind in KINDS}
+_CLASS_NUMBERS = (
+    "the true labels are numbers from Parquet files, and may count the classes of these files instead of the network's "
+    "(outputs that are begun now hold the names that the files give)"
+)
+_WAY_OUT = f"say what the true labels are with --true-labels {'|'.join(_KINDS)}, or classify into a new --output"
 _NAMES = "classify with --labels, a file that names the network's classes as the data does"
 
 
@@ -49,6 +55,7 @@ def evaluate(arguments: Sequence[str], stopper: Stopper | None = None) -> dict[s
     add = parser.add_argument_group("evaluation").add_argument
     add("--predictions", action="append", default=[], metavar="URI", help="output of jobs/classify.py; repeatable")
     add("--labels", metavar="FILE", help="names of the classes, one a line or JSON; default: the checkpoint's")
+    add("--true-labels", choices=_KINDS, help="what the true labels are; default: found, refused if that is in doubt")
     add("--report", metavar="URI", help="folder for evaluation.json, classes.csv and confusion.csv; default: --output")
     flags = parser.parse_args(arguments)
     configure_logging(flags.log_level)
@@ -63,8 +70,9 @@ def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict
         outputs, stopped = _classify(flags, started_at, stopper)
     if stopped is not None:
         return stopped
+    kind = _KINDS.get(flags.true_labels)
     with stopper.armed():
-        evaluations = [_evaluate(open_predictions(output)) for output in outputs]
+        evaluations = [_evaluate(open_predictions(output), kind) for output in outputs]
         print(_table(evaluations))
         text = flags.report or flags.output
         folder = None if text is None else output_place(text, flags)
@@ -101,21 +109,29 @@ def _classify(
     return outputs, None
 
 
-def _evaluate(predictions: Predictions) -> dict[str, Any]:
+def _evaluate(predictions: Predictions, kind: str | None) -> dict[str, Any]:
     """Returns the evaluation of some predictions, with the whole confusion matrix under `confusion`.
 
+    Args:
+        predictions: output of a classification.
+        kind: kind of the true labels; None finds the kind.
+
     Raises:
+        ConfigError: the kind of the true labels is in doubt.
         InputError: no row has a true label that is a class of the network.
     """
-    true_labels = set[str]()
-    for table in predictions.tables(["true_label"]):
-        true_labels |= {text for text in table.column(0).unique().to_pylist() if text is not None}
+    true_labels, from_parquet = predictions.true_labels()
     if not true_labels:
         raise InputError(f"{predictions.output.shown} has no true labels; {_SOURCES}")
-    truth = understand(true_labels, predictions.labels, predictions.num_classes)
+    truth = understand(true_labels, predictions.labels, predictions.num_classes, kind)
     if not truth.classes:
         few = ", ".join(truth.unknown[:5])
         raise InputError(f"none of the true labels ({few}) is a class of the network; {_NAMES}")
+    doubt = truth.doubt
+    if kind is None and truth.by == "numbers" and predictions.has_class_numbers and from_parquet & truth.classes.keys():
+        doubt = doubt or _CLASS_NUMBERS
+    if doubt is not None:
+        raise ConfigError(f"{predictions.output.shown}: {doubt}; {_WAY_OUT}")
     total = sum((tally(table, truth) for table in predictions.tables(COLUMNS)), Tally())
     return {
         "predictions": predictions.output.shown,
@@ -156,6 +172,7 @@ def _write(folder: StorePath, evaluations: list[dict[str, Any]]) -> None:
 def _table(evaluations: list[dict[str, Any]]) -> str:
     """Returns a table of the evaluations, side by side, as text."""
     lines = [("", *(found["preprocess"] for found in evaluations))]
+    lines.append(("true labels are", *(found["true_labels_are"] for found in evaluations)))
     for name in ("evaluated", "failed", "unlabelled", "unknown"):
         lines.append((name, *(f"{found[name]:,}" for found in evaluations)))
     for name in evaluations[0]["accuracy"]:
@@ -183,6 +200,7 @@ def _summary(evaluations: list[dict[str, Any]], folder: StorePath | None, starte
         "failed",
         "unlabelled",
         "unknown",
+        "true_labels_are",
         "accuracy",
         "calibration_error",
     )

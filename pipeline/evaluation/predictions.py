@@ -27,6 +27,8 @@ class Predictions:
         top_k: Number of classes that each row lists.
         policy: Preprocessing: `native` or `imagenet`.
         files: Files with rows.
+        has_class_numbers: True if true labels from Parquet files may be numbers of the file's own classes. Outputs that
+            name no version of the rules of reading hold such numbers where later outputs hold names.
     """
 
     output: StorePath
@@ -35,6 +37,23 @@ class Predictions:
     top_k: int
     policy: str
     files: tuple[StorePath, ...]
+    has_class_numbers: bool = False
+
+    def true_labels(self) -> tuple[set[str], set[str]]:
+        """Returns (all true labels, those of rows that come from Parquet files).
+
+        Raises:
+            InputError: A file cannot be read.
+        """
+        every, parquet = set[str](), set[str]()
+        for table in self.tables(["true_label", "shard"]):
+            pairs = table.group_by(["true_label", "shard"]).aggregate([])
+            for label, shard in zip(*(pairs.column(name).to_pylist() for name in ("true_label", "shard")), strict=True):
+                if label is not None:
+                    every.add(label)
+                    if shard.lower().endswith(".parquet"):
+                        parquet.add(label)
+        return every, parquet
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yields a table with some columns of each file; reads a few files at a time.
@@ -77,4 +96,5 @@ def open_predictions(output: StorePath) -> Predictions:
         top_k=min(identity["top_k"], identity["model"]["num_classes"]),
         policy=identity["preprocess"]["policy"],
         files=tuple(map(output.at, files)),
+        has_class_numbers="rules" not in identity.get("records", {}),
     )

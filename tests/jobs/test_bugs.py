@@ -206,7 +206,7 @@ def test_rows_that_fail_because_of_a_bug_name_it_and_are_counted(run, monkeypatc
 
         with (
             patch("pipeline.inputs.tar._check_begins_as_tar", in_tar),
-            patch("pipeline.inputs.parquet._images", in_parquet),
+            patch("pipeline.inputs.parquet.image_of", in_parquet),
         ):
             yield from real_read(batch, config, notify)
 
@@ -236,9 +236,9 @@ def test_rows_that_fail_because_of_a_bug_name_it_and_are_counted(run, monkeypatc
     report, summary, rows, log = run(max_passes=2)
     said = "AttributeError: planted bug 4711"
     assert [row for row in rows if row[1] is not None] == [
+        ("0", "source.truncated", f"bug at pipeline/inputs/parquet.py:150: {said} (row 0 cannot be read)"),
         ("005.png", "decode.corrupt", f"bug at pipeline/decode/to_rgb.py:41: {said} (PNG)"),
         ("009.png", "infer.crashed", f"bug at pipeline/infer/infer_step.py:41: {said} (inference)"),
-        (None, "source.truncated", f"bug at pipeline/inputs/parquet.py:150: {said} (the file breaks off before row 0)"),
         (None, "source.truncated", f"bug at pipeline/inputs/tar.py:90: {said} (the tar breaks off after image 0)"),
     ]
     assert len(rows) == 14

@@ -4,10 +4,14 @@ import csv
 import json
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.evaluate import evaluate
 from jobs.extract_features import extract_features
+from pipeline.chunks.columns import BASE_COLUMNS, CLASSIFY_COLUMNS
+from pipeline.errors import ConfigError
 from pipeline.store.config import StoreConfig
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import join_uri
@@ -74,6 +78,7 @@ def test_both_ways_to_preprocess_are_evaluated_in_one_run_and_go_on_where_they_s
     assert {row["label"] for row in csv.DictReader((out / "classes.csv").open())} >= {"class 0", "class 3"}
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["native", "imagenet"]
+    assert lines[1].split() == ["true", "labels", "are", "names", "names"]
     assert any(line.startswith("top1") for line in lines)
     before = sorted((path.name, path.stat().st_mtime_ns) for path in out.glob("*/data/*"))
     again = run_here(*command, command=evaluate)
@@ -115,3 +120,59 @@ def test_what_cannot_be_evaluated_is_said(photos, tiny_weights, tmp_path, run_he
     run_here(*lenient(photos, tiny_weights), "--output", misnamed, "--labels", names)
     code, text = error("--predictions", misnamed)
     assert (code, "none of the true labels (class 0, class 3)" in text) == (3, True)
+
+
+@pytest.fixture
+def classified(tmp_path):
+    """(version of the rules, shard, true labels) -> an output whose rows all name class 1, right for the label 1."""
+
+    def write(rules, shard, true_labels):
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        (folder / "data").mkdir(parents=True)
+        identity = {
+            "job": "classify", "labels": ["cat", "dog", "cow"], "model": {"num_classes": 3}, "top_k": 1,
+            "preprocess": {"policy": "native"}, "records": {"rules": rules} if rules > 1 else {},
+        }  # fmt: skip
+        (folder / "_job.json").write_text(json.dumps(identity))
+        schema = pa.schema(field for field in (*BASE_COLUMNS, *CLASSIFY_COLUMNS))
+        row = {
+            "image_id": "",
+            "row": 0,
+            "shard": shard,
+            "status": "ok",
+            "width": 9,
+            "height": 9,
+            "label_id": 1,
+            "score": 1.0,
+            "topk_ids": [1],
+        }
+        rows = [{**row, "true_label": label} for label in true_labels]
+        pq.write_table(pa.Table.from_pylist(rows, schema), folder / "data" / "a.parquet")
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("shard", ["s3://b/a.parquet", "s3://b/a.tar"])
+@pytest.mark.parametrize("rules", [1, 2])
+def test_numbers_of_a_parquet_files_own_classes_are_not_taken_for_those_of_the_network(classified, rules, shard):
+    output = classified(rules, shard, ["1", "0"])
+    if rules == 1 and shard.endswith(".parquet"):
+        with pytest.raises(
+            ConfigError, match=r"may count the classes of these files.*--true-labels names\|numbers\|word"
+        ):
+            evaluate(["--predictions", str(output)])
+    else:
+        (found,) = evaluate(["--predictions", str(output)])["evaluations"]
+        assert found["true_labels_are"] == "numbers"
+    (found,) = evaluate(["--predictions", str(output), "--true-labels", "numbers"])["evaluations"]
+    assert (found["true_labels_are"], found["accuracy"]["top1"]) == ("numbers", 0.5)
+
+
+def test_true_labels_of_two_kinds_are_refused_until_one_is_named(classified, capsys):
+    output = classified(2, "s3://b/a.parquet", ["cat", "dog", "0", "1"])
+    with pytest.raises(ConfigError, match="2 true labels are names, but '0', '1' would be other classes as numbers"):
+        evaluate(["--predictions", str(output)])
+    (found,) = evaluate(["--predictions", str(output), "--true-labels", "names"])["evaluations"]
+    assert (found["true_labels_are"], found["evaluated"], found["unknown"]) == ("names", 2, 2)
+    assert ["true", "labels", "are", "names"] in [line.split() for line in capsys.readouterr().out.splitlines()]

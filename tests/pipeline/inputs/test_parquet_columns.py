@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file are read: labels and their names, doubled names, and columns nobody asked for."""
+"""The columns of a Parquet file that are read: labels and their names, and of two columns with one name the first."""
 
 import io
 import json
