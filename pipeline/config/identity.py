@@ -78,7 +78,7 @@ def check_identity(output: StorePath, identity: dict[str, Any], *, take_over: bo
     """
     stored, _ = _split(_stored(output))
     wanted = json.loads(_canonical(identity))
-    if take_over and stored.get("records", {}).get("rules", FIRST_RULES) < wanted["records"].get("rules", FIRST_RULES):
+    if take_over and isinstance(stored, dict) and _rules_of(stored) < _rules_of(wanted):
         stored["records"]["rules"] = wanted["records"]["rules"]
     if differing := sorted(_differences(stored, wanted)):
         raise OutputError(
@@ -108,7 +108,11 @@ def rules_of(output: StorePath) -> int:
         OutputError: The `_job.json` of the output cannot be read.
     """
     records = stored_setting(output, "records")
-    return RULES if records is None else records.get("rules", FIRST_RULES)
+    return RULES if records is None else _rules_of({"records": records})
+
+
+def _rules_of(identity: dict[str, Any]) -> int:
+    return identity["records"].get("rules", FIRST_RULES)
 
 
 def _stored(output: StorePath) -> dict[str, Any]:
@@ -153,8 +157,10 @@ def claim_identity(output: StorePath, identity: dict[str, Any], older: tuple[str
         path.put(_canonical({**identity, _TAKEN_OVER: list(older)}), if_match=info.etag)
 
 
-def _split(stored: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _split(stored: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns a stored identity by itself, and the digests of the identities that the output had before."""
+    if not isinstance(stored, dict):
+        return stored, ()
     return {name: value for name, value in stored.items() if name != _TAKEN_OVER}, tuple(stored.get(_TAKEN_OVER, ()))
 
 

@@ -43,8 +43,8 @@ class Columns:
 def choose_columns(schema: pa.Schema, image_column: str | None, keep_columns: Sequence[str]) -> Columns:
     """Returns the columns to read.
 
-    The label is the first column by `LABEL_NAMES`, and then by the order of the file, that is not nested; names in
-    upper or lower case count, the lower case first.
+    The label is the first column by `LABEL_NAMES`, and then by the order of the file, that is not nested. Names in lower
+    case come before names with upper case.
 
     Raises:
         ColumnError: no column is known to hold images, or `image_column` is missing or cannot hold images.
@@ -62,7 +62,7 @@ def choose_columns(schema: pa.Schema, image_column: str | None, keep_columns: Se
         parts = tuple(leaf for at in sorted(wanted) for leaf in parts[sum(counts[:at]) : sum(counts[: at + 1])])
     label = min(
         (
-            (LABEL_NAMES.index(name.lower()), not name.islower(), at)
+            (not name.islower(), LABEL_NAMES.index(name.lower()), at)
             for at, name in enumerate(names)
             if name.lower() in LABEL_NAMES and at != image and not _is_nested(schema.field(at).type)
         ),

@@ -221,7 +221,7 @@ def _sidecar_text(sidecars: dict[str, bytes], ending: str) -> str | None:
 def _label_fields(fields: Iterable[str]) -> list[str]:
     """Returns the fields that may hold the label, the likeliest first, as `LABEL_NAMES` says."""
     known = [field for field in fields if field.lower() in LABEL_NAMES]
-    return sorted(known, key=lambda field: (LABEL_NAMES.index(field.lower()), not field.islower()))
+    return sorted(known, key=lambda field: (not field.islower(), LABEL_NAMES.index(field.lower())))
 
 
 def _sidecar_label(sidecars: dict[str, bytes], from_json: list[str | None]) -> str | None:

@@ -150,7 +150,8 @@ def test_the_label_is_the_cls_or_else_a_scalar_of_the_json(sidecars, expected):
         ({"category": "c", "Label": "L", "labels": "ls", "class": "k", "cls": "cl"}, "cl", "cl"),
         ({"category": "c", "Label": "L", "labels": "ls", "class": "k"}, "k", "k"),
         ({"category": "c", "Label": "L", "labels": "ls"}, None, "ls"),
-        ({"category": "c", "Label": "L", "labels": ["a", "list"]}, None, "L"),
+        ({"category": "c", "Label": "L", "labels": ["a", "list"]}, None, "c"),
+        ({"Category": "c", "Label": "L"}, None, "L"),
         ({"category": "c"}, None, "c"),
     ],
 )
