@@ -43,8 +43,8 @@ class Columns:
 def choose_columns(schema: pa.Schema, image_column: str | None, keep_columns: Sequence[str]) -> Columns:
     """Returns the columns to read.
 
-    The label is the first column by `LABEL_NAMES`, and then by the order of the file, that is not nested. Names in lower
-    case come before names with upper case.
+    The label is the first column by `LABEL_NAMES`, and then by the order of the file, that is not nested. A name with
+    upper case comes after all names in lower case.
 
     Raises:
         ColumnError: no column is known to hold images, or `image_column` is missing or cannot hold images.

@@ -17,7 +17,7 @@ BAD_URI = "no request can name the object: its key has a '.' or '..' part, or a 
 """Message of a failed record whose object cannot be read because of its key."""
 
 LABEL_NAMES = ("label", "cls", "class", "labels", "category")
-"""Names of columns and fields that hold the label of an image, the likeliest name first. Names with upper case come after."""
+"""Names of columns and fields that hold the label of an image, the likeliest name first; upper case comes after."""
 
 
 class ColumnError(ValueError):
