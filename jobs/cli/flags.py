@@ -26,8 +26,8 @@ _INCLUDE_HELP = (
     "shards instead. Repeatable"
 )
 _WEIGHTS_HELP = (
-    "checkpoint of transformers, timm or the original repository: a folder, a .safetensors, .pth or .bin file, or a "
-    "model on the Hub"
+    "checkpoint of transformers, timm or the original repository: a folder, a file (.safetensors, .pth, .pt, .bin, "
+    ".ckpt or .pth.tar), or a model on the Hub"
 )
 _PREPROCESS_HELP = (
     "native: each image at its own size; imagenet: as published, the shorter side at 248 px and a centre crop of 224; "
