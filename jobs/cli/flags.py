@@ -27,8 +27,8 @@ _INCLUDE_HELP = (
 )
 _INCLUDE_ALSO_HELP = "images to take in addition, such as '*.img'; repeatable. Belongs to the output, as --include does"
 _WEIGHTS_HELP = (
-    "checkpoint of transformers, timm or the original repository: a folder, a .safetensors, .pth or .bin file, or a "
-    "model on the Hub"
+    "checkpoint of transformers, timm or the original repository: a folder, a file (.safetensors, .pth, .pt, .bin, "
+    ".ckpt or .pth.tar), or a model on the Hub"
 )
 _PREPROCESS_HELP = (
     "native: each image at its own size; imagenet: as published, the shorter side at 248 px and a centre crop of 224; "

@@ -105,9 +105,10 @@ def check_finite(config: PVTv2Config, tensors: Tensors, table: RenameTable, base
     names = [name for parameter in parameter_shapes(config) for name in upstream_names(parameter, table, base)]
     bad = [name for name in names if not tensors[name].largest < INFINITE_FLOAT32]
     if bad:
-        told = ", ".join(f"{name} holds {_told(tensors[name].largest)}" for name in bad[:NUM_NAMED])
+        shown = [f"{name} holds {_shown(tensors[name].largest)}" for name in bad[:NUM_NAMED]]
+        more = ["..."] if len(bad) > NUM_NAMED else []
         raise CheckpointError(
-            f"{len(bad)} of the {len(names)} tensors are not finite ({told}{', ...' if len(bad) > NUM_NAMED else ''}): "
+            f"{len(bad)} of the {len(names)} tensors are not finite ({', '.join(shown + more)}): "
             "the training diverged, or the file is damaged. Give an earlier checkpoint."
         )
     largest = max(names, key=lambda name: tensors[name].largest)
@@ -142,7 +143,7 @@ def with_settings(variant: PVTv2Config, like: PVTv2Config) -> PVTv2Config:
     )
 
 
-def _told(largest: float) -> str:
+def _shown(largest: float) -> str:
     if math.isfinite(largest):
         return f"{largest:g}, which float32 cannot hold"
     return "NaN" if math.isnan(largest) else "infinity"

@@ -117,7 +117,8 @@ def find_naming(names: Iterable[str]) -> tuple[Naming, str] | None:
 def is_classifiers(naming: Naming, base: str) -> bool:
     """Returns whether a prefix of a backbone's names says that the backbone was saved as a part of a classifier.
 
-    In transformers, only the backbone of a classifier has the part `pvt_v2` in its prefix. Other sources do not tell.
+    In transformers, only the backbone of a classifier has the part `pvt_v2` in its prefix. For other sources, the
+    answer is True, since their prefixes say nothing.
     """
     return naming.source_format != "transformers" or TRANSFORMERS_BASE.rstrip(".") in base.split(".")
 

@@ -51,8 +51,8 @@ class ClassAnswers:
         assert output.logits is not None
         logits_BC = output.logits.float()
         scores_BK, ids_BK = logits_BC.softmax(-1).topk(self._top_k, dim=-1)
-        # Zeros, which change no score, or NaN for an image with a logit that is not finite. The scores then tell the
-        # host all, without another copy from the device.
+        # Zeros, which change no score, or NaN for an image with a logit that is not finite. So the host learns from the
+        # scores which images these are, without another copy from the device.
         scores_BK = scores_BK + (logits_BC * 0).sum(-1, keepdim=True)
         self._scores[rows], self._ids[rows] = scores_BK.cpu().numpy(), ids_BK.cpu().numpy()
 
@@ -121,7 +121,7 @@ class FeatureAnswers:
 def _are_finite(values: np.ndarray) -> bool:
     """Returns whether all numbers of a contiguous array of float16 or float32 are finite.
 
-    The bits of the exponent tell it, since comparing whole numbers is many times as fast as numpy's `isfinite` is for
+    The bits of the exponent decide, since comparing whole numbers is many times as fast as numpy's `isfinite` is for
     float16.
     """
     bits = values.reshape(-1).view(f"u{values.itemsize}")
