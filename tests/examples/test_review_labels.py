@@ -13,6 +13,7 @@ from PIL import Image
 from examples import review_labels
 from examples.review_images import SIDE_PX, ShardRules, pictures
 from pipeline.inputs.names import NameFilter
+from pipeline.inputs.rules import FIRST_RULES
 from pipeline.store.store_path import StorePath
 from tests.support.review_rows import (
     HOSTILE,
@@ -129,7 +130,7 @@ def test_the_rules_come_from_the_output(tmp_path):
     records = {"include": ["*.jpg"], "exclude": ["x*"], "image_column": "photo"}
     assert review_labels.shard_rules(StorePath(f"file://{tmp_path}")) == ShardRules()
     (tmp_path / "_job.json").write_text(json.dumps({"records": records}))
-    names = NameFilter(include=("*.jpg",), exclude=("x*",))
+    names = NameFilter(include=("*.jpg",), exclude=("x*",), rules=FIRST_RULES)
     assert review_labels.shard_rules(StorePath(f"file://{tmp_path}")) == ShardRules(names=names, image_column="photo")
 
 
