@@ -298,6 +298,7 @@ def test_failed_records_have_their_rows_and_too_many_of_them_exit_6(tmp_path, dr
     }
 
 
+@pytest.mark.drill
 def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run_here):
     """All files loose; those with image endings again in a tar and in Parquet. The network need not see them large."""
     odd = test_data / "odd"

@@ -101,6 +101,7 @@ def test_an_output_follows_its_input_night_after_night(tmp_path, draw, night):
     )
 
 
+@pytest.mark.drill
 def test_failed_records_are_tried_again_when_that_is_asked_for(tmp_path, draw, night):
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

@@ -208,6 +208,7 @@ def exactly_one_row_each(bucket: Bucket) -> None:
         assert [name for (name,) in rows] == expected, what
 
 
+@pytest.mark.drill
 def test_a_week_of_nights(bucket, night, start, tmp_path):
     # Monday: all is new, and more than a night is given.
     bucket.add_digits("mon", [*range(10)] * 4)
