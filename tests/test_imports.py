@@ -17,10 +17,12 @@ from tests.support.private_parts import private_parts
 
 # Room: the rooms that it may import, all of them further down. `chunks` is short for `pipeline/chunks`.
 _TABLE = {
-    "jobs": "jobs/cli jobs/remote dataset run page evaluation output chunks cluster store errors.py",
+    "jobs": "jobs/cli jobs/remote dataset earlier run page evaluation publish output inputs chunks cluster store "
+    "errors.py",
     "jobs/cli": "estimate run config lease output inputs account chunks cluster store errors.py model/network",
     "jobs/remote": "errors.py",
     "dataset": "run evaluation publish output inputs chunks store errors.py",
+    "earlier": "config output inputs decode chunks store errors.py",
     "estimate": "run read plan config lease output account chunks store errors.py",
     "run": "flow read publish plan config lease page output inputs infer account chunks cluster store errors.py "
     "model/checkpoints",

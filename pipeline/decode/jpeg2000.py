@@ -45,6 +45,11 @@ def open_jpeg2000(data: bytes) -> Jpeg2KImageFile:
     return image
 
 
+def is_stretched(image: ImageFile) -> bool:
+    """Returns whether `in_full_range` changes the samples of an image of `open_jpeg2000`."""
+    return _BITS in image.info
+
+
 def in_full_range(image: ImageFile) -> Image.Image:
     """Returns a decoded image of `open_jpeg2000`, with samples from 0 to 255."""
     depths = image.info.get(_BITS)

@@ -6,9 +6,10 @@ If two hashes are equal, the ids are read again and compared, so that two ids wi
 
 import hashlib
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import IO
 
@@ -65,25 +66,57 @@ def find_doubled_ids(output: StorePath, files: Iterable[PublishedFile]) -> Doubl
     """
     infos = list_files(output)
     there = [file for file in files if file.rows]
-    num_ranges = min(_MAX_RANGES, -(-sum(file.rows for file in there) // _RANGE_HASHES))
     first, num_rows = None, 0
+    with _comparing(output):
+        for hashed, numbers in _equal_hashes(output, there, infos):
+            # After one example was read again, the hashes alone are counted.
+            first = first or _example(output, [there[number] for number in numbers], infos, hashed)
+            num_rows += len(numbers) - 1 if first else 0
+    return None if first is None else replace(first, rows=num_rows)
+
+
+def doubled_ids(output: StorePath, files: Iterable[PublishedFile]) -> set[str]:
+    """Returns every id that several rows have; beside the memory of `find_doubled_ids`, memory holds these ids.
+
+    Raises:
+        OutputError: as `find_doubled_ids` raises it.
+    """
+    infos = list_files(output)
+    there = [file for file in files if file.rows]
+    hashes, times = defaultdict[int, set[int]](set), Counter[str]()
+    with _comparing(output):
+        for hashed, numbers in _equal_hashes(output, there, infos):
+            for number in numbers:
+                hashes[number].add(hashed)
+        for number, wanted in hashes.items():
+            times.update(it for it in _read_ids(output, there[number], infos) if hash(it) in wanted)
+    return {image_id for image_id, number in times.items() if number > 1}
+
+
+@contextmanager
+def _comparing(output: StorePath) -> Iterator[None]:
+    """Turns errors of a store, and of the folder for temporary files, into an `OutputError` that says what to do."""
     try:
-        with ExitStack() as until_read:
-            ranges = [until_read.enter_context(tempfile.TemporaryFile()) for _ in range(num_ranges)]
-            for number, ids in _ids_of_each(output, there, infos):
-                _spill(ranges, number, ids)
-            for spilled in ranges:
-                for hashed, numbers, times in _equal(spilled):
-                    # After one example was read again, the hashes alone are counted.
-                    first = first or _example(output, [there[number] for number in numbers], infos, hashed)
-                    num_rows += times - 1 if first else 0
+        yield
     except (NotFoundError, ChangedError, KeyError) as error:
         raise OutputError(f"{output} changed while its ids were compared ({error}); is another run writing?") from error
     except StoreError as error:
         raise OutputError(f"output {output} cannot be read: {error}") from error
     except OSError as error:
         raise OutputError(f"the ids cannot be compared in {tempfile.gettempdir()}: {error}; set TMPDIR") from error
-    return None if first is None else replace(first, rows=num_rows)
+
+
+def _equal_hashes(
+    output: StorePath, files: Sequence[PublishedFile], infos: Mapping[str, ObjectInfo]
+) -> Iterator[tuple[int, list[int]]]:
+    """Yields each hash that several ids have, with the numbers of the files they come from, one number for each id."""
+    num_ranges = min(_MAX_RANGES, -(-sum(file.rows for file in files) // _RANGE_HASHES))
+    with ExitStack() as until_read:
+        ranges = [until_read.enter_context(tempfile.TemporaryFile()) for _ in range(num_ranges)]
+        for number, ids in _ids_of_each(output, files, infos):
+            _spill(ranges, number, ids)
+        for spilled in ranges:
+            yield from _equal(spilled)
 
 
 def _ids_of_each(
@@ -113,15 +146,14 @@ def _spill(ranges: Sequence[IO[bytes]], number: int, ids: Sequence[str]) -> None
         spilled.write(found[range_of == at].tobytes())
 
 
-def _equal(spilled: IO[bytes]) -> Iterator[tuple[int, list[int], int]]:
-    """Yields each hash that comes several times, with the numbers of the files it comes from, and how often."""
+def _equal(spilled: IO[bytes]) -> Iterator[tuple[int, list[int]]]:
+    """Yields each hash that comes several times, with the numbers of the files it comes from."""
     spilled.seek(0)
     hashed = np.frombuffer(spilled.read(), _HASHED)
     hashed = hashed[np.argsort(hashed["hash"], kind="stable")]
     values, starts, times = np.unique(hashed["hash"], return_index=True, return_counts=True)
     for at in np.flatnonzero(times > 1):
-        numbers = hashed["file"][starts[at] : starts[at] + times[at]]
-        yield int(values[at]), numbers.tolist(), int(times[at])
+        yield int(values[at]), hashed["file"][starts[at] : starts[at] + times[at]].tolist()
 
 
 def _example(
