@@ -7,6 +7,7 @@ from typing import Any
 from infra.audit.account import Line, Sums, compared, disagreements, reported_sums, run_sums, whole_sums
 from infra.audit.file_checks import check_files, check_index, check_slices
 from infra.audit.findings import Findings, UnusableError
+from infra.audit.ids import define_ids
 from infra.audit.inputs import Inputs, list_records
 from infra.audit.names import Selection
 from infra.audit.places import Store, canonical, is_inside
@@ -16,7 +17,7 @@ from infra.audit.tables import first_line, opened_tables
 
 _NOT_COUNTED = (
     "not counted again: sizes of images, which takes decoding them; encoded bytes of images in Parquet; names that "
-    "were passed over; seconds"
+    "were passed over; seconds. Not seen: pixels, and so whether an answer is that of its image"
 )
 
 
@@ -60,13 +61,16 @@ def audit(request: Request, findings: Findings) -> dict[str, list[Line]]:
     has_all = is_finished and not _num_older(last)
     inputs = Inputs(roots=roots, input_format=request.input_format, selection=Selection.of(output.identity))
     with opened_tables(request.memory_limit, request.temp_dir) as (database, scratch):
-        list_records(inputs, store, database, scratch)
+        define_ids(database, inputs.selection.rules)
+        list_records(inputs, store, database, scratch, findings)
         load_rows(output, store, database, scratch, findings)
         check_files(output, database, findings)
         check_slices(database, findings, is_finished=is_finished)
         check_index(output, store, database, scratch, findings, is_finished=is_finished)
         limit = output.identity["records"]["limit"]
-        counts = check_records(database, findings, is_finished=has_all, is_strict=request.strict, limit=limit)
+        counts = check_records(
+            database, findings, is_finished=has_all, is_strict=request.strict, limit=limit, rules=output.rules
+        )
         of_run = compared(run_sums(run_id, database, findings), _sums_in(report, "run"), may_be_less=run_id != newest)
         of_output = compared(whole_sums(database), _sums_in(last, "output"))
     findings.add(disagreements("this run", of_run))

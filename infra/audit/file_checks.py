@@ -5,6 +5,7 @@ from pathlib import Path
 import duckdb
 
 from infra.audit.findings import Findings
+from infra.audit.ids import FIRST_RULES
 from infra.audit.places import Store
 from infra.audit.published import Output
 from infra.audit.tables import first_line
@@ -36,11 +37,11 @@ FROM files LEFT JOIN sums USING (file) WHERE last_row - first_row + 1 - num_prun
 """
 _ROWS = """
 SELECT format('data/{}: row {} ({}) is not what its footer and its own columns demand', file, row, id) AS sentence
-FROM rows JOIN (SELECT file, shard AS shard_said, first_row, last_row FROM files) USING (file)
+FROM rows JOIN (SELECT file, shard AS shard_said, first_row, last_row, identity FROM files) USING (file)
 WHERE row NOT BETWEEN first_row AND last_row OR shard IS DISTINCT FROM shard_said
     OR status NOT IN ('ok', 'failed') OR (status = 'ok') <> (code IS NULL)
     OR (status = 'ok' AND (net_width IS NULL OR net_height IS NULL))
-    OR (shard NOT LIKE 'files:%' AND id <> shard || coalesce('#' || key, ''))
+    OR (shard NOT LIKE 'files:%' AND id <> record_id(shard, key) AND identity = $1)
 """
 _NAMES = """
 SELECT format('data/{}: by its footer it holds slice {} of {}, by its name another', file, slice, shard) AS sentence
@@ -49,7 +50,16 @@ FROM files WHERE NOT coalesce(ends_with(file, '-' || hash16 || '-' || lpad(slice
 """
 _IDENTITIES = """
 SELECT format('data/{} was written for another _job.json than is there', file) AS sentence
-FROM files WHERE identity IS DISTINCT FROM ?
+FROM files WHERE identity IS DISTINCT FROM $1 AND NOT list_contains($2::VARCHAR[], coalesce(identity, ''))
+"""
+_OLDER = """
+SELECT format('{} files were written under older rules of reading, data/{} the first', count(*), min(file)) AS sentence
+FROM files WHERE identity <> $1 AND list_contains($2::VARCHAR[], identity) AND NOT emptied HAVING count(*) > 0
+"""
+_NOT_FINITE = """
+SELECT format('data/{}: row {} ({}) is ok, but its {} has numbers that are not finite', file, row, id, not_finite)
+    AS sentence
+FROM rows WHERE not_finite IS NOT NULL
 """
 _DOUBLED = "SELECT format('{} has {} rows', id, count(*)) AS sentence FROM rows GROUP BY id HAVING count(*) > 1"
 
@@ -93,9 +103,13 @@ WHERE (f.shard, f.slice, f.is_end, f.first_row, f.last_row, f.emptied, f.run_id,
 
 def check_files(output: Output, database: duckdb.DuckDBPyConnection, findings: Findings) -> None:
     """Compares each file with its footer, and each footer with the output's `_job.json` and the file's name."""
-    for query in (_NAMES, _NUMBERS, _CODES, _SPANS, _ROWS, _DOUBLED):
+    for query in (_NAMES, _NUMBERS, _CODES, _SPANS, _DOUBLED):
         findings.ask(database, query)
-    findings.ask(database, _IDENTITIES, [output.digest])
+    findings.ask(database, _ROWS, [output.digest])
+    findings.ask(database, _IDENTITIES, [output.digest, list(output.older_digests)])
+    findings.ask(database, _OLDER, [output.digest, list(output.older_digests)], is_problem=False)
+    # Outputs of the first rules of reading were written before the job refused such answers.
+    findings.ask(database, _NOT_FINITE, is_problem=output.rules != FIRST_RULES)
 
 
 def check_slices(database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool) -> None:

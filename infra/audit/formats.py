@@ -11,9 +11,9 @@ from pathlib import Path
 
 import duckdb
 
-from infra.audit.parquets import count_rows
+from infra.audit.parquets import Counted, count_rows
 from infra.audit.places import Object, Store
-from infra.audit.tars import tar_images
+from infra.audit.tars import TarImage, tar_images
 
 LOOSE_FILES = "files"
 """Name of the format of images that are objects by themselves, outside any shard."""
@@ -26,18 +26,17 @@ class ShardFormat:
     Attributes:
         name: Value of `--input-format`.
         endings: Endings of the names of shards of this format, in lower case.
-        images: Function (path, test of a name) -> (images, reason). `images` has (key, size in bytes) of each image in
-            the order of the shard. `reason` says why the shard breaks off; None for a whole shard. The test returns
-            True for the names of images.
-        count: Function (object, store, database, scratch folder) -> (number of rows, reason). `reason` says why the
-            rows cannot be counted; None if they were counted. Formats whose records have row numbers as keys set
-            `count`.
+        images: Function (path, test of a name, version of the rules of reading) -> (images, reason). `images` has each
+            image in the order of the shard. `reason` says why the shard breaks off; None for a whole shard. The test
+            returns True for the names of images.
+        count: Function (object, store, database, scratch folder, version of the rules of reading, column of images or
+            None) -> what the shard must have as rows. Formats whose records have row numbers as keys set `count`.
     """
 
     name: str
     endings: tuple[str, ...]
-    images: Callable[[Path, Callable[[str], bool]], tuple[list[tuple[str, int]], str | None]] | None = None
-    count: Callable[[Object, Store, duckdb.DuckDBPyConnection, Path], tuple[int, str | None]] | None = None
+    images: Callable[[Path, Callable[[str], bool], int], tuple[list[TarImage], str | None]] | None = None
+    count: Callable[[Object, Store, duckdb.DuckDBPyConnection, Path, int, str | None], Counted] | None = None
 
 
 TAR = ShardFormat(name="tar", endings=(".tar", ".tar.gz", ".tgz"), images=tar_images)

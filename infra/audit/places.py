@@ -1,6 +1,7 @@
 """Objects at local paths and `s3://` URIs: listed, read, and placed in a scratch folder under plain names."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 from infra.audit.findings import UnusableError
 
 _TAIL_BYTES = 64 * 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,22 @@ class Object:
 
     uri: str
     size: int
+
+    @property
+    def is_local(self) -> bool:
+        """True for a file of the local disk."""
+        return self.uri.startswith("file://")
+
+    @property
+    def is_nameable(self) -> bool:
+        """False for an object that no request can name safely: its key has a `.` or `..` part, or a control character.
+
+        Files of the local disk can always be named.
+        """
+        if self.is_local:
+            return True
+        parts = _bucket_and_key(self.uri)[1].split("/")
+        return not any(part in (".", "..") for part in parts) and not _CONTROL.search(self.uri)
 
 
 def canonical(text: str) -> str:
@@ -69,8 +87,12 @@ class Store:
         with _s3_errors("s3://"):
             return boto3.client("s3", endpoint_url=self._endpoint_url)
 
-    def list(self, uri: str) -> Iterator[Object]:
-        """Yields every file or object at or below a URI whose name a job can read, in no particular order."""
+    def list(self, uri: str, *, every_key: bool = False) -> Iterator[Object]:
+        """Yields the files or objects at or below a URI, in no particular order.
+
+        Args:
+            every_key: True yields keys on S3 with parts that are empty, `.` or `..`, and with control characters, too.
+        """
         if uri.startswith("file://"):
             path = uri.removeprefix("file://")
             if Path(path).is_file():
@@ -86,8 +108,9 @@ class Store:
                 return
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key and key + "/")
             for found in (entry for page in pages for entry in page.get("Contents", ())):
-                if _is_addressable(found["Key"]):
-                    yield Object(f"s3://{bucket}/{found['Key']}", found["Size"])
+                listed = Object(f"s3://{bucket}/{found['Key']}", found["Size"])
+                if (every_key and not found["Key"].endswith("/")) or _is_plain(listed):
+                    yield listed
 
     def _size(self, bucket: str, key: str) -> int | None:
         """Returns the size of one object; None if there is no object, or if the credentials may not see the size."""
@@ -136,6 +159,15 @@ class Store:
             file.seek(found.size - len(tail))
             file.write(tail)
 
+    def read_part(self, uri: str, start: int, length: int) -> bytes:
+        """Returns bytes of an object; fewer bytes at its end."""
+        if uri.startswith("file://"):
+            with Path(uri.removeprefix("file://")).open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        with _s3_errors(uri):
+            return self._range(*_bucket_and_key(uri), start, length)
+
     def _range(self, bucket: str, key: str, start: int, length: int) -> bytes:
         if not length:
             return b""
@@ -159,10 +191,9 @@ def _s3_errors(uri: str) -> Iterator[None]:
         raise UnusableError(f"{uri} cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
-def _is_addressable(key: str) -> bool:
-    """Returns False for a key that jobs skip: it has a part that is empty, `.` or `..`, or a control character."""
-    parts_are_names = not any(part in ("", ".", "..") for part in key.split("/"))
-    return parts_are_names and not any(character < " " or character == "\x7f" for character in key)
+def _is_plain(found: Object) -> bool:
+    """Returns False for a key that jobs under the first rules skip: it also has no empty part."""
+    return found.is_nameable and "" not in _bucket_and_key(found.uri)[1].split("/")
 
 
 def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Object]:

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 
 from infra.audit.findings import Findings, UnusableError
+from infra.audit.ids import FIRST_RULES
 from infra.audit.macs import reckon_macs
 from infra.audit.places import Object, Store
 from infra.audit.tables import Inserts, first_line
@@ -20,7 +21,14 @@ logger = logging.getLogger(__name__)
 # Largest number of output files, and of bytes of output files, that are copied from S3 and read at a time.
 _PART_FILES = 64
 _PART_BYTES = 2**30
-_ROW_COLUMNS = "image_id, shard, key, row, status, error_code, encoded_bytes, net_width, net_height"
+_ROW_COLUMNS = "image_id, shard, key, row, status, error_code, encoded_bytes, net_width, net_height, true_label"
+# Columns with answers of the network -> SQL for a number that is finite if all numbers in the column's value are.
+_ANSWERS = {
+    "score": "score",
+    "topk_scores": "list_sum(topk_scores)",
+    "embedding": "list_sum(embedding)",
+    **{f"stage{stage}": f"list_sum(stage{stage}.data)" for stage in (1, 2, 3, 4)},
+}
 
 # One row for each file with a footer. A value that the footer lacks is null, which differs from every counted number.
 _FILES = """
@@ -52,6 +60,7 @@ class Output:
         uri: Canonical URI of the output.
         identity: Contents of `_job.json`.
         digest: Digest of the identity, which every footer must carry.
+        older_digests: Digests of the identities that the output had before it was taken over to later rules.
         runs: Names of the runs' folders, sorted.
         files: Sizes in bytes of the files in `data/`, by name.
     """
@@ -59,8 +68,14 @@ class Output:
     uri: str
     identity: dict[str, Any]
     digest: str
+    older_digests: Sequence[str]
     runs: Sequence[str]
     files: Mapping[str, int]
+
+    @property
+    def rules(self) -> int:
+        """Version of the rules of reading."""
+        return self.identity["records"].get("rules", FIRST_RULES)
 
     def report(self, run_id: str, store: Store) -> dict[str, Any] | None:
         """Returns the `report.json` of a run; None if there is no such file.
@@ -88,9 +103,10 @@ def open_output(uri: str, store: Store) -> Output:
         raise UnusableError(f"{uri} is no output of a job: it has no _job.json")
     try:
         identity = json.loads(body)
+        older = tuple(map(str, identity.pop("taken_over", ())))
         reckon_macs(identity["model"], 224, 224)
         _ = [identity["records"][name] for name in ("include", "exclude", "limit")]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UnusableError(
             f"{uri}/_job.json says nothing that can be used ({type(error).__name__}: {error})"
         ) from None
@@ -100,6 +116,7 @@ def open_output(uri: str, store: Store) -> Output:
         uri=uri,
         identity=identity,
         digest=hashlib.sha256(canonical).hexdigest(),
+        older_digests=older,
         runs=sorted({part[1] for part, _ in parts if part[0] == "runs" and len(part) == 3}),
         files={part[1]: size for part, size in parts if part[0] == "data" and len(part) == 2 and _is_parquet(part[1])},
     )
@@ -144,6 +161,18 @@ def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:
         yield part
 
 
+def _not_finite(path: Path, database: duckdb.DuckDBPyConnection) -> str:
+    """Returns SQL for the first column of an `ok` row whose numbers are not all finite; null if there is none."""
+    described = database.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
+    columns = {name for name, *_ in described} & _ANSWERS.keys()
+    cases = [
+        f"WHEN NOT coalesce(isfinite({number}), false) THEN '{name}'"
+        for name, number in _ANSWERS.items()
+        if name in columns
+    ]
+    return f"CASE WHEN status <> 'ok' THEN NULL {' '.join(cases)} END"
+
+
 def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnection, scratch: Path) -> dict[str, str]:
     """Reads files into the tables; returns a sentence for each file that cannot be read, by the name of the file."""
     names = [found.uri.rpartition("/")[2] for found in files]
@@ -155,7 +184,8 @@ def _load(files: Sequence[Object], store: Store, database: duckdb.DuckDBPyConnec
             store.place(found.uri, path)
         database.begin()
         database.execute(
-            f"INSERT INTO rows SELECT file, {_ROW_COLUMNS} FROM read_parquet($1, filename = 'path') "
+            f"INSERT INTO rows SELECT file, {_ROW_COLUMNS}, {_not_finite(paths[0], database)} "
+            "FROM read_parquet($1, filename = 'path') "
             f"JOIN {file_of} USING (path)",
             placed,
         )

@@ -3,6 +3,7 @@
 import duckdb
 
 from infra.audit.findings import Findings
+from infra.audit.ids import FIRST_RULES
 
 # Records without a row of the same id, and rows without a record of the same id.
 _UNMATCHED = """
@@ -58,17 +59,45 @@ SELECT format('{}: the row says {:,} encoded bytes, the input has {:,}; did it c
     records.bytes) AS sentence
 FROM rows JOIN records USING (id) WHERE rows.bytes <> records.bytes
 """
+_NO_ROW = """
+SELECT format('{} cannot be read ({}), but no row says so', uri, broken) AS sentence
+FROM shards ANTI JOIN rows ON rows.shard = shards.uri WHERE broken IS NOT NULL AND NOT is_read
+"""
+# A record that could not be read has no label.
+_LABELS = """
+SELECT format('data/{}: row {} ({}) has the label {}, but its source says {}; did it change since?', file, rows.row, id,
+    coalesce(format('"{}"', rows.label), 'null'), coalesce(format('"{}"', records.label), 'null')) AS sentence
+FROM rows JOIN records USING (id)
+WHERE is_told AND rows.label IS DISTINCT FROM records.label AND coalesce(code, '') NOT LIKE 'source.%'
+"""
+_REFUSED = """
+SELECT format('data/{}: row {} ({}) is ok, but its source is one that no job decodes: {}', file, rows.row, id, refused)
+    AS sentence
+FROM rows JOIN records USING (id) WHERE status = 'ok' AND refused IS NOT NULL
+"""
+_UNSEEN = """
+SELECT format('{} Parquet files: not all labels and first bytes of images were compared, {} the first ({})', count(*),
+    min(uri), arg_min(unseen, uri)) AS sentence
+FROM shards WHERE unseen IS NOT NULL HAVING count(*) > 0
+"""
+_UNTOLD = """
+SELECT format('{:,} labels in tars were not compared, that of {} the first', count(*), min(id)) AS sentence
+FROM records JOIN shards ON shards.uri = records.shard WHERE NOT is_told AND is_read HAVING count(*) > 0
+"""
 
 
 def check_records(
-    database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool, is_strict: bool, limit: int | None
-) -> dict[str, int]:
+    database: duckdb.DuckDBPyConnection, findings: Findings, *, is_finished: bool, is_strict: bool, limit: int | None,
+    rules: int,
+) -> dict[str, int]:  # fmt: skip
     """Compares the records of the inputs with the rows of the output; returns the counts for the printed table.
 
     Args:
         is_finished: True if the run had time to give every record its row; otherwise a missing row is only a note.
         is_strict: True makes rows without a record a disagreement.
         limit: `--limit` of the output, under which most records may have no row.
+        rules: Version of the rules of reading. Rows `ok` of formats that are refused now are a note under the first
+            rules, and a disagreement under later ones.
     """
     database.execute(_UNMATCHED)
     database.execute(_LOST)
@@ -80,6 +109,12 @@ def check_records(
     findings.ask(database, _GONE_ROWS, is_problem=is_strict)
     findings.ask(database, _PLACES)
     findings.ask(database, _BYTES, is_problem=is_finished)
+    if rules != FIRST_RULES and limit is None:
+        findings.ask(database, _NO_ROW, is_problem=is_finished)
+    findings.ask(database, _LABELS)
+    findings.ask(database, _REFUSED, is_problem=rules != FIRST_RULES)
+    findings.ask(database, _UNSEEN, is_problem=False)
+    findings.ask(database, _UNTOLD, is_problem=False)
     counts = {
         "records in the inputs": _count(database, "records"),
         "of them without a row": _count(database, "lacking"),

@@ -13,12 +13,16 @@ from infra.audit.findings import UnusableError
 _BATCH_ROWS = 10_000
 
 _TABLES = """
-CREATE TABLE shards (uri VARCHAR, is_read BOOL, num_records BIGINT, broken VARCHAR);
-CREATE TABLE records (id VARCHAR, shard VARCHAR, row BIGINT, bytes BIGINT);
+CREATE TABLE shards (uri VARCHAR, is_read BOOL, num_records BIGINT, broken VARCHAR, unseen VARCHAR);
+CREATE TABLE records (
+    id VARCHAR, shard VARCHAR, row BIGINT, bytes BIGINT, label VARCHAR, is_told BOOL, refused VARCHAR
+);
+CREATE TABLE labels (shard VARCHAR, row BIGINT, label VARCHAR);
+CREATE TABLE refusals (shard VARCHAR, row BIGINT, refused VARCHAR);
 CREATE TABLE footers (file VARCHAR, text JSON);
 CREATE TABLE rows (
     file VARCHAR, id VARCHAR, shard VARCHAR, key VARCHAR, row BIGINT, status VARCHAR, code VARCHAR,
-    bytes BIGINT, net_width BIGINT, net_height BIGINT
+    bytes BIGINT, net_width BIGINT, net_height BIGINT, label VARCHAR, not_finite VARCHAR
 );
 CREATE TABLE costs (net_width BIGINT, net_height BIGINT, macs BIGINT);
 """
@@ -51,12 +55,19 @@ def opened_tables(memory_limit: str, temp_dir: str | None) -> Iterator[tuple[duc
 
 
 class Inserts:
-    """Inserts rows into a table, some thousands at a time; call `flush` after the last row."""
+    """Inserts rows into a table, some thousands at a time; call `flush` after the last row.
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, table: str, types: Sequence[str]) -> None:
+    Args:
+        types: Types of the values of one row, in the order of `add`.
+        select: SQL for the columns of the table; the values are `v0`, `v1` and so on. Default: the values.
+    """
+
+    def __init__(
+        self, database: duckdb.DuckDBPyConnection, table: str, types: Sequence[str], select: str = "*"
+    ) -> None:
         self._database = database
-        places = ", ".join(f"unnest(?::{kind}[])" for kind in types)
-        self._statement = f"INSERT INTO {table} SELECT {places}"
+        places = ", ".join(f"unnest(?::{kind}[]) AS v{number}" for number, kind in enumerate(types))
+        self._statement = f"INSERT INTO {table} SELECT {select} FROM (SELECT {places})"
         self._columns: list[list[Any]] = [[] for _ in types]
 
     def add(self, *values: Any) -> None:

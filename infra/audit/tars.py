@@ -2,45 +2,171 @@
 
 import gzip
 import io
+import posixpath
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
+
+from infra.audit.ids import FIRST_RULES
+from infra.audit.labels import MAX_SIDECAR_BYTES, Sample, Samples, is_sidecar
+from infra.audit.refused import HEAD_BYTES, refusal
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BUFFER_BYTES = 2**18
 _BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
+# A key of this form would look like that of a record that was lost with its shard.
+_LOST_KEY = re.compile("@[0-9]+")
+_NO_TARGET = "a link to a file that does not stand before it in the tar"
 
 
-def tar_images(path: Path, takes_image: Callable[[str], bool]) -> tuple[list[tuple[str, int]], str | None]:
-    """Returns (key, size in bytes) of each image member in order, and the reason why the tar breaks off, or None.
+@dataclass(frozen=True, slots=True)
+class TarImage:
+    """One image member of a tar.
 
-    A key is the member's name; a name that occurs again gets `@<row>` at its end. If a tar breaks off, the images
-    before the break are returned.
+    Attributes:
+        key: Name of the member; a name that occurs again has `@<row>` at its end.
+        size: Number of bytes of the image; None if a link names nothing that is known.
+        label: Label that came with the image; None for no label.
+        is_told: False if the audit cannot tell the label.
+        refused: Reason why the image cannot have been decoded; None if there is no such reason.
     """
-    found: list[tuple[str, int]] = []
-    keys: set[str] = set()
+
+    key: str
+    size: int | None
+    label: str | None = None
+    is_told: bool = True
+    refused: str | None = None
+
+
+def tar_images(
+    path: Path, takes_image: Callable[[str], bool], rules: int = FIRST_RULES
+) -> tuple[list[TarImage], str | None]:
+    """Returns the image members of a tar in order, and the reason why the tar breaks off, or None.
+
+    If a tar breaks off, the images before the break are returned. Under the first rules of reading, links are no
+    images.
+    """
+    contents = _Contents(takes_image, rules)
     with path.open("rb") as plain:
         is_packed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         plain.seek(0)
         unpacked = cast(io.RawIOBase, gzip.GzipFile(fileobj=plain))
         file = io.BufferedReader(unpacked, _BUFFER_BYTES) if is_packed else plain
         try:
-            for member in _members(file):
-                key = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                if not member.isreg() or not takes_image(key):
-                    continue
-                while key in keys:
-                    key += f"@{len(found)}"
-                keys.add(key)
-                found.append((key, member.size))
+            for number, (member, seen) in enumerate(_members(file, contents, is_packed=is_packed)):
+                contents.add(number, member, seen)
         except _BROKEN as error:
-            return found, " ".join(str(error).split())[:150] or type(error).__name__
-    return found, None
+            return contents.images(), " ".join(str(error).split())[:150] or type(error).__name__
+    return contents.images(), None
 
 
-def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was read of a member's data: a sidecar, or the reason why an image is refused."""
+
+    sidecar: bytes | None = None
+    refused: str | None = None
+
+
+@dataclass(slots=True)
+class _Contents:
+    """The images of a tar that were found so far, and what labels and links need."""
+
+    takes_image: Callable[[str], bool]
+    rules: int
+    keys: set[str] = field(default_factory=set)
+    found: list[tuple[TarImage, str, Sample]] = field(default_factory=list)
+    # Size of each file that a link may name, and the reason why it is refused.
+    targets: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    samples: Samples = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.samples = Samples(self.rules)
+
+    def look(self, member: tarfile.TarInfo, file: BinaryIO, *, is_packed: bool) -> _Seen:
+        """Reads a part of a regular member's data."""
+        name = _told(member.name)
+        if self.takes_image(name):
+            if not is_packed:
+                return _Seen(refused=refusal(lambda at, size: _part(member, file, at, size)))
+            head = _part(member, file, 0, HEAD_BYTES)
+            return _Seen(refused=refusal(lambda at, size: head[at : at + size]))
+        if is_sidecar(name) and member.size <= MAX_SIDECAR_BYTES:
+            return _Seen(sidecar=_part(member, file, 0, member.size))
+        return _Seen()
+
+    def add(self, number: int, member: tarfile.TarInfo, seen: _Seen) -> None:
+        """Notes a member, in the order of the tar."""
+        name, is_link = _told(member.name), self.rules != FIRST_RULES and (member.islnk() or member.issym())
+        if not (is_link or member.isreg()):
+            return
+        size, refused = self._linked(member) if is_link else (member.size, seen.refused)
+        if not is_link:
+            self.targets[_plain(member.name)] = (member.size, seen.refused)
+        if self.takes_image(name):
+            sample = self.samples.add(name, number, member.offset)
+            self.found.append((TarImage(self._key(name), size, refused=refused), name, sample))
+        elif is_sidecar(name) and member.size <= MAX_SIDECAR_BYTES:
+            content = b"" if not member.size and not is_link else seen.sidecar
+            self.samples.add_sidecar(name, number, member.offset, content)
+
+    def images(self) -> list[TarImage]:
+        """Returns the images with their labels; call it after the last member."""
+        return [
+            TarImage(image.key, image.size, *sample.label(name, self.rules), image.refused)
+            for image, name, sample in self.found
+        ]
+
+    def _key(self, name: str) -> str:
+        key = name
+        while key in self.keys or (self.rules != FIRST_RULES and _LOST_KEY.fullmatch(key)):
+            key += f"@{len(self.found)}"
+        self.keys.add(key)
+        return key
+
+    def _linked(self, link: tarfile.TarInfo) -> tuple[int | None, str | None]:
+        """Returns (size, reason of refusal) of the file that a link names, and notes the link's own name for it."""
+        target = _plain(link.linkname)
+        if link.issym():
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(link.name), link.linkname))
+            target = path if link.linkname.startswith("/") else _plain(path)
+        if target not in self.targets:
+            return None, _NO_TARGET
+        self.targets[_plain(link.name)] = self.targets[target]
+        return self.targets[target]
+
+
+def _told(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _plain(name: str) -> str:
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def _part(member: tarfile.TarInfo, file: BinaryIO, at: int, size: int) -> bytes:
+    length = max(0, min(size, member.size - at))
+    file.seek(member.offset_data + at)
+    return file.read(length) if length else b""
+
+
+class _GnuHeader(tarfile.TarInfo):
+    """A header in which the times of an old GNU tar are no part of the name."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if buf[257:265] == tarfile.GNU_MAGIC:
+            header.name = bytes(buf[:100]).partition(b"\0")[0].decode(encoding, errors)
+            header.name = header.name.rstrip("/") if header.isdir() else header.name
+        return header
+
+
+def _members(file: BinaryIO, contents: _Contents, *, is_packed: bool) -> Iterator[tuple[tarfile.TarInfo, _Seen]]:
     """Yields the members that have all their bytes, of all archives that the file holds one after the other.
 
     `tarfile` ends without an error where a tar is cut between two members or continues with rubbish. So this function
@@ -50,6 +176,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         tarfile.ReadError, EOFError, zlib.error: The tar breaks off.
     """
     start, has_end = 0, False
+    header_type = tarfile.TarInfo if contents.rules == FIRST_RULES else _GnuHeader
     while True:
         start, num_empty = _skip_empty(file, start)
         has_end = has_end or num_empty > 0
@@ -59,14 +186,17 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 raise EOFError("it ends without an end-of-archive marker" if start else "it is empty")
             return
         file.seek(start)
-        archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+        archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape", tarinfo=header_type)
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+            seen = _Seen()
             if member.isreg() and member.size and not member.issparse():
+                # The data are read before their end is looked for, since a gzipped file is slow to go back in.
+                seen = contents.look(member, file, is_packed=is_packed)
                 file.seek(member.offset_data + member.size - 1)
                 if not file.read(1):
                     raise EOFError(f"it ends inside {member.name!r}")
-            yield member
+            yield member, seen
         if archive.offset == start:
             raise tarfile.ReadError(f"there is no header at byte {start}")
         start, has_end = archive.offset, False

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
 from model.checkpoints.load import save_checkpoint
@@ -81,6 +84,79 @@ def write_inputs(folder: Path) -> None:
     (parquet / "z.parquet").write_bytes(b"no Parquet at all")
 
 
+HEADS = {
+    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100),
+    "jxl": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100),
+    "psd": b"8BPS\0\1" + bytes(100),
+    "svg": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "cr3": b"\0\0\0\x18ftypcrx " + bytes(100),
+}
+"""The first bytes of formats that no job decodes, by ending."""
+
+
+def parquet_of(columns: dict[str, Any], **options: Any) -> bytes:
+    """Returns a Parquet file of columns."""
+    body = io.BytesIO()
+    pq.write_table(pa.table(columns), body, **options)
+    return body.getvalue()
+
+
+def write_odd_inputs(folder: Path) -> None:
+    """Writes images and shards that are read under the present rules of reading alone, or otherwise than before."""
+    loose, tars, parquet = folder / "loose", folder / "tars", folder / "parquet"
+    for path in (loose / "cat", tars, parquet):
+        path.mkdir(parents=True)
+    for ending, head in HEADS.items():
+        (loose / f"x.{ending}").write_bytes(head)
+    for number, name in enumerate(("a.pjpeg", "cat/b.jif", "c.heic", "t.tar#b.png", "50%#.png")):
+        (loose / name).write_bytes(drawn(number))
+    tifffile.imwrite(loose / "float.tif", np.ones((40, 40, 3), np.float32), photometric="rgb")
+    (loose / "t.tar").write_bytes(tar_of([("b.png", drawn(20))]))
+    members = [
+        *(("a.png", drawn(0)), ("a.cls", b"4"), ("b.cls", b"2"), ("dog/e.png", drawn(1)), ("dog/f.png", drawn(2))),
+        *(("dog/f.json", b'{"labels": 3.0}'), ("x.heic", HEADS["heic"]), ("y.img", b"passed over")),
+    ]
+    links = [
+        (tarfile.LNKTYPE, "b.png", "a.png"),
+        (tarfile.SYMTYPE, "dog/c.png", "../a.png"),
+        (tarfile.SYMTYPE, "d.png", "no"),
+    ]
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as tar:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+        for kind, name, target in links:
+            header = tarfile.TarInfo(name)
+            header.type, header.linkname = kind, target
+            tar.addfile(header)
+    (tars / "links.tar").write_bytes(body.getvalue())
+    (tars / "links.tgz").write_bytes(gzip.compress(body.getvalue()))
+    images = [drawn(seed) for seed in range(8)]
+    names = pa.array([b"caf\xe9", *[b"tea"] * 7]).view(pa.string())
+    (parquet / "0_none.parquet").write_bytes(parquet_of({"url": ["a"] * 9}))
+    (parquet / "latin.parquet").write_bytes(parquet_of({"image": images, "label": names}))
+    (parquet / "text.parquet").write_bytes(parquet_of({"image": [*images[:7], HEADS["jxl"]], "Label": ["tea"] * 8}))
+    floats = pa.array([3.0, float("nan"), None, *[4.0] * 5])
+    (parquet / "float.parquet").write_bytes(parquet_of({"image": images, "category": floats}))
+    classes = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}}}
+    table = pa.table(
+        {"image": [{"bytes": image, "path": None} for image in images], "label": [0, 1, -1, 7, 0, 0, 0, 0]}
+    )
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(classes)}), parquet / "classes.parquet")
+    claims = parquet_of({"image": pa.nulls(2**16 + 100_000, pa.binary())})
+    (parquet / "claims.parquet").write_bytes(claims)
+    short = parquet_of({"image": images})
+    assert short.count(b"\x16\x10\x19") == 1  # the number of rows, 8, and the beginning of the list of row groups
+    (parquet / "short.parquet").write_bytes(short.replace(b"\x16\x10\x19", b"\x16\x14\x19"))
+    pages = bytearray(parquet_of({"image": images}, row_group_size=4, compression="none"))
+    column = pq.ParquetFile(io.BytesIO(pages)).metadata.row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    pages[start : start + 16] = b"\xff" * 16
+    (parquet / "pages.parquet").write_bytes(pages)
+
+
 def write_weights(folder: Path) -> None:
     """Writes a checkpoint of a real, very small PVTv2."""
     config = PVTv2Config(
@@ -95,6 +171,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Returns the inputs and the output of one run. A test that changes the inputs must restore them."""
     folder = tmp_path_factory.mktemp("audited").resolve()
     write_inputs(folder / "in")
+    return run_job(folder)
+
+
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Returns odd inputs of every kind, and the output of one run. A test must not change them."""
+    folder = tmp_path_factory.mktemp("odd").resolve()
+    write_odd_inputs(folder / "in")
+    return run_job(folder)
+
+
+def run_job(folder: Path) -> Made:
+    """Runs the job over the folder `in`, and returns the output `out` beside it."""
     (folder / "weights").mkdir()
     write_weights(folder / "weights")
     (folder / "home").mkdir()
