@@ -46,7 +46,7 @@ def read_both(config: InputConfig, info: ObjectInfo, shard_format: InputFormat, 
 
 
 def same_key(first: str | None, now: str | None) -> bool:
-    """Returns whether two keys differ at most by the number that tells members of one name apart."""
+    """Returns whether two keys differ at most by the number that a reader adds to a name that comes again."""
     return first == now or (None not in (first, now) and _plain(first) == _plain(now))
 
 

@@ -122,6 +122,20 @@ def test_of_a_run_that_was_killed_the_rows_that_are_there_are_judged(source, tmp
         assert set(found) == NO_ROW
 
 
+def test_a_name_that_was_misread_is_one_wrong_id_and_no_image_without_a_row(tmp_path):
+    header = tarfile.TarInfo("0.jpg")
+    header.size = 1
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[345:357] = b"14327431000\0"  # the time of access, where a newer format has the first part of the name
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "g.tar").write_bytes(bytes(block) + b"x".ljust(512, b"\0") + bytes(1024))
+    run(tmp_path / "in", tmp_path / "out", rules=FIRST_RULES)
+    before = "g.tar#14327431000/0.jpg"
+    assert found_in(tmp_path / "in", tmp_path / "out") == ([("id", before, before, "g.tar#0.jpg")], 0)
+
+
 def test_an_output_of_the_present_rules_has_no_findings(source, tmp_path):
     run(source, tmp_path / "out")
     assert found_in(source, tmp_path / "out") == ([], 0)

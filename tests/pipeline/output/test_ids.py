@@ -8,7 +8,7 @@ from pipeline.account.totals import Totals
 from pipeline.errors import OutputError
 from pipeline.output import ids
 from pipeline.output.footer import Footer
-from pipeline.output.ids import find_doubled_ids, state_of_files
+from pipeline.output.ids import doubled_ids, find_doubled_ids, state_of_files
 from pipeline.output.layout import DATA, INDEX_FILE, SliceName
 from pipeline.output.published import PublishedFile, files_with_unique_ids, read_index, write_index
 from pipeline.store.config import StoreConfig
@@ -55,6 +55,18 @@ def test_every_further_row_counts_also_within_one_file(output):
     assert find_doubled_ids(output, files).rows == 3
     found = find_doubled_ids(output, files[:1])
     assert (found.rows, found.files) == (2, (files[0].file,) * 2)
+
+
+def test_all_ids_of_several_rows_are_given(output, monkeypatch):
+    files = [
+        put(output, 1, ["a", "a", "b"]),
+        put(output, 2, ["b", "c"]),
+        put(output, 3, ["d", "e"]),
+        put(output, 4, []),
+    ]
+    assert doubled_ids(output, files) == {"a", "b"}
+    monkeypatch.setattr(ids, "hash", lambda text: 5, raising=False)
+    assert doubled_ids(output, files) == {"a", "b"}
 
 
 def test_ids_with_equal_hashes_are_compared_themselves(output, monkeypatch):
