@@ -13,6 +13,7 @@ from typing import Any
 from infra.audit.findings import UnusableError
 
 _TAIL_BYTES = 64 * 1024
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -108,6 +109,8 @@ class Store:
                 return
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key and key + "/")
             for found in (entry for page in pages for entry in page.get("Contents", ())):
+                if _NO_UTF8.search(found["Key"]):
+                    continue
                 listed = Object(f"s3://{bucket}/{found['Key']}", found["Size"])
                 if (every_key and not found["Key"].endswith("/")) or _is_plain(listed):
                     yield listed

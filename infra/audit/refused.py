@@ -116,7 +116,7 @@ def _of_tiff(head: bytes, read: Reads) -> str | None:
         return f"TIFF of {bits[0]} bits"
     if 3 in kinds and bits[0] in (16, 24):
         return f"TIFF of float of {bits[0]} bits"
-    if samples > 1 and bits[0] == 32:
+    if samples - len(tags.get(338, ())) > 1 and bits[0] == 32:
         return f"TIFF of {samples} samples of 32 bits"
     if bits[0] == 12 and head.startswith(b"MM"):
         return "big-endian TIFF of 12 bits"

@@ -1,15 +1,16 @@
 """Audits of an output over odd inputs: as it is, and with false rows and answers planted in copies."""
 
+import io
 import math
 import re
 import shutil
-from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 
 from infra.audit.__main__ import main
 from infra.audit.findings import Findings
@@ -17,11 +18,15 @@ from infra.audit.ids import define_ids
 from infra.audit.inputs import Inputs, list_records
 from infra.audit.names import Selection
 from infra.audit.places import Store
+from infra.audit.refused import refusal
 from infra.audit.tables import opened_tables
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.decode.decode_image import FailedImage, decode_image
 from pipeline.inputs.ids import record_id
 from pipeline.inputs.rules import FIRST_RULES, RULES
-from tests.infra.audit.conftest import drawn, tar_of
+from tests.infra.audit.conftest import HEADS, drawn, tar_of
 from tests.infra.audit.test_audit import rewrite, with_column
+from tests.support import image_matrix
 
 # A record of each kind that is read under the present rules alone, by the end of its id.
 KINDS = (
@@ -114,7 +119,7 @@ def test_a_doubled_id_over_two_files_is_found(output, audited):
     [("score", math.nan), ("score", None), ("topk_scores", [0.5, math.nan]), ("topk_scores", [math.inf, -math.inf])],
 )
 def test_an_answer_that_is_not_finite_is_found(output, audited, column, value):
-    image_id = change(output, "dog/e.png", **{column: value})
+    image_id = change(output, "links.tar#dog/e.png", **{column: value})
     code, _, problems = audited(output)
     assert code == 7
     assert re.search(rf"\({re.escape(image_id)}\) is ok, but its {column} has numbers that are not finite", problems)
@@ -122,17 +127,16 @@ def test_an_answer_that_is_not_finite_is_found(output, audited, column, value):
 
 @pytest.mark.parametrize("column", ["embedding", "stage3"])
 def test_features_that_are_not_finite_are_found(output, audited, column):
-    path, at, image_id = file_of(output, "links.tar#dog/e.png")
-    num_rows = pq.read_metadata(path).num_rows
-    vectors = [[1.0, math.nan if row == at else 2.0] for row in range(num_rows)]
-    columns = {
-        "embedding": pa.array(vectors, pa.list_(pa.float16(), 2)),
-        "stage3": pa.array(
-            [{"shape": [1, 1, 2], "data": vector} for vector in vectors],
-            pa.struct([("shape", pa.list_(pa.int32(), 3)), ("data", pa.large_list(pa.float16()))]),
-        ),
-    }
-    rewrite(path, lambda rows: rows.append_column(column, columns[column]))
+    broken, at, image_id = file_of(output, "links.tar#dog/e.png")
+    stage = pa.struct([("shape", pa.list_(pa.int32(), 3)), ("data", pa.large_list(pa.float16()))])
+    for path in output.glob("data/*.parquet"):
+        num_rows = pq.read_metadata(path).num_rows
+        vectors = [[1.0, math.nan if path == broken and row == at else 2.0] for row in range(num_rows)]
+        columns = {
+            "embedding": pa.array(vectors, pa.list_(pa.float16(), 2)),
+            "stage3": pa.array([{"shape": [1, 1, 2], "data": vector} for vector in vectors], stage),
+        }
+        rewrite(path, lambda rows, added=columns[column]: rows.append_column(column, added))
     code, _, problems = audited(output)
     assert code == 7
     assert f"({image_id}) is ok, but its {column} has" in problems
@@ -183,18 +187,57 @@ def test_ids_are_those_of_the_job(shard, key, rules):
         assert database.execute("SELECT record_id(?, ?)", [shard, key]).fetchone() == (record_id(shard, key, rules),)
 
 
-def test_keys_with_empty_parts_on_s3_are_records(s3_env, s3_root, tmp_path):
-    bucket, _, prefix = s3_root.removeprefix("s3://").partition("/")
-    with closing(s3_env.client()) as client:
-        for key in ("a/b.png", "a//b.png"):
-            client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=drawn(1))
-        client.put_object(Bucket=bucket, Key=f"{prefix}//c.tar", Body=tar_of([("x.png", drawn(2))]))
+class FakeBucket:
+    """A client of S3 over some objects, as boto3 answers; a server of files would join empty parts of keys."""
+
+    def __init__(self, objects):
+        self._objects = objects
+
+    def head_object(self, **place):
+        raise ClientError({"ResponseMetadata": {"HTTPStatusCode": 404}}, "HeadObject")
+
+    def get_paginator(self, name):
+        return self
+
+    def paginate(self, **place):
+        return [{"Contents": [{"Key": key, "Size": len(body)} for key, body in self._objects.items()]}]
+
+    def get_object(self, **place):
+        return {"Body": io.BytesIO(self._objects[place["Key"]])}
+
+    def download_file(self, bucket, key, path):
+        Path(path).write_bytes(self._objects[key])
+
+
+def test_odd_keys_on_s3_are_records_under_the_present_rules_only(tmp_path):
+    tar = tar_of([("x.png", drawn(2))])
+    store = Store()
+    store.__dict__["_s3"] = FakeBucket({
+        "in/b.png": drawn(1), "in//b.png": drawn(1), "in/a//c.tar": tar, "in/./d.png": drawn(1), "in/../e.tar": tar,
+        "in/x//y.heic": HEADS["heic"], "in/folder/": b"", "in/caf\udce9.png": drawn(1),
+    })  # fmt: skip
     found = {}
     for rules in (FIRST_RULES, RULES):
         with opened_tables("1GB", str(tmp_path)) as (database, scratch):
             define_ids(database, rules)
-            inputs = Inputs(roots=[s3_root], input_format="auto", selection=Selection(rules=rules))
-            list_records(inputs, Store(), database, scratch, Findings())
-            found[rules] = {image_id for (image_id,) in database.execute("SELECT id FROM records").fetchall()}
-    assert found[FIRST_RULES] == {f"{s3_root}/a/b.png"}
-    assert found[RULES] == {f"{s3_root}/a/b.png", f"{s3_root}/a//b.png", f"{s3_root}//c.tar#x.png"}
+            inputs = Inputs(roots=["s3://b/in"], input_format="auto", selection=Selection(rules=rules))
+            list_records(inputs, store, database, scratch, Findings())
+            found[rules] = dict(database.execute("SELECT id, refused FROM records").fetchall())
+    assert found[FIRST_RULES] == {"s3://b/in/b.png": None}
+    unnameable = "its key cannot be named by a request"
+    assert found[RULES] == {
+        "s3://b/in/b.png": None, "s3://b/in//b.png": None, "s3://b/in/a//c.tar#x.png": None,
+        "s3://b/in/./d.png": unnameable, "s3://b/in/../e.tar": unnameable, "s3://b/in/x//y.heic": "HEIC",
+    }  # fmt: skip
+
+
+def test_what_the_job_decodes_has_no_refused_header():
+    """Images of many layouts, so that a header alone never calls a decoded image refused."""
+    refused = 0
+    for group in (image_matrix.pngs, image_matrix.jpeg2000s, image_matrix.pillow_tiffs, image_matrix.lossy):
+        for case in group():
+            reason = refusal(lambda at, size, data=case.data: data[at : at + size])
+            if reason is not None:
+                refused += 1
+                assert isinstance(decode_image(case.data, SizePolicy()), FailedImage), (case.name, reason)
+    assert refused > 10
