@@ -57,7 +57,7 @@ def list_records(
 ) -> None:
     """Fills the tables `records` and `shards` with all records and shards of the inputs.
 
-    A row of `records` has id, shard, row, bytes, label, whether the label is told, and the reason why the record cannot
+    A row of `records` has id, shard, row, bytes, label, whether the label is known, and the reason why the record cannot
     have been decoded. A row of `shards` has uri, is_read, the number of records, the reason why the shard breaks off,
     and what the audit did not read of it. The id is the `image_id` of the output's rows (`ids.py`). Loose files have
     neither shard nor row, since the job decides how they are grouped. A shard that is counted and not read
@@ -99,7 +99,7 @@ def list_records(
                 unreadable.append((found.uri, counted.refused))
     counts.flush()
     database.execute(_COUNTED_RECORDS)
-    # Shards of which one failed row tells that they cannot be read.
+    # Shards that one failed row reports as unreadable.
     for uri, reason in (*((uri, UNNAMEABLE) for uri in unnameable), *unreadable):
         members.add(None, uri, 0, None, None, False, reason)
         counts.add(uri, False, 1, None, None)
@@ -131,7 +131,7 @@ def _listed(inputs: Inputs, store: Store) -> Iterator[tuple[Object, str]]:
 
 
 class _Heads:
-    """Reads the first bytes of loose images: of all local ones, and of the first ones on S3 with telling endings.
+    """Reads the first bytes of loose images: of all local ones, and of the first ones on S3 with the endings of images.
 
     Attributes:
         num_passed_over: Number of images whose first bytes were not read.

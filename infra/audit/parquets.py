@@ -33,7 +33,7 @@ _READ = "read_parquet(?, file_row_number = true)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What a Parquet file must have as rows.
+    """The rows that a Parquet file must have.
 
     Attributes:
         num_rows: Number of rows by the footer.
@@ -186,7 +186,7 @@ def _read_labels(
 
 
 def _as_text(value: str, kind: str, rules: int) -> tuple[str, str] | None:
-    """Returns SQL for the text of a label, and for whether the text is told; None for a type that is not compared."""
+    """Returns SQL for the text of a label, and for whether the text is known; None for a type that is not compared."""
     if kind == "VARCHAR":
         return value, "true"
     if kind in _WHOLE_NUMBERS or kind == "BOOLEAN":

@@ -31,7 +31,7 @@ class TarImage:
         key: Name of the member; a name that occurs again has `@<row>` at its end.
         size: Number of bytes of the image; None if a link names nothing that is known.
         label: Label that came with the image; None for no label.
-        is_told: False if the audit cannot tell the label.
+        is_told: False if the audit cannot know the label.
         refused: Reason why the image cannot have been decoded; None if there is no such reason.
     """
 
@@ -66,7 +66,7 @@ def tar_images(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was read of a member's data: a sidecar, or the reason why an image is refused."""
+    """The part of a member's data that was read: a sidecar, or the reason why an image is refused."""
 
     sidecar: bytes | None = None
     refused: str | None = None
