@@ -1,8 +1,8 @@
 """The labels that came with images, read from the sources again: sidecars of tars, and the folders of images.
 
 A sidecar belongs to the images of its sample, whose paths are equal up to the first dot of their last part. The job
-joins the members of a sample only if they stand near each other. The audit tells the label of an image if all members
-of its sample stand clearly near, or if its sample has no sidecar; other labels are not told.
+joins the members of a sample only if they stand near each other. The audit knows the label of an image if all members
+of its sample stand clearly near, or if its sample has no sidecar; other labels are not known.
 """
 
 import json
@@ -44,7 +44,7 @@ class Sample:
     names: set[str] = field(default_factory=set)
 
     def label(self, name: str, rules: int) -> tuple[str | None, bool]:
-        """Returns (label of the image of this name, whether the label is told); ask after the last member."""
+        """Returns (label of the image of this name, whether the label is known); ask after the last member."""
         folder = None if rules == FIRST_RULES else tar_folder(name)
         return self.cls or self.from_json or folder, self.is_clear or not self.has_sidecars
 
@@ -99,9 +99,9 @@ def tar_folder(name: str) -> str | None:
 
 
 def loose_label(uri: str, roots: Iterable[str]) -> tuple[str | None, bool]:
-    """Returns (folder of a loose image, whether the label is told).
+    """Returns (folder of a loose image, whether the label is known).
 
-    The label is not told if the image's folder is itself an input: a run with that input alone gave no label.
+    The label is not known if the image lies directly in one input and in a folder of another: the run had one of both.
     """
     below = [uri[len(root) :].lstrip("/") if uri != root else "" for root in roots]
     folders = {name.rpartition("/")[0].rpartition("/")[2] or None for name in below}

@@ -56,7 +56,7 @@ def is_hidden(name: str, rules: int) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What decides which records the job of an output read.
+    """The settings that decide which records the job of an output read.
 
     A glob with the ending of a shard chooses shards; any other glob chooses images.
 

@@ -33,7 +33,7 @@ _READ = "read_parquet(?, file_row_number = true)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What a Parquet file must have as rows.
+    """The rows that a Parquet file must have.
 
     Attributes:
         num_rows: Number of rows by the footer.
@@ -174,19 +174,19 @@ def _read_labels(
     texts = _as_text(quoted, kind, rules)
     if texts is None:
         return f"labels of type {kind}"
-    text, is_told = texts
+    text, is_known = texts
     classes = [] if rules == FIRST_RULES or kind == "VARCHAR" else _class_names(path, name, database)
     if classes:
         text = f"CASE WHEN {text} = '-1' THEN NULL ELSE coalesce($3[TRY_CAST({text} AS BIGINT) + 1], {text}) END"
     database.execute(
-        f"INSERT INTO labels SELECT $1, file_row_number, {text} FROM {_READ.replace('?', '$2')} WHERE {is_told}",
+        f"INSERT INTO labels SELECT $1, file_row_number, {text} FROM {_READ.replace('?', '$2')} WHERE {is_known}",
         [uri, str(path), *([classes] if classes else [])],
     )
     return None
 
 
 def _as_text(value: str, kind: str, rules: int) -> tuple[str, str] | None:
-    """Returns SQL for the text of a label, and for whether the text is told; None for a type that is not compared."""
+    """Returns SQL for the text of a label, and for whether the text is known; None for a type that is not compared."""
     if kind == "VARCHAR":
         return value, "true"
     if kind in _WHOLE_NUMBERS or kind == "BOOLEAN":

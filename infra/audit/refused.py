@@ -1,4 +1,4 @@
-"""Formats and depths that no job decodes, told from the first bytes of an image; docs/use/images.md has the list.
+"""Formats and depths that no job decodes, recognised by the first bytes of an image; docs/use/images.md has the list.
 
 The audit reads headers alone, and names only what they state beyond doubt. It sees no pixels.
 """
