@@ -58,10 +58,11 @@ def list_records(
     """Fills the tables `records` and `shards` with all records and shards of the inputs.
 
     A row of `records` has id, shard, row, bytes, label, whether the label is known, and the reason why the record
-    cannot have been decoded. A row of `shards` has uri, is_read, the number of records, the reason why the shard breaks off,
-    and what the audit did not read of it. The id is the `image_id` of the output's rows (`ids.py`). Loose files have
-    neither shard nor row, since the job decides how they are grouped. A shard that is counted and not read
-    (`ShardFormat.count`) has a false `is_read`, and its records have no bytes.
+    cannot have been decoded. A row of `shards` has uri, is_read, the number of records, the reason why the shard breaks
+    off, and what the audit did not read of it. The id is the `image_id` of the output's rows (`ids.py`).
+
+    Loose files have neither shard nor row, since the job decides how they are grouped. A shard that is counted and not
+    read (`ShardFormat.count`) has a false `is_read`, and its records have no bytes.
 
     Raises:
         UnusableError: An input is empty, or cannot be read.
