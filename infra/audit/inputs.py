@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 UNNAMEABLE = "its key cannot be named by a request"
 # Number of loose images on S3 whose first bytes are read, and the endings of such images.
 _S3_HEADS = 1000
-_TELLING_ENDINGS = UNDECODED_ENDINGS | {"tif", "tiff", "jp2", "j2k", "jpf", "jpx"}
+_OFTEN_REFUSED = UNDECODED_ENDINGS | {"tif", "tiff", "jp2", "j2k", "jpf", "jpx"}
 _COUNTED_RECORDS = """
 INSERT INTO records
 SELECT record_id(uri, n::VARCHAR), uri, n, NULL, labels.label, labels.row IS NOT NULL, refusals.refused
@@ -59,9 +59,10 @@ def list_records(
 
     A row of `records` has id, shard, row, bytes, label, whether the label is known, and the reason why the record
     cannot have been decoded. A row of `shards` has uri, is_read, the number of records, the reason why the shard breaks
-    off, and what the audit did not read of it. The id is the `image_id` of the output's rows (`ids.py`). Loose files
-    have neither shard nor row, since the job decides how they are grouped. A shard that is counted and not read
-    (`ShardFormat.count`) has a false `is_read`, and its records have no bytes.
+    off, and what the audit did not read of it. The id is the `image_id` of the output's rows (`ids.py`).
+
+    Loose files have neither shard nor row, since the job decides how they are grouped. A shard that is counted and not
+    read (`ShardFormat.count`) has a false `is_read`, and its records have no bytes.
 
     Raises:
         UnusableError: An input is empty, or cannot be read.
@@ -89,7 +90,7 @@ def list_records(
     counts = Inserts(database, "shards", ("VARCHAR", "BOOL", "BIGINT", "VARCHAR", "VARCHAR"))
     for found, (images, broken) in _read_shards(taken, inputs.selection, store, scratch):
         for row, image in enumerate(images):
-            members.add(image.key, found.uri, row, image.size, image.label, image.is_told, image.refused)
+            members.add(image.key, found.uri, row, image.size, image.label, image.is_known, image.refused)
         counts.add(found.uri, True, len(images), broken, None)
     for found, kind in taken:
         if kind.count is not None:
@@ -99,7 +100,7 @@ def list_records(
                 unreadable.append((found.uri, counted.refused))
     counts.flush()
     database.execute(_COUNTED_RECORDS)
-    # Shards that one failed row reports as unreadable.
+    # One failed row stands for each of these shards.
     for uri, reason in (*((uri, UNNAMEABLE) for uri in unnameable), *unreadable):
         members.add(None, uri, 0, None, None, False, reason)
         counts.add(uri, False, 1, None, None)
@@ -131,7 +132,7 @@ def _listed(inputs: Inputs, store: Store) -> Iterator[tuple[Object, str]]:
 
 
 class _Heads:
-    """Reads the first bytes of loose images: of all local ones, and of the first ones on S3 with the endings of images.
+    """Reads the first bytes of loose images: of all local ones, and on S3 of some with endings of refused formats.
 
     Attributes:
         num_passed_over: Number of images whose first bytes were not read.
@@ -148,7 +149,7 @@ class _Heads:
         if not found.is_nameable:
             return UNNAMEABLE
         if not found.is_local:
-            if self._num_left == 0 or ending_of(found.uri) not in _TELLING_ENDINGS:
+            if self._num_left == 0 or ending_of(found.uri) not in _OFTEN_REFUSED:
                 self.num_passed_over += 1
                 return None
             self._num_left -= 1

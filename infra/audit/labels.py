@@ -2,7 +2,7 @@
 
 A sidecar belongs to the images of its sample, whose paths are equal up to the first dot of their last part. The job
 joins the members of a sample only if they stand near each other. The audit knows the label of an image if all members
-of its sample stand clearly near, or if its sample has no sidecar; other labels are not compared.
+of its sample stand clearly near, or if its sample has no sidecar; other labels are not known.
 """
 
 import json
@@ -101,7 +101,7 @@ def tar_folder(name: str) -> str | None:
 def loose_label(uri: str, roots: Iterable[str]) -> tuple[str | None, bool]:
     """Returns (folder of a loose image, whether the label is known).
 
-    The label is not known if the image's folder is itself an input: a run with that input alone gave no label.
+    The label is not known if the image lies directly in one input and in a folder of another: the run had one of both.
     """
     below = [uri[len(root) :].lstrip("/") if uri != root else "" for root in roots]
     folders = {name.rpartition("/")[0].rpartition("/")[2] or None for name in below}

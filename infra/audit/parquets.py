@@ -174,12 +174,12 @@ def _read_labels(
     texts = _as_text(quoted, kind, rules)
     if texts is None:
         return f"labels of type {kind}"
-    text, is_told = texts
+    text, is_known = texts
     classes = [] if rules == FIRST_RULES or kind == "VARCHAR" else _class_names(path, name, database)
     if classes:
         text = f"CASE WHEN {text} = '-1' THEN NULL ELSE coalesce($3[TRY_CAST({text} AS BIGINT) + 1], {text}) END"
     database.execute(
-        f"INSERT INTO labels SELECT $1, file_row_number, {text} FROM {_READ.replace('?', '$2')} WHERE {is_told}",
+        f"INSERT INTO labels SELECT $1, file_row_number, {text} FROM {_READ.replace('?', '$2')} WHERE {is_known}",
         [uri, str(path), *([classes] if classes else [])],
     )
     return None

@@ -68,7 +68,7 @@ _LABELS = """
 SELECT format('data/{}: row {} ({}) has the label {}, but its source says {}; did it change since?', file, rows.row, id,
     coalesce(format('"{}"', rows.label), 'null'), coalesce(format('"{}"', records.label), 'null')) AS sentence
 FROM rows JOIN records USING (id)
-WHERE is_told AND rows.label IS DISTINCT FROM records.label AND coalesce(code, '') NOT LIKE 'source.%'
+WHERE is_known AND rows.label IS DISTINCT FROM records.label AND coalesce(code, '') NOT LIKE 'source.%'
 """
 _REFUSED = """
 SELECT format('data/{}: row {} ({}) is ok, but its source is one that no job decodes: {}', file, rows.row, id, refused)
@@ -82,7 +82,7 @@ FROM shards WHERE unseen IS NOT NULL HAVING count(*) > 0
 """
 _UNTOLD = """
 SELECT format('{:,} labels in tars were not compared, that of {} the first', count(*), min(id)) AS sentence
-FROM records JOIN shards ON shards.uri = records.shard WHERE NOT is_told AND is_read HAVING count(*) > 0
+FROM records JOIN shards ON shards.uri = records.shard WHERE NOT is_known AND is_read HAVING count(*) > 0
 """
 
 

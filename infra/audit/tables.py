@@ -15,7 +15,7 @@ _BATCH_ROWS = 10_000
 _TABLES = """
 CREATE TABLE shards (uri VARCHAR, is_read BOOL, num_records BIGINT, broken VARCHAR, unseen VARCHAR);
 CREATE TABLE records (
-    id VARCHAR, shard VARCHAR, row BIGINT, bytes BIGINT, label VARCHAR, is_told BOOL, refused VARCHAR
+    id VARCHAR, shard VARCHAR, row BIGINT, bytes BIGINT, label VARCHAR, is_known BOOL, refused VARCHAR
 );
 CREATE TABLE labels (shard VARCHAR, row BIGINT, label VARCHAR);
 CREATE TABLE refusals (shard VARCHAR, row BIGINT, refused VARCHAR);

@@ -31,14 +31,14 @@ class TarImage:
         key: Name of the member; a name that occurs again has `@<row>` at its end.
         size: Number of bytes of the image; None if a link names nothing that is known.
         label: Label that came with the image; None for no label.
-        is_told: False if the audit cannot know the label.
+        is_known: False if the audit does not know the label.
         refused: Reason why the image cannot have been decoded; None if there is no such reason.
     """
 
     key: str
     size: int | None
     label: str | None = None
-    is_told: bool = True
+    is_known: bool = True
     refused: str | None = None
 
 
@@ -66,7 +66,7 @@ def tar_images(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The part of a member's data that was read: a sidecar, or the reason why an image is refused."""
+    """The part that was read of a member's data: a sidecar, or the reason why an image is refused."""
 
     sidecar: bytes | None = None
     refused: str | None = None
@@ -89,7 +89,7 @@ class _Contents:
 
     def look(self, member: tarfile.TarInfo, file: BinaryIO, *, is_packed: bool) -> _Seen:
         """Reads a part of a regular member's data."""
-        name = _told(member.name)
+        name = _as_text(member.name)
         if self.takes_image(name):
             if not is_packed:
                 return _Seen(refused=refusal(lambda at, size: _part(member, file, at, size)))
@@ -101,7 +101,7 @@ class _Contents:
 
     def add(self, number: int, member: tarfile.TarInfo, seen: _Seen) -> None:
         """Notes a member, in the order of the tar."""
-        name, is_link = _told(member.name), self.rules != FIRST_RULES and (member.islnk() or member.issym())
+        name, is_link = _as_text(member.name), self.rules != FIRST_RULES and (member.islnk() or member.issym())
         if not (is_link or member.isreg()):
             return
         size, refused = self._linked(member) if is_link else (member.size, seen.refused)
@@ -140,7 +140,7 @@ class _Contents:
         return self.targets[target]
 
 
-def _told(name: str) -> str:
+def _as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

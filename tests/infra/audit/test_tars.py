@@ -121,7 +121,7 @@ def test_labels_of_sidecars_that_stand_far_away_are_not_told(tmp_path):
     data = tar_of([("a/x.jpg", b"1"), *far, ("a/x.cls", b"7"), ("a/y.jpg", b"2"), ("a/y.cls", b"5")])
     (tmp_path / "x.tar").write_bytes(data)
     images, _ = tar_images(tmp_path / "x.tar", TAKES, RULES)
-    told = {image.key: image.label for image in images if image.is_told}
+    told = {image.key: image.label for image in images if image.is_known}
     assert "a/x.jpg" not in told
     assert told["a/y.jpg"] == "5"
     assert len(told) == 301
