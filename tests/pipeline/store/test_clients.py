@@ -105,7 +105,7 @@ def test_a_wrong_endpoint_fails_in_bounded_time(s3_root: str) -> None:
         started = time.monotonic()
         with pytest.raises(TransientError, match="gave up after"):
             request()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30
 
 
 def test_a_missing_bucket_is_named(s3_env: Any) -> None:
