@@ -105,10 +105,16 @@ def rules_of(output: StorePath) -> int:
     """Returns the version of the rules of reading that an output keeps; for a new output, the version of new outputs.
 
     Raises:
-        OutputError: The `_job.json` of the output cannot be read.
+        OutputError: The `_job.json` of the output cannot be read, or has rules that this version does not know.
     """
     records = stored_setting(output, "records")
-    return RULES if records is None else _rules_of({"records": records})
+    rules = RULES if records is None else _rules_of({"records": records})
+    if rules not in range(FIRST_RULES, RULES + 1):
+        raise OutputError(
+            f"{output} was begun by a newer version of this job, under rules of reading {rules}; this version knows "
+            f"rules up to {RULES}. Continue the output with that version, or choose another --output"
+        )
+    return rules
 
 
 def _rules_of(identity: dict[str, Any]) -> int:

@@ -160,6 +160,15 @@ def test_an_output_keeps_its_rules_of_reading_and_one_that_names_none_has_the_fi
         check_identity(output, EXPECTED)
 
 
+@pytest.mark.parametrize("rules", [RULES + 1, 0, "2"])
+def test_rules_that_this_version_does_not_know_are_refused(folder, rules):
+    """Read by other rules, the rest of a shard would lose and double rows."""
+    output = StorePath(folder, STORE)
+    claim_identity(output, {**EXPECTED, "records": {**EXPECTED["records"], "rules": rules}})
+    with pytest.raises(OutputError, match="newer version of this job"):
+        rules_of(output)
+
+
 def test_an_output_that_has_none_yet_says_so(root):
     with pytest.raises(NotFoundError):
         check_identity(StorePath(root, STORE), EXPECTED)
