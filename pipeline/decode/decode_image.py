@@ -54,11 +54,8 @@ _Plugin = Callable[[IO[bytes]], ImageFile]
 # Name of each format, its first bytes, and the plugin that opens it. `Image.open` is not used: it tries the plugins of
 # all formats, checks the size before this module can read it, and hides the reason why a plugin failed.
 _FORMATS: tuple[tuple[str, re.Pattern[bytes], _Plugin], ...] = (
-    (
-        "JPEG",
-        re.compile(rb"\xff\xd8\xff"),
-        JpegImagePlugin.JpegImageFile,
-    ),  # an MPO is a JPEG with more JPEGs behind it
+    # An MPO is a JPEG with more JPEGs behind it.
+    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     ("PNG", re.compile(rb"\x89PNG"), PngImagePlugin.PngImageFile),
     ("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
     ("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),

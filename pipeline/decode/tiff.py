@@ -2,8 +2,7 @@
 
 Pillow reads uncompressed planes of 16 bits as if they had eight, shows 0 as black where a file says that 0 is white,
 reads unsigned numbers of 32 bits as signed ones, and takes numbers of libtiff in the machine's byte order for
-big-endian ones.
-A layout that this module does not mend and Pillow does not decode rightly is refused by name; see
+big-endian ones. A layout that this module does not mend and Pillow does not decode rightly is refused by name; see
 docs/design/adr/0026-odd-images.md.
 """
 
@@ -64,7 +63,8 @@ def open_tiff(data: bytes) -> TiffImageFile:
     tags = _directory(data, None)
     if (raw := _camera_format(data, tags)) is not None:
         raise UnsupportedError(raw)
-    if data.startswith(_BIG_BIG_ENDIAN) or _first(tags, COMPRESSION) == _WEBP:  # no build of Pillow here knows WebP
+    # The libtiff of Pillow's wheels is built without WebP.
+    if data.startswith(_BIG_BIG_ENDIAN) or _first(tags, COMPRESSION) == _WEBP:
         raise UnsupportedError(_layout(data, tags))
     try:
         image = _opened(data, tags)

@@ -28,8 +28,8 @@ class Run:
         identity: settings that decide the rows of the output; `_job.json` holds the same settings.
         plan: work that was left when the run began.
         lease: right to write to the output.
-        older: digests of identities that the output had under older rules of reading.
         listing_s: seconds that listing the inputs and making the plan took.
+        older: digests of identities that the output had under older rules of reading.
     """
 
     config: JobConfig
