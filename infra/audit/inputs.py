@@ -77,7 +77,7 @@ def list_records(
     heads = _Heads(store, rules)
     for found, name in _listed(inputs, store):
         if name == LOOSE_FILES:
-            label = loose_label(found.uri, [root for root in inputs.roots if is_inside(found.uri, root)])
+            label = loose_label(found.uri, [root for root in inputs.roots if is_inside(found.uri, root)], rules)
             loose.add(found.uri, None, None, found.size, *label, heads.refusal(found))
         elif found.is_nameable:
             shards[found.uri] = (found, FORMATS[name])

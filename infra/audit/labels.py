@@ -45,7 +45,7 @@ class Sample:
 
     def label(self, name: str, rules: int) -> tuple[str | None, bool]:
         """Returns (label of the image of this name, whether the label is known); ask after the last member."""
-        folder = None if rules == FIRST_RULES else tar_folder(name)
+        folder = None if rules == FIRST_RULES else class_folder(name)
         return self.cls or self.from_json or folder, self.is_clear or not self.has_sidecars
 
 
@@ -92,19 +92,22 @@ def is_sidecar(name: str) -> bool:
     return _split(name)[1] in _SIDECARS
 
 
-def tar_folder(name: str) -> str | None:
-    """Returns the folder in which a member of a tar lies; None for no folder, and for `..`."""
+def class_folder(name: str) -> str | None:
+    """Returns the folder of a member or a loose image; None for no folder, and for `..`."""
     parts = [part for part in name.split("/")[:-1] if part not in ("", ".")]
     return parts[-1] if parts and parts[-1] != ".." else None
 
 
-def loose_label(uri: str, roots: Iterable[str]) -> tuple[str | None, bool]:
+def loose_label(uri: str, roots: Iterable[str], rules: int) -> tuple[str | None, bool]:
     """Returns (folder of a loose image, whether the label is known).
 
     The label is not known if the image lies directly in one input and in a folder of another: the run had one of both.
     """
     below = [uri[len(root) :].lstrip("/") if uri != root else "" for root in roots]
-    folders = {name.rpartition("/")[0].rpartition("/")[2] or None for name in below}
+    if rules == FIRST_RULES:
+        folders = {name.rpartition("/")[0].rpartition("/")[2] or None for name in below}
+    else:
+        folders = {class_folder(name) for name in below}
     return next(iter(folders)), len(folders) == 1
 
 

@@ -12,6 +12,7 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import FORMATS, LOOSE_FILES, PARQUET, TAR
 from pipeline.inputs.left_out import how_to_include, unknown_endings
 from pipeline.inputs.names import NameFilter
+from pipeline.inputs.record import class_folder
 from pipeline.inputs.rules import FIRST_RULES
 from pipeline.store.errors import DeniedError, NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
@@ -214,8 +215,9 @@ def _classify(info: ObjectInfo, root: str, config: InputConfig) -> Found | None:
         if config.format in ("auto", entry.name) and (entry.takes(name) or named_as == entry.name):
             return Found(info, root, name, entry.name, None) if names.takes_shard(name) else None
     if config.format in ("auto", LOOSE_FILES) and names.takes_image(name):
-        folder = name.rpartition("/")[0].rpartition("/")[2]
-        return Found(info, root, name, LOOSE_FILES, folder or None)
+        last_part = name.rpartition("/")[0].rpartition("/")[2] or None
+        label = last_part if names.rules == FIRST_RULES else class_folder(name)
+        return Found(info, root, name, LOOSE_FILES, label)
     return None
 
 

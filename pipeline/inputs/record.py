@@ -108,3 +108,12 @@ def label_text(value: object) -> str | None:
     if (isinstance(value, Decimal) or (isinstance(value, float) and abs(value) < 2**53)) and value == int(value):
         value = int(value)
     return as_text(value)
+
+
+def class_folder(name: str) -> str | None:
+    """Returns the folder of a member or loose image, its label in the layout of ImageFolder; None for no folder.
+
+    The part `.` of a path is no folder, and neither is `..`.
+    """
+    folder = next((part for part in reversed(name.split("/")[:-1]) if part not in ("", ".")), None)
+    return None if folder == ".." else folder

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.chunks.failures import Failure
 from pipeline.chunks.passed_over import LATE_SIDECARS, add_up
-from pipeline.inputs.record import LABEL_NAMES, Record, as_text, label_text
+from pipeline.inputs.record import LABEL_NAMES, Record, as_text, class_folder, label_text
 from pipeline.inputs.rules import FIRST_RULES, RULES
 
 WINDOW_MEMBERS = 256
@@ -193,15 +193,6 @@ class Joiner:
             )
         found = _sidecar_label(sidecars, [label_text(fields[field]) for field in _label_fields(fields)])
         return found or class_folder(name)
-
-
-def class_folder(name: str) -> str | None:
-    """Returns the folder in which a member lies, the image's label in the layout of ImageFolder; None if in no folder.
-
-    The part `.` of a path is no folder, and neither is `..`.
-    """
-    folder = next((part for part in reversed(name.split("/")[:-1]) if part not in ("", ".")), None)
-    return None if folder == ".." else folder
 
 
 def _json_fields(sidecar: bytes | None) -> dict[str, Any]:

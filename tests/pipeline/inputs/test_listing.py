@@ -10,7 +10,9 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.listing import Survey
 from pipeline.inputs.names import NameFilter
+from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.store.config import StoreConfig
+from pipeline.store.object_info import ObjectInfo
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri, join_uri
 
@@ -111,6 +113,22 @@ def test_the_folder_of_a_loose_file_is_its_label(survey):
     found = survey("a.jpg", "cat/b.jpg", "train/dog/c.jpg", "train/d.tar")
     labels = {entry.name: entry.true_label for entry in found.found}
     assert labels == {"a.jpg": None, "cat/b.jpg": "cat", "train/dog/c.jpg": "dog", "train/d.tar": None}
+
+
+@pytest.mark.parametrize(
+    ("key", "first", "now"),
+    [("cat/b.jpg", "cat", "cat"), ("cat//b.jpg", None, "cat"), ("cat/./b.jpg", ".", "cat"), ("../b.jpg", "..", None)],
+)
+def test_empty_parts_and_dots_are_no_folders_as_in_a_tar(key, first, now):
+    """On S3 such keys may be listed; under the first rules their labels stay as they were."""
+
+    def listed(place, **_):
+        yield ObjectInfo(f"{place.uri}/{key}", 1, "e", 0.0)
+
+    config = InputConfig(uris=("s3://bucket/in",))
+    for rules, expected in ((FIRST_RULES, first), (RULES, now)):
+        (found,) = Survey(config.under_rules(rules), "s3://bucket/out", listed)
+        assert found.true_label == expected
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.jpg", "files"), ("b.tar", "tar"), ("c.parquet", "parquet")])
