@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_command
-from jobs.cli.flags import Parser, add_output_store_flags, output_place
+from jobs.cli.flags import Parser, add_output_store_flags, input_store, output_place
 from jobs.cli.printable import printable
 from pipeline.earlier.earlier_output import open_earlier
 from pipeline.earlier.find import WrongRows
@@ -27,7 +27,6 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import format_choices
 from pipeline.publish.spill import on_disk
-from pipeline.store.config import StoreConfig
 from pipeline.store.errors import StoreError
 
 _WRITERS = {".csv": write_csv, ".parquet": write_parquet}
@@ -43,7 +42,8 @@ def list_outdated(arguments: Sequence[str], _: object = None) -> dict[str, Any]:
     if flags.to and Path(flags.to).suffix not in _WRITERS:
         raise ConfigError(f"--to {flags.to}: the name must end in {' or '.join(_WRITERS)}")
     output = output_place(flags.output, flags)
-    earlier = open_earlier(output, _source(flags))
+    inputs = InputConfig(uris=tuple(flags.input), format=flags.input_format, store=input_store(flags))
+    earlier = open_earlier(output, inputs)
     wrong, table = WrongRows(earlier), _Table()
     if flags.to:
         place = output_place(flags.to, flags)
@@ -100,19 +100,6 @@ class _Table:
 def _line(row: WrongRow) -> str:
     changed = f": {row.before!r} -> {row.now!r}" if row.kind in ("label", "id") else ""
     return f"{row.image_id}{changed} ({row.reason})"
-
-
-def _source(flags: argparse.Namespace) -> InputConfig:
-    return InputConfig(
-        uris=tuple(flags.input),
-        format=flags.input_format,
-        store=StoreConfig(
-            profile=flags.input_profile,
-            endpoint_url=flags.input_endpoint_url,
-            anonymous=flags.input_anonymous,
-            deadline_s=flags.store_deadline_s,
-        ),
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

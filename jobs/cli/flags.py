@@ -165,12 +165,17 @@ def input_config(flags: argparse.Namespace) -> InputConfig:
         image_column=flags.image_column,
         keep_columns=flags.keep_columns,
         limit=flags.limit,
-        store=StoreConfig(
-            profile=flags.input_profile,
-            endpoint_url=flags.input_endpoint_url,
-            anonymous=flags.input_anonymous,
-            deadline_s=flags.store_deadline_s,
-        ),
+        store=input_store(flags),
+    )
+
+
+def input_store(flags: argparse.Namespace) -> StoreConfig:
+    """Returns the account and endpoint of the inputs' store."""
+    return StoreConfig(
+        profile=flags.input_profile,
+        endpoint_url=flags.input_endpoint_url,
+        anonymous=flags.input_anonymous,
+        deadline_s=flags.store_deadline_s,
     )
 
 

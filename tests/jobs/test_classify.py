@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from contextlib import closing, suppress
 
@@ -32,6 +31,7 @@ from pipeline.output.config import OutputConfig
 from pipeline.run.execute import execute
 from pipeline.run.prepare import prepare
 from tests.jobs.conftest import ONE_ACTOR
+from tests.support.tars import tar_of
 from tests.support.waiting_step import WaitingNetwork
 
 # Ray, in this process for some of these tests, warns of its own settings and leaves sockets to its own end.
@@ -47,16 +47,6 @@ COLUMNS = [
     *("width", "height", "net_width", "net_height", "scale", "true_label"),
     *("label_id", "label", "score", "topk_ids", "topk_scores"),
 ]
-
-
-def tar_of(members):
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return body.getvalue()
 
 
 def table(output):
@@ -88,7 +78,7 @@ def test_loose_files_tars_and_parquet_give_equal_rows_in_one_run(tmp_path, draw,
         members = {}
         for index in range(count):
             members |= {f"{index:04d}.png": draw(index), f"{index:04d}.cls": names[index % 2].encode()}
-        data = tar_of(members)
+        data = tar_of(members.items())
         path = tmp_path / "tars" / (f"t{number}.tar.gz" if packed else f"t{number}.tar")
         path.write_bytes(gzip.compress(data) if packed else data)
     (tmp_path / "parquet").mkdir()
@@ -242,7 +232,7 @@ def test_s3_in_and_out_under_two_accounts_and_no_secret_is_written_anywhere(
     members = {f"{index:03d}.png": draw(index) for index in range(20)} | {"notes.md": b"passed over", "._x.jpg": b"x"}
     bucket, _, prefix = s3_root.removeprefix("s3://").partition("/")
     with closing(s3.client()) as client:
-        client.put_object(Bucket=bucket, Key=f"{prefix}/in/a b#1.tar", Body=tar_of(members))
+        client.put_object(Bucket=bucket, Key=f"{prefix}/in/a b#1.tar", Body=tar_of(members.items()))
         client.put_object(Bucket=bucket, Key=f"{prefix}/in/_SUCCESS", Body=b"")
         for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
             client.put_object(Bucket=bucket, Key=f"{prefix}/w/{name}", Body=(tiny_weights / name).read_bytes())
@@ -306,7 +296,7 @@ def test_every_odd_file_ends_with_one_row(tmp_path, test_data, tiny_weights, run
     named = [path for path in files if has_image_ending(path.name)]
     (tmp_path / "tar").mkdir()
     members = {str(path.relative_to(odd)): path.read_bytes() for path in named}
-    (tmp_path / "tar" / "odd.tar").write_bytes(tar_of(members))
+    (tmp_path / "tar" / "odd.tar").write_bytes(tar_of(members.items()))
     images = pa.table({"jpg": pa.array(list(members.values()), pa.binary()), "key": list(members)})
     pq.write_table(images, tmp_path / "tar" / "other.parquet", row_group_size=100)
 
@@ -352,7 +342,9 @@ def test_the_next_chunk_is_unpacked_while_the_network_is_at_the_one_before(tmp_p
     """Each chunk comes from a shard of its own, and ends only when the next one is there."""
     (tmp_path / "in").mkdir()
     for number in range(6):
-        (tmp_path / "in" / f"{number}.tar").write_bytes(tar_of({"a.png": draw(number), "b.png": draw(number + 10)}))
+        (tmp_path / "in" / f"{number}.tar").write_bytes(
+            tar_of({"a.png": draw(number), "b.png": draw(number + 10)}.items())
+        )
     config = JobConfig(
         task=Classify(),
         input=InputConfig(uris=(str(tmp_path / "in"),)),
@@ -389,7 +381,7 @@ def test_a_dry_run_estimates_what_the_run_then_does_and_how_long_the_next_one_ta
     for number in range(30):  # more than are looked into, of two kinds
         side = 40 if number % 2 else 80
         members = {f"{index}.png": draw(index, side, side) for index in range(6)}
-        (tmp_path / "in" / f"{number:02d}.tar").write_bytes(tar_of(members))
+        (tmp_path / "in" / f"{number:02d}.tar").write_bytes(tar_of(members.items()))
     flags = ("--input", tmp_path / "in", "--weights", tiny_weights, "--output", tmp_path / "out")
     estimate = run_here(*flags, "--dry-run").summary["estimate"]
     assert run_here(*flags).code == 0
@@ -409,7 +401,7 @@ def test_a_limit_takes_the_first_records(tmp_path, draw, tiny_weights, run_here)
     (tmp_path / "in").mkdir()
     for number in range(2):
         members = {f"{index}.png": draw(index) for index in range(6)}
-        (tmp_path / "in" / f"{number}.tar").write_bytes(tar_of(members))
+        (tmp_path / "in" / f"{number}.tar").write_bytes(tar_of(members.items()))
     result = run_here(
         "--input", tmp_path / "in", "--weights", tiny_weights, "--output", tmp_path / "out", "--limit", "8"
     )

@@ -1,26 +1,15 @@
 """One output over several nights: what is new, changed, gone or failed is done, and nothing else."""
 
-import io
-import tarfile
-
 import duckdb
 import pytest
+
+from tests.support.tars import tar_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def tar_of(members):
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return body.getvalue()
 
 
 def rows(output):
@@ -54,8 +43,8 @@ def test_an_output_follows_its_input_night_after_night(tmp_path, draw, night):
     folder.mkdir()
     for index in range(6):
         (folder / f"{index}.png").write_bytes(draw(index, 40 + index, 40))
-    (folder / "t.tar").write_bytes(tar_of({f"t{i}.png": draw(i, 50 + i, 40) for i in range(6)}))
-    (folder / "u.tar").write_bytes(tar_of({f"u{i}.png": draw(i, 60 + i, 40) for i in range(3)}))
+    (folder / "t.tar").write_bytes(tar_of({f"t{i}.png": draw(i, 50 + i, 40) for i in range(6)}.items()))
+    (folder / "u.tar").write_bytes(tar_of({f"u{i}.png": draw(i, 60 + i, 40) for i in range(3)}.items()))
     summary = night()
     assert (summary["listed"], summary["files"]) == (15, 5)
     first = files(output)
@@ -68,7 +57,7 @@ def test_an_output_follows_its_input_night_after_night(tmp_path, draw, night):
     (folder / "00.png").write_bytes(draw(100, 70, 40))
     (folder / "1.png").write_bytes(draw(101, 71, 40))
     (folder / "2.png").unlink()
-    (folder / "t.tar").write_bytes(tar_of({f"t{i}.png": draw(i, 80 + i, 40) for i in range(3)}))
+    (folder / "t.tar").write_bytes(tar_of({f"t{i}.png": draw(i, 80 + i, 40) for i in range(3)}.items()))
     (folder / "u.tar").unlink()
     planned = night("--dry-run")
     assert planned["shards_by_action"] == {"new": 1, "replace": 1, "rewrite": 1}
@@ -94,7 +83,7 @@ def test_an_output_follows_its_input_night_after_night(tmp_path, draw, night):
 
     # What comes back has its row again.
     (folder / "2.png").write_bytes(draw(2, 92, 40))
-    (folder / "u.tar").write_bytes(tar_of({"u0.png": draw(0, 93, 40)}))
+    (folder / "u.tar").write_bytes(tar_of({"u0.png": draw(0, 93, 40)}.items()))
     assert night()["rows_in_output"] == 11
     assert [(name, width) for name, _, width in rows(output)] == sorted(
         [*expected, ("2.png", 92), ("u.tar#u0.png", 93)]
@@ -108,7 +97,7 @@ def test_failed_records_are_tried_again_when_that_is_asked_for(tmp_path, draw, n
     for index in range(5):
         (folder / f"{index}.png").write_bytes(draw(index, 40, 40))
     (folder / "5.png").write_bytes(draw(5, 20, 40))
-    (folder / "t.tar").write_bytes(tar_of({"t0.png": draw(0), "t1.png": b"no image", "t2.png": draw(2)}))
+    (folder / "t.tar").write_bytes(tar_of({"t0.png": draw(0), "t1.png": b"no image", "t2.png": draw(2)}.items()))
     assert night()["failed_by_code"] == {"decode.unsupported": 1}
     before = files(output)
     assert "nothing to do" in night("--retry-failed", "source.unreadable")["message"]

@@ -126,6 +126,26 @@ class SimulatedRun:
             self.ledger.take_receipts(state.receipts)
             refresh(self.run, self.ledger)
 
+    def work_until_killed(self, files: int | None) -> bool:
+        """Works, and is killed before it publishes more than `files` files; None lets it work to its end.
+
+        Returns:
+            True if the run came to the end of its work.
+        """
+        published = 0
+
+        def may_publish() -> None:
+            nonlocal published
+            if published == files:
+                raise KilledError
+            published += 1
+
+        try:
+            self.work(may_publish)
+        except KilledError:
+            return False
+        return True
+
     def finish(self) -> Report:
         """Closes the accounts."""
         empty_late_files(self.run, self.ledger)

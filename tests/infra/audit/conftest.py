@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from model.checkpoints.load import save_checkpoint
 from model.checkpoints.random_weights import random_weights
 from model.network.config import PVTv2Config
 from tests.support.ray_settings import RAY_SETTINGS
+from tests.support.tars import tar_of
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 240
@@ -41,17 +41,6 @@ def drawn(seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     body = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (*rng.integers(33, 90, 2), 3), np.uint8)).save(body, "PNG")
-    return body.getvalue()
-
-
-def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """Returns a tar of (name, content) pairs; a name may come twice."""
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as tar:
-        for name, content in members:
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            tar.addfile(header, io.BytesIO(content))
     return body.getvalue()
 
 
@@ -121,18 +110,9 @@ def write_odd_inputs(folder: Path) -> None:
         (tarfile.SYMTYPE, "dog/c.png", "../a.png"),
         (tarfile.SYMTYPE, "d.png", "no"),
     ]
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as tar:
-        for name, content in members:
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            tar.addfile(header, io.BytesIO(content))
-        for kind, name, target in links:
-            header = tarfile.TarInfo(name)
-            header.type, header.linkname = kind, target
-            tar.addfile(header)
-    (tars / "links.tar").write_bytes(body.getvalue())
-    (tars / "links.tgz").write_bytes(gzip.compress(body.getvalue()))
+    linked = tar_of(members, links)
+    (tars / "links.tar").write_bytes(linked)
+    (tars / "links.tgz").write_bytes(gzip.compress(linked))
     images = [drawn(seed) for seed in range(8)]
     names = pa.array([b"caf\xe9", *[b"tea"] * 7]).view(pa.string())
     (parquet / "0_none.parquet").write_bytes(parquet_of({"url": ["a"] * 9}))

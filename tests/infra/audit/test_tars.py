@@ -11,6 +11,7 @@ from pipeline.inputs.names import NameFilter
 from pipeline.inputs.record import ReaderOptions, Record
 from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.inputs.tar import read_tar
+from tests.support.tars import tar_of
 
 TAKES = NameFilter().takes_image
 MEMBERS = (
@@ -20,7 +21,7 @@ MEMBERS = (
 )  # fmt: skip
 
 
-def tar_of(members, tar_format=tarfile.PAX_FORMAT):
+def tar_with_folder(members, tar_format=tarfile.PAX_FORMAT):
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w", format=tar_format) as tar:
         folder = tarfile.TarInfo("folder.jpg")
@@ -51,22 +52,24 @@ def by_job(data, rules=RULES):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("rules", [FIRST_RULES, RULES])
 def test_images_are_those_that_the_job_reads(tmp_path, tar_format, pack, rules):
-    data = tar_of(MEMBERS, tar_format)
-    for body in (data, data + tar_of(MEMBERS[:3], tar_format), bytes(1024), data + bytes(99)):
+    data = tar_with_folder(MEMBERS, tar_format)
+    for body in (data, data + tar_with_folder(MEMBERS[:3], tar_format), bytes(1024), data + bytes(99)):
         found = by_audit(tmp_path / "x.tar", pack(body), rules)
         assert found == by_job(pack(body), rules)
         assert not found[1]
 
 
 def test_keys_and_sizes_are_told_in_the_order_of_the_tar(tmp_path):
-    (tmp_path / "x.tar").write_bytes(tar_of((("b.png", b"1"), ("a.cls", b"5"), ("b.png", b"22"), ("b.png@1", b""))))
+    (tmp_path / "x.tar").write_bytes(
+        tar_with_folder((("b.png", b"1"), ("a.cls", b"5"), ("b.png", b"22"), ("b.png@1", b"")))
+    )
     images, broken = tar_images(tmp_path / "x.tar", TAKES)
     assert [(image.key, image.size) for image in images] == [("b.png", 1), ("b.png@1", 2)]
     assert broken is None
 
 
 def test_a_tar_that_is_cut_anywhere_breaks_off_behind_the_same_image(tmp_path):
-    data = tar_of(MEMBERS)
+    data = tar_with_folder(MEMBERS)
     for length in (*range(0, len(data) - 1024, 173), *range(512, len(data) - 10_240, 512)):
         assert by_audit(tmp_path / "x.tar", data[:length]) == by_job(data[:length]), length
 
@@ -77,22 +80,12 @@ def test_what_is_no_tar_has_no_images(tmp_path, data):
 
 
 def test_rubbish_between_two_archives_is_where_it_breaks_off(tmp_path):
-    data = tar_of(MEMBERS[:2]) + b"r" * 512 + tar_of(MEMBERS[2:])
+    data = tar_with_folder(MEMBERS[:2]) + b"r" * 512 + tar_with_folder(MEMBERS[2:])
     assert by_audit(tmp_path / "x.tar", data) == by_job(data) == ([("a/0.jpg", "7")], True)
 
 
 def tar_with_links(links):
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as tar:
-        for name, content in (("d/a.jpg", b"12345"), ("a.cls", b"4"), ("e.JSON", b'{"labels": 3.0}'), ("@7", b"1")):
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            tar.addfile(header, io.BytesIO(content))
-        for kind, name, target in links:
-            header = tarfile.TarInfo(name)
-            header.type, header.linkname = kind, target
-            tar.addfile(header)
-    return body.getvalue()
+    return tar_of([("d/a.jpg", b"12345"), ("a.cls", b"4"), ("e.JSON", b'{"labels": 3.0}'), ("@7", b"1")], links)
 
 
 LINKS = (
@@ -118,7 +111,7 @@ def test_links_are_images_under_the_present_rules_only(tmp_path, pack, rules):
 
 def test_labels_of_sidecars_that_stand_far_away_are_not_told(tmp_path):
     far = [(f"{number}.jpg", b"x") for number in range(300)]
-    data = tar_of([("a/x.jpg", b"1"), *far, ("a/x.cls", b"7"), ("a/y.jpg", b"2"), ("a/y.cls", b"5")])
+    data = tar_with_folder([("a/x.jpg", b"1"), *far, ("a/x.cls", b"7"), ("a/y.jpg", b"2"), ("a/y.cls", b"5")])
     (tmp_path / "x.tar").write_bytes(data)
     images, _ = tar_images(tmp_path / "x.tar", TAKES, RULES)
     told = {image.key: image.label for image in images if image.is_known}

@@ -17,7 +17,7 @@ from pipeline.inputs.config import InputConfig
 from pipeline.inputs.rules import FIRST_RULES
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
-from tests.support.simulated import KilledError, SimulatedRun
+from tests.support.simulated import SimulatedRun
 
 
 def inverted():
@@ -61,19 +61,9 @@ def source(tmp_path):
 def run(source, output, files=None, number=1, **options):
     """One run, which is killed after some files if a number of files is given."""
     simulated = SimulatedRun(source, output, number, **options)
-    left = [files]
-
-    def may_publish():
-        if left[0] == 0:
-            raise KilledError
-        left[0] = None if left[0] is None else left[0] - 1
-
     simulated.begin()
-    try:
-        simulated.work(may_publish)
-    except KilledError:
-        return
-    simulated.finish()
+    if simulated.work_until_killed(files):
+        simulated.finish()
 
 
 def found_in(source, output):

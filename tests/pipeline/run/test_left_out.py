@@ -1,8 +1,6 @@
 """Runs over names that nobody knows: what they say, and that their advice is true as it is printed."""
 
-import io
 import shlex
-import tarfile
 from dataclasses import replace
 
 import pytest
@@ -21,16 +19,11 @@ from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.run.build_report import build_report
 from pipeline.run.left_out import inputs_without_images, passed_over, warn_about
 from tests.support.simulated import SimulatedRun
+from tests.support.tars import tar_of
 
 
-def tar_of(*names):
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as archive:
-        for name in names:
-            header = tarfile.TarInfo(name)
-            header.size = 1
-            archive.addfile(header, io.BytesIO(b"x"))
-    return body.getvalue()
+def tar_named(*names):
+    return tar_of([(name, b"x") for name in names])
 
 
 def write(folder, **files):
@@ -70,7 +63,7 @@ def followed(sentence, source):
 def test_what_is_passed_over_is_warned_about_once_and_the_advice_is_true(tmp_path, caplog):
     source = tmp_path / "in"
     members = ["m.jpg", "m.IMG", "m.txt", "_SUCCESS", ".x.img", "n.we*rd"]
-    write(source, **{"a.jpg": b"x", "b.img": b"x", "NOENDING": b"x", "t.tar": tar_of(*members), "notes.txt": b""})
+    write(source, **{"a.jpg": b"x", "b.img": b"x", "NOENDING": b"x", "t.tar": tar_named(*members), "notes.txt": b""})
     run, report, errors = run_of(source, tmp_path / "out", 1)
     assert errors == []
     assert passed_over(report) == {".img": 2, "(none)": 1, ".we*rd": 1}
@@ -82,14 +75,14 @@ def test_what_is_passed_over_is_warned_about_once_and_the_advice_is_true(tmp_pat
 
 
 def test_a_run_that_passes_over_only_what_it_knows_warns_of_nothing(tmp_path, caplog):
-    write(tmp_path / "in", **{"a.jpg": b"x", "t.tar": tar_of("m.jpg", "m.cls", "._m.jpg", "m.txt"), ".h.img": b""})
+    write(tmp_path / "in", **{"a.jpg": b"x", "t.tar": tar_named("m.jpg", "m.cls", "._m.jpg", "m.txt"), ".h.img": b""})
     run, report, _ = run_of(tmp_path / "in", tmp_path / "out", 1)
     warn_about(run, report)
     assert not [record for record in caplog.records if record.name == "pipeline.run.left_out"]
 
 
 def test_an_input_of_tars_without_images_is_an_error_on_every_run(tmp_path):
-    write(tmp_path / "in", **{"a.tar": tar_of("1.img", "2.img"), "b.tar": tar_of("3.img", "README")})
+    write(tmp_path / "in", **{"a.tar": tar_named("1.img", "2.img"), "b.tar": tar_named("3.img", "README")})
     ends = [run_of(tmp_path / "in", tmp_path / "out", number)[2] for number in (1, 2, 3)]
     assert ends[0] == ends[1] == ends[2]
     ((message,), *_) = ends
@@ -99,18 +92,18 @@ def test_an_input_of_tars_without_images_is_an_error_on_every_run(tmp_path):
 
 @pytest.mark.parametrize(
     "more",
-    [{"c.tar": tar_of("m.jpg")}, {"a.jpg": b"x"}, {"b.parquet": b"broken"}],
+    [{"c.tar": tar_named("m.jpg")}, {"a.jpg": b"x"}, {"b.parquet": b"broken"}],
 )
 def test_an_input_that_holds_an_image_beside_is_no_error(tmp_path, more):
-    write(tmp_path / "in", **{"a.tar": tar_of("1.img")}, **more)
+    write(tmp_path / "in", **{"a.tar": tar_named("1.img")}, **more)
     for number in (1, 2):
         assert run_of(tmp_path / "in", tmp_path / "out", number)[2] == []
 
 
 def test_tars_that_hold_nothing_are_no_error_and_tars_of_hidden_files_are(tmp_path):
-    write(tmp_path / "empty", **{"a.tar": tar_of()})
+    write(tmp_path / "empty", **{"a.tar": tar_named()})
     assert run_of(tmp_path / "empty", tmp_path / "out", 1)[2] == []
-    write(tmp_path / "hidden", **{"a.tar": tar_of("._a.jpg")})
+    write(tmp_path / "hidden", **{"a.tar": tar_named("._a.jpg")})
     (message,) = run_of(tmp_path / "hidden", tmp_path / "other", 1)[2]
     assert "1 members passed over; see --include" in message
 

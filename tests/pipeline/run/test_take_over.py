@@ -11,7 +11,7 @@ import pytest
 from pipeline.config.identity import rules_of
 from pipeline.errors import OutputError
 from pipeline.inputs.rules import FIRST_RULES, RULES
-from tests.support.simulated import KilledError, SimulatedRun
+from tests.support.simulated import SimulatedRun
 
 # Rules 1 pass over the HEIC and the link, which stand in the middle.
 IMAGES = [*(f"{at:02d}.jpg" for at in range(7)), "x.heic", "link.jpg", *(f"{at:02d}.jpg" for at in range(7, 12))]
@@ -46,21 +46,10 @@ def rows_of(output):
 def run(source, output, number, *, files=None, **options):
     """One run, which is killed after some files if a number of files is given."""
     simulated = SimulatedRun(source, output, number, **options)
-    left = [files]
-
-    def may_publish():
-        if left[0] == 0:
-            raise KilledError
-        left[0] = None if left[0] is None else left[0] - 1
-
     if simulated.run.plan.is_empty:
         return None
     simulated.begin()
-    try:
-        simulated.work(may_publish)
-    except KilledError:
-        return None
-    return simulated.finish()
+    return simulated.finish() if simulated.work_until_killed(files) else None
 
 
 @pytest.mark.parametrize("files", [None, 1, 3])
