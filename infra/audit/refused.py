@@ -44,10 +44,20 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xDE, _JPEG_LS}
 _TIFF_CODECS = {34712: "JPEG 2000", 34887: "LERC", 34933: "PNG", 34934: "JPEG XR", 50001: "WebP", 50002: "JPEG XL"}
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _MOST_ENTRIES = 512
+_BEYOND_FILES = 2**48
 
 
 def refusal(read: Reads) -> str | None:
     """Returns the format or depth that makes an image one that no job decodes; None if the header names none."""
+
+    def near(at: int, size: int) -> bytes:
+        """Reads nothing at an offset that no file reaches, since a hostile header may state any number."""
+        return read(at, size) if at < _BEYOND_FILES else b""
+
+    return _refusal(near)
+
+
+def _refusal(read: Reads) -> str | None:
     head = read(0, 4096)
     for pattern, name in _PATTERNS:
         if pattern.match(head):

@@ -4,9 +4,11 @@ import io
 import math
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,13 +22,15 @@ from infra.audit.names import Selection
 from infra.audit.places import Store
 from infra.audit.refused import refusal
 from infra.audit.tables import opened_tables
+from infra.audit.tars import tar_images
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode.decode_image import FailedImage, decode_image
 from pipeline.inputs.ids import record_id
 from pipeline.inputs.rules import FIRST_RULES, RULES
-from tests.infra.audit.conftest import HEADS, drawn, tar_of
+from tests.infra.audit.conftest import HEADS, drawn
 from tests.infra.audit.test_audit import rewrite, with_column
 from tests.support import image_matrix
+from tests.support.tars import tar_of
 
 # A record of each kind that is read under the present rules alone, by the end of its id.
 KINDS = (
@@ -229,6 +233,29 @@ def test_odd_keys_on_s3_are_records_under_the_present_rules_only(tmp_path):
         "s3://b/in/b.png": None, "s3://b/in//b.png": None, "s3://b/in/a//c.tar#x.png": None,
         "s3://b/in/./d.png": unnameable, "s3://b/in/../e.tar": unnameable, "s3://b/in/x//y.heic": "HEIC",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("offset", [2**32 - 1, 2**48, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize("magic", [b"II+\0\x08\0\0\0", b"II*\0"])
+def test_an_offset_that_no_file_reaches_is_no_error(tmp_path, magic, offset):
+    """In a loose file, and in a tar, where an error would mean that the tar breaks off."""
+    width = "<Q" if b"+" in magic else "<I"
+    image = magic + struct.pack(width, offset % 2 ** (8 * struct.calcsize(width))) + bytes(64)
+    (tmp_path / "x.tif").write_bytes(image)
+    with (tmp_path / "x.tif").open("rb") as file:
+        assert refusal(lambda at, size: (file.seek(at), file.read(size))[1]) is None
+    (tmp_path / "x.tar").write_bytes(tar_of([("x.tif", image), ("y.tif", b"II*\0")]))
+    images, broken = tar_images(tmp_path / "x.tar", lambda name: True, RULES)
+    assert [found.refused for found in images] == [None, None]
+    assert broken is None
+
+
+def test_no_bytes_behind_a_known_beginning_are_an_error():
+    random = np.random.default_rng(0)
+    for magic in (b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"\xff\xd8\xff", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"):
+        for _ in range(500):
+            data = magic + random.integers(0, random.choice([4, 256]), 200).astype(np.uint8).tobytes()
+            refusal(lambda at, size, data=data: data[at : at + size])
 
 
 def test_what_the_job_decodes_has_no_refused_header():
