@@ -13,7 +13,7 @@ import duckdb
 
 from infra.audit.parquets import Counted, count_rows
 from infra.audit.places import Object, Store
-from infra.audit.tars import TarImage, tar_images
+from infra.audit.tars import ShardImage, tar_images
 
 LOOSE_FILES = "files"
 """Name of the format of images that are objects by themselves, outside any shard."""
@@ -35,7 +35,7 @@ class ShardFormat:
 
     name: str
     endings: tuple[str, ...]
-    images: Callable[[Path, Callable[[str], bool], int], tuple[list[TarImage], str | None]] | None = None
+    images: Callable[[Path, Callable[[str], bool], int], tuple[list[ShardImage], str | None]] | None = None
     count: Callable[[Object, Store, duckdb.DuckDBPyConnection, Path, int, str | None], Counted] | None = None
 
 

@@ -17,7 +17,7 @@ from infra.audit.names import UNDECODED_ENDINGS, Selection, ending_of
 from infra.audit.places import Object, Store, is_inside
 from infra.audit.refused import HEAD_BYTES, refusal
 from infra.audit.tables import Inserts
-from infra.audit.tars import TarImage
+from infra.audit.tars import ShardImage
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class _Heads:
             return None
 
 
-_Images = tuple[list[TarImage], str | None]
+_Images = tuple[list[ShardImage], str | None]
 _FindImages = Callable[[Path, Callable[[str], bool], int], _Images]
 
 

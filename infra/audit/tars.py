@@ -24,11 +24,11 @@ _NO_TARGET = "a link to a file that does not stand before it in the tar"
 
 
 @dataclass(frozen=True, slots=True)
-class TarImage:
-    """One image member of a tar.
+class ShardImage:
+    """One image of a shard.
 
     Attributes:
-        key: Name of the member; a name that occurs again has `@<row>` at its end.
+        key: Key of the image, for a tar the name of the member; a name that occurs again has `@<row>` at its end.
         size: Number of bytes of the image; None if a link names nothing that is known.
         label: Label that came with the image; None for no label.
         is_known: False if the audit does not know the label.
@@ -44,7 +44,7 @@ class TarImage:
 
 def tar_images(
     path: Path, takes_image: Callable[[str], bool], rules: int = FIRST_RULES
-) -> tuple[list[TarImage], str | None]:
+) -> tuple[list[ShardImage], str | None]:
     """Returns the image members of a tar in order, and the reason why the tar breaks off, or None.
 
     If a tar breaks off, the images before the break are returned. Under the first rules of reading, links are no
@@ -79,7 +79,7 @@ class _Contents:
     takes_image: Callable[[str], bool]
     rules: int
     keys: set[str] = field(default_factory=set)
-    found: list[tuple[TarImage, str, Sample]] = field(default_factory=list)
+    found: list[tuple[ShardImage, str, Sample]] = field(default_factory=list)
     # Size of each file that a link may name, and the reason why it is refused.
     targets: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     samples: Samples = field(init=False)
@@ -109,15 +109,15 @@ class _Contents:
             self.targets[_plain(member.name)] = (member.size, seen.refused)
         if self.takes_image(name):
             sample = self.samples.add(name, number, member.offset)
-            self.found.append((TarImage(self._key(name), size, refused=refused), name, sample))
+            self.found.append((ShardImage(self._key(name), size, refused=refused), name, sample))
         elif is_sidecar(name) and member.size <= MAX_SIDECAR_BYTES:
             content = b"" if not member.size and not is_link else seen.sidecar
             self.samples.add_sidecar(name, number, member.offset, content)
 
-    def images(self) -> list[TarImage]:
+    def images(self) -> list[ShardImage]:
         """Returns the images with their labels; call it after the last member."""
         return [
-            TarImage(image.key, image.size, *sample.label(name, self.rules), image.refused)
+            ShardImage(image.key, image.size, *sample.label(name, self.rules), image.refused)
             for image, name, sample in self.found
         ]
 

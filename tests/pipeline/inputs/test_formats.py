@@ -7,6 +7,7 @@ import pytest
 from infra.audit import formats as audit_formats
 from infra.audit.audit import Request, audit
 from infra.audit.findings import Findings
+from infra.audit.tars import ShardImage
 from jobs.cli.flags import make_parser
 from model.network.config import VARIANTS
 from pipeline.chunks.failures import ErrorCode, Failure
@@ -38,13 +39,13 @@ def read_zip(file, options, start_row):
     yield ShardEnd(len(archive.namelist()) - len(names))
 
 
-def zip_images(path, takes_image):
-    """(key, bytes) of each image, and why there is none."""
+def zip_images(path, takes_image, rules):
+    """(images, reason why there are none)."""
     try:
         entries = zipfile.ZipFile(path).infolist()
     except zipfile.BadZipFile as error:
         return [], str(error)
-    return [(entry.filename, entry.file_size) for entry in entries if takes_image(entry.filename)], None
+    return [ShardImage(entry.filename, entry.file_size) for entry in entries if takes_image(entry.filename)], None
 
 
 @pytest.fixture(autouse=True)
