@@ -49,6 +49,7 @@ CHECKPOINT = Checkpoint(
 NO_BOUNDS = BoundsConfig()
 # Every image is 32 pixels wide and high to the network.
 _MACS = count_macs(VARIANTS["b0"], 32, 32)
+_ANSWER: dict[str, Any] = {"label_id": 0, "label": "0", "score": 0.5, "topk_ids": [0], "topk_scores": [0.5]}
 
 
 class KilledError(Exception):
@@ -169,15 +170,14 @@ def _answered(chunk: Chunk) -> Chunk:
     rows = chunk.rows.drop_columns(PAYLOAD_COLUMNS.names)
     ok = [status == "ok" for status in rows.column("status").to_pylist()]
     sizes = {name: pa.array([32 if good else None for good in ok], pa.int32()) for name in ("net_width", "net_height")}
-    nulls = {
-        name: pa.nulls(rows.num_rows, CLASSIFY_COLUMNS.field(name).type)
-        for name in CLASSIFY_COLUMNS.names
-        if name not in rows.column_names
+    answers = {
+        name: pa.array([answer if good else None for good in ok], CLASSIFY_COLUMNS.field(name).type)
+        for name, answer in _ANSWER.items()
     }
     rest = {"width": pa.nulls(rows.num_rows, pa.int32()), "height": pa.nulls(rows.num_rows, pa.int32())}
     rest["scale"] = pa.nulls(rows.num_rows, pa.float32())
     macs = {"macs": pa.array([_MACS if good else 0 for good in ok], pa.int64())}
-    return replace(chunk, rows=set_columns(rows, {**rest, **sizes, **nulls, **macs}), payload=pa.py_buffer(b""))
+    return replace(chunk, rows=set_columns(rows, {**rest, **sizes, **answers, **macs}), payload=pa.py_buffer(b""))
 
 
 def run_once(source: Path, output: Path, number: int, **options: Any) -> Report:
