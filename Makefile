@@ -21,15 +21,18 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## make .venv with all that demo and test need (TORCH=cuda for a CUDA build of torch)
 
-# The CPU build of torch comes from the configured package index if that has one, else by uv, which knows where it is.
+# uv installs in a third of pip's time. It knows where CPU builds of torch are, but not what pip is configured with, so that
+# pip comes first for torch, and does the rest where uv reaches no index.
 $(STAMP): pyproject.toml constraints.txt $(wildcard model/cpu/c/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "python 3.11 is needed (PYTHON=python3.11 make ...), this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q uv
 	@if [ "$(TORCH)" = cpu ]; then \
 	  $(BIN)/pip install -q --no-compile "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu" 2>/dev/null \
-	  || { $(BIN)/pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend cpu -c constraints.txt torch; }; \
+	  || $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend cpu -c constraints.txt torch; \
 	fi
-	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' \
+	|| $(BIN)/pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	@# All at once and on all cores. Where PYTHONDONTWRITEBYTECODE is set, every process would compile what it imports.
 	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|/pip/' $(VENV)/lib > /dev/null || true
 	@rm -f $(VENV)/.ready-*; touch $@

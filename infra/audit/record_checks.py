@@ -63,12 +63,15 @@ _NO_ROW = """
 SELECT format('{} cannot be read ({}), but no row says so', uri, broken) AS sentence
 FROM shards ANTI JOIN rows ON rows.shard = shards.uri WHERE broken IS NOT NULL AND NOT is_read
 """
-# A record that could not be read has no label.
-_LABELS = """
+# A record that could not be read has no label. Arrow writes durations into Parquet as whole numbers, and a row has the
+# duration's text.
+_LABELS = r"""
 SELECT format('data/{}: row {} ({}) has the label {}, but its source says {}; did it change since?', file, rows.row, id,
     coalesce(format('"{}"', rows.label), 'null'), coalesce(format('"{}"', records.label), 'null')) AS sentence
 FROM rows JOIN records USING (id)
 WHERE is_known AND rows.label IS DISTINCT FROM records.label AND coalesce(code, '') NOT LIKE 'source.%'
+    AND NOT coalesce(regexp_full_match(records.label, '-?\d+')
+        AND regexp_full_match(rows.label, '(-?\d+ days?,? )?[+]?\d+:\d\d:\d\d(\.\d+)?'), false)
 """
 _REFUSED = """
 SELECT format('data/{}: row {} ({}) is ok, but its source is one that no job decodes: {}', file, rows.row, id, refused)
