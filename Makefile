@@ -56,8 +56,9 @@ cluster-demo: setup  ## a run on three nodes of different kinds, one of which is
 chaos: setup  ## kill processes and break requests, seed by seed, and compare (SEEDS=50, or SEED=17 alone)
 	$(BIN)/python -m tests.chaos.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-soak: setup  ## many more made-up nights and reports than `make test` has (EXAMPLES=1000)
-	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/pipeline/run/test_nights.py tests/pipeline/page/test_page.py
+soak: setup  ## many more made-up nights, inputs and reports than `make test` has (EXAMPLES=1000)
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/pipeline/run/test_nights.py tests/pipeline/read/test_inputs_at_random.py \
+	  tests/pipeline/page/test_page.py
 
 # AUDIT: further flags, see docs/operate/audit.md. A URI with a space in it takes the command itself.
 audit: setup  ## count an output again: INPUT="URI ..." OUTPUT=URI [AUDIT="--strict ..."]

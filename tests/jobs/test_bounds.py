@@ -48,6 +48,7 @@ def names(output):
     return [name for (name,) in duckdb.sql(query).fetchall()]
 
 
+@pytest.mark.drill
 def test_since_a_time_only_what_is_newer_is_begun(night, tmp_path):
     newer = night("--since", "1970-01-03")
     assert (newer.code, newer.summary["older_objects"], newer.summary["removed_records"]) == (0, 4, 0)

@@ -9,6 +9,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.drill
 def test_a_dry_run_tells_the_time_by_a_trial_that_leaves_nothing_and_after_a_run_by_that(
     tmp_path, draw, tiny_weights, run_here
 ):

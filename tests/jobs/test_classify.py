@@ -397,6 +397,7 @@ def test_a_dry_run_estimates_what_the_run_then_does_and_how_long_the_next_one_ta
     assert again["cost"] > 0
 
 
+@pytest.mark.drill
 def test_a_limit_takes_the_first_records(tmp_path, draw, tiny_weights, run_here):
     (tmp_path / "in").mkdir()
     for number in range(2):

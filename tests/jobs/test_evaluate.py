@@ -47,6 +47,7 @@ def accuracy_by_hand(output):
     return duckdb.sql(query, params={"files": files}).fetchall()[0]
 
 
+@pytest.mark.drill
 def test_both_ways_to_preprocess_are_evaluated_in_one_run_and_go_on_where_they_stopped(
     photos, tiny_weights, tmp_path, run_here
 ):
@@ -100,16 +101,27 @@ def test_a_classification_is_evaluated_where_it_lies(photos, tiny_weights, tmp_p
     assert stored["accuracy"] == found["accuracy"]
 
 
-def test_what_cannot_be_evaluated_is_said(photos, tiny_weights, tmp_path, run_here):
-    def error(*arguments):
+@pytest.fixture
+def error(run_here):
+    """Arguments of the command -> its exit code and error."""
+
+    def run(*arguments):
         result = run_here(*arguments, command=evaluate)
         return result.code, result.summary["error"]
 
+    return run
+
+
+def test_what_is_no_output_cannot_be_evaluated(photos, tmp_path, error):
     assert error() == (2, "give --predictions, or --input, --weights and --output; see --help")
     code, text = error("--predictions", tmp_path, "--input", photos)
     assert (code, "leave --input out" in text) == (2, True)
     code, text = error("--predictions", tmp_path)
     assert (code, "holds no output of a job" in text) == (3, True)
+
+
+@pytest.mark.drill
+def test_outputs_that_cannot_be_evaluated_are_said(photos, tiny_weights, tmp_path, run_here, error):
     features, unlabelled, misnamed = tmp_path / "features", tmp_path / "unlabelled", tmp_path / "misnamed"
     run_here(*lenient(photos, tiny_weights), "--output", features, command=extract_features)
     assert "holds no labels" in error("--predictions", features)[1]

@@ -144,6 +144,7 @@ def _check(found, expected, reader):
             np.testing.assert_allclose(values, wanted, rtol=0, atol=4e-3, err_msg=reader)
 
 
+@pytest.mark.drill
 def test_a_run_over_features_resumes_refuses_others_and_retries_what_failed(
     extracted, photos, tiny_weights, run_here, draw
 ):
@@ -172,6 +173,7 @@ def test_a_run_over_features_resumes_refuses_others_and_retries_what_failed(
     assert identity["model"]["num_classes"] == 0
 
 
+@pytest.mark.drill
 def test_a_backbone_without_a_head_gives_the_same_features_and_is_refused_for_labels(
     photos, tiny_weights, extracted, tmp_path, run_here
 ):

@@ -38,6 +38,7 @@ def night(run_here, tmp_path, tiny_weights):
     return run
 
 
+@pytest.mark.drill
 def test_an_output_follows_its_input_night_after_night(tmp_path, draw, night):
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

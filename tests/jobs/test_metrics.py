@@ -95,6 +95,7 @@ def only(prometheus: Prometheus, query: str) -> float:
     return value
 
 
+@pytest.mark.drill
 def test_what_prometheus_has_of_a_run_is_its_report(prometheus, report):
     report, moment = report
     run, work, steps = report["run"], report["work"], report["seconds"]["steps"]

@@ -89,6 +89,7 @@ def test_a_submitted_job_writes_its_rows_and_ends_with_its_summary(head, token_e
     assert counts == [(24, 24)]
 
 
+@pytest.mark.drill
 def test_a_submitted_job_that_is_refused_fails_and_says_why(head, token_env, tiny_weights, tmp_path):
     job = ("python", "jobs/classify.py", "--input", tmp_path / "gone", "--weights", tiny_weights)
     done = submit(head, token_env, *job, "--output", tmp_path / "out")
@@ -143,6 +144,7 @@ def follower(head, token_env, tmp_path):
         process.communicate()
 
 
+@pytest.mark.drill
 def test_a_job_that_failed_ends_with_its_own_code_and_the_next_start_tries_again(follow, tmp_path, caplog):
     tried = tmp_path / "tried"
     program = f"""
@@ -299,6 +301,7 @@ except ConfigError as error:
     assert expected in done.stdout
 
 
+@pytest.mark.drill
 def test_a_path_that_a_node_does_not_see_is_named(head, token_env):
     program = f"""
 import sys

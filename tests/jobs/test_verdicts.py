@@ -39,9 +39,9 @@ def tars(make_tars, draw):
     ("slow", "bound_by"),
     [
         ({"network": 0.12}, "network"),
-        ({"decode": 0.06}, "decode"),
-        ({"store": 1.5}, "store"),
-        ({"sink": 0.7}, "sink"),
+        pytest.param({"decode": 0.06}, "decode", marks=pytest.mark.drill),
+        pytest.param({"store": 1.5}, "store", marks=pytest.mark.drill),
+        pytest.param({"sink": 0.7}, "sink", marks=pytest.mark.drill),
     ],
     ids=["network", "decode", "store", "sink"],
 )

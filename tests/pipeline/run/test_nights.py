@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from tests.support.simulated import KilledError, SimulatedRun, published_rows, run_once
 
 # `make soak` asks for more.
-EXAMPLES = int(os.environ.get("EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "10"))
 LOOSE = [f"{name}.png" for name in "abcdefg"]
 TARS = ["s.tar", "t.tar"]
 
