@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from infra.audit.findings import UnusableError
 from infra.audit.ids import FIRST_RULES
 from infra.audit.labels import by_likelihood
 from infra.audit.places import Object, Store
@@ -72,7 +73,9 @@ def count_rows(
         counted = _counted(found, path, database, rules, image_column)
         if counted.broken is not None or counted.refused is not None:
             return counted
-        unseen = _read_cells(found, path, database, rules, image_column) if is_whole else "it lies on S3 and is large"
+        unseen = (
+            _read_cells(found, path, store, database, rules, image_column) if is_whole else "it lies on S3 and is large"
+        )
         return Counted(num_rows=counted.num_rows, unseen=unseen)
     except duckdb.Error as error:
         return Counted(broken=first_line(error).replace(f"'{path}'", "it"))
@@ -142,13 +145,13 @@ def _image_column(columns: Sequence[_Column], named: str | None) -> _Column | No
 
 
 def _read_cells(
-    found: Object, path: Path, database: duckdb.DuckDBPyConnection, rules: int, image_column: str | None
+    found: Object, path: Path, store: Store, database: duckdb.DuckDBPyConnection, rules: int, image_column: str | None
 ) -> str | None:
     """Fills `labels` and `refusals`; returns the reason why something was not read, or None."""
     try:
         columns = _columns(path, database)
         image = _image_column(columns, image_column)
-        unseen = _read_labels(found.uri, path, columns, image, database, rules)
+        unseen = _read_labels(found.uri, path, columns, image, store, database, rules)
         if image is None or found.size > WHOLE_BYTES:
             return unseen or "first bytes of its images, since it is large"
         return _read_heads(found.uri, path, columns, image, database) or unseen
@@ -157,8 +160,8 @@ def _read_cells(
 
 
 def _read_labels(
-    uri: str, path: Path, columns: Sequence[_Column], image: _Column | None, database: duckdb.DuckDBPyConnection,
-    rules: int,
+    uri: str, path: Path, columns: Sequence[_Column], image: _Column | None, store: Store,
+    database: duckdb.DuckDBPyConnection, rules: int,
 ) -> str | None:  # fmt: skip
     names = [column.name for column in columns if column is not image]
     flat = [column.name for column in columns if column is not image and column.kind not in ("file", "nested")]
@@ -176,6 +179,8 @@ def _read_labels(
         return f"labels of type {kind}"
     text, is_known = texts
     classes = [] if rules == FIRST_RULES or kind == "VARCHAR" else _class_names(path, name, database)
+    if not classes and rules != FIRST_RULES and kind in _WHOLE_NUMBERS:
+        classes = _names_beside(uri, name, store)
     if classes:
         text = f"CASE WHEN {text} = '-1' THEN NULL ELSE coalesce($3[TRY_CAST({text} AS BIGINT) + 1], {text}) END"
     database.execute(
@@ -208,9 +213,40 @@ def _class_names(path: Path, column: str, database: duckdb.DuckDBPyConnection) -
     """Returns the names of the classes that Hugging Face's metadata give for a column; none without such metadata."""
     found = _one(database, "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'huggingface'::BLOB", path)
     try:
-        feature = json.loads(found[0])["info"]["features"][column]
-        names = feature["names"] if feature["_type"] == "ClassLabel" else []
+        return _names_of(json.loads(found[0])["info"], column)
     except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+        return []
+
+
+def _names_beside(uri: str, column: str, store: Store) -> list[str]:
+    """Returns the names of the classes that a data set's own file gives for a column; it lies beside or one up."""
+    folder = uri.rpartition("/")[0]
+    for place in (folder, folder.rpartition("/")[0]):
+        for name in ("dataset_infos.json", "dataset_info.json") if place.partition("://")[2] else ():
+            try:
+                content = store.read(f"{place}/{name}")
+            except UnusableError:
+                continue
+            if content is not None:
+                return _names_in(content, column)
+    return []
+
+
+def _names_in(content: bytes, column: str) -> list[str]:
+    try:
+        stored = json.loads(content)
+        entries = [stored] if "features" in stored else list(stored.values())
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return []
+    found = {tuple(_names_of(entry, column)) for entry in entries} - {()}
+    return list(found.pop()) if len(found) == 1 else []
+
+
+def _names_of(info: Any, column: str) -> list[str]:
+    try:
+        feature = info["features"][column]
+        names = feature["names"] if feature["_type"] == "ClassLabel" else []
+    except (KeyError, TypeError, IndexError):
         return []
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 

@@ -41,8 +41,8 @@ def read_both(config: InputConfig, info: ObjectInfo, shard_format: InputFormat, 
     """
     place = config.place(info.uri)
     with place.open(size=info.size, etag=info.etag) as one, place.open(size=info.size, etag=info.etag) as other:
-        first = () if is_new else _records(one, shard_format, config.under_rules(FIRST_RULES))
-        yield from _paired(enumerate(first), _records(other, shard_format, config.under_rules(RULES)))
+        first = () if is_new else _records(one, shard_format, config.under_rules(FIRST_RULES), info.uri)
+        yield from _paired(enumerate(first), _records(other, shard_format, config.under_rules(RULES), info.uri))
 
 
 def same_key(first: str | None, now: str | None) -> bool:
@@ -54,8 +54,8 @@ def _plain(key: str | None) -> str:
     return _ROW_BEHIND_KEY.sub("", key or "")
 
 
-def _records(file: BinaryIO, shard_format: InputFormat, config: InputConfig) -> Iterator[Record]:
-    items = shard_format.read(file, config.reader_options, 0)
+def _records(file: BinaryIO, shard_format: InputFormat, config: InputConfig, uri: str) -> Iterator[Record]:
+    items = shard_format.read(file, config.options_for(uri), 0)
     return (item for item in items if not isinstance(item, ShardEnd))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import ConfigError
+from pipeline.inputs.dataset_info import names_beside
 from pipeline.inputs.formats import format_choices
 from pipeline.inputs.names import NameFilter
 from pipeline.inputs.record import ReaderOptions
@@ -56,7 +57,7 @@ class InputConfig:
 
     @property
     def reader_options(self) -> ReaderOptions:
-        """Options that every reader of shards gets."""
+        """Options that the readers of all shards have in common."""
         return ReaderOptions(
             takes_image=self.names.takes_image,
             ending_left_out=self.names.ending_left_out,
@@ -64,6 +65,10 @@ class InputConfig:
             keep_columns=self.keep_columns,
             rules=self.names.rules,
         )
+
+    def options_for(self, uri: str) -> ReaderOptions:
+        """Returns the options that the reader of one shard gets."""
+        return replace(self.reader_options, names_beside=names_beside(self.place(uri)))
 
     def under_rules(self, rules: int) -> "InputConfig":
         """Returns the same settings under another version of the rules of reading."""

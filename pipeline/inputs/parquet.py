@@ -5,7 +5,7 @@ Memory holds a few rows and one page of each column. The writer of the file deci
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import BinaryIO
 
@@ -63,8 +63,9 @@ def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> 
     """Yields the rows from `start_row` on, then a `ShardEnd`.
 
     - A row without image bytes becomes a failed record; paths are not followed.
-    - The label comes from the first column by `LABEL_NAMES`. A number of Hugging Face's `ClassLabel` becomes the name
-      of its class, and -1, which stands for no label there, becomes None. `label_text` converts other labels.
+    - The label comes from the first column by `LABEL_NAMES`. A number of Hugging Face's `ClassLabel`, whose names are
+      in the file or beside it (`dataset_info.py`), becomes the name of its class. -1, which stands for no label there,
+      becomes None. `label_text` converts other labels.
     - A column to keep that the file lacks gives None for every row. A cell without a known text is None.
     - Of two columns with one name the first is read.
     - A row whose image lies in a page that cannot be read becomes a failed record, `source.truncated`; reading goes on
@@ -84,7 +85,7 @@ def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> 
         if options.rules == FIRST_RULES:
             records = read_under_first_rules(guarded, options, start_row)
         else:
-            records = _records(*_opened(guarded, options), start_row)
+            records = _records(*_opened(guarded, options, options.names_beside), start_row)
     except ValueError as error:
         if error is guarded.error:
             raise
@@ -95,7 +96,9 @@ def read_parquet(file: BinaryIO, options: ReaderOptions, start_row: int = 0) -> 
     yield ShardEnd()
 
 
-def _opened(guarded: Guarded, options: ReaderOptions) -> tuple[OpenParquet, Columns]:
+def _opened(
+    guarded: Guarded, options: ReaderOptions, names_beside: Callable[[str], tuple[str, ...]] = lambda column: ()
+) -> tuple[OpenParquet, Columns]:
     """Returns a file and the columns to read.
 
     Raises:
@@ -103,7 +106,7 @@ def _opened(guarded: Guarded, options: ReaderOptions) -> tuple[OpenParquet, Colu
         ColumnError: the file has no column with images.
     """
     parquet = OpenParquet(guarded)
-    columns = choose_columns(parquet.schema, options.image_column, options.keep_columns)
+    columns = choose_columns(parquet.schema, options.image_column, options.keep_columns, names_beside)
     parquet.check_num_rows()
     return parquet, columns
 

@@ -4,11 +4,12 @@ Of two columns with one name the first is taken.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.inputs.dataset_info import feature_names
 from pipeline.inputs.record import LABEL_NAMES, ColumnError
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
@@ -40,11 +41,17 @@ class Columns:
     kept: tuple[Column | None, ...]
 
 
-def choose_columns(schema: pa.Schema, image_column: str | None, keep_columns: Sequence[str]) -> Columns:
+def choose_columns(
+    schema: pa.Schema,
+    image_column: str | None,
+    keep_columns: Sequence[str],
+    names_beside: Callable[[str], tuple[str, ...]] = lambda column: (),
+) -> Columns:
     """Returns the columns to read.
 
     The label is the first column by `LABEL_NAMES`, and then by the order of the file, that is not nested. A name with
-    upper case comes after all names in lower case.
+    upper case comes after all names in lower case. If it holds whole numbers whose classes the file does not name,
+    `names_beside` is asked for their names.
 
     Raises:
         ColumnError: no column is known to hold images, or `image_column` is missing or cannot hold images.
@@ -70,7 +77,7 @@ def choose_columns(schema: pa.Schema, image_column: str | None, keep_columns: Se
     )
     return Columns(
         Column(parts, plain),
-        None if label is None else _column(schema, leaves, label[2], class_names(schema, names[label[2]])),
+        None if label is None else _label_column(schema, leaves, label[2], names_beside),
         tuple(_column(schema, leaves, names.index(name)) if name in names else None for name in keep_columns),
     )
 
@@ -109,10 +116,9 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """Returns the names of the classes that Hugging Face's metadata give for a column; no names without metadata."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[column]["names"] if features[column]["_type"] == "ClassLabel" else ()
     except (KeyError, TypeError, ValueError, RecursionError):
         return ()
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+    return feature_names(features, column)
 
 
 def _find_image(fields: Iterable[tuple[int, str, pa.DataType]], image_column: str | None) -> int:
@@ -149,6 +155,15 @@ def _name(schema: pa.Schema, at: int) -> str:
 
 def _column(schema: pa.Schema, leaves: Sequence[tuple[int, ...]], at: int, names: tuple[str, ...] = ()) -> Column:
     return Column(leaves[at], plain_type(schema.field(at).type), names)
+
+
+def _label_column(
+    schema: pa.Schema, leaves: Sequence[tuple[int, ...]], at: int, names_beside: Callable[[str], tuple[str, ...]]
+) -> Column:
+    names = class_names(schema, _name(schema, at))
+    if not names and pa.types.is_integer(plain_type(schema.field(at).type)):
+        names = names_beside(_name(schema, at))
+    return _column(schema, leaves, at, names)
 
 
 def _leaves(schema: pa.Schema) -> list[tuple[int, ...]]:

@@ -35,6 +35,8 @@ class ReaderOptions:
         image_column: column of a table that holds the encoded images; None finds the column.
         keep_columns: columns of the source whose values records carry as text.
         rules: version of the rules of reading.
+        names_beside: function of a column that returns the names of the column's classes by the files beside the shard;
+            no names if none are known.
     """
 
     takes_image: Callable[[str], bool]
@@ -42,6 +44,7 @@ class ReaderOptions:
     image_column: str | None = None
     keep_columns: tuple[str, ...] = ()
     rules: int = RULES
+    names_beside: Callable[[str], tuple[str, ...]] = lambda column: ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def _member_records(shard: PlannedShard, rows: Sequence[int], config: ReadConfig
 def _object_records(shard: PlannedShard, config: ReadConfig, start: int) -> Iterator[Record | ShardEnd]:
     """Yields the records of an object from row `start` on, then a `ShardEnd`."""
     with config.input.place(shard.shard).open(size=shard.size, etag=shard.etag) as file:
-        yield from FORMATS[shard.format].read(file, config.input.reader_options, start)
+        yield from FORMATS[shard.format].read(file, config.input.options_for(shard.shard), start)
 
 
 def _lost_records(shard: PlannedShard, row: int, done_rows: Sequence[range]) -> list[tuple[int, str | None]]:

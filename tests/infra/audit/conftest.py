@@ -125,6 +125,10 @@ def write_odd_inputs(folder: Path) -> None:
         {"image": [{"bytes": image, "path": None} for image in images], "label": [0, 1, -1, 7, 0, 0, 0, 0]}
     )
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(classes)}), parquet / "classes.parquet")
+    beside = parquet / "cards" / "data"
+    beside.mkdir(parents=True)
+    pq.write_table(table, beside / "beside.parquet")
+    (beside.parent / "dataset_infos.json").write_text(json.dumps({"default": classes["info"]}))
     claims = parquet_of({"image": pa.nulls(2**16 + 100_000, pa.binary())})
     (parquet / "claims.parquet").write_bytes(claims)
     short = parquet_of({"image": images})

@@ -150,6 +150,7 @@ LABELS = (
     ("links.tar#a.png", "4"), ("links.tar#b.png", "2"), ("links.tar#dog/e.png", "dog"), ("links.tar#dog/f.png", "3"),
     ("links.tgz#dog/c.png", "dog"), ("cat/b.jif", "cat"), ("text.parquet#2", "tea"), ("float.parquet#0", "3"),
     ("float.parquet#1", None), ("classes.parquet#1", "dog"), ("classes.parquet#2", None), ("classes.parquet#3", "7"),
+    ("beside.parquet#1", "dog"), ("beside.parquet#2", None), ("beside.parquet#3", "7"),
 )  # fmt: skip
 
 

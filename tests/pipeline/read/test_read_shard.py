@@ -1,6 +1,7 @@
 """One planned shard becomes chunks that every attempt cuts alike, whatever is done already and whatever goes wrong."""
 
 import io
+import json
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pipeline.chunks.size_policy import NetSize, SizePolicy
 from pipeline.chunks.task import ExtractFeatures
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.loose_files import Member
-from pipeline.inputs.rules import FIRST_RULES
+from pipeline.inputs.rules import FIRST_RULES, RULES
 from pipeline.output.slice_chain import DoneSlice
 from pipeline.plan.planned_shard import PlannedShard
 from pipeline.read import cut
@@ -469,3 +470,19 @@ def test_every_byte_that_came_is_counted_by_some_chunk_though_nobody_asks_for_th
     assert sum(chunk.measured["bytes_in"] for chunk in chunks) == came["bytes_in"] >= sum(map(len, images.values()))
     assert sum(chunk.measured["requests"] for chunk in chunks) == came["requests"]
     assert sum(chunk.measured["read_s"] for chunk in chunks) < 0.05 * 5
+
+
+def test_numbers_of_classes_are_named_by_the_file_beside_the_shard(tmp_path, read_config):
+    table = pa.table({"image": [b"a", b"b", b"c"], "label": [1, 0, -1]})
+    pq.write_table(table, tmp_path / "0.parquet")
+    feature = {"names": ["cat", "dog"], "_type": "ClassLabel"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"features": {"label": feature}}))
+
+    def labels(rules):
+        shard = shard_at(f"file://{tmp_path}/0.parquet", "parquet")
+        config = read_config()
+        config = replace(config, input=config.input.under_rules(rules))
+        return [row["true_label"] for row in rows_of(read_shard(shard, config))]
+
+    assert labels(RULES) == ["dog", "cat", None]
+    assert labels(FIRST_RULES) == ["1", "0", "-1"]
