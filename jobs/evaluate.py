@@ -90,6 +90,8 @@ def _check(flags: argparse.Namespace) -> None:
     for flag in ("dry_run", "calibrate"):
         if getattr(flags, flag):
             raise ConfigError(f"--{flag.replace('_', '-')}: an evaluation has no plan; use it with jobs/classify.py")
+    if flags.preprocess != "native" and flags.size != "native":
+        raise ConfigError(f"--size {flags.size} and --preprocess {flags.preprocess} contradict each other; give one")
 
 
 def _classify(
@@ -100,7 +102,8 @@ def _classify(
     outputs = []
     for policy in policies:
         config = job_config(argparse.Namespace(**{**vars(flags), "preprocess": policy}), Classify(labels=flags.labels))
-        output = replace(config.output, uri=join_uri(config.output.uri, policy))
+        name = policy if config.size.kind == "native" else str(config.size).replace(":", "-")
+        output = replace(config.output, uri=join_uri(config.output.uri, name))
         with stopper.armed():
             summary = run_config(replace(config, output=output), started_at, stopper)
         if summary["exit_code"]:

@@ -6,14 +6,14 @@ Exit codes: 0 all agrees, 2 wrong arguments or a folder that is no output, 7 som
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
 
+from infra.audit.account import Line
 from infra.audit.audit import Request, audit
 from infra.audit.findings import Findings, UnusableError
 from infra.audit.formats import format_choices
-from infra.audit.printing import printed
 from infra.audit.tables import first_line
 
 _UNUSABLE, _DISAGREES = 2, 7
@@ -30,8 +30,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UnusableError, OSError, duckdb.Error) as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return _UNUSABLE
-    print(printed(flags.output, tables, findings))
+    print(_printed(flags.output, tables, findings))
     return _DISAGREES if findings.problems else 0
+
+
+def _printed(output: str, tables: Mapping[str, Sequence[Line]], findings: Findings) -> str:
+    """Returns the printed text: the tables, then the sentences of the findings, then the verdict."""
+    blocks = [f"audit of {output}"]
+    blocks += [_table(title, lines) for title, lines in tables.items()]
+    if findings.notes:
+        blocks.append("\n".join(["To know:", *(f"  {_visible(sentence)}" for sentence in findings.notes)]))
+    if findings.problems:
+        blocks.append("\n".join(["What disagrees:", *(f"  {_visible(sentence)}" for sentence in findings.problems)]))
+    blocks.append("Something disagrees." if findings.problems else "All of it agrees.")
+    return "\n\n".join(blocks)
+
+
+def _visible(sentence: str) -> str:
+    """Returns a sentence whose control characters are escaped, since a name may hold commands for a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
+
+
+def _table(title: str, lines: Sequence[Line]) -> str:
+    is_reported = any(line.reported is not None for line in lines)
+    rows = [_row(title, "audited", "report" if is_reported else "", "")]
+    for line in lines:
+        reported = "" if line.reported is None else "none" if line.reported < 0 else f"{line.reported:,}"
+        rows.append(_row("  " + line.what, f"{line.audited:,}", reported, line.verdict))
+    return "\n".join(rows)
+
+
+def _row(what: str, audited: str, reported: str, mark: str) -> str:
+    return f"{what:<34}{audited:>20}{reported:>20}  {mark}".rstrip()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -61,6 +61,11 @@ SELECT format('data/{}: row {} ({}) is ok, but its {} has numbers that are not f
     AS sentence
 FROM rows WHERE not_finite IS NOT NULL
 """
+_WRONG_SIZES = """
+SELECT format('data/{}: row {} ({}) of {}x{} px was seen at {}x{} px, by _job.json at {}', file, row, id, width, height,
+    net_width, net_height, right_size) AS sentence
+FROM rows JOIN wrong_sizes USING (width, height, net_width, net_height) WHERE status = 'ok'
+"""
 _DOUBLED = "SELECT format('{} has {} rows', id, count(*)) AS sentence FROM rows GROUP BY id HAVING count(*) > 1"
 
 # Each slice with the number and the last row of the slice before it.
@@ -103,7 +108,7 @@ WHERE (f.shard, f.slice, f.is_end, f.first_row, f.last_row, f.emptied, f.run_id,
 
 def check_files(output: Output, database: duckdb.DuckDBPyConnection, findings: Findings) -> None:
     """Compares each file with its footer, and each footer with the output's `_job.json` and the file's name."""
-    for query in (_NAMES, _NUMBERS, _CODES, _SPANS, _DOUBLED):
+    for query in (_NAMES, _NUMBERS, _CODES, _SPANS, _WRONG_SIZES, _DOUBLED):
         findings.ask(database, query)
     findings.ask(database, _ROWS, [output.digest])
     findings.ask(database, _IDENTITIES, [output.digest, list(output.older_digests)])

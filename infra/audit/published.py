@@ -13,6 +13,7 @@ import duckdb
 from infra.audit.findings import Findings, UnusableError
 from infra.audit.ids import FIRST_RULES
 from infra.audit.macs import reckon_macs
+from infra.audit.net_sizes import reckon_net_size
 from infra.audit.places import Object, Store
 from infra.audit.tables import Inserts, first_line
 
@@ -21,7 +22,9 @@ logger = logging.getLogger(__name__)
 # Largest number of output files, and of bytes of output files, that are copied from S3 and read at a time.
 _PART_FILES = 64
 _PART_BYTES = 2**30
-_ROW_COLUMNS = "image_id, shard, key, row, status, error_code, encoded_bytes, net_width, net_height, true_label"
+_ROW_COLUMNS = (
+    "image_id, shard, key, row, status, error_code, encoded_bytes, width, height, net_width, net_height, true_label"
+)
 # Columns with answers of the network -> SQL for a number that is finite if all numbers in the column's value are.
 _ANSWERS = {
     "score": "score",
@@ -105,6 +108,7 @@ def open_output(uri: str, store: Store) -> Output:
         identity = json.loads(body)
         older = tuple(map(str, identity.pop("taken_over", ())))
         reckon_macs(identity["model"], 224, 224)
+        reckon_net_size(identity, 224, 224)
         _ = [identity["records"][name] for name in ("include", "exclude", "limit")]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UnusableError(
@@ -143,8 +147,23 @@ def load_rows(
         if width is not None and height is not None:
             costs.add(width, height, reckon_macs(output.identity["model"], height, width))
     costs.flush()
+    _find_wrong_sizes(output.identity, database)
     database.execute(_FILES)
     database.execute(_SUMS)
+
+
+def _find_wrong_sizes(identity: Mapping[str, Any], database: duckdb.DuckDBPyConnection) -> None:
+    """Fills the table `wrong_sizes` with sizes of images that the size policy does not give."""
+    wrong = Inserts(database, "wrong_sizes", ("BIGINT", "BIGINT", "BIGINT", "BIGINT", "VARCHAR"))
+    seen = database.execute(
+        "SELECT DISTINCT width, height, net_width, net_height FROM rows "
+        "WHERE status = 'ok' AND width > 0 AND height > 0"
+    ).fetchall()
+    for width, height, *net in seen:
+        right = reckon_net_size(identity, width, height)
+        if right is None or right != tuple(net):
+            wrong.add(width, height, *net, "none" if right is None else f"{right[0]}x{right[1]}")
+    wrong.flush()
 
 
 def _parts(files: Sequence[Object]) -> Iterator[list[Object]]:

@@ -22,7 +22,10 @@ CREATE TABLE refusals (shard VARCHAR, row BIGINT, refused VARCHAR);
 CREATE TABLE footers (file VARCHAR, text JSON);
 CREATE TABLE rows (
     file VARCHAR, id VARCHAR, shard VARCHAR, key VARCHAR, row BIGINT, status VARCHAR, code VARCHAR,
-    bytes BIGINT, net_width BIGINT, net_height BIGINT, label VARCHAR, not_finite VARCHAR
+    bytes BIGINT, width BIGINT, height BIGINT, net_width BIGINT, net_height BIGINT, label VARCHAR, not_finite VARCHAR
+);
+CREATE TABLE wrong_sizes (
+    width BIGINT, height BIGINT, net_width BIGINT, net_height BIGINT, right_size VARCHAR
 );
 CREATE TABLE costs (net_width BIGINT, net_height BIGINT, macs BIGINT);
 """

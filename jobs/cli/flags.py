@@ -10,6 +10,7 @@ from pipeline.chunks.task import Task
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.config.precision import Precision
+from pipeline.config.size import SizeRequest, parse_size
 from pipeline.errors import EXIT_CODES, ConfigError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import format_choices
@@ -33,6 +34,10 @@ _WEIGHTS_HELP = (
 _PREPROCESS_HELP = (
     "native: each image at its own size; imagenet: as published, the shorter side at 248 px and a centre crop of 224; "
     "default: %(default)s"
+)
+_SIZE_HELP = (
+    "native; checkpoint: as its files say; shorter:N, longer:N: that side in pixels; pixels:N: at most N pixels; "
+    "square:N: the centre, as published; stretch:N: both sides; default: %(default)s"
 )
 _PRECISION_HELP = (
     "number format of the network; auto: that of the output, or for a new output bf16 if the machine is fast at it, "
@@ -140,8 +145,9 @@ def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> Non
     add("--variant", choices=tuple(VARIANTS), help="which PVTv2; default: what the checkpoint says")
     add("--precision", choices=get_args(Precision), default=JobConfig.precision, help=_PRECISION_HELP)
     add("--preprocess", choices=policies, default=SizePolicy.preprocess, help=_PREPROCESS_HELP)
-    add("--max-image-pixels", type=int, default=SizePolicy.max_image_pixels, metavar="N", help=_DEFAULT)
-    add("--large-images", choices=("downscale", "reject"), default=SizePolicy.large_images, help=_DEFAULT)
+    add("--size", default="native", metavar="SIZE", help=_SIZE_HELP)
+    add("--max-image-pixels", type=int, metavar="N", help=f"default: {SizePolicy.max_image_pixels}")
+    add("--large-images", choices=("downscale", "reject"), help=f"default: {SizePolicy.large_images}")
     add("--small-images", choices=("upscale", "reject"), default=SizePolicy.small_images, help=_SMALL_HELP)
 
 
@@ -228,15 +234,29 @@ def size_policy(flags: argparse.Namespace) -> SizePolicy:
     Raises:
         ConfigError: The policy refuses its values.
     """
+    limits = {"max_image_pixels": flags.max_image_pixels, "large_images": flags.large_images}
     try:
         return SizePolicy(
             preprocess=flags.preprocess,
-            max_image_pixels=flags.max_image_pixels,
-            large_images=flags.large_images,
             small_images=flags.small_images,
+            **{name: value for name, value in limits.items() if value is not None},
         )
     except ValueError as error:
         raise ConfigError(f"--max-image-pixels: {error}") from error
+
+
+def size_request(flags: argparse.Namespace) -> SizeRequest:
+    """Returns the size that images are to have for the network.
+
+    Raises:
+        ConfigError: The flag has no known form, or contradicts another flag.
+    """
+    request = parse_size(flags.size)
+    if request.kind == "pixels" and flags.max_image_pixels not in (None, request.number):
+        raise ConfigError(f"--size {request} and --max-image-pixels {flags.max_image_pixels} differ; give one of them")
+    if request.kind == "pixels" and flags.large_images == "reject":
+        raise ConfigError(f"--size {request} reduces images that --large-images reject refuses; give one of them")
+    return request
 
 
 def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
@@ -248,6 +268,7 @@ def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
         weights=flags.weights,
         variant=flags.variant,
         precision=flags.precision,
+        size=size_request(flags),
         sizes=size_policy(flags),
         compute=compute_config(flags),
         bounds=bounds_config(flags),

@@ -5,12 +5,13 @@ Files in the safetensors format are inspected without torch; files that torch pi
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import safetensors
 
 from model.checkpoints.files import WEIGHTS_ENDINGS
+from model.checkpoints.input_size import SizeAdvice, read_size_advice
 from model.checkpoints.magnitude import FLOAT_TYPES, largest_magnitude
 from model.checkpoints.matching import TensorInfo, Tensors, check_finite, check_match, find_variant, with_settings
 from model.checkpoints.rename import Naming, SourceFormat, find_naming, is_classifiers, upstream_names
@@ -39,6 +40,7 @@ class CheckpointInfo:
         naming: Names that the checkpoint's source gives to tensors.
         base: Prefix of the names of the backbone's tensors.
         largest: Name and absolute value of the largest weight of the network. All weights are finite.
+        sizes: Sizes of images that the checkpoint names.
     """
 
     config: PVTv2Config
@@ -49,6 +51,7 @@ class CheckpointInfo:
     naming: Naming
     base: str
     largest: tuple[str, float]
+    sizes: SizeAdvice = field(default_factory=SizeAdvice)
 
     @property
     def source_format(self) -> SourceFormat:
@@ -106,6 +109,10 @@ def inspect_checkpoint(
         naming=naming,
         base=base,
         largest=largest,
+        sizes=read_size_advice(
+            None if config_json is None else json_object(config_json, "config.json"),
+            None if preprocessor_json is None else json_object(preprocessor_json, "preprocessor_config.json"),
+        ),
     )
 
 

@@ -2,11 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 NUM_STAGES = 4
 KERNELS = (7, 3, 3, 3)  # kernel side of the patch embedding at the start of each stage
 STRIDES = (4, 2, 2, 2)  # stride of the patch embedding at the start of each stage
 POOLED_SIDE = 7  # linear attention pools its keys to 7x7
+
+Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""Pillow's names of the filters that resize images."""
 
 RGB = tuple[float, float, float]
 """One number for each of red, green and blue."""

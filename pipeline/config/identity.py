@@ -33,6 +33,8 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
     info, sizes = checkpoint.info, asdict(config.sizes)
     rules = config.input.names.rules
     policy = sizes.pop("preprocess")
+    if config.sizes.resize is None:
+        del sizes["resize"]
     return {
         **config.task.identity(checkpoint.labels),
         "schema_version": SCHEMA_VERSION,

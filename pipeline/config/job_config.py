@@ -8,6 +8,7 @@ from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Task
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.precision import Precision
+from pipeline.config.size import SizeRequest
 from pipeline.errors import ConfigError
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
@@ -50,6 +51,7 @@ class JobConfig:
         variant: Variant of PVTv2, for a checkpoint without `config.json`; None finds the variant from the tensors.
         precision: Floating-point type of the network. `auto` takes the type of the output, or for a new output the type
             that the machine computes fast.
+        size: Size of images for the network, as it was asked for; `prepare` resolves it into `sizes`.
         sizes: Treatment of images that are too small or too large.
         compute: Machines and processors that do the work.
         bounds: Bounds of the work of this run.
@@ -67,6 +69,7 @@ class JobConfig:
     weights: str
     variant: str | None = None
     precision: Precision = "auto"
+    size: SizeRequest = field(default_factory=SizeRequest)
     sizes: SizePolicy = field(default_factory=SizePolicy)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     bounds: BoundsConfig = field(default_factory=BoundsConfig)

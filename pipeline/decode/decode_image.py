@@ -156,8 +156,8 @@ def decode_image(
 ) -> DecodedImage | FailedImage:
     """Returns the pixels of an image, or a failure; the function neither raises nor warns, whatever the bytes are.
 
-    The whole image is decoded, converted to RGB (`pipeline.decode.to_rgb`), resized if the policy says so (bicubic,
-    antialiased), and turned as EXIF says.
+    The whole image is decoded, converted to RGB (`pipeline.decode.to_rgb`), resized with antialiasing if the policy
+    says so, and turned as EXIF says.
 
     Args:
         data: Encoded image.
@@ -289,7 +289,7 @@ def _resize_and_turn(rgb: Image.Image, size: NetSize, orientation: int) -> Image
     """Returns the image at the size that the network sees: resized, then turned upright, then cropped."""
     before_turn = _turned(size.resized, orientation)
     if rgb.size != before_turn:
-        rgb = rgb.resize(before_turn, Image.Resampling.BICUBIC)
+        rgb = rgb.resize(before_turn, Image.Resampling[size.filter.upper()])
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     if size.cropped_from is None:

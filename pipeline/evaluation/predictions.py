@@ -1,9 +1,10 @@
 """The output of a classification, read back for an evaluation or a comparison."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,7 +95,21 @@ def open_predictions(output: StorePath) -> Predictions:
         labels=None if labels is None else tuple(labels),
         num_classes=identity["model"]["num_classes"],
         top_k=min(identity["top_k"], identity["model"]["num_classes"]),
-        policy=identity["preprocess"]["policy"],
+        policy=_policy(identity),
         files=tuple(map(output.at, files)),
         has_class_numbers="rules" not in identity.get("records", {}),
     )
+
+
+def _policy(identity: Mapping[str, Any]) -> str:
+    """Returns the name of the size policy of an output, in the form of `--preprocess` or `--size`."""
+    rule = identity.get("sizes", {}).get("resize")
+    if rule is None:
+        return str(identity["preprocess"]["policy"])
+    if rule["crop"] is not None:
+        return f"{'square' if rule['to'] == 'shorter' else rule['to']}:{_side(*rule['crop'])}"
+    return f"{rule['to']}:{_side(rule['width'], rule['height'])}"
+
+
+def _side(width: int, height: int) -> str:
+    return str(width) if width == height else f"{width}x{height}"

@@ -24,6 +24,7 @@ from pipeline.config.identity import (
 )
 from pipeline.config.job_config import JobConfig
 from pipeline.config.precision import choose_precision
+from pipeline.config.size import resolve_size
 from pipeline.errors import OutputError
 from pipeline.inputs.listing import Found, Survey
 from pipeline.inputs.rules import RULES
@@ -65,6 +66,8 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
     precision, reason = choose_precision(config.precision, stored, config.compute.device)
     logger.info("precision.chosen precision=%s reason=%r", precision, reason)
     checkpoint = fetch_checkpoint(config, pinned, precision)
+    sizes = resolve_size(config.size, config.sizes, checkpoint.info.sizes, config.weights)
+    config = replace(config, sizes=sizes)
     output_schema(config.task.columns(checkpoint.network), config.input.keep_columns)
     identity = job_identity(config, checkpoint, precision)
     return prepare_with(config, started_at, lease, checkpoint, identity)

@@ -165,7 +165,8 @@ TAMPERED: list[tuple[Callable, list[str]]] = [
         r"the whole output: 13 files in the files, 14 in report.json",
     ]),
     (say_another_size, [r"data/b-\w+-00000.parquet: [\d,]+ pixels in its rows", r"MACs in its rows",
-                        r"this run: [\d,]+ pixels in the files", r"the whole output: [\d,]+ MACs in the files"]),
+                        r"this run: [\d,]+ pixels in the files", r"the whole output: [\d,]+ MACs in the files",
+                        r"row 0 \(.*\) of (\d+)x(\d+) px was seen at \d+x\2 px, by _job.json at \1x\2"]),
     (exchange_an_id, [r"row 0 \(.*b.tgz#0.pngx\) is not what", r"is no record of its shard, which is still there",
                       r"b.tgz: 1 of its 5 records have no row, .*b.tgz#0.png the first"]),
     (exchange_bytes, [r"00.png: the row says [\d,]+ encoded bytes, the input has [\d,]+; did it change since\?|"

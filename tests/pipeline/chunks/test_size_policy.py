@@ -1,11 +1,14 @@
 import dataclasses
+import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.audit.net_sizes import reckon_net_size
 from pipeline.chunks.failures import ErrorCode, Failure
-from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
+from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, Resize, SizePolicy, net_size
 
 SIDES = st.integers(1, 20_000)
 
@@ -91,6 +94,7 @@ def test_a_limit_that_cannot_work_is_refused(limit):
 def test_the_policy_has_every_number_that_decides_rows():
     assert dataclasses.asdict(SizePolicy()) == {
         "preprocess": "native",
+        "resize": None,
         "min_side_px": 32,
         "max_image_pixels": 4_194_304,
         "small_images": "upscale",
@@ -118,3 +122,94 @@ def test_the_published_protocol_shows_the_centre_of_the_resized_image_whatever_t
 def test_an_image_that_would_be_enlarged_to_a_giant_is_refused():
     failure = net_size(1, 10_000, SizePolicy(preprocess="imagenet"))
     assert (failure.code, "enlarged to a side of 248 px" in failure.message) == (ErrorCode.IMAGE_TOO_SMALL, True)
+
+
+RESIZES = {
+    "shorter": Resize(to="shorter", width=224, height=224),
+    "longer": Resize(to="longer", width=224, height=224),
+    "longest": Resize(to="longest", width=224, height=224),
+    "stretch": Resize(to="stretch", width=224, height=224),
+    "multiple": Resize(to="multiple", width=32, height=32),
+    "square": Resize(to="shorter", width=248, height=248, crop=(224, 224)),
+}
+
+
+@pytest.mark.parametrize(
+    ("to", "native", "expected", "scale"),
+    [
+        ("shorter", (500, 375), (298, 224), 224 / 375),  # 298.67, rounded down
+        ("shorter", (100, 50), (448, 224), 4.48),
+        ("longer", (500, 375), (224, 168), 224 / 500),
+        ("longer", (100, 50), (100, 50), 1.0),
+        ("longer", (2000, 100), (640, 32), 0.32),  # 224x11 is too small: enlarged from the native size
+        ("longest", (100, 50), (224, 112), 2.24),
+        ("stretch", (500, 375), (224, 224), 224 / (500 * 375) ** 0.5),
+        ("stretch", (1, 9), (224, 224), 224 / 3),
+        ("multiple", (500, 375), (480, 352), (480 * 352 / (500 * 375)) ** 0.5),
+        ("multiple", (20, 64), (32, 64), (32 / 20) ** 0.5),
+        ("square", (500, 375), (224, 224), 248 / 375),
+    ],
+)
+def test_each_rule_resizes_as_it_says(to, native, expected, scale):
+    size = net_size(*native, SizePolicy(resize=RESIZES[to]))
+    assert (size.width, size.height, size.scale) == (*expected, pytest.approx(scale))
+
+
+def test_the_limits_hold_after_a_rule():
+    policy = SizePolicy(resize=RESIZES["shorter"], max_image_pixels=100_000)
+    assert net_size(4000, 500, policy) == NetSize(width=894, height=111, scale=pytest.approx(0.2236, abs=1e-4))
+    rejecting = replace(policy, large_images="reject", small_images="reject")
+    failure = net_size(4000, 500, rejecting)
+    assert failure == Failure(ErrorCode.IMAGE_TOO_LARGE, "4000x500 px, resized to 1792x224 px, is more than 100000 px")
+    failure = net_size(2000, 100, replace(rejecting, resize=RESIZES["longer"]))
+    assert failure == Failure(ErrorCode.IMAGE_TOO_SMALL, "2000x100 px, resized to 224x11 px, has a side under 32 px")
+    assert net_size(1, 600_000, policy).code == ErrorCode.IMAGE_TOO_SMALL
+
+
+@given(SIDES, SIDES, st.sampled_from(sorted(RESIZES)), st.integers(224 * 224, 10_000_000))
+def test_exchanged_sides_exchange_the_result_of_each_rule(width, height, to, limit):
+    policy = SizePolicy(resize=RESIZES[to], max_image_pixels=limit)
+    size, turned = net_size(width, height, policy), net_size(height, width, policy)
+    if isinstance(size, Failure):
+        assert isinstance(turned, Failure)
+        assert turned.code == size.code
+        return
+    assert min(size.width, size.height) >= 32
+    assert size.width * size.height <= limit
+    assert (turned.width, turned.height, turned.resized) == (size.height, size.width, size.resized[::-1])
+    assert turned.scale == pytest.approx(size.scale)
+
+
+@given(
+    SIDES, SIDES, st.sampled_from([None, *sorted(RESIZES)]), st.integers(224 * 224, 10_000_000),
+    st.sampled_from(["upscale", "reject"]), st.sampled_from(["downscale", "reject"]),
+)  # fmt: skip
+def test_the_audit_reckons_the_same_sizes_by_code_of_its_own(width, height, to, limit, small, large):
+    policy = SizePolicy(resize=RESIZES.get(to), max_image_pixels=limit, small_images=small, large_images=large)
+    sizes = dataclasses.asdict(policy)
+    stored = {"sizes": json.loads(json.dumps(sizes)), "preprocess": {"policy": "native"}}
+    size = net_size(width, height, policy)
+    if isinstance(size, Failure) and str(MAX_SOURCE_PIXELS) in size.message:
+        return  # the audit asks for the sizes of ok rows alone
+    expected = None if isinstance(size, Failure) else (size.width, size.height)
+    assert reckon_net_size(stored, width, height) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"width": 16, "height": 16}, "not 16"),
+        ({"width": 20_000, "height": 20_000}, "not 20000"),
+        ({"height": 300}, "one side"),
+        ({"crop": (225, 100)}, "225x100"),
+        ({"crop": (8, 8)}, "not 8"),
+        ({"to": "longer", "crop": (64, 64)}, "64x64"),
+    ],
+)
+def test_a_rule_that_cannot_work_is_refused(changes, text):
+    with pytest.raises(ValueError, match=text):
+        replace(RESIZES["shorter"], **changes)
+    with pytest.raises(ValueError, match="a size of its own"):
+        SizePolicy(preprocess="imagenet", resize=RESIZES["shorter"])
+    with pytest.raises(ValueError, match="224x224 px is more than 2000 px"):
+        SizePolicy(resize=RESIZES["square"], max_image_pixels=2000)

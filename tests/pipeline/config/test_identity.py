@@ -9,7 +9,7 @@ from model.checkpoints.checkpoint import CheckpointInfo
 from model.checkpoints.files import CheckpointFiles
 from model.checkpoints.rename import NAMINGS
 from model.network.config import VARIANTS
-from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.size_policy import Resize, SizePolicy
 from pipeline.chunks.task import Classify, ExtractFeatures
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config import identity
@@ -226,3 +226,15 @@ def test_weights_of_the_hub_are_pinned_to_the_commit_that_the_output_began_with(
     check_identity(StorePath(folder, STORE), job_identity(CONFIG, INFO, NAMES, "org/name@abc"))
     with pytest.raises(OutputError, match=r'weights_revision \("org/name@abc" there, "org/name@def" now\)'):
         check_identity(StorePath(folder, STORE), job_identity(CONFIG, INFO, NAMES, "org/name@def"))
+
+
+def test_a_rule_that_resizes_is_part_of_the_identity_and_none_leaves_the_identity_as_it_was():
+    native = job_identity(CONFIG, INFO, NAMES)
+    assert native["sizes"] == {
+        "min_side_px": 32, "max_image_pixels": 4_194_304, "small_images": "upscale", "large_images": "downscale",
+    }  # fmt: skip
+    square = Resize(to="shorter", width=248, height=248, crop=(224, 224))
+    resized = job_identity(replace(CONFIG, sizes=SizePolicy(resize=square)), INFO, NAMES)
+    rule = {"to": "shorter", "width": 248, "height": 248, "crop": (224, 224), "filter": "bicubic"}
+    assert resized["sizes"] == {**native["sizes"], "resize": rule}
+    assert identity_digest(resized) != identity_digest(native)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from pipeline.chunks.failures import ErrorCode
-from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.size_policy import Resize, SizePolicy
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image, probe_size
 from tests.support.planted_bugs import planted_bug
 
@@ -445,6 +445,32 @@ def test_the_published_protocol_resizes_the_shorter_side_and_cuts_out_the_centre
     left, top = round((size[0] - 224) / 2.0), round((size[1] - 224) / 2.0)
     assert np.array_equal(found.pixels, np.asarray(resized.crop((left, top, left + 224, top + 224))))
     assert (found.width, found.height, found.scale) == (width, height, 248 / short)
+
+
+@pytest.mark.parametrize("name", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("image_format", "orientation"), [("PNG", 1), ("JPEG", 1), ("JPEG", 6)])
+def test_any_rule_resizes_as_pillow_does_by_the_filter_it_names(name, image_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = picture(300, 261)
+    data = encode(image, image_format, exif=exif)
+    found = decoded(data, SizePolicy(resize=Resize(to="stretch", width=96, height=64, filter=name)))
+    whole = Image.fromarray(decoded(data).pixels)
+    if orientation == 6:
+        # The resizing comes before the turn, so the sides are resized in the other order.
+        before = whole.transpose(Image.Transpose.ROTATE_90).resize((64, 96), Image.Resampling[name.upper()])
+        expected = before.transpose(Image.Transpose.ROTATE_270)
+    else:
+        expected = whole.resize((96, 64), Image.Resampling[name.upper()])
+    assert np.array_equal(found.pixels, np.asarray(expected))
+    assert (found.net_width, found.net_height) == (96, 64)
+
+
+def test_a_square_of_224_has_the_pixels_of_the_published_protocol():
+    data = encode(picture(333, 271), "JPEG")
+    square = Resize(to="shorter", width=248, height=248, crop=(224, 224))
+    published = decoded(data, SizePolicy(preprocess="imagenet"))
+    assert np.array_equal(decoded(data, SizePolicy(resize=square)).pixels, published.pixels)
 
 
 def test_the_published_protocol_crops_what_stands_upright():

@@ -44,3 +44,17 @@ def test_outputs_of_the_first_rules_hold_numbers_of_classes(output, records, exp
     identity = {name: value for name, value in IDENTITY.items() if name != "records"}
     predictions = output(identity if records is None else {**identity, "records": records})
     assert predictions.has_class_numbers is expected
+
+
+@pytest.mark.parametrize(
+    ("resize", "name"),
+    [
+        (None, "native"),
+        ({"to": "shorter", "width": 248, "height": 248, "crop": [224, 224]}, "square:224"),
+        ({"to": "shorter", "width": 288, "height": 288, "crop": None}, "shorter:288"),
+        ({"to": "stretch", "width": 512, "height": 256, "crop": None}, "stretch:512x256"),
+    ],
+)
+def test_the_size_policy_has_the_name_of_its_flag(output, resize, name):
+    sizes = {} if resize is None else {"resize": resize}
+    assert output({**IDENTITY, "sizes": sizes}).policy == name
