@@ -90,7 +90,7 @@ def _check(flags: argparse.Namespace) -> None:
     for flag in ("dry_run", "calibrate"):
         if getattr(flags, flag):
             raise ConfigError(f"--{flag.replace('_', '-')}: an evaluation has no plan; use it with jobs/classify.py")
-    if flags.preprocess != "native" and flags.size != "native":
+    if flags.preprocess != "native" and flags.size not in (None, "native"):
         raise ConfigError(f"--size {flags.size} and --preprocess {flags.preprocess} contradict each other; give one")
 
 
@@ -102,7 +102,7 @@ def _classify(
     outputs = []
     for policy in policies:
         config = job_config(argparse.Namespace(**{**vars(flags), "preprocess": policy}), Classify(labels=flags.labels))
-        name = policy if config.size.kind == "native" else str(config.size).replace(":", "-")
+        name = policy if config.size is None or policy != "native" else str(config.size).replace(":", "-")
         output = replace(config.output, uri=join_uri(config.output.uri, name))
         with stopper.armed():
             summary = run_config(replace(config, output=output), started_at, stopper)

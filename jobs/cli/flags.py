@@ -37,7 +37,8 @@ _PREPROCESS_HELP = (
 )
 _SIZE_HELP = (
     "native; checkpoint: as its files say; shorter:N, longer:N: that side in pixels; pixels:N: at most N pixels; "
-    "square:N: the centre, as published; stretch:N: both sides; default: %(default)s"
+    "square:N: the centre, as published; stretch:N: both sides; default: native, with a warning if that is "
+    "far from the size in training"
 )
 _PRECISION_HELP = (
     "number format of the network; auto: that of the output, or for a new output bf16 if the machine is fast at it, "
@@ -145,7 +146,7 @@ def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> Non
     add("--variant", choices=tuple(VARIANTS), help="which PVTv2; default: what the checkpoint says")
     add("--precision", choices=get_args(Precision), default=JobConfig.precision, help=_PRECISION_HELP)
     add("--preprocess", choices=policies, default=SizePolicy.preprocess, help=_PREPROCESS_HELP)
-    add("--size", default="native", metavar="SIZE", help=_SIZE_HELP)
+    add("--size", metavar="SIZE", help=_SIZE_HELP)
     add("--max-image-pixels", type=int, metavar="N", help=f"default: {SizePolicy.max_image_pixels}")
     add("--large-images", choices=("downscale", "reject"), help=f"default: {SizePolicy.large_images}")
     add("--small-images", choices=("upscale", "reject"), default=SizePolicy.small_images, help=_SMALL_HELP)
@@ -245,12 +246,14 @@ def size_policy(flags: argparse.Namespace) -> SizePolicy:
         raise ConfigError(f"--max-image-pixels: {error}") from error
 
 
-def size_request(flags: argparse.Namespace) -> SizeRequest:
-    """Returns the size that images are to have for the network.
+def size_request(flags: argparse.Namespace) -> SizeRequest | None:
+    """Returns the size that images are to have for the network; None if the user chose none.
 
     Raises:
         ConfigError: The flag has no known form, or contradicts another flag.
     """
+    if flags.size is None:
+        return None
     request = parse_size(flags.size)
     if request.kind == "pixels" and flags.max_image_pixels not in (None, request.number):
         raise ConfigError(f"--size {request} and --max-image-pixels {flags.max_image_pixels} differ; give one of them")

@@ -31,6 +31,7 @@ from pipeline.run.left_out import inputs_without_images, warn_about
 from pipeline.run.prepare import prepare
 from pipeline.run.remaining import failed_again
 from pipeline.run.run import Run
+from pipeline.run.seen_sizes import compare_sizes
 from pipeline.run.stopper import Ending, Stopper
 from pipeline.run.summary import describe_plan, summarise
 from pipeline.store.uris import shown
@@ -87,9 +88,11 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
         run, ledger = prepare(config, started_at, lease)
         if upkeep is not None:
             upkeep.check(run)
+        ledger.note_sizes(compare_sizes(run))
         if config.dry_run:
             print_plan(run)
-            return {**describe_plan(run), "estimate": _estimate(run), "status": "planned", "exit_code": 0}
+            plan = {**describe_plan(run), "sizes": ledger.sizes}
+            return {**plan, "estimate": _estimate(run), "status": "planned", "exit_code": 0}
         with closing(ProgressDisplay()) as display:
             report = execute(run, ledger, display, stopper=stopper)
         more: dict[str, Any] = {}

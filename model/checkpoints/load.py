@@ -77,14 +77,24 @@ def parse_checkpoint(
     return LoadedModel(model=model, **vars(info))
 
 
-def save_checkpoint(model: PVTv2, config: PVTv2Config, labels: tuple[str, ...] | None, folder: str | Path) -> None:
+def save_checkpoint(
+    model: PVTv2,
+    config: PVTv2Config,
+    labels: tuple[str, ...] | None,
+    folder: str | Path,
+    image_size: int | None = None,
+) -> None:
     """Writes a folder that transformers and `load_checkpoint` read; the same model gives the same bytes.
+
+    Args:
+        image_size: Shorter side in pixels of the images in training, or their geometric mean if they varied; None does
+            not say it.
 
     Raises:
         ValueError: transformers cannot express the network, or there is not one label per class.
     """
     texts = {
-        CONFIG_FILE: write_config(config, labels),
+        CONFIG_FILE: write_config(config, labels, image_size),
         PREPROCESSOR_FILE: write_preprocessing(IMAGENET_MEAN, IMAGENET_STD),
     }
     tensors: dict[str, Tensor] = {}

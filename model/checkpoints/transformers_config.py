@@ -92,8 +92,11 @@ def read_config(raw: dict[str, Any], *, with_labels: bool = True) -> Description
     return Description(config=config, num_classes=num_classes, labels=None if are_numbered else labels or None)
 
 
-def write_config(config: PVTv2Config, labels: tuple[str, ...] | None) -> str:
+def write_config(config: PVTv2Config, labels: tuple[str, ...] | None, image_size: int | None = None) -> str:
     """Returns the text of a `config.json` from which transformers builds the same network.
+
+    Args:
+        image_size: Shorter side in pixels of the images in training; None does not say it.
 
     Raises:
         ValueError: transformers cannot express the network, or there is not one label per class.
@@ -106,6 +109,7 @@ def write_config(config: PVTv2Config, labels: tuple[str, ...] | None) -> str:
     raw = {
         "architectures": ["PvtV2ForImageClassification"],
         "model_type": "pvt_v2",
+        **({} if image_size is None else {"image_size": image_size}),
         **{theirs: getattr(config, ours) for ours, (theirs, _) in _TUPLES.items()},
         **_FIXED,
         "linear_attention": config.linear,

@@ -51,7 +51,8 @@ class JobConfig:
         variant: Variant of PVTv2, for a checkpoint without `config.json`; None finds the variant from the tensors.
         precision: Floating-point type of the network. `auto` takes the type of the output, or for a new output the type
             that the machine computes fast.
-        size: Size of images for the network, as it was asked for; `prepare` resolves it into `sizes`.
+        size: Size of images for the network, as it was asked for, which `prepare` resolves into `sizes`; None keeps
+            each image's own size.
         sizes: Treatment of images that are too small or too large.
         compute: Machines and processors that do the work.
         bounds: Bounds of the work of this run.
@@ -69,7 +70,7 @@ class JobConfig:
     weights: str
     variant: str | None = None
     precision: Precision = "auto"
-    size: SizeRequest = field(default_factory=SizeRequest)
+    size: SizeRequest | None = None
     sizes: SizePolicy = field(default_factory=SizePolicy)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     bounds: BoundsConfig = field(default_factory=BoundsConfig)

@@ -55,13 +55,14 @@ def parse_size(text: str) -> SizeRequest:
     return request
 
 
-def resolve_size(request: SizeRequest, sizes: SizePolicy, advice: SizeAdvice, weights: str) -> SizePolicy:
+def resolve_size(request: SizeRequest | None, sizes: SizePolicy, advice: SizeAdvice, weights: str) -> SizePolicy:
     """Returns the policy that a request asks for, within the limits of another policy.
 
     `square:N` takes the share that is cropped and the filter from the checkpoint, else 0.9 and bicubic. The other forms
     resize bicubically, `stretch:N` bilinearly, as the image processor of transformers' PVT does.
 
     Args:
+        request: None changes nothing.
         sizes: Rules for small and large images.
         advice: Sizes that the checkpoint names.
         weights: Name of the checkpoint in messages.
@@ -70,6 +71,8 @@ def resolve_size(request: SizeRequest, sizes: SizePolicy, advice: SizeAdvice, we
         ConfigError: The request and the limits contradict each other.
         WeightsError: `checkpoint` is asked for, and the checkpoint says nothing, or nothing that can be followed.
     """
+    if request is None:
+        return sizes
     if request.kind == "checkpoint":
         if advice.problem is not None:
             raise WeightsError(f"--size checkpoint: {weights}: {advice.problem}; give the size itself: {FORMS}")

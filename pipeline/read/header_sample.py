@@ -89,6 +89,26 @@ def planned_work(
     )
 
 
+def shorter_sides(shards: Sequence[PlannedShard], num_images: int, config: InputConfig) -> list[int]:
+    """Returns the shorter sides in pixels of some images, upright as EXIF says; broken images are left out.
+
+    Args:
+        shards: a sample of the plan's shards.
+        num_images: approximate number of images whose headers are read.
+        config: settings of the inputs.
+    """
+    sides = list[int]()
+    for shard in shards:
+        try:
+            found, _ = _some_records(shard, -(-num_images // len(shards)), config)
+        except (StoreError, ValueError) as error:
+            logger.warning("sample.shard_left_out shard=%s error=%s", shard.shard, error)
+            continue
+        sizes = [None if record.data is None else probe_size(record.data) for record in found]
+        sides += [min(size) for size in sizes if size is not None]
+    return sides
+
+
 def _sample(
     shard: PlannedShard, most: int, config: InputConfig, network: PVTv2Config, policy: SizePolicy
 ) -> _Sampled | None:

@@ -10,6 +10,7 @@ Only these methods change a ledger. The properties only read.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pipeline.account.breakdown import Breakdown
 from pipeline.account.ray_operators import Operators
@@ -41,6 +42,11 @@ class Ledger:
         self._processors: Processors | None = None
         self._planned_macs: float | None = None
         self._bound: str | None = None
+        self._sizes: Mapping[str, Any] | None = None
+
+    def note_sizes(self, sizes: Mapping[str, Any] | None) -> None:
+        """Notes what is known of the sizes of images before the work."""
+        self._sizes = sizes
 
     def take_listing(self, files: Iterable[PublishedFile]) -> None:
         """Takes the list of all files that the output has now."""
@@ -161,6 +167,11 @@ class Ledger:
     def planned_macs(self) -> float | None:
         """Estimated multiply-accumulates of the whole plan; None if there is no estimate."""
         return self._planned_macs
+
+    @property
+    def sizes(self) -> Mapping[str, Any] | None:
+        """Sizes of images and of the network, as `compare_sizes` returns them."""
+        return self._sizes
 
     @property
     def bound(self) -> str | None:

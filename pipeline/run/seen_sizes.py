@@ -1,0 +1,64 @@
+"""Compares the sizes of images with the size that the network was trained at, before the work begins."""
+
+import logging
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from pipeline.chunks.task import Classify
+from pipeline.plan.sampling import sample_shards
+from pipeline.read.header_sample import shorter_sides
+from pipeline.run.run import Run
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED_PX = 224
+"""Side in pixels of the crops that the published PVTv2 were trained at (Wang et al. 2022, section 4.1)."""
+
+# Accuracies of published networks are known up to this factor from the size in training.
+_FAR = 1.5
+_SAMPLED_SHARDS = 4
+_SAMPLED_IMAGES = 32
+# The comparison waits no longer than this for a store that is busy.
+_DEADLINE_S, _TIMEOUT_S = 2.0, 10.0
+
+
+def compare_sizes(run: Run) -> dict[str, Any] | None:
+    """Returns what is known of the sizes of images and of the network, and logs a warning if these are far apart.
+
+    The result has `trained_px`, `trained_px_from` (`checkpoint`, or `published` for weights that say nothing),
+    `images_sampled`, the least, median and largest `shorter_side_px` of these images, the share of them that is
+    `far` from `trained_px` by more than a factor of 1.5, and `advice`, a sentence or None. Only jobs that classify get
+    advice: features may be wanted at any size. The result is None if the user chose a size, if there is nothing to
+    read, or if no header could be read.
+    """
+    config = run.config
+    if config.size is not None or config.sizes.preprocess != "native" or not run.plan.num_shards:
+        return None
+    source = replace(config.input, store=config.input.store.bounded(_DEADLINE_S, _TIMEOUT_S))
+    sides = shorter_sides(sample_shards(run.plan.shards, _SAMPLED_SHARDS), _SAMPLED_IMAGES, source)
+    if not sides:
+        return None
+    named = run.checkpoint.info.sizes.trained_px
+    trained, middle = named or PUBLISHED_PX, median(sides)
+    far = sum(not trained / _FAR <= side <= trained * _FAR for side in sides) / len(sides)
+    found: dict[str, Any] = {
+        "trained_px": trained,
+        "trained_px_from": "published" if named is None else "checkpoint",
+        "images_sampled": len(sides),
+        "shorter_side_px": {"least": min(sides), "median": middle, "largest": max(sides)},
+        "far": round(far, 3),
+        "advice": None,
+    }
+    shown = found["shorter_side_px"]
+    logger.info("sizes.sampled images=%d shorter_side_px=%s trained_px=%d", len(sides), shown, trained)
+    if isinstance(config.task, Classify) and not trained / _FAR <= middle <= trained * _FAR:
+        whose = "these weights were" if named else "published PVTv2 were (these weights do not say)"
+        found["advice"] = (
+            f"the network sees images at their own size, whose shorter side is {middle:g} px in the median of "
+            f"{len(sides)} samples; {whose} trained at {trained} px, and {far:.0%} of the samples are more than {_FAR} "
+            f"times larger or smaller: labels may be better with --size square:{trained}, in another --output; see "
+            "docs/use/size.md. --size native keeps this size without a warning"
+        )
+        logger.warning("sizes.far %s", found["advice"])
+    return found
