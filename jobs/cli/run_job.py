@@ -88,10 +88,10 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
         run, ledger = prepare(config, started_at, lease)
         if upkeep is not None:
             upkeep.check(run)
-        ledger.note_sizes(compare_sizes(run))
+        ledger.note_size_check(compare_sizes(run))
         if config.dry_run:
             print_plan(run)
-            plan = {**describe_plan(run), "sizes": ledger.sizes}
+            plan = {**describe_plan(run), "size_check": ledger.size_check}
             return {**plan, "estimate": _estimate(run), "status": "planned", "exit_code": 0}
         with closing(ProgressDisplay()) as display:
             report = execute(run, ledger, display, stopper=stopper)

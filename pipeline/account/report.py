@@ -52,7 +52,7 @@ class Report:
         ignored: Number of names that were skipped when the inputs were listed.
         passed_over: Number of these names by ending, see `pipeline.chunks.passed_over`.
         left_out: Number of inputs that the run's bounds left for later runs, by kind.
-        sizes: Sizes of some images and of the network, taken before the work; None if they were not taken.
+        size_check: Sizes of some images and of the network, taken before the work; None if they were not taken.
         problems: Sentences that say why the plan and the output do not agree; empty if they agree.
         reason: Reason why the run ended before its work was done; None for a run that finished.
         steady: Work of the steady part of the run; None for a run without a steady part.
@@ -78,7 +78,7 @@ class Report:
     reason: str | None = None
     passed_over: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
-    sizes: Mapping[str, Any] | None = None
+    size_check: Mapping[str, Any] | None = None
     started_at: float = 0.0
     steady: Work | None = None
     num_actors: int = 0
@@ -112,7 +112,7 @@ class Report:
             "run": _totals(self.run, self.ignored, self.passed_over),
             "output": _totals(self.output, self.ignored, self.passed_over),
             "left_out": dict(self.left_out),
-            "sizes": None if self.sizes is None else dict(self.sizes),
+            "size_check": None if self.size_check is None else dict(self.size_check),
             "problems": list(self.problems),
             "seconds": _rounded(asdict(self.seconds)),
             "rates": {

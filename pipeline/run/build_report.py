@@ -47,7 +47,7 @@ def build_report(run: Run, ledger: Ledger, status: Status, problems: list[str], 
         ignored=run.plan.num_ignored,
         passed_over=run.plan.passed_over,
         left_out=describe_left_out(run.plan.summary),
-        sizes=ledger.sizes,
+        size_check=ledger.size_check,
         problems=tuple(problems),
         seconds=Seconds(
             wall=wall_s,

@@ -42,11 +42,11 @@ class Ledger:
         self._processors: Processors | None = None
         self._planned_macs: float | None = None
         self._bound: str | None = None
-        self._sizes: Mapping[str, Any] | None = None
+        self._size_check: Mapping[str, Any] | None = None
 
-    def note_sizes(self, sizes: Mapping[str, Any] | None) -> None:
+    def note_size_check(self, size_check: Mapping[str, Any] | None) -> None:
         """Notes what is known of the sizes of images before the work."""
-        self._sizes = sizes
+        self._size_check = size_check
 
     def take_listing(self, files: Iterable[PublishedFile]) -> None:
         """Takes the list of all files that the output has now."""
@@ -169,9 +169,9 @@ class Ledger:
         return self._planned_macs
 
     @property
-    def sizes(self) -> Mapping[str, Any] | None:
+    def size_check(self) -> Mapping[str, Any] | None:
         """Sizes of images and of the network, as `compare_sizes` returns them."""
-        return self._sizes
+        return self._size_check
 
     @property
     def bound(self) -> str | None:

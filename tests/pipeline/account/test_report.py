@@ -62,7 +62,7 @@ def test_the_file_holds_the_whole_account():
             "files": 4,
         },
         "left_out": {"older_objects": 7},
-        "sizes": None,
+        "size_check": None,
         "problems": ["x: missing"],
         "seconds": {
             "wall": 30.0, "model_load": 0.512, "listing": 0.0, "first_row": 10.0, "steady": 8.0, "drain": None,
