@@ -4,7 +4,6 @@ python examples/train_digits.py --out build/digits
 """
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -93,8 +92,7 @@ def main() -> None:
     model = fresh_weights(CONFIG, flags.seed)
     fit(model, steps(digits[training], labels[training], flags.steps, flags.seed), flags.steps, rate=RATE)
     seconds = time.monotonic() - begin
-    image_size = round(math.sqrt(BANDS[0][0] * BANDS[-1][1]))
-    save_checkpoint(model.half(), CONFIG, LABELS, flags.out, image_size)
+    save_checkpoint(model.half(), CONFIG, LABELS, flags.out, (BANDS[0][0], BANDS[-1][1]))
     model = load_checkpoint(flags.out).model
     shares = accuracies(model, digits[measured], labels[measured], seed=flags.seed + 1)
     print(f"Trained on {len(training)} digits in {seconds:.0f} s. {len(measured)} others, drawn once in every band:")

@@ -97,7 +97,8 @@ def main() -> None:
     model = first_weights(flags.weights, flags.variant, labels, flags.seed)
     num_steps = flags.epochs * math.ceil(len(images) / IMAGES_PER_STEP)
     fit(model, steps(images, numbers, flags.epochs, flags.shorter_px, flags.seed), num_steps, rate=RATE)
-    save_checkpoint(model, model.config, labels, flags.out, image_size=round(math.sqrt(math.prod(flags.shorter_px))))
+    least, largest = flags.shorter_px
+    save_checkpoint(model, model.config, labels, flags.out, (least, largest))
     print(f"Trained on {len(images)} images of {len(labels)} classes: {flags.out}")
 
 

@@ -58,6 +58,8 @@ class SizeAdvice:
         resize: How the checkpoint resizes images; None if it says nothing.
         source: Where `resize` stands, such as `preprocessor_config.json`; empty without `resize`.
         trained_px: Shorter side in pixels of the images in training; None if the checkpoint says nothing.
+        trained_range_px: Least and largest shorter side in training, for weights that were trained at varied sizes;
+            else None.
         crop_share: Share of the shorter side that is cropped, where the checkpoint crops squares; else None.
         filter: Name of the filter that resizes; None if the checkpoint names none.
         problem: Why the checkpoint's rule cannot be followed, with the rule's text; None if there is no such rule.
@@ -66,6 +68,7 @@ class SizeAdvice:
     resize: InputSize | None = None
     source: str = ""
     trained_px: int | None = None
+    trained_range_px: tuple[int, int] | None = None
     crop_share: float | None = None
     filter: Filter | None = None
     problem: str | None = None
@@ -83,6 +86,7 @@ def read_size_advice(config: Mapping[str, Any] | None, preprocessor: Mapping[str
     """
     timm = config.get("pretrained_cfg") if config is not None and "architecture" in config else None
     trained = _trained(config, timm if isinstance(timm, Mapping) else None)
+    varied = _trained_range(config)
     share, source, resize = None, "", None
     try:
         if preprocessor is not None:
@@ -96,12 +100,19 @@ def read_size_advice(config: Mapping[str, Any] | None, preprocessor: Mapping[str
             source = "config.json's image_size"
             resize = _by_image_size(config)
     except CheckpointError as error:
-        return SizeAdvice(source=source, trained_px=trained, problem=f"{source}: {error}")
+        return SizeAdvice(source=source, trained_px=trained, trained_range_px=varied, problem=f"{source}: {error}")
     if resize is None:
-        return SizeAdvice(trained_px=trained)
+        return SizeAdvice(trained_px=trained, trained_range_px=varied)
     if trained is None and resize.to != "multiple":
         trained = min(resize.crop or (resize.width, resize.height))
-    return SizeAdvice(resize=resize, source=source, trained_px=trained, crop_share=share, filter=resize.filter)
+    return SizeAdvice(
+        resize=resize,
+        source=source,
+        trained_px=trained,
+        trained_range_px=varied,
+        crop_share=share,
+        filter=resize.filter,
+    )
 
 
 def _by_transformers(raw: Mapping[str, Any]) -> InputSize | None:
@@ -187,6 +198,14 @@ def _trained(config: Mapping[str, Any] | None, timm: Mapping[str, Any] | None) -
         return None if size is None else min(_both_sides(size, "image_size"))
     except (CheckpointError, TypeError, ValueError):
         return None
+
+
+def _trained_range(config: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Returns the range in `trained_shorter_px`, which the examples of this project write; None without a range."""
+    found = None if config is None else config.get("trained_shorter_px")
+    if not isinstance(found, list) or len(found) != 2 or not all(isinstance(side, int) and side > 0 for side in found):
+        return None
+    return min(found), max(found)
 
 
 def _both_sides(size: object, name: str) -> tuple[int, int]:

@@ -82,19 +82,18 @@ def save_checkpoint(
     config: PVTv2Config,
     labels: tuple[str, ...] | None,
     folder: str | Path,
-    image_size: int | None = None,
+    shorter_px: tuple[int, int] | None = None,
 ) -> None:
     """Writes a folder that transformers and `load_checkpoint` read; the same model gives the same bytes.
 
     Args:
-        image_size: Shorter side in pixels of the images in training, or their geometric mean if they varied; None does
-            not say it.
+        shorter_px: Least and largest shorter side in pixels of the images in training; None does not say them.
 
     Raises:
         ValueError: transformers cannot express the network, or there is not one label per class.
     """
     texts = {
-        CONFIG_FILE: write_config(config, labels, image_size),
+        CONFIG_FILE: write_config(config, labels, shorter_px),
         PREPROCESSOR_FILE: write_preprocessing(IMAGENET_MEAN, IMAGENET_STD),
     }
     tensors: dict[str, Tensor] = {}

@@ -92,11 +92,12 @@ def read_config(raw: dict[str, Any], *, with_labels: bool = True) -> Description
     return Description(config=config, num_classes=num_classes, labels=None if are_numbered else labels or None)
 
 
-def write_config(config: PVTv2Config, labels: tuple[str, ...] | None, image_size: int | None = None) -> str:
+def write_config(config: PVTv2Config, labels: tuple[str, ...] | None, shorter_px: tuple[int, int] | None = None) -> str:
     """Returns the text of a `config.json` from which transformers builds the same network.
 
     Args:
-        image_size: Shorter side in pixels of the images in training; None does not say it.
+        shorter_px: Least and largest shorter side in pixels of the images in training; None does not say them. Two
+            equal sides are written as `image_size`, others as `trained_shorter_px`.
 
     Raises:
         ValueError: transformers cannot express the network, or there is not one label per class.
@@ -109,7 +110,7 @@ def write_config(config: PVTv2Config, labels: tuple[str, ...] | None, image_size
     raw = {
         "architectures": ["PvtV2ForImageClassification"],
         "model_type": "pvt_v2",
-        **({} if image_size is None else {"image_size": image_size}),
+        **_trained(shorter_px),
         **{theirs: getattr(config, ours) for ours, (theirs, _) in _TUPLES.items()},
         **_FIXED,
         "linear_attention": config.linear,
@@ -122,6 +123,13 @@ def write_config(config: PVTv2Config, labels: tuple[str, ...] | None, image_size
         "label2id": {label: number for number, label in id2label.items()},
     }
     return json.dumps(raw, indent=2) + "\n"
+
+
+def _trained(shorter_px: tuple[int, int] | None) -> dict[str, Any]:
+    if shorter_px is None:
+        return {}
+    least, largest = shorter_px
+    return {"image_size": least} if least == largest else {"trained_shorter_px": [least, largest]}
 
 
 def read_preprocessing(text: str) -> tuple[RGB, RGB]:

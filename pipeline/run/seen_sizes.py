@@ -26,11 +26,11 @@ _DEADLINE_S, _TIMEOUT_S = 2.0, 10.0
 def compare_sizes(run: Run) -> dict[str, Any] | None:
     """Returns what is known of the sizes of images and of the network, and logs a warning if these are far apart.
 
-    The result has `trained_px`, `trained_px_from` (`checkpoint`, or `published` for weights that say nothing),
-    `images_sampled`, the least, median and largest `shorter_side_px` of these images, the share of them that is
-    `far` from `trained_px` by more than a factor of 1.5, and `advice`, a sentence or None. Only jobs that classify get
-    advice: features may be wanted at any size. The result is None if the user chose a size, if there is nothing to
-    read, or if no header could be read.
+    The result has `trained_px` (the geometric mean of a range), `trained_px_from` (`checkpoint`, or `published` for
+    weights that say nothing), `images_sampled`, the least, median and largest `shorter_side_px` of these images, the
+    share of them that is `far` from the sizes in training by more than a factor of 1.5, and `advice`, a sentence or
+    None. Only jobs that classify get advice: features may be wanted at any size. The result is None if the user chose a
+    size, if there is nothing to read, or if no header could be read.
     """
     config = run.config
     if config.size is not None or config.sizes.preprocess != "native" or not run.plan.num_shards:
@@ -39,9 +39,17 @@ def compare_sizes(run: Run) -> dict[str, Any] | None:
     sides = shorter_sides(sample_shards(run.plan.shards, _SAMPLED_SHARDS), _SAMPLED_IMAGES, source)
     if not sides:
         return None
-    named = run.checkpoint.info.sizes.trained_px
-    trained, middle = named or PUBLISHED_PX, median(sides)
-    far = sum(not trained / _FAR <= side <= trained * _FAR for side in sides) / len(sides)
+    advice = run.checkpoint.info.sizes
+    named, middle = advice.trained_px, median(sides)
+    trained = named or PUBLISHED_PX
+    low, high = advice.trained_range_px or (trained, trained)
+    if advice.trained_range_px is not None:
+        trained = named = round((low * high) ** 0.5)
+
+    def is_far(side: float) -> bool:
+        return not low / _FAR <= side <= high * _FAR
+
+    far = sum(map(is_far, sides)) / len(sides)
     found: dict[str, Any] = {
         "trained_px": trained,
         "trained_px_from": "published" if named is None else "checkpoint",
@@ -52,7 +60,7 @@ def compare_sizes(run: Run) -> dict[str, Any] | None:
     }
     shown = found["shorter_side_px"]
     logger.info("sizes.sampled images=%d shorter_side_px=%s trained_px=%d", len(sides), shown, trained)
-    if isinstance(config.task, Classify) and not trained / _FAR <= middle <= trained * _FAR:
+    if isinstance(config.task, Classify) and is_far(middle):
         whose = "these weights were" if named else "published PVTv2 were (these weights do not say)"
         found["advice"] = (
             f"the network sees images at their own size, whose shorter side is {middle:g} px in the median of "

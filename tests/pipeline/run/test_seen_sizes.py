@@ -16,7 +16,7 @@ from tests.support.simulated import SimulatedRun
 def compared(tmp_path, encode, make_tar):
     """(shorter sides, changes of the config, size in training) -> what is known of the sizes."""
 
-    def compare(sides, trained_px=None, **changes):
+    def compare(sides, trained_px=None, trained_range_px=None, **changes):
         source = tmp_path / "in"
         source.mkdir(exist_ok=True)
         images = {f"{number}.png": encode(side + 100, side, number) for number, side in enumerate(sides)}
@@ -25,7 +25,7 @@ def compared(tmp_path, encode, make_tar):
         (source / "x.tar").write_bytes(make_tar(images))
         (source / "broken.png").write_bytes(b"no image")
         run = SimulatedRun(source, tmp_path / "out", 1).run
-        info = replace(run.checkpoint.info, sizes=SizeAdvice(trained_px=trained_px))
+        info = replace(run.checkpoint.info, sizes=SizeAdvice(trained_px=trained_px, trained_range_px=trained_range_px))
         run = replace(run, config=replace(run.config, **changes), checkpoint=replace(run.checkpoint, info=info))
         return compare_sizes(run)
 
@@ -66,3 +66,14 @@ def test_features_get_the_figures_alone(compared):
 def test_a_chosen_size_is_not_questioned(compared):
     assert compared([500], size=parse_size("native")) is None
     assert compared([500], sizes=SizePolicy(preprocess="imagenet")) is None
+
+
+def test_weights_trained_at_varied_sizes_bring_advice_beyond_their_range_alone(compared):
+    found = compared([32, 400, 500], trained_range_px=(32, 512))
+    assert (found["advice"], found["trained_px"], found["trained_px_from"], found["far"]) == (
+        None,
+        128,
+        "checkpoint",
+        0.0,
+    )
+    assert compared([800, 900], trained_range_px=(32, 512))["advice"] is not None
