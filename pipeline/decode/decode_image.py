@@ -215,7 +215,7 @@ def _past_pillow(
     size = net_size(*native, policy)
     if not isinstance(size, NetSize):
         return None
-    is_straight = orientation == 1 and native == (size.width, size.height)
+    is_straight = orientation == 1 and native == size.resized == (size.width, size.height)
     pixels = decode_jpeg(data, header, into if is_straight else None)
     if pixels is None:
         return None

@@ -434,11 +434,15 @@ def test_photos_are_exactly_pillows(test_data):
 # The published protocol.
 
 
-@pytest.mark.parametrize(("width", "height"), [(300, 270), (271, 333), (500, 375), (60, 90), (248, 248)])
-def test_the_published_protocol_resizes_the_shorter_side_and_cuts_out_the_centre(width, height):
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize(
+    ("width", "height"), [(300, 270), (271, 333), (500, 375), (60, 90), (248, 248), (224, 224), (224, 300)]
+)
+def test_the_published_protocol_resizes_the_shorter_side_and_cuts_out_the_centre(width, height, image_format):
     """As torchvision's Resize(248, bicubic) and CenterCrop(224) do on a Pillow image."""
-    image = picture(width, height)
-    found = decoded(encode(image, "PNG"), SizePolicy(preprocess="imagenet"))
+    data = encode(picture(width, height), image_format)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    found = decoded(data, SizePolicy(preprocess="imagenet"))
     short = min(width, height)
     size = (248, int(248 * height / short)) if width == short else (int(248 * width / short), 248)
     resized = image.resize(size, Image.Resampling.BICUBIC)
