@@ -52,10 +52,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.received.append((self.path, self.headers, body))
         answer = self.server.answers.pop(0) if self.server.answers else 200
         if answer == "silent":
-            self.server.released.wait(10)
+            self.server.released.wait(60)
         elif answer == "trickle":
             with contextlib.suppress(OSError):
-                for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"." * 200:
+                for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"." * 3000:
                     self.wfile.write(bytes([byte]))
                     if self.server.released.wait(0.02):
                         break
