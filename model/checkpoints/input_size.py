@@ -203,9 +203,11 @@ def _trained(config: Mapping[str, Any] | None, timm: Mapping[str, Any] | None) -
 def _trained_range(config: Mapping[str, Any] | None) -> tuple[int, int] | None:
     """Returns the range in `trained_shorter_px`, which the examples of this project write; None without a range."""
     found = None if config is None else config.get("trained_shorter_px")
-    if not isinstance(found, list) or len(found) != 2 or not all(isinstance(side, int) and side > 0 for side in found):
+    try:
+        least, largest = sorted(_side(side, "trained_shorter_px") for side in found or ())
+    except (CheckpointError, TypeError, ValueError):
         return None
-    return min(found), max(found)
+    return least, largest
 
 
 def _both_sides(size: object, name: str) -> tuple[int, int]:

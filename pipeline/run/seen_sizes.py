@@ -26,7 +26,7 @@ _DEADLINE_S, _TIMEOUT_S = 2.0, 10.0
 def compare_sizes(run: Run) -> dict[str, Any] | None:
     """Returns what is known of the sizes of images and of the network, and logs a warning if these are far apart.
 
-    The result has `trained_px` (the geometric mean of a range), `trained_px_from` (`checkpoint`, or `published` for
+    The result has the least and largest `trained_px`, `trained_px_from` (`checkpoint`, or `published` for
     weights that say nothing), `images_sampled`, the least, median and largest `shorter_side_px` of these images, the
     share of them that is `far` from the sizes in training by more than a factor of 1.5, and `advice`, a sentence or
     None. Only jobs that classify get advice: features may be wanted at any size. The result is None if the user chose a
@@ -39,33 +39,33 @@ def compare_sizes(run: Run) -> dict[str, Any] | None:
     sides = shorter_sides(sample_shards(run.plan.shards, _SAMPLED_SHARDS), _SAMPLED_IMAGES, source)
     if not sides:
         return None
-    advice = run.checkpoint.info.sizes
-    named, middle = advice.trained_px, median(sides)
-    trained = named or PUBLISHED_PX
+    advice, middle = run.checkpoint.info.sizes, median(sides)
+    trained = advice.trained_px or PUBLISHED_PX
     low, high = advice.trained_range_px or (trained, trained)
-    if advice.trained_range_px is not None:
-        trained = named = round((low * high) ** 0.5)
+    is_named = advice.trained_px is not None or advice.trained_range_px is not None
 
     def is_far(side: float) -> bool:
         return not low / _FAR <= side <= high * _FAR
 
     far = sum(map(is_far, sides)) / len(sides)
     found: dict[str, Any] = {
-        "trained_px": trained,
-        "trained_px_from": "published" if named is None else "checkpoint",
+        "trained_px": {"least": low, "largest": high},
+        "trained_px_from": "checkpoint" if is_named else "published",
         "images_sampled": len(sides),
         "shorter_side_px": {"least": min(sides), "median": middle, "largest": max(sides)},
         "far": round(far, 3),
         "advice": None,
     }
-    shown = found["shorter_side_px"]
-    logger.info("sizes.sampled images=%d shorter_side_px=%s trained_px=%d", len(sides), shown, trained)
+    shown = {name: found[name] for name in ("shorter_side_px", "trained_px")}
+    logger.info("sizes.sampled images=%d %s", len(sides), shown)
     if isinstance(config.task, Classify) and is_far(middle):
-        whose = "these weights were" if named else "published PVTv2 were (these weights do not say)"
+        whose = "these weights were" if is_named else "published PVTv2 were (these weights do not say)"
+        at = f"{low} px" if low == high else f"{low} to {high} px"
+        flag = f"square:{low}" if low == high else f"shorter:{high if middle > high else low}"
         found["advice"] = (
             f"the network sees images at their own size, whose shorter side is {middle:g} px in the median of "
-            f"{len(sides)} samples; {whose} trained at {trained} px, and {far:.0%} of the samples are more than {_FAR} "
-            f"times larger or smaller: labels may be better with --size square:{trained}, in another --output; see "
+            f"{len(sides)} samples; {whose} trained at {at}, and {far:.0%} of the samples are more than {_FAR} "
+            f"times larger or smaller: labels may be better with --size {flag}, in another --output; see "
             "docs/use/size.md. --size native keeps this size without a warning"
         )
         logger.warning("sizes.far %s", found["advice"])

@@ -119,7 +119,10 @@ def test_weights_that_say_nothing(config):
     assert read_size_advice(config, {"do_resize": False}) == SizeAdvice()
 
 
-@pytest.mark.parametrize(("stored", "expected"), [([32, 512], (32, 512)), ([32], None), ("32", None), ([0, 9], None)])
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [([32, 512], (32, 512)), ([32], None), ("32", None), ([0, 9], None), ([9, 10**400], None), ([512, 32], (32, 512))],
+)
 def test_a_range_of_sizes_in_training(stored, expected):
     advice = read_size_advice({"model_type": "pvt_v2", "trained_shorter_px": stored}, None)
     assert (advice.trained_range_px, advice.resize) == (expected, None)
