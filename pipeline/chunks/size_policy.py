@@ -55,7 +55,7 @@ class Resize:
         if self.to == "stretch":
             return self.width, self.height
         if self.to == "multiple":
-            return tuple(max(side // self.width, 1) * self.width for side in (width, height))  # type: ignore[return-value]
+            return max(width // self.width, 1) * self.width, max(height // self.width, 1) * self.width
         side = (min if self.to == "shorter" else max)(width, height)
         if self.to == "longer" and side <= self.width:
             return width, height

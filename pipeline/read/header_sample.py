@@ -1,4 +1,4 @@
-"""Estimates the work of a plan from the headers of a sample of its images."""
+"""Reads the headers of a sample of a plan's images: their sizes, and from these the work of the whole plan."""
 
 import logging
 import random
