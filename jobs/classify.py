@@ -15,18 +15,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import run_command
 from jobs.cli.flags import make_parser
+from jobs.cli.label_flags import add_label_flags, calibration_of, label_task
 from jobs.cli.run_job import run_job
-from pipeline.chunks.task import Classify
 from pipeline.run.stopper import Stopper
 
 
 def classify(arguments: Sequence[str], stopper: Stopper | None = None) -> dict[str, Any]:
     """Runs the job; returns its summary."""
     parser = make_parser((__doc__ or "").partition("\n")[0])
-    labels = parser.add_argument_group("labels").add_argument
-    labels("--labels", metavar="FILE", help="names of the classes, one a line or JSON; default: the checkpoint's")
-    labels("--top-k", type=int, default=Classify.top_k, metavar="K", help="default: %(default)s")
-    return run_job(parser, arguments, lambda flags: Classify(labels=flags.labels, top_k=flags.top_k), stopper)
+    add_label_flags(parser)
+    return run_job(parser, arguments, lambda flags: label_task(flags, calibration_of(flags)), stopper)
 
 
 if __name__ == "__main__":

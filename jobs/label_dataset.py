@@ -19,15 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.cli.command import configure_logging, run_and_notify, run_command
 from jobs.cli.flags import input_config, job_config, make_parser
+from jobs.cli.label_flags import add_label_flags, calibration_of, label_task
 from jobs.cli.run_job import Upkeep, run_config
 from pipeline.chunks.failures import TRANSIENT_CODES
-from pipeline.chunks.task import Classify
+from pipeline.dataset.accept import AcceptConfig, Accepting, choose_scores
 from pipeline.dataset.drift import MAX_DRIFT
 from pipeline.dataset.exports import EXPORTS, ExportConfig
 from pipeline.dataset.policy import Policy, read_class_scores, read_classes
 from pipeline.dataset.update import DatasetConfig
-from pipeline.dataset.upkeep import check_dataset, keep_dataset
-from pipeline.errors import PipelineError
+from pipeline.dataset.upkeep import check_dataset, class_names, keep_dataset
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.evaluation.calibration import Calibration
 from pipeline.run.ledger import Ledger
 from pipeline.run.run import Run
 from pipeline.run.stopper import Stopper
@@ -40,6 +42,9 @@ _OVERRIDES_HELP = (
     "overrides.parquet and overrides/ in the output"
 )
 _EXPORT_HELP = "also keep the data set in this form; repeatable"
+_PRECISION_HELP = (
+    "choose the scores so that this share of accepted labels is right, with 95 %% confidence; needs --calibration"
+)
 _SIDECARS_HELP = "folder for what imagefolder and webdataset exports write beside the images; default: beside them"
 _DRIFT_HELP = (
     "exit 8 if new images differ from earlier ones by more, as a population stability index; default: %(default)g"
@@ -57,33 +62,43 @@ def label_dataset(arguments: Sequence[str], stopper: Stopper | None = None) -> d
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser((__doc__ or "").partition("\n")[0])
     add = parser.add_argument_group("data set").add_argument
-    add("--accept-score", type=float, default=Policy.accept_score, metavar="S", help="default: %(default)g")
+    add("--accept-score", type=float, metavar="S", help=f"default: {Policy.accept_score:g}")
+    add("--accept-precision", type=float, metavar="P", help=_PRECISION_HELP)
     add("--class-scores", metavar="FILE", help="YAML: label: the score that it needs instead")
     add("--classes", metavar="FILE", help=_CLASSES_HELP)
     add("--overrides", action="append", default=[], metavar="URI", help=_OVERRIDES_HELP)
     add("--export", action="append", default=[], choices=EXPORTS, help=_EXPORT_HELP)
     add("--sidecars-to", metavar="URI", help=_SIDECARS_HELP)
     add("--max-drift", type=float, default=MAX_DRIFT, metavar="PSI", help=_DRIFT_HELP)
-    labels = parser.add_argument_group("labels").add_argument
-    labels("--labels", metavar="FILE", help="names of the classes, one a line or JSON; default: the checkpoint's")
-    labels("--top-k", type=int, default=Classify.top_k, metavar="K", help="default: %(default)s")
+    add_label_flags(parser)
     return parser
 
 
 def _run(flags: argparse.Namespace, started_at: float, stopper: Stopper) -> dict[str, Any]:
-    config = job_config(flags, Classify(labels=flags.labels, top_k=flags.top_k))
+    calibration = calibration_of(flags)
+    config = job_config(flags, label_task(flags, calibration))
     if flags.retry_failed is None:
         config = replace(config, output=replace(config.output, retry_failed=TRANSIENT_CODES))
     dataset, exports = _dataset_config(flags), _export_config(flags)
+    accept = _accept_config(flags, calibration)
+    chosen: list[Accepting] = []
+
+    def check(run: Run) -> None:
+        check_dataset(run, dataset)
+        if accept is not None:
+            chosen.append(choose_scores(accept, dataset.policy, class_names(run)))
 
     def keep(run: Run, ledger: Ledger) -> tuple[dict[str, Any], list[PipelineError]]:
-        kept = keep_dataset(run, ledger, dataset, exports, stopper)
+        policy = chosen[0].applied_to(dataset.policy) if chosen else dataset.policy
+        kept = keep_dataset(run, ledger, replace(dataset, policy=policy), exports, stopper)
         summary: dict[str, Any] = {"dataset": kept.summary()}
+        if chosen:
+            summary["accept_precision"] = chosen[0].summary()
         if run.plan.is_empty and kept.is_changed:
             summary["message"] = "no new images; the data set was brought up to date"
         return summary, kept.errors()
 
-    return run_config(config, started_at, stopper, Upkeep(check=lambda run: check_dataset(run, dataset), keep=keep))
+    return run_config(config, started_at, stopper, Upkeep(check=check, keep=keep))
 
 
 def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:
@@ -97,10 +112,28 @@ def _dataset_config(flags: argparse.Namespace) -> DatasetConfig:
     if flags.classes:
         classes, drop_others = read_classes(StorePath(canonical_uri(flags.classes), store))
     return DatasetConfig(
-        policy=Policy(accept_score=flags.accept_score, class_scores=scores, classes=classes, drop_others=drop_others),
+        policy=Policy(
+            accept_score=Policy.accept_score if flags.accept_score is None else flags.accept_score,
+            class_scores=scores,
+            classes=classes,
+            drop_others=drop_others,
+        ),
         overrides=tuple(map(canonical_uri, flags.overrides)),
         max_drift=flags.max_drift,
     )
+
+
+def _accept_config(flags: argparse.Namespace, calibration: Calibration | None) -> AcceptConfig | None:
+    if flags.accept_precision is None:
+        return None
+    for flag in ("accept_score", "class_scores"):
+        if getattr(flags, flag) is not None:
+            raise ConfigError(f"--accept-precision chooses the scores: leave --{flag.replace('_', '-')} out")
+    if calibration is None:
+        raise ConfigError(
+            "--accept-precision needs --calibration, a file that jobs/evaluate.py makes of labelled images"
+        )
+    return AcceptConfig(precision=flags.accept_precision, calibration=calibration)
 
 
 def _export_config(flags: argparse.Namespace) -> ExportConfig:

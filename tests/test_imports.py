@@ -17,12 +17,15 @@ from tests.support.private_parts import private_parts
 
 # Room: the rooms that it may import, all of them further down. `chunks` is short for `pipeline/chunks`.
 _TABLE = {
-    "jobs": "jobs/cli jobs/remote dataset earlier run page evaluation publish output inputs chunks cluster store "
+    "jobs": "jobs/cli jobs/remote dataset earlier sweep run page evaluation publish output inputs chunks cluster store "
     "errors.py",
-    "jobs/cli": "estimate run config lease output inputs account chunks cluster store errors.py model/network",
+    "jobs/cli": "estimate run config lease evaluation output inputs account chunks cluster store errors.py "
+    "model/network",
     "jobs/remote": "errors.py",
     "dataset": "run evaluation publish output inputs chunks store errors.py",
     "earlier": "config output inputs decode chunks store errors.py",
+    "sweep": "run publish plan config page evaluation output inputs chunks store errors.py "
+    "model/checkpoints model/network",
     "estimate": "run read plan config lease output account chunks store errors.py",
     "run": "flow read publish plan config lease page output inputs infer account chunks cluster store errors.py "
     "model/checkpoints",

@@ -4,13 +4,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
 
+from jobs.cli.size_flags import add_size_flags, size_policy, size_request
 from model.network.config import VARIANTS
-from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Task
 from pipeline.cluster.config import ComputeConfig
 from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.config.precision import Precision
-from pipeline.config.size import SizeRequest, parse_size
 from pipeline.errors import EXIT_CODES, ConfigError
 from pipeline.inputs.config import InputConfig
 from pipeline.inputs.formats import format_choices
@@ -31,20 +30,10 @@ _WEIGHTS_HELP = (
     "checkpoint of transformers, timm or the original repository: a folder, a file (.safetensors, .pth, .pt, .bin, "
     ".ckpt or .pth.tar), or a model on the Hub"
 )
-_PREPROCESS_HELP = (
-    "native: each image at its own size; imagenet: as published, the shorter side at 248 px and a centre crop of 224; "
-    "default: %(default)s"
-)
-_SIZE_HELP = (
-    "native; checkpoint: as its files say; shorter:N, longer:N: that side in pixels; pixels:N: at most N pixels; "
-    "square:N: the centre, as published; stretch:N: both sides; default: native, with a warning if that is "
-    "far from the size in training"
-)
 _PRECISION_HELP = (
     "number format of the network; auto: that of the output, or for a new output bf16 if the machine is fast at it, "
     "else fp32; default: %(default)s"
 )
-_SMALL_HELP = "images with a side under 32 px; default: %(default)s"
 _LEASE_HELP = "seconds to wait for another run on this output to end; default: %(default)g"
 _DEADLINE_HELP = (
     "seconds for which a request to a store that does not answer, or is busy, is repeated; default: %(default)g"
@@ -89,7 +78,8 @@ def make_parser(
     )
     _add_input_flags(parser.add_argument_group("input"), required)
     _add_output_flags(parser.add_argument_group("output"), required)
-    _add_model_flags(parser.add_argument_group("model"), required, policies)
+    _add_model_flags(parser.add_argument_group("model"), required)
+    add_size_flags(parser.add_argument_group("size"), policies)
     run = parser.add_argument_group("run")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default=ComputeConfig.device)
     run.add_argument("--num-actors", type=_actors, metavar="N|MIN,MAX", help="infer actors; default: one a CPU or GPU")
@@ -140,16 +130,11 @@ def _add_output_flags(group: Any, required: bool) -> None:
     add("--output-endpoint-url", metavar="URL", help="S3 endpoint for the output")
 
 
-def _add_model_flags(group: Any, required: bool, policies: Sequence[str]) -> None:
+def _add_model_flags(group: Any, required: bool) -> None:
     add = group.add_argument
     add("--weights", required=required, metavar="PATH|URI|hf://ORG/NAME", help=_WEIGHTS_HELP)
     add("--variant", choices=tuple(VARIANTS), help="which PVTv2; default: what the checkpoint says")
     add("--precision", choices=get_args(Precision), default=JobConfig.precision, help=_PRECISION_HELP)
-    add("--preprocess", choices=policies, default=SizePolicy.preprocess, help=_PREPROCESS_HELP)
-    add("--size", metavar="SIZE", help=_SIZE_HELP)
-    add("--max-image-pixels", type=int, metavar="N", help=f"default: {SizePolicy.max_image_pixels}")
-    add("--large-images", choices=("downscale", "reject"), help=f"default: {SizePolicy.large_images}")
-    add("--small-images", choices=("upscale", "reject"), default=SizePolicy.small_images, help=_SMALL_HELP)
 
 
 def add_output_store_flags(parser: argparse.ArgumentParser) -> None:
@@ -229,39 +214,6 @@ def bounds_config(flags: argparse.Namespace) -> BoundsConfig:
     return BoundsConfig(since_s=flags.since, max_images=flags.max_images, max_hours=flags.max_hours)
 
 
-def size_policy(flags: argparse.Namespace) -> SizePolicy:
-    """Returns the policy for the sizes of images.
-
-    Raises:
-        ConfigError: The policy refuses its values.
-    """
-    limits = {"max_image_pixels": flags.max_image_pixels, "large_images": flags.large_images}
-    try:
-        return SizePolicy(
-            preprocess=flags.preprocess,
-            small_images=flags.small_images,
-            **{name: value for name, value in limits.items() if value is not None},
-        )
-    except ValueError as error:
-        raise ConfigError(f"--max-image-pixels: {error}") from error
-
-
-def size_request(flags: argparse.Namespace) -> SizeRequest | None:
-    """Returns the size that images are to have for the network; None if the user chose none.
-
-    Raises:
-        ConfigError: The flag has no known form, or contradicts another flag.
-    """
-    if flags.size is None:
-        return None
-    request = parse_size(flags.size)
-    if request.kind == "pixels" and flags.max_image_pixels not in (None, request.number):
-        raise ConfigError(f"--size {request} and --max-image-pixels {flags.max_image_pixels} differ; give one of them")
-    if request.kind == "pixels" and flags.large_images == "reject":
-        raise ConfigError(f"--size {request} reduces images that --large-images reject refuses; give one of them")
-    return request
-
-
 def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
     """Returns the config of a whole job; each part checks its values."""
     return JobConfig(
@@ -272,6 +224,7 @@ def job_config(flags: argparse.Namespace, task: Task) -> JobConfig:
         variant=flags.variant,
         precision=flags.precision,
         size=size_request(flags),
+        size_from=flags.size_from,
         sizes=size_policy(flags),
         compute=compute_config(flags),
         bounds=bounds_config(flags),

@@ -25,7 +25,7 @@ from pipeline.inputs.names import UNDECODED_ENDINGS
 from pipeline.lease.lease import Lease, LeaseTiming
 from pipeline.output.config import OutputConfig
 from pipeline.output.layout import new_run_id
-from pipeline.run.execute import execute
+from pipeline.run.execute import Fill, execute
 from pipeline.run.ledger import Ledger
 from pipeline.run.left_out import inputs_without_images, warn_about
 from pipeline.run.prepare import prepare
@@ -75,13 +75,16 @@ def run_job(
     )
 
 
-def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: Upkeep | None = None) -> dict[str, Any]:
+def run_config(
+    config: JobConfig, started_at: float, stopper: Stopper, upkeep: Upkeep | None = None, fill: Fill | None = None
+) -> dict[str, Any]:
     """Does one run, or plans it if the run is a dry run; returns the summary.
 
     Args:
         started_at: `time.time()` of the start of the program.
         stopper: installed stopper, which ends the run early.
         upkeep: further work of the job; None if the job has no further work.
+        fill: function that publishes slices whose rows are known already; None for none.
     """
     config = replace(config, run_id=config.run_id or new_run_id(started_at))
     with output_lease(config.output, config.run_id or "", stopper) as lease:
@@ -94,7 +97,7 @@ def run_config(config: JobConfig, started_at: float, stopper: Stopper, upkeep: U
             plan = {**describe_plan(run), "size_check": ledger.size_check}
             return {**plan, "estimate": _estimate(run), "status": "planned", "exit_code": 0}
         with closing(ProgressDisplay()) as display:
-            report = execute(run, ledger, display, stopper=stopper)
+            report = execute(run, ledger, display, stopper=stopper, fill=fill)
         more: dict[str, Any] = {}
         is_bound = ledger.bound is not None
         again = failed_again(run, ledger.files)

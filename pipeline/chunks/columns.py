@@ -40,6 +40,33 @@ CLASSIFY_COLUMNS = pa.schema(
 )
 
 
+AT_SIZES = "at_sizes"
+"""Name of the column with the answers at several sizes."""
+
+# The answer to one image at the size of one policy: the columns of a row of `CLASSIFY_COLUMNS`, and what differs from
+# policy to policy in the base columns.
+_AT_SIZE = pa.schema(
+    [
+        *(
+            BASE_COLUMNS.field(name)
+            for name in ("status", "error_code", "error_message", "net_width", "net_height", "scale")
+        ),
+        *CLASSIFY_COLUMNS,
+        pa.field("compute_s", pa.float32()),
+    ]
+)
+
+
+def at_sizes_field(num_classes: int) -> pa.Field:
+    """Returns the column `at_sizes`: a list with the answer of each size policy.
+
+    An answer has the columns of a classification, `logits` (`num_classes` values; null without an answer) and
+    `compute_s`, the image's share of the seconds that its pack took in the network.
+    """
+    logits = pa.field("logits", pa.list_(pa.float32(), num_classes))
+    return pa.field(AT_SIZES, pa.list_(pa.struct([*_AT_SIZE, logits])))
+
+
 def embedding_field(num_channels: int, dtype: pa.DataType) -> pa.Field:
     """Returns the column `embedding`: the mean of the last map, `num_channels` values; null in failed rows."""
     return pa.field("embedding", pa.list_(dtype, num_channels))

@@ -1,8 +1,9 @@
 """The size policy: the size at which the network sees an image of a given size."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from model.network.config import Filter
 from pipeline.chunks.failures import ErrorCode, Failure
@@ -102,6 +103,19 @@ class SizePolicy:
         seen = resize.crop or ((resize.width, resize.height) if resize.to == "stretch" else None)
         if seen is not None and seen[0] * seen[1] > self.max_image_pixels:
             raise ValueError(f"{seen[0]}x{seen[1]} px is more than {self.max_image_pixels} px")
+
+
+def policy_from(values: Mapping[str, Any]) -> SizePolicy:
+    """Returns the policy that `dataclasses.asdict` wrote, from the types of JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError: The values are not those of a policy.
+    """
+    fields = {name: value for name, value in values.items() if name != "min_side_px"}
+    if (resize := fields.get("resize")) is not None:
+        crop = resize["crop"]
+        fields["resize"] = Resize(**{**resize, "crop": None if crop is None else tuple(crop)})
+    return SizePolicy(**fields)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

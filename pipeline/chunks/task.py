@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from model.network.config import NUM_STAGES, PVTv2Config, stage_sides
-from pipeline.chunks.columns import CLASSIFY_COLUMNS, embedding_field, stage_field
-from pipeline.chunks.size_policy import NetSize
+from pipeline.chunks.columns import CLASSIFY_COLUMNS, at_sizes_field, embedding_field, stage_field
+from pipeline.chunks.size_policy import NetSize, SizePolicy
 from pipeline.errors import ConfigError
 from pipeline.store.uris import canonical_uri
 
@@ -21,16 +21,35 @@ _ITEM_BYTES = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreScaling:
+    """A temperature that makes softmax scores say how often labels are right, and what it was fitted for.
+
+    Attributes:
+        temperature: Number by which logits are divided before the softmax.
+        weights_sha256: SHA-256 of the weights.
+        size: Name of the size, such as `square:224`.
+        policy: The size policy.
+    """
+
+    temperature: float
+    weights_sha256: str
+    size: str
+    policy: SizePolicy
+
+
+@dataclass(frozen=True, kw_only=True)
 class Classify:
     """The task that gives each image its best classes with their softmax scores.
 
     Attributes:
         labels: URI of a file with the classes' names; None takes the names of the checkpoint.
         top_k: Number of classes in `topk_ids` and `topk_scores`.
+        scaling: Temperature of the scores; None for plain softmax scores.
     """
 
     labels: str | None = None
     top_k: int = 5
+    scaling: ScoreScaling | None = None
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -45,6 +64,10 @@ class Classify:
     def network(self, config: PVTv2Config) -> PVTv2Config:
         """Returns the configuration of the network that is run: the checkpoint's whole network."""
         return config
+
+    def size_policies(self, sizes: SizePolicy) -> tuple[SizePolicy, ...]:
+        """Returns the policies at whose sizes the network sees each image; `sizes` is the policy of the job."""
+        return (sizes,)
 
     def row_bytes(self, network: PVTv2Config, size: NetSize | None) -> int:
         """Returns the predicted bytes of one output row without its texts."""
@@ -62,7 +85,35 @@ class Classify:
             "labels": None if labels is None else list(labels),
             "labels_sha256": digest,
             "top_k": self.top_k,
+            **({} if self.scaling is None else {"calibration": {"temperature": self.scaling.temperature}}),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyAtSizes(Classify):
+    """The task that classifies each image at the sizes of several policies, and keeps all logits.
+
+    The image is read and decoded once. The records of a slice are those that the task `Classify` puts into the slice,
+    so that the output of each policy can be made of the rows, file by file.
+
+    Attributes:
+        policies: Policies of the sizes, in the order of the answers in `at_sizes`.
+    """
+
+    policies: tuple[SizePolicy, ...]
+
+    def columns(self, network: PVTv2Config) -> pa.Schema:
+        """Returns the column that this task adds to the base columns: the answers of all policies."""
+        return pa.schema([at_sizes_field(network.num_classes)])
+
+    def size_policies(self, sizes: SizePolicy) -> tuple[SizePolicy, ...]:
+        """Returns the policies of the task."""
+        return self.policies
+
+    def identity(self, labels: Sequence[str] | None) -> dict[str, Any]:
+        """Returns the task's part of an output's identity."""
+        policies = [asdict(policy) for policy in self.policies]
+        return {**super().identity(labels), "job": "classify_at_sizes", "policies": policies}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +146,10 @@ class ExtractFeatures:
     def network(self, config: PVTv2Config) -> PVTv2Config:
         """Returns the configuration of the network that is run: the checkpoint's network without its head."""
         return replace(config, num_classes=0)
+
+    def size_policies(self, sizes: SizePolicy) -> tuple[SizePolicy, ...]:
+        """Returns the policies at whose sizes the network sees each image; `sizes` is the policy of the job."""
+        return (sizes,)
 
     def row_bytes(self, network: PVTv2Config, size: NetSize | None) -> int:
         """Returns the predicted bytes of one output row without its texts.

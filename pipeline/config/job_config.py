@@ -53,6 +53,7 @@ class JobConfig:
             that the machine computes fast.
         size: Size of images for the network, as it was asked for, which `prepare` resolves into `sizes`; None keeps
             each image's own size.
+        size_from: URI of an evaluation whose chosen size is taken; None takes `size`.
         sizes: Treatment of images that are too small or too large.
         compute: Machines and processors that do the work.
         bounds: Bounds of the work of this run.
@@ -71,6 +72,7 @@ class JobConfig:
     variant: str | None = None
     precision: Precision = "auto"
     size: SizeRequest | None = None
+    size_from: str | None = None
     sizes: SizePolicy = field(default_factory=SizePolicy)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     bounds: BoundsConfig = field(default_factory=BoundsConfig)
@@ -81,6 +83,10 @@ class JobConfig:
     thumbnails: int = 0
 
     def __post_init__(self) -> None:
+        if self.size_from is not None:
+            object.__setattr__(self, "size_from", canonical_uri(self.size_from))
+            if self.size is not None or self.sizes.preprocess != "native":
+                raise ConfigError("--size-from chooses the size: leave --size and --preprocess out")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ConfigError(f"--max-failed-fraction must lie in 0..1, not {self.max_failed_fraction}")
         if self.calibrate and not self.dry_run:

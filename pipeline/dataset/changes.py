@@ -1,5 +1,6 @@
 """The changes that one run makes to a data set: a row for each changed image, the sums, and the drift."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.dataset.database import Database
-from pipeline.dataset.drift import SCORE_BINS, Drift, find_drift
+from pipeline.dataset.drift import SCORE_BINS, Drift, DriftWithinSizes, find_drift, find_drift_within_sizes
 from pipeline.dataset.labels import count_decisions
+from pipeline.evaluation.evaluation import BAND_SIDES_PX
 
 CHANGE_SCHEMA = pa.schema(
     [
@@ -53,9 +55,12 @@ _CHANGES = """
 # Rows of images that the network labelled for the first time: added or changed images, and images that failed before.
 _NEW = "(FROM labels SEMI JOIN (FROM changes WHERE is_new) USING (image_id))"
 _EARLIER = "before WHERE model_label IS NOT NULL"
-_LABELS_OF = "SELECT model_label, count(*) FROM {} GROUP BY 1"
-# All bins have the same width; each bin contains its lower bound.
-_SCORES_OF = "SELECT least(floor(score * {bins}), {bins} - 1)::INTEGER AS bin, count(*) FROM {} GROUP BY 1"
+# Images are counted by class and band of sizes. All bins of scores have the same width; each bin contains its lower
+# bound.
+_BAND = " + ".join(f"(least(width, height) >= {side})::INTEGER" for side in BAND_SIDES_PX[1:])
+_COUNTED = f"SELECT {{name}}, coalesce({_BAND}, 0), count(*) FROM {{table}} GROUP BY 1, 2"
+_LABEL = "model_label"
+_SCORE_BIN = f"least(floor(score * {SCORE_BINS}), {SCORE_BINS} - 1)::INTEGER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,7 @@ class Changes:
         classes: For each label, the number of images before and after the run, and the number of images that gained or
             lost the label.
         drift: Drift of `labels` and of `scores`; None if there are no earlier or no new images.
+        within_sizes: The same between images of similar size.
     """
 
     counts: Mapping[str, int]
@@ -75,6 +81,7 @@ class Changes:
     now: Mapping[str, int]
     classes: Mapping[str, Mapping[str, int]]
     drift: Mapping[str, Drift | None]
+    within_sizes: Mapping[str, DriftWithinSizes | None]
 
     @property
     def is_empty(self) -> bool:
@@ -83,7 +90,20 @@ class Changes:
 
     @property
     def over(self) -> dict[str, Drift]:
-        """The drifts above their limits, by the name of the distribution."""
+        """The drifts above their limits, by the name of the distribution; without those in `of_sizes_alone`."""
+        return {name: drift for name, drift in self._above.items() if name not in self.of_sizes_alone}
+
+    @property
+    def of_sizes_alone(self) -> dict[str, Drift]:
+        """The drifts above their limits that disappear between images of similar size."""
+        return {
+            name: drift
+            for name, drift in self._above.items()
+            if (within := self.within_sizes.get(name)) is not None and within.shows_none
+        }
+
+    @property
+    def _above(self) -> dict[str, Drift]:
         return {name: drift for name, drift in self.drift.items() if drift is not None and drift.is_over}
 
 
@@ -92,15 +112,18 @@ def find_changes(database: Database, max_drift: float) -> Changes:
     database.run(_CHANGES)
     kinds = database.counts("SELECT change, count(*) FROM changes GROUP BY 1")
     ((flipped,),) = database.rows("SELECT count(*) FROM changes WHERE flipped")
+    drift, within = {}, {}
+    for name, counted in (("labels", _LABEL), ("scores", _SCORE_BIN)):
+        earlier, new = (_by_band(database, counted, table) for table in (_EARLIER, _NEW))
+        drift[name] = find_drift(_over_bands(earlier), _over_bands(new), max_drift)
+        within[name] = find_drift_within_sizes(earlier, new, max_drift)
     return Changes(
         counts={**{kind: kinds.get(kind, 0) for kind in KINDS}, "flipped": flipped},
         before=count_decisions(database, "before"),
         now=count_decisions(database, "labels"),
         classes=_classes(database),
-        drift={
-            "labels": _drift(database, _LABELS_OF, max_drift),
-            "scores": _drift(database, _SCORES_OF.replace("{bins}", str(SCORE_BINS)), max_drift),
-        },
+        drift=drift,
+        within_sizes=within,
     )
 
 
@@ -110,12 +133,19 @@ def change_rows(database: Database) -> Iterator[pa.RecordBatch]:
     return database.batches(f"SELECT {names} FROM changes ORDER BY image_id", CHANGE_SCHEMA)
 
 
-def _drift(database: Database, counting: str, max_drift: float) -> Drift | None:
-    earlier, new = (
-        {_bin_name(name): n for name, n in database.counts(counting.replace("{}", table)).items()}
-        for table in (_EARLIER, _NEW)
-    )
-    return find_drift(earlier, new, max_drift)
+def _by_band(database: Database, counted: str, table: str) -> dict[int, dict[str, int]]:
+    """Returns the number of images by band of sizes, then by class or bin of scores."""
+    found: dict[int, dict[str, int]] = {}
+    for name, band, count in database.rows(_COUNTED.format(name=counted, table=table)):
+        found.setdefault(band, {})[_bin_name(name)] = count
+    return found
+
+
+def _over_bands(counts: Mapping[int, Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for of_band in counts.values():
+        total.update(of_band)
+    return dict(total)
 
 
 def _bin_name(name: Any) -> str:

@@ -23,6 +23,7 @@ SCORE_BINS = 10
 _CHANCE = 0.001
 _PRIOR = 0.5
 _MOST_MOVED = 3
+_ENOUGH_COMPARED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,60 @@ class Drift:
         return self.psi > self.limit
 
 
-def find_drift(earlier: Mapping[str, int], new: Mapping[str, int], max_drift: float) -> Drift | None:
+@dataclass(frozen=True, kw_only=True)
+class DriftWithinSizes:
+    """The drift between images of similar size.
+
+    Attributes:
+        drift: The drift; None if no new image has earlier images of its size.
+        compared: Share of the new images that have earlier images of their size.
+    """
+
+    drift: Drift | None
+    compared: float
+
+    @property
+    def shows_none(self) -> bool:
+        """True if at least half of the new images were compared, and there is no drift between these."""
+        return self.drift is not None and self.compared >= _ENOUGH_COMPARED and not self.drift.is_over
+
+
+def find_drift_within_sizes(
+    earlier: Mapping[int, Mapping[str, int]], new: Mapping[int, Mapping[str, int]], max_drift: float
+) -> DriftWithinSizes | None:
+    """Returns the drift between images of the same band of sizes; None if there are no earlier or no new images.
+
+    The new images are compared with what earlier images give if each band has the share that it has among the new
+    images (direct standardisation). So images of a new camera, which are larger, are not taken for images of other
+    classes.
+
+    Args:
+        earlier: Number of earlier images by band, then by class.
+        new: Number of new images, likewise.
+        max_drift: Threshold of the index.
+    """
+    num_new = sum(sum(counts.values()) for counts in new.values())
+    if not num_new or not any(any(counts.values()) for counts in earlier.values()):
+        return None
+    totals = {band: (sum(earlier.get(band, {}).values()), sum(counts.values())) for band, counts in new.items()}
+    common = {band: both for band, both in totals.items() if both[0] and both[1]}
+    num_common = sum(of_new for _, of_new in common.values())
+    # The variance of a weighted sum of shares is that of a share among so many images.
+    effective = (
+        1 / sum((of_new / num_common) ** 2 / of_earlier for of_earlier, of_new in common.values()) if common else 0
+    )
+    expected: dict[str, float] = {}
+    seen: dict[str, int] = {}
+    for band, (of_earlier, of_new) in common.items():
+        for name, count in earlier[band].items():
+            share = of_new / num_common * count / of_earlier
+            expected[name] = expected.get(name, 0.0) + effective * share
+        for name, count in new[band].items():
+            seen[name] = seen.get(name, 0) + count
+    return DriftWithinSizes(drift=find_drift(expected, seen, max_drift), compared=num_common / num_new)
+
+
+def find_drift(earlier: Mapping[str, float], new: Mapping[str, int], max_drift: float) -> Drift | None:
     """Returns the drift from the earlier counts to the new counts; None if there are no earlier or no new images.
 
     Args:
@@ -60,7 +114,7 @@ def find_drift(earlier: Mapping[str, int], new: Mapping[str, int], max_drift: fl
         return None
     names = sorted({*earlier, *new})
 
-    def shares(counts: Mapping[str, int]) -> list[float]:
+    def shares(counts: Mapping[str, float]) -> list[float]:
         total = sum(counts.values()) + _PRIOR * len(names)
         return [(counts.get(name, 0) + _PRIOR) / total for name in names]
 

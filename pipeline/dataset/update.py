@@ -28,7 +28,7 @@ from pipeline.dataset.dataset_file import (
     published_rows,
     to_parquet,
 )
-from pipeline.dataset.drift import MAX_DRIFT, Drift
+from pipeline.dataset.drift import MAX_DRIFT, Drift, DriftWithinSizes
 from pipeline.dataset.labels import (
     LABEL_SCHEMA,
     ORDER,
@@ -211,10 +211,20 @@ def _write_changes(
         **changes.counts,
         "classes": changes.classes,
         "drift": describe_drift(changes.drift),
+        "drift_within_sizes": describe_within_sizes(changes.within_sizes),
         "overrides": asdict(used),
         "not_finite": not_finite,
     }
     folder.join(CHANGES_SUMMARY_FILE).put(json.dumps(summary, indent=1).encode())
+
+
+def describe_within_sizes(found: Mapping[str, DriftWithinSizes | None]) -> dict[str, Any]:
+    """Returns the drift between images of similar size as a value for JSON."""
+    drifts = describe_drift({name: None if within is None else within.drift for name, within in found.items()})
+    return {
+        name: None if within is None else {**(drifts[name] or {"psi": None}), "compared": round(within.compared, 4)}
+        for name, within in found.items()
+    }
 
 
 def describe_drift(drifts: Mapping[str, Drift | None]) -> dict[str, Any]:

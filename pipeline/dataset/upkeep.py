@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.dataset.dataset_file import find_published, labels_file
-from pipeline.dataset.drift import Drift
+from pipeline.dataset.drift import Drift, DriftWithinSizes
 from pipeline.dataset.exports import ExportConfig, Exporter
 from pipeline.dataset.overrides import find_overrides, read_overrides
 from pipeline.dataset.update import DatasetConfig, Update, describe_drift, update_dataset
@@ -61,10 +61,16 @@ class Kept:
         The drift of a bounded run is only logged, because such a run labels only some folders, and folders may differ.
         """
         found = [] if self.failure is None else [self.failure]
-        over = {} if self.update.changes is None else self.update.changes.over
+        changes = self.update.changes
+        over = {} if changes is None else changes.over
+        for name, drift in ({} if changes is None else changes.of_sizes_alone).items():
+            logger.warning(
+                "dataset.sizes_drifted: %s; images of equal size are like those before", _describe(name, drift)
+            )
         if not over:
             return found
-        moved = "; ".join(_describe(name, drift) for name, drift in over.items())
+        within = {} if changes is None else changes.within_sizes
+        moved = "; ".join(_describe(name, drift) + _of_sizes(within.get(name)) for name, drift in over.items())
         if self.is_bounded:
             logger.warning("dataset.drifted in a part of the work: %s", moved)
             return found
@@ -83,7 +89,7 @@ def check_dataset(run: Run, config: DatasetConfig) -> None:
     """
     output = run.config.output.folder
     try:
-        config.policy.check(_class_names(run))
+        config.policy.check(class_names(run))
         for _ in read_overrides(output, find_overrides(output, config.overrides)):
             pass
         find_published(output)
@@ -109,7 +115,7 @@ def keep_dataset(run: Run, ledger: Ledger, config: DatasetConfig, exports: Expor
     with stopper.armed():
         try:
             files = list(ledger.files.values())
-            update = update_dataset(output, files, _class_names(run), config, run.run_id, check_right)
+            update = update_dataset(output, files, class_names(run), config, run.run_id, check_right)
             kept = Kept(uri=labels_file(output).uri, update=update, is_bounded=ledger.bound is not None)
             return _with_exports(kept, run, exports, check_right)
         except (Exception, KeyboardInterrupt) as error:
@@ -137,7 +143,7 @@ def _with_exports(kept: Kept, run: Run, exports: ExportConfig, check_right: Call
     return replace(kept, written=tuple(written))
 
 
-def _class_names(run: Run) -> tuple[str, ...]:
+def class_names(run: Run) -> tuple[str, ...]:
     """Returns the name of each class of the network, or the number of each class if the classes have no names."""
     return run.checkpoint.labels or tuple(str(number) for number in range(run.checkpoint.network.num_classes))
 
@@ -145,3 +151,10 @@ def _class_names(run: Run) -> tuple[str, ...]:
 def _describe(name: str, drift: Drift) -> str:
     moved = ", ".join(f"{label} {100 * then:.0f} % -> {100 * now:.0f} %" for label, then, now in drift.moved)
     return f"{name} have a stability index of {drift.psi:.2f}, over {drift.limit:.2f} ({moved})"
+
+
+def _of_sizes(within: DriftWithinSizes | None) -> str:
+    """Returns a text that says whether other sizes of images explain a drift."""
+    if within is None or within.drift is None:
+        return "" if within is None else ", and no earlier image is of the sizes of the new ones"
+    return f"; {within.drift.psi:.2f} between images of equal size, for {within.compared:.0%} of the new images"

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.chunks.chunk import CHUNK_MAX_BYTES, Chunk, set_columns
 from pipeline.chunks.columns import BASE_COLUMNS, PAYLOAD_COLUMNS
-from pipeline.decode.decode_image import FailedImage, SizePolicy, decode_image
+from pipeline.decode.decode_image import FailedImage, SizePolicy, decode_at_sizes
 from pipeline.decode.isolated import IsolatedDecoder
 
 _PLACES = tuple(PAYLOAD_COLUMNS.names)
@@ -25,29 +26,44 @@ def decode_chunk(chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> C
         careful: True decodes in a child process, which is slower; an image that crashes the child process becomes one
             failed record.
     """
+    return decode_chunk_at_sizes(chunk, (sizes,), careful=careful)
+
+
+def decode_chunk_at_sizes(chunk: Chunk, policies: Sequence[SizePolicy], *, careful: bool = False) -> Chunk:
+    """Returns the chunk with the pixels of each image at the size of each policy; see `decode_chunk`.
+
+    Each record gets one row for each policy; these rows follow one another in the order of the policies.
+    """
     started = time.perf_counter()
     rows = chunk.rows
+    if len(policies) > 1:
+        rows = rows.take(np.repeat(np.arange(rows.num_rows), len(policies)))
     columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in (*_CHANGED, *_PLACES)}
     encoded = memoryview(chunk.payload)
     pixels = _Pixels()
     offsets, lengths = (columns[name] for name in _PLACES)
-    for index in range(rows.num_rows):
-        start, length = offsets[index], lengths[index]
-        offsets[index], lengths[index] = pixels.num_bytes, 0
-        if columns["status"][index] != "ok":
-            continue
-        data = bytes(encoded[start : start + length])
-        image = _isolated().decode(data, sizes) if careful else decode_image(data, sizes, pixels.room)
-        columns["width"][index], columns["height"][index] = image.width, image.height
-        if isinstance(image, FailedImage):
-            columns["status"][index] = "failed"
-            columns["error_code"][index] = str(image.failure.code)
-            columns["error_message"][index] = image.failure.message
-            continue
-        columns["net_height"][index], columns["net_width"][index] = image.pixels.shape[:2]
-        columns["scale"][index] = image.scale
-        lengths[index] = image.pixels.nbytes
-        pixels.append(image.pixels)
+    for first in range(0, rows.num_rows, len(policies)):
+        start, length = offsets[first], lengths[first]
+        of_record = range(first, first + len(policies))
+        images: Sequence[Any] = [None] * len(policies)
+        if columns["status"][first] == "ok":
+            data = bytes(encoded[start : start + length])
+            room = pixels.room if len(policies) == 1 else None
+            images = _isolated().decode_at_sizes(data, policies) if careful else decode_at_sizes(data, policies, room)
+        for index, image in zip(of_record, images, strict=True):
+            offsets[index], lengths[index] = pixels.num_bytes, 0
+            if image is None:
+                continue
+            columns["width"][index], columns["height"][index] = image.width, image.height
+            if isinstance(image, FailedImage):
+                columns["status"][index] = "failed"
+                columns["error_code"][index] = str(image.failure.code)
+                columns["error_message"][index] = image.failure.message
+                continue
+            columns["net_height"][index], columns["net_width"][index] = image.pixels.shape[:2]
+            columns["scale"][index] = image.scale
+            lengths[index] = image.pixels.nbytes
+            pixels.append(image.pixels)
     arrays = {name: pa.array(columns[name], BASE_COLUMNS.field(name).type) for name in _CHANGED}
     arrays |= {name: pa.array(columns[name], pa.int64()) for name in _PLACES}
     return chunk.after("decode", started, set_columns(rows, arrays), pixels.joined())

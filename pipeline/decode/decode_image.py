@@ -8,7 +8,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -165,16 +165,29 @@ def decode_image(
         into: One-dimensional uint8 buffer. If the image fits and can be decoded straight into memory, its pixels are
             written to the beginning of the buffer.
     """
+    return decode_at_sizes(data, (policy,), into)[0]
+
+
+def decode_at_sizes(
+    data: bytes, policies: Sequence[SizePolicy], into: npt.NDArray[np.uint8] | None = None
+) -> list[DecodedImage | FailedImage]:
+    """Returns an image at the size of each policy, in the order of the policies: what `decode_image` returns for each.
+
+    The image is decoded once.
+
+    Args:
+        into: As in `decode_image`; None if there are several policies.
+    """
     if not data:
-        return FailedImage(failure=Failure(ErrorCode.DECODE_EMPTY, "the image has no bytes"))
+        return [FailedImage(failure=Failure(ErrorCode.DECODE_EMPTY, "the image has no bytes")) for _ in policies]
     header = read_header(data) if _HAS_SAME_JPEG_LIBRARY else None
-    if header is not None and header.is_bare and (quick := _past_pillow(data, header, 1, policy, into)) is not None:
+    if header is not None and header.is_bare and (quick := _past_pillow(data, header, 1, policies, into)) is not None:
         return quick
     image_format, plugin = _sniff(data)
     if plugin is None:
         name = unsupported_name(data)
         message = f"{name} is not decoded" if name else f"begins as no image that is decoded: {data[:12]!r}"
-        return FailedImage(failure=Failure(ErrorCode.DECODE_UNSUPPORTED, message))
+        return [FailedImage(failure=Failure(ErrorCode.DECODE_UNSUPPORTED, message)) for _ in policies]
     native = (0, 0)
     # Silencing warnings is not thread-safe; a decode task is a process with one thread.
     with warnings.catch_warnings():
@@ -182,46 +195,67 @@ def decode_image(
         try:
             image = _open(data, image_format, plugin)
             if header is not None and not header.is_bare:
-                quick = _past_pillow(data, header, _orientation(image), policy, into)
+                quick = _past_pillow(data, header, _orientation(image), policies, into)
                 if quick is not None:
                     return quick
             native = _turned(image.size, _orientation(image) if "exif" in image.info else 1)
-            size = net_size(*native, policy)
-            if isinstance(size, NetSize):
-                _check_whole(image, data)
-                rgb = to_rgb(image)
-                # Read the orientation again after the whole file: the EXIF of a PNG may stand behind its pixels.
-                orientation = _orientation(image)
-                native = _turned(rgb.size, orientation)
-                size = net_size(*native, policy)
-            if isinstance(size, NetSize):
-                return _decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size)
-            failure = size
+            refused = [_refused(native, policy) for policy in policies]
+            if all(refused):
+                return [failed for failed in refused if failed]
+            _check_whole(image, data)
+            rgb = to_rgb(image)
+            # Read the orientation again after the whole file: the EXIF of a PNG may stand behind its pixels.
+            orientation = _orientation(image)
+            native = _turned(rgb.size, orientation)
+            return [_at_size(rgb, orientation, native, policy) for policy in policies]
         except UnsupportedError as error:
             failure = Failure(ErrorCode.DECODE_UNSUPPORTED, str(error))
         except (Image.DecompressionBombError, MemoryError) as error:
             failure = Failure(ErrorCode.IMAGE_TOO_LARGE, explain(error, image_format))
         except Exception as error:  # Broken bytes make Pillow raise anything; the record fails.
             failure = _failure(error, image_format)
-    known = min(native) > 0 and max(native) < 2**31  # The columns hold no larger numbers.
-    return FailedImage(failure=failure, width=native[0] if known else None, height=native[1] if known else None)
+    return [_failed(failure, native) for _ in policies]
 
 
 def _past_pillow(
-    data: bytes, header: JpegHeader, orientation: int, policy: SizePolicy, into: npt.NDArray[np.uint8] | None
-) -> DecodedImage | None:
-    """Returns a JPEG decoded by libjpeg-turbo alone; None if Pillow must decode the JPEG, or the policy rejects it."""
+    data: bytes,
+    header: JpegHeader,
+    orientation: int,
+    policies: Sequence[SizePolicy],
+    into: npt.NDArray[np.uint8] | None,
+) -> list[DecodedImage | FailedImage] | None:
+    """Returns a JPEG decoded by libjpeg-turbo alone; None if Pillow must decode the JPEG, or a policy rejects it."""
     native = _turned((header.width, header.height), orientation)
-    size = net_size(*native, policy)
-    if not isinstance(size, NetSize):
+    sizes = [size for policy in policies if isinstance(size := net_size(*native, policy), NetSize)]
+    if len(sizes) < len(policies):
         return None
-    is_straight = orientation == 1 and native == size.resized == (size.width, size.height)
+    is_straight = orientation == 1 and all(native == size.resized == (size.width, size.height) for size in sizes)
     pixels = decode_jpeg(data, header, into if is_straight else None)
     if pixels is None:
         return None
-    if not is_straight:
-        pixels = np.asarray(_resize_and_turn(Image.fromarray(pixels), size, orientation))
-    return _decoded(pixels, native, size)
+    if is_straight:
+        return [_decoded(pixels, native, size) for size in sizes]
+    rgb = Image.fromarray(pixels)
+    return [_decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size) for size in sizes]
+
+
+def _at_size(
+    rgb: Image.Image, orientation: int, native: tuple[int, int], policy: SizePolicy
+) -> DecodedImage | FailedImage:
+    size = net_size(*native, policy)
+    if not isinstance(size, NetSize):
+        return _failed(size, native)
+    return _decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size)
+
+
+def _refused(native: tuple[int, int], policy: SizePolicy) -> FailedImage | None:
+    size = net_size(*native, policy)
+    return None if isinstance(size, NetSize) else _failed(size, native)
+
+
+def _failed(failure: Failure, native: tuple[int, int]) -> FailedImage:
+    known = min(native) > 0 and max(native) < 2**31  # The columns hold no larger numbers.
+    return FailedImage(failure=failure, width=native[0] if known else None, height=native[1] if known else None)
 
 
 def _decoded(pixels: npt.NDArray[np.uint8], native: tuple[int, int], size: NetSize) -> DecodedImage:

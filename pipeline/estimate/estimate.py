@@ -34,7 +34,7 @@ def estimate_run(run: Run, on_progress: Callable[[Progress], None]) -> dict[str,
         plan_bytes=run.plan.num_bytes,
         config=run.config.input,
         network=run.checkpoint.network,
-        sizes=run.config.sizes,
+        sizes=run.config.task.size_policies(run.config.sizes),
     )
     if work is None:
         return None

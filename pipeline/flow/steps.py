@@ -3,13 +3,14 @@
 The flow calls the infer step through the protocols of this module, so the driver does not load PyTorch.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.size_policy import SizePolicy
-from pipeline.decode.decode_chunk import decode_chunk
+from pipeline.chunks.task import ClassifyAtSizes, Task
+from pipeline.decode.decode_chunk import decode_chunk, decode_chunk_at_sizes
 from pipeline.infer.config import InferConfig
 
 
@@ -65,3 +66,16 @@ def _network(weights: memoryview | bytes, config: InferConfig) -> ActorStep:
 
 NETWORK = Steps(decode=decode_chunk, infer=_network)
 """The steps of a real run."""
+
+
+@dataclass(frozen=True)
+class _DecodeAtSizes:
+    policies: Sequence[SizePolicy]
+
+    def __call__(self, chunk: Chunk, sizes: SizePolicy, *, careful: bool = False) -> Chunk:
+        return decode_chunk_at_sizes(chunk, self.policies, careful=careful)
+
+
+def steps_of(task: Task) -> Steps:
+    """Returns the steps of a real run of a task."""
+    return replace(NETWORK, decode=_DecodeAtSizes(task.policies)) if isinstance(task, ClassifyAtSizes) else NETWORK

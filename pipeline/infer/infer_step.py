@@ -20,11 +20,11 @@ from pipeline.chunks.chunk import Chunk, set_columns
 from pipeline.chunks.columns import PAYLOAD_COLUMNS
 from pipeline.chunks.failures import ErrorCode
 from pipeline.chunks.measures import process_number
-from pipeline.chunks.task import Classify, ExtractFeatures
+from pipeline.chunks.task import Classify, ClassifyAtSizes, ExtractFeatures
 from pipeline.infer.allocator import Trimmer, tune_allocator
 from pipeline.infer.config import InferConfig
 from pipeline.infer.matmul_peak import peak_gflops
-from pipeline.infer.output_columns import Answers, ClassAnswers, FeatureAnswers
+from pipeline.infer.output_columns import Answers, ClassAnswers, FeatureAnswers, folded
 from pipeline.infer.packs import Budget, num_tokens, plan_packs
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class _Work:
         images: Images of the chunk.
         answers: Answers of the network to the images of the packs that have run.
         refused: Rows of images that do not fit into the device's memory.
+        row_s: Seconds of the network by row: each image's share of the seconds of its pack.
         measured: Measurements of the chunk so far, by name.
     """
 
@@ -69,6 +70,7 @@ class _Work:
     answers: Answers
     pending: deque[tuple[list[int], Callable[[], PackedOutput]]] = field(default_factory=deque)
     refused: set[int] = field(default_factory=set)
+    row_s: dict[int, float] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -119,10 +121,10 @@ class InferStep:
         """
         started = time.perf_counter()
         work = _Work(unpacked, self._new_answers(unpacked.chunk.rows.num_rows))
-        rows = list(unpacked.by_row)
-        sizes = [(image.shape[0], image.shape[1]) for image in unpacked.by_row.values()]
-        for pack in plan_packs(sizes, self.budget, linear=self._network.linear, even=self._config.device == "cpu"):
-            self._submit([rows[i] for i in pack], work)
+        for rows in self._groups(list(unpacked.by_row)):
+            sizes = [(unpacked.by_row[row].shape[0], unpacked.by_row[row].shape[1]) for row in rows]
+            for pack in plan_packs(sizes, self.budget, linear=self._network.linear, even=self._config.device == "cpu"):
+                self._submit([rows[i] for i in pack], work)
         if not self.ahead:
             work.measured["compute_s"] += time.perf_counter() - started
         return lambda: self._wait(work)
@@ -132,6 +134,10 @@ class InferStep:
         started = time.perf_counter()
         chunk = computed.images.chunk
         rows = self._rows(chunk.rows, computed.answers, computed.refused)
+        task = self._config.task
+        if isinstance(task, ClassifyAtSizes):
+            row_s = pa.array([computed.row_s.get(row, 0.0) for row in range(rows.num_rows)], pa.float32())
+            rows = folded(rows.append_column("compute_s", row_s), task, self._network)
         return chunk.after(
             "rows",
             started,
@@ -140,6 +146,12 @@ class InferStep:
             peak_gflops=self._peak_gflops,
             **computed.measured,
         )
+
+    def _groups(self, rows: list[int]) -> list[list[int]]:
+        """Returns rows that may share packs. Each size policy has packs of its own, so that its seconds are its own."""
+        task = self._config.task
+        num = len(task.policies) if isinstance(task, ClassifyAtSizes) else 1
+        return [[row for row in rows if row % num == at] for at in range(num)]
 
     def _new_answers(self, num_rows: int) -> Answers:
         task = self._config.task
@@ -150,6 +162,7 @@ class InferStep:
     def _submit(self, rows: list[int], work: _Work) -> None:
         """Submits the images of some rows as one pack, or as smaller packs if one pack runs out of memory."""
         images = [work.images.by_row[row] for row in rows]
+        started = time.perf_counter()
         try:
             # Prepared with the first pack: a device without memory for that is a failure of the pack, not of the actor.
             self._packed = self._packed or self._prepare()
@@ -158,6 +171,7 @@ class InferStep:
                 work.pending.append((rows, output))
             else:
                 self._take(rows, output(), work)
+                work.row_s |= dict.fromkeys(rows, (time.perf_counter() - started) / len(rows))
             return
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -196,6 +210,7 @@ class InferStep:
         work.measured["pack_room"] += max(tokens, self.budget.tokens)
         if output.device_s:
             seconds = output.device_s()
+            work.row_s |= dict.fromkeys(rows, seconds.compute / len(rows))
             work.measured["compute_s"] += seconds.compute
             work.measured["upload_s"] += seconds.upload
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pipeline.page.parts import Caption
 
@@ -141,6 +141,54 @@ def bars_chart(
         _upward(axes, max(values, default=0.0))
 
     return _svg(caption, draw, {f"{_TIP}{index}": tip for index, tip in enumerate(tips)})
+
+
+def points_chart(
+    caption: Caption,
+    points: Sequence[tuple[float, float, float, float]],
+    tips: Sequence[str],
+    *,
+    x_label: str,
+    marked: int | None = None,
+) -> Markup:
+    """Returns a chart of shares over a quantity, one numbered point with its interval for each entry.
+
+    Args:
+        caption: Title and description of the chart.
+        points: The quantity (more than 0), the share, and the two ends of the share's interval.
+        tips: Texts of the points' tooltips.
+        x_label: Label of the horizontal axis, which is logarithmic.
+        marked: Index of the point in another colour.
+    """
+
+    def draw(axes: Axes) -> None:
+        for index, (x, share, low, high) in enumerate(points):
+            series = _SERIES[1 if index == marked else 0]
+            axes.plot([x, x], [low, high], color=series, linewidth=1.2, alpha=0.6)
+            (point,) = axes.plot([x], [share], "o", color=series, markersize=5)
+            point.set_gid(f"{_TIP}{index}")
+            axes.annotate(str(index + 1), (x, share), (5, 4), textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xlabel(x_label)
+        quantities = [x for x, *_ in points]
+        axes.set_xlim(min(quantities) / 1.3, max(quantities) * 1.4)
+        axes.set_xticks(_apart(quantities))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+
+    return _svg(caption, draw, {f"{_TIP}{index}": tip for index, tip in enumerate(tips)})
+
+
+def _apart(quantities: Sequence[float]) -> list[float]:
+    """Returns ticks of a logarithmic axis at some quantities, far enough apart for their labels."""
+    span = max(quantities) / min(quantities) * 1.8
+    ticks: list[float] = []
+    for tick in sorted({float(f"{x:.2g}") for x in quantities}):
+        if not ticks or tick / ticks[-1] > span**0.14:
+            ticks.append(tick)
+    return ticks
 
 
 def compact(value: float) -> str:

@@ -40,6 +40,15 @@ def render_page(reports: Sequence[Report], timelines: Sequence[Rows]) -> str:
         values = _run_values(reports[0], timelines[0] if timelines else [])
     else:
         values = _runs_values(in_order(reports))
+    return render(values)
+
+
+def render(values: Mapping[str, Any]) -> str:
+    """Returns the page of the template `report.html.j2`.
+
+    Args:
+        values: Variables of the template.
+    """
     return _environment().get_template("report.html.j2").render(values)
 
 

@@ -11,6 +11,7 @@ from model.network.config import PVTv2Config
 from model.network.cost import count_macs
 from pipeline.account.totals import Totals
 from pipeline.chunks.chunk import Header
+from pipeline.chunks.columns import AT_SIZES
 from pipeline.inputs.formats import FILES_SCHEME
 from pipeline.inputs.ids import loose_uri
 from pipeline.output.footer import Footer
@@ -31,9 +32,18 @@ def macs_of(rows: pa.Table, network: PVTv2Config) -> int:
 
 
 def macs_by_row(rows: pa.Table, network: PVTv2Config) -> list[int]:
-    """Returns the number of multiply-accumulates of the network for each row; 0 for a failed row."""
+    """Returns the number of multiply-accumulates of the network for each row; 0 for a failed row.
+
+    A row with answers at several sizes has the sum over the sizes.
+    """
+    if AT_SIZES in rows.column_names:
+        return [sum(_macs(answer, network) for answer in answers) for answers in rows.column(AT_SIZES).to_pylist()]
     columns = rows.select(["status", "net_height", "net_width"]).to_pylist()
-    return [count_macs(network, row["net_height"], row["net_width"]) if row["status"] == "ok" else 0 for row in columns]
+    return [_macs(row, network) for row in columns]
+
+
+def _macs(row: dict[str, Any], network: PVTv2Config) -> int:
+    return count_macs(network, row["net_height"], row["net_width"]) if row["status"] == "ok" else 0
 
 
 def serialise(

@@ -61,7 +61,7 @@ def planned_work(
     plan_bytes: int,
     config: InputConfig,
     network: PVTv2Config,
-    sizes: SizePolicy,
+    sizes: Sequence[SizePolicy],
 ) -> PlannedWork | None:
     """Estimates the work of a whole plan from the headers of some images; None if `shards` is empty.
 
@@ -71,7 +71,7 @@ def planned_work(
         plan_bytes: number of bytes of all shards of the plan.
         config: settings of the inputs.
         network: the network that the images will go through.
-        sizes: the policy for images that are too small or too large.
+        sizes: the policies at whose sizes the network sees each image.
     """
     if not shards:
         return None
@@ -110,7 +110,7 @@ def shorter_sides(shards: Sequence[PlannedShard], num_images: int, config: Input
 
 
 def _sample(
-    shard: PlannedShard, most: int, config: InputConfig, network: PVTv2Config, policy: SizePolicy
+    shard: PlannedShard, most: int, config: InputConfig, network: PVTv2Config, policies: Sequence[SizePolicy]
 ) -> _Sampled | None:
     """Returns the work of some images of a shard; None if the shard cannot be read."""
     try:
@@ -123,11 +123,11 @@ def _sample(
     images = pixels = macs = 0
     for record in found:
         size = None if record.data is None else probe_size(record.data)
-        net = None if size is None else net_size(*size, policy)
-        if isinstance(net, NetSize):
-            images += 1
-            pixels += net.width * net.height
-            macs += count_macs(network, net.height, net.width)
+        nets = [] if size is None else [net_size(*size, policy) for policy in policies]
+        taken = [net for net in nets if isinstance(net, NetSize)]
+        images += bool(taken)
+        pixels += sum(net.width * net.height for net in taken)
+        macs += sum(count_macs(network, net.height, net.width) for net in taken)
     return _Sampled(images, pixels, macs, todo / max(1, len(found)))
 
 

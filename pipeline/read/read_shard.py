@@ -177,9 +177,10 @@ def _place(row: int, record: Record, config: ReadConfig, *, pruned: bool = False
     num_bytes, net = 0, None
     if record.data is not None and record.failure is None:
         size = probe_size(record.data, pillow_only=config.input.names.rules == FIRST_RULES)
-        allowed = None if size is None else net_size(*size, config.sizes)
-        net = allowed if isinstance(allowed, NetSize) else None
-        num_bytes = max(len(record.data), 0 if net is None else 3 * net.width * net.height)
+        policies = () if size is None else config.task.size_policies(config.sizes)
+        seen = [found for policy in policies if size and isinstance(found := net_size(*size, policy), NetSize)]
+        net = seen[0] if seen else None
+        num_bytes = max(len(record.data), sum(3 * found.width * found.height for found in seen))
     texts = (record.key, record.true_label, *record.kept)
     output_bytes = config.task.row_bytes(config.network, net) + sum(len(text) for text in texts if text is not None)
     return Placed(row, record, num_bytes, output_bytes, pruned)

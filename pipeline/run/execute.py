@@ -13,7 +13,7 @@ from pipeline.cluster.processors import Processors, divide_processors
 from pipeline.config.identity import claim_identity
 from pipeline.errors import OutputError
 from pipeline.flow.ray_errors import Dropped
-from pipeline.flow.steps import NETWORK, Steps
+from pipeline.flow.steps import Steps, steps_of
 from pipeline.output.layout import PLAN_FILE
 from pipeline.run.emptying import empty_files, empty_late_files
 from pipeline.run.finish import finish, finish_early, finish_without_work
@@ -27,12 +27,16 @@ from pipeline.store.errors import ExistsError, StoreError
 logger = logging.getLogger(__name__)
 
 
+Fill = Callable[[Run, Ledger], None]
+
+
 def execute(
     run: Run,
     ledger: Ledger,
     on_progress: Callable[[Progress], None],
-    steps: Steps = NETWORK,
+    steps: Steps | None = None,
     stopper: Stopper | None = None,
+    fill: Fill | None = None,
 ) -> Report:
     """Does the planned work, compares the plan with the output, and writes and returns the report.
 
@@ -42,8 +46,9 @@ def execute(
         run: facts of the run.
         ledger: findings of the run; this function adds to them.
         on_progress: function that is called with the progress about once a second.
-        steps: decode step and infer step.
+        steps: decode step and infer step; None takes the real ones.
         stopper: handler of the signals that end the run early; if None, the run installs a stopper of its own.
+        fill: function that publishes slices whose rows are known already, before anything is read; None for none.
 
     Raises:
         PipelineError: the work could not begin, or the output cannot be written.
@@ -59,7 +64,8 @@ def execute(
         # kills a job three seconds after the request to stop.
         with ExitStack() as until_closed:
             stopper = stopper or until_closed.enter_context(own_stopper())
-            ending, last_error = _work(run, ledger, on_progress, steps, stopper, until_closed)
+            steps = steps or steps_of(run.config.task)
+            ending, last_error = _work(run, ledger, on_progress, steps, stopper, until_closed, fill)
             # A run that lost the output to another run writes no report.
             run.lease.check()
             check_fatal(run, ledger)
@@ -76,6 +82,7 @@ def _work(
     steps: Steps,
     stopper: Stopper,
     until_closed: ExitStack,
+    fill: Fill | None,
 ) -> tuple[Ending | None, str | None]:
     """Does all planned work; afterwards neither signals nor `Stopper.stop` interrupt the main thread.
 
@@ -85,7 +92,10 @@ def _work(
     dropped: Sequence[Dropped] = []
     try:
         empty_files(run, ledger, run.plan.summary.emptied)
-        if run.plan.num_shards:
+        if run.plan.num_shards and fill is not None:
+            fill(run, ledger)
+            refresh(run, ledger)
+        if next(missing(run.plan, ledger.files), None) is not None:
             processors = _join(run, until_closed)
             ledger.note_processors(processors)
             metrics = until_closed.enter_context(closing(_metrics(run, processors)))
@@ -96,6 +106,7 @@ def _work(
 
             dropped = Passes(run, ledger, processors, report_progress, steps, stopper).run()
             refresh(run, ledger)
+        if run.plan.num_shards:
             empty_late_files(run, ledger)
         stopper.disarm()
     except KeyboardInterrupt:

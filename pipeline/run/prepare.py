@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from model.checkpoints.hub import is_hub
 from pipeline.chunks.columns import output_schema
 from pipeline.config.checkpoint import Checkpoint, fetch_checkpoint
+from pipeline.config.evaluated_size import evaluated_size
 from pipeline.config.identity import (
     check_identity,
     identity_digest,
@@ -39,6 +40,7 @@ from pipeline.plan.planner import Planner, PlanOptions
 from pipeline.read.input_checks import check_permission, checked_inputs, count_records
 from pipeline.run.ledger import Ledger
 from pipeline.run.run import Run
+from pipeline.run.seen_sizes import warn_if_fitted_for_another
 from pipeline.store.errors import NotFoundError, StoreError
 from pipeline.store.object_info import ObjectInfo
 from pipeline.store.preflight import preflight
@@ -66,10 +68,15 @@ def prepare(config: JobConfig, started_at: float, lease: Lease) -> tuple[Run, Le
     precision, reason = choose_precision(config.precision, stored, config.compute.device)
     logger.info("precision.chosen precision=%s reason=%r", precision, reason)
     checkpoint = fetch_checkpoint(config, pinned, precision)
-    sizes = resolve_size(config.size, config.sizes, checkpoint.info.sizes, config.weights)
+    if config.size_from is not None:
+        evaluation = StorePath(config.size_from, config.output.store)
+        sizes = evaluated_size(evaluation, config.sizes, checkpoint.info.digest)
+    else:
+        sizes = resolve_size(config.size, config.sizes, checkpoint.info.sizes, config.weights)
     config = replace(config, sizes=sizes)
     output_schema(config.task.columns(checkpoint.network), config.input.keep_columns)
     identity = job_identity(config, checkpoint, precision)
+    warn_if_fitted_for_another(config, checkpoint.info.digest)
     return prepare_with(config, started_at, lease, checkpoint, identity)
 
 

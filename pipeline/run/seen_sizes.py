@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from pipeline.chunks.task import Classify
+from pipeline.config.job_config import JobConfig
 from pipeline.plan.sampling import sample_shards
 from pipeline.read.header_sample import shorter_sides
 from pipeline.run.run import Run
@@ -30,10 +31,11 @@ def compare_sizes(run: Run) -> dict[str, Any] | None:
     weights that say nothing), `images_sampled`, the least, median and largest `shorter_side_px` of these images, the
     share of them that is `far` from the sizes in training by more than a factor of 1.5, and `advice`, a sentence or
     None. Only jobs that classify get advice: features may be wanted at any size. The result is None if the user chose a
-    size, if there is nothing to read, or if no header could be read.
+    size or gave a calibration of this size, if there is nothing to read, or if no header could be read.
     """
     config = run.config
-    if config.size is not None or config.sizes.preprocess != "native" or not run.plan.num_shards:
+    is_chosen = config.size is not None or config.size_from is not None or _is_calibrated(config)
+    if is_chosen or config.sizes.preprocess != "native" or not run.plan.num_shards:
         return None
     source = replace(config.input, store=config.input.store.bounded(_DEADLINE_S, _TIMEOUT_S))
     sides = shorter_sides(sample_shards(run.plan.shards, _SAMPLED_SHARDS), _SAMPLED_IMAGES, source)
@@ -70,3 +72,26 @@ def compare_sizes(run: Run) -> dict[str, Any] | None:
         )
         logger.warning("sizes.far %s", found["advice"])
     return found
+
+
+def warn_if_fitted_for_another(config: JobConfig, weights_sha256: str) -> None:
+    """Logs a warning if the scores get a temperature that was fitted for other weights or at another size."""
+    scaling = config.task.scaling if isinstance(config.task, Classify) else None
+    if scaling is None:
+        return
+    if scaling.weights_sha256 != weights_sha256:
+        logger.warning(
+            "calibration.other_weights fitted_for=%s these=%s: scores may not say how often labels are right; evaluate "
+            "these weights", scaling.weights_sha256[:12], weights_sha256[:12],
+        )  # fmt: skip
+    if not _is_calibrated(config):
+        logger.warning(
+            "calibration.other_size fitted_at=%s: scores may not say how often labels are right at this size; give "
+            "--size %s, or the calibration of this size", scaling.size, scaling.size,
+        )  # fmt: skip
+
+
+def _is_calibrated(config: JobConfig) -> bool:
+    """Returns whether the scores get a temperature that was fitted at the size of the job."""
+    scaling = config.task.scaling if isinstance(config.task, Classify) else None
+    return scaling is not None and scaling.policy == config.sizes

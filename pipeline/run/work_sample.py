@@ -33,7 +33,7 @@ def sample_work(run: Run, ledger: Ledger) -> None:
             plan_bytes=plan.num_bytes,
             config=run.config.input,
             network=run.checkpoint.network,
-            sizes=run.config.sizes,
+            sizes=run.config.task.size_policies(run.config.sizes),
         )
         if work is not None and work.macs:
             ledger.note_planned_macs(work.macs)

@@ -2,6 +2,7 @@
 
 import io
 import signal
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from pipeline.chunks.measures import NOTHING
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.decode import decode_chunk as decode_step
 from pipeline.decode.decode_chunk import decode_chunk
-from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image
+from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_at_sizes, decode_image
 from pipeline.decode.thumbnail import with_thumbnails
 
 POLICY = SizePolicy()
@@ -178,11 +179,11 @@ def test_an_image_that_crashes_careful_decoding_is_one_failed_row(read_chunk, en
     class Crashing:
         """Stands for the child process, which `test_isolation` crashes for real."""
 
-        def decode(self, data: bytes, policy: SizePolicy) -> DecodedImage | FailedImage:
+        def decode_at_sizes(self, data: bytes, policies: Sequence[SizePolicy]) -> list[DecodedImage | FailedImage]:
             if data == b"crash":
                 message = f"decoding ended its process with status {-signal.SIGSEGV}"
-                return FailedImage(failure=Failure(ErrorCode.DECODE_CRASHED, message))
-            return decode_image(data, policy)
+                return [FailedImage(failure=Failure(ErrorCode.DECODE_CRASHED, message)) for _ in policies]
+            return decode_at_sizes(data, policies)
 
     monkeypatch.setattr(decode_step, "_isolated", Crashing)
     data = [encode(40, 36, 1), b"crash", encode(36, 40, 2)]

@@ -126,7 +126,7 @@ def test_the_work_in_a_new_format_is_estimated(source, tmp_path):
     run = SimulatedRun(source / "photos.ZIP", tmp_path / "out", 1).run
     work = planned_work(
         list(run.plan.shards), 4, plan_bytes=run.plan.num_bytes, config=run.config.input, network=VARIANTS["b0"],
-        sizes=SizePolicy(),
+        sizes=(SizePolicy(),),
     )  # fmt: skip
     assert work.images_sampled == 4
     assert work.images == pytest.approx(NUM_IMAGES, rel=0.15)

@@ -24,10 +24,10 @@ MISBEHAVIOUR = """
 import os, pathlib, signal, time
 import pipeline.decode.decode_image
 
-real = pipeline.decode.decode_image.decode_image
+real = pipeline.decode.decode_image.decode_at_sizes
 print("a library greets on stdout")
 
-def decode_image(data, policy):
+def decode_at_sizes(data, policies):
     if data.startswith(b"segfault"):
         os.kill(os.getpid(), signal.SIGSEGV)
     elif data.startswith(b"exit"):
@@ -45,9 +45,9 @@ def decode_image(data, policy):
         print("noise " * 1000, flush=True)
         os.write(1, b"noise of a C library")
         data = data[5:]
-    return real(data, policy)
+    return real(data, policies)
 
-pipeline.decode.decode_image.decode_image = decode_image
+pipeline.decode.decode_image.decode_at_sizes = decode_at_sizes
 """
 
 
@@ -227,14 +227,14 @@ BUG = "bug at pipeline/decode/jpeg.py:41: AttributeError: planted bug 4711"
 RAISING = """
 import pipeline.decode.decode_image
 
-def decode_image(data, policy):
+def decode_at_sizes(data, policies):
     if data.startswith(b"bug"):
         space = dict()
         exec(compile({source!r}, {file!r}, "exec"), space)
         space["bug"]()
     raise TypeError("bad data")
 
-pipeline.decode.decode_image.decode_image = decode_image
+pipeline.decode.decode_image.decode_at_sizes = decode_at_sizes
 """
 
 
