@@ -118,8 +118,7 @@ def default_sizes(advice: SizeAdvice) -> list[str]:
     """Returns the sizes of a sweep without a list: native, what the checkpoint says, and from the size in training up.
 
     The whole image is also tried at 1.25 and 1.75 times the size in training, in multiples of 32 px: most networks are
-    best at somewhat more than this size (Touvron et al. 2019). Of weights that were trained at varied sizes, the largest
-    size counts.
+    best at somewhat more than this size (Touvron et al. 2019). If the training had varied sizes, the largest counts.
     """
     trained = advice.trained_px or max(advice.trained_range_px or (PUBLISHED_PX,))
     larger = [32 * round(trained * factor / 32) for factor in _FACTORS]

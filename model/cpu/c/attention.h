@@ -4,7 +4,9 @@
 
 #include "numbers.h"
 
-enum { QUERIES = 8, SUMMED = 256 }; /* queries that are processed together; keys that are summed before the sum is stored */
+/* Queries that are processed together, so that their sums fit into the registers; keys that are summed before the sum is
+   stored. */
+enum { QUERIES = WIDTH == 16 ? 8 : 4, SUMMED = 256 };
 
 /* Computes the scores of one or two vectors of keys. Scores are (QUERIES, keys), queries (QUERIES, depth), and keys
    (depth, keys). */

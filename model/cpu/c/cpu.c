@@ -4,61 +4,41 @@
 
    The code is plain C with GCC's vector extensions, which clang has too. */
 
-#include "attention.h"
-#include "conv.h"
+#define WIDTH 16
+#include "forms.h"
 #include "mlp.h"
-#include "norm.h"
 #include "tiled_attention.h"
 
 /* Each function is compiled for each instruction set and each type. At run time, the processor's best form is called. */
 #if defined(__x86_64__)
 #define HAS(feature) __builtin_cpu_supports(feature)
 #define EXPORT(name, parameters, call)                                                                                 \
-    __attribute__((target("avx512f"))) static void name##_native parameters { call(NATIVE); }                         \
-    __attribute__((target("avx512f"))) static void name##_avx512 parameters { EACH_TYPE(call) }                       \
-    __attribute__((target("avx2,fma"))) static void name##_avx2 parameters { EACH_TYPE(call) }                        \
-    static void name##_plain parameters { EACH_TYPE(call) }
+    __attribute__((target("avx512f"))) static void pvtv2_##name##_native parameters { call(NATIVE); }                 \
+    __attribute__((target("avx512f"))) static void pvtv2_##name##_avx512 parameters { EACH_TYPE(call) }
 #if defined(PVTV2_FORM) /* tests build one instruction set alone */
-#define JOINED(name, form) name##_##form
+#define JOINED(name, form) pvtv2_##name##_##form
 #define FORM(name, form) JOINED(name, form)
 #define BEST(name, half) FORM(name, PVTV2_FORM)
 #else
 #define BEST(name, half)                                                                                               \
-    (half && HAS("avx512f") && HAS("avx512bf16") ? name##_native                                                       \
-     : HAS("avx512f")                            ? name##_avx512                                                       \
-     : HAS("avx2") && HAS("fma")                 ? name##_avx2                                                         \
-                                                 : name##_plain)
+    (half && HAS("avx512f") && HAS("avx512bf16") ? pvtv2_##name##_native                                               \
+     : HAS("avx512f")                            ? pvtv2_##name##_avx512                                               \
+     : HAS("avx2") && HAS("fma")                 ? pvtv2_##name##_avx2                                                 \
+                                                 : pvtv2_##name##_plain)
 #endif
 #else
-#define EXPORT(name, parameters, call)                                                                                 \
-    static void name##_plain parameters { EACH_TYPE(call) }
-#define BEST(name, half) name##_plain
+#define EXPORT(name, parameters, call)
+#define BEST(name, half) pvtv2_##name##_plain
 #endif
-#define EACH_TYPE(call)                                                                                                \
-    if (half)                                                                                                          \
-        call(HALVES);                                                                                                  \
-    else                                                                                                               \
-        call(FLOATS);
 
 #define PUBLIC __attribute__((visibility("default")))
 
-#define CONV_PARAMETERS                                                                                                \
-    (const char *x, const float *w, const float *b, char *y, int64_t channels, int64_t maps, const int64_t *sides,     \
-     int relu, int half)
-#define CONV(type) all_maps(x, w, b, y, channels, maps, sides, relu, type)
 EXPORT(conv, CONV_PARAMETERS, CONV)
 PUBLIC void pvtv2_dwconv_gelu_2 CONV_PARAMETERS { BEST(conv, half)(x, w, b, y, channels, maps, sides, relu, half); }
 
-#define NORM_PARAMETERS                                                                                                \
-    (const char *x, const float *w, const float *b, char *y, int64_t rows, int64_t channels, float eps, int half)
-#define NORM(type) all_rows(x, w, b, y, rows, channels, eps, type)
 EXPORT(norm, NORM_PARAMETERS, NORM)
 PUBLIC void pvtv2_layer_norm_1 NORM_PARAMETERS { BEST(norm, half)(x, w, b, y, rows, channels, eps, half); }
 
-#define ATTENTION_PARAMETERS                                                                                           \
-    (const char *q, const char *kv, char *y, float *space, int64_t channels, int64_t heads, int64_t images,            \
-     const int64_t *counts, int half)
-#define ATTENTION(type) all_images(q, kv, y, space, channels, heads, images, counts, type)
 EXPORT(attention, ATTENTION_PARAMETERS, ATTENTION)
 PUBLIC void pvtv2_attention_1 ATTENTION_PARAMETERS {
     BEST(attention, half)(q, kv, y, space, channels, heads, images, counts, half);

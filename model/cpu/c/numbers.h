@@ -1,16 +1,16 @@
-/* Vectors of 16 numbers, how they are loaded and stored, and functions of their elements. */
+/* Vectors of WIDTH numbers, how they are loaded and stored, and functions of their elements. */
 
 #pragma once
 
 #include <stdint.h>
 #include <stddef.h>
 
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t uvec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint16_t hvec __attribute__((vector_size(32), aligned(2), may_alias));
+typedef float vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef uint16_t hvec __attribute__((vector_size(2 * WIDTH), aligned(2), may_alias));
 
-enum { LANES = 16 };
+enum { LANES = WIDTH };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -29,7 +29,7 @@ INLINE void store(char *p, vec v, int half) {
         *(vec *)p = v;
         return;
     }
-#if defined(__x86_64__)
+#if defined(__x86_64__) && WIDTH == 16
     if (half == NATIVE) {
         hvec rounded;
         __asm__("vcvtneps2bf16 %g1, %t0" : "=v"(rounded) : "v"(v));
@@ -101,12 +101,31 @@ INLINE vec exp2_nonpositive(vec x) {
     return exp2_small(x - (shifted - magic)) * (vec)(((ivec)shifted << 23) + (127 << 23));
 }
 
+/* Exchanges lanes that are `by` apart: 8, 4, 2 or 1, and less than WIDTH. */
+#if WIDTH == 16
+#define EXCHANGE_8(v) __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7})
+#define EXCHANGE_4(v) __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11})
+#define EXCHANGE_2(v) __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13})
+#define EXCHANGE_1(v) __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14})
+#elif WIDTH == 8
+#define EXCHANGE_4(v) __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3})
+#define EXCHANGE_2(v) __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5})
+#define EXCHANGE_1(v) __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6})
+#else
+#define EXCHANGE_2(v) __builtin_shuffle(v, (ivec){2, 3, 0, 1})
+#define EXCHANGE_1(v) __builtin_shuffle(v, (ivec){1, 0, 3, 2})
+#endif
+
 /* Returns the sum of all lanes, in each lane. */
 INLINE vec sum_lanes(vec v) {
-    v += __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
-    v += __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
-    v += __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
-    v += __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+#if WIDTH >= 16
+    v += EXCHANGE_8(v);
+#endif
+#if WIDTH >= 8
+    v += EXCHANGE_4(v);
+#endif
+    v += EXCHANGE_2(v);
+    v += EXCHANGE_1(v);
     return v;
 }
 
@@ -117,10 +136,14 @@ INLINE vec larger(vec a, vec b) {
 
 /* Returns the largest lane, in each lane. */
 INLINE vec largest_lane(vec v) {
-    v = larger(v, __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
-    v = larger(v, __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
-    v = larger(v, __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
-    return larger(v, __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
+#if WIDTH >= 16
+    v = larger(v, EXCHANGE_8(v));
+#endif
+#if WIDTH >= 8
+    v = larger(v, EXCHANGE_4(v));
+#endif
+    v = larger(v, EXCHANGE_2(v));
+    return larger(v, EXCHANGE_1(v));
 }
 
 INLINE float one(const char *p, int64_t index, int half) {

@@ -9,7 +9,7 @@ import torch
 
 from model.cpu import compiled as library
 
-SOURCE = Path(library.__file__).with_name("c") / "cpu.c"
+SOURCES = sorted(Path(library.__file__).with_name("c").glob("*.c"))
 FLAGS = ("-O2", "-ffp-contract=fast", "-Wno-psabi", "-Wno-unused-function", "-fPIC", "-shared")
 
 
@@ -23,7 +23,7 @@ def built(tmp_path_factory):
             pytest.skip("there is no C compiler")
         target = folder / f"{form}.so"
         if not target.exists():
-            subprocess.run([compiler, *FLAGS, f"-DPVTV2_FORM={form}", SOURCE, "-o", target], check=True)
+            subprocess.run([compiler, *FLAGS, f"-DPVTV2_FORM={form}", *SOURCES, "-o", target], check=True)
         return library.load(target)
 
     return build
