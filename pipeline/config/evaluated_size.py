@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import replace
 
 from pipeline.chunks.size_policy import SizePolicy, policy_from
 from pipeline.errors import ConfigError
@@ -43,10 +42,10 @@ def evaluated_size(evaluation: StorePath, sizes: SizePolicy, weights_sha256: str
         )
     if policy is None:
         raise ConfigError(f"--size-from {file.shown} chose no size, since it had no labelled image")
-    own = replace(sizes, preprocess=policy.preprocess, resize=policy.resize)
-    if own.max_image_pixels == SizePolicy.max_image_pixels and own.large_images == "downscale":
-        own = replace(own, max_image_pixels=policy.max_image_pixels)
-    if own != policy:
+    # `pixels:N` is a limit, which the evaluation chose; a job that gives no limit of its own takes it.
+    pixels = {policy.max_image_pixels, SizePolicy.max_image_pixels}
+    is_same = (sizes.small_images, sizes.large_images) == (policy.small_images, policy.large_images)
+    if not is_same or sizes.max_image_pixels not in pixels:
         raise ConfigError(
             f"--size-from {file.shown} had other limits: {_limits(policy)}; these are {_limits(sizes)}. Give the same"
         )

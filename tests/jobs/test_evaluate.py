@@ -10,6 +10,7 @@ import pytest
 
 from jobs.evaluate import evaluate
 from jobs.extract_features import extract_features
+from jobs.label_dataset import label_dataset
 from pipeline.chunks.columns import BASE_COLUMNS, CLASSIFY_COLUMNS
 from pipeline.errors import ConfigError
 from pipeline.store.config import StoreConfig
@@ -188,3 +189,79 @@ def test_true_labels_of_two_kinds_are_refused_until_one_is_named(classified, cap
     (found,) = evaluate(["--predictions", str(output), "--true-labels", "names"])["evaluations"]
     assert (found["true_labels_are"], found["evaluated"], found["unknown"]) == ("names", 2, 2)
     assert ["true", "labels", "are", "names"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--sweep", "shorter:0"), "--size shorter:0: a side must lie in 32..16384 px"),
+        (("--sweep", "native,square:8"), "--size square:8: a side must lie in 32..16384 px"),
+        (("--sweep", "sideways"), "--size must be native, checkpoint"),
+        (("--sweep", "--size", "native"), "--sweep names all sizes"),
+        (("--sweep", "--preprocess", "both"), "--sweep names all sizes"),
+        (("--size-from", "/x"), "an evaluation chooses a size"),
+        (("--sweep", "--dry-run"), "an evaluation has no plan"),
+    ],
+)
+def test_sizes_that_make_no_sense_are_refused_before_the_work(photos, tiny_weights, tmp_path, error, flags, text):
+    code, said = error("--input", photos, "--weights", tiny_weights, "--output", tmp_path / "out", *flags)
+    assert (code, text in said) == (2, True), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_needs_images_and_not_predictions(tmp_path, error):
+    assert error("--predictions", tmp_path, "--sweep") == (2, "--predictions are there already: leave --sweep out")
+
+
+def test_weights_that_say_nothing_have_no_size_of_their_own(photos, tiny_weights, tmp_path, error):
+    sweep = ("--sweep", "native,checkpoint")
+    code, said = error("--input", photos, "--weights", tiny_weights, "--output", tmp_path / "out", *sweep)
+    assert (code, "does not say which size its images had" in said) == (4, True)
+
+
+@pytest.mark.drill
+def test_a_sweep_compares_sizes_and_its_choice_and_calibration_serve_other_jobs(draw, tiny_weights, tmp_path, run_here):
+    folder = tmp_path / "in"
+    for index in range(240):
+        path = folder / f"class {index % 2 * 3}" / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(draw(index, 40 + 8 * (index % 3), 50))
+    given = ("--input", folder, "--weights", tiny_weights, "--precision", "fp32")
+    out = tmp_path / "out"
+    sweep = ("--sweep", "native,square:64,shorter:32", "--output", out)
+    result = run_here(*given, *sweep, command=evaluate)
+    assert result.code == 0, result.stderr
+    sizes = json.loads((out / "sizes.json").read_text())
+    assert [row["size"] for row in sizes["sizes"]] == ["native", "square:64", "shorter:32"]
+    assert sizes["images"] == 240
+    assert result.summary["chosen_size"] == sizes["chosen"]
+    for row, name in zip(sizes["sizes"], ("native", "square-64", "shorter-32"), strict=True):
+        assert row["top1"] == pytest.approx(accuracy_by_hand(out / name)[0], abs=1e-6)
+        assert row["images_per_s"] > 0
+    assert "</html>" in (out / "sizes.html").read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*/data/*")}
+    again = run_here(*given, *sweep, command=evaluate)
+    assert again.summary["evaluations"] == result.summary["evaluations"]
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/data/*")} == stamps
+    # Classifying with the choice gives the rows of the evaluation; with a calibration, the same labels.
+    chosen = sizes["chosen"].replace(":", "-")
+    calibration = ("--calibration", out / "calibration" / f"{chosen}.parquet")
+    plain = run_here(*given, "--output", tmp_path / "plain", "--size-from", out)
+    scaled = run_here(*given, "--output", tmp_path / "scaled", "--size-from", out, *calibration)
+    assert (plain.code, scaled.code) == (0, 0), plain.stderr + scaled.stderr
+    query = "SELECT image_id, label, topk_ids, round(score, 4) AS score FROM read_parquet($files) ORDER BY 1"
+    rows = [
+        duckdb.sql(query, params={"files": f"{place}/data/*.parquet"}).fetchall()
+        for place in (out / chosen, tmp_path / "plain", tmp_path / "scaled")
+    ]
+    assert rows[0] == rows[1]
+    assert [row[:3] for row in rows[1]] == [row[:3] for row in rows[2]]
+    assert "calibration.other" not in caplog.text
+    # These weights are random, so that no score reaches a precision.
+    refused = run_here(*given, "--output", tmp_path / "labels", *calibration, "--accept-precision", 0.95,
+                       command=label_dataset)  # fmt: skip
+    assert refused.code == 2
+    assert "no score reaches it with 95 % confidence" in refused.summary["error"]
+    assert ("calibration.other_size" in caplog.text) == (sizes["chosen"] != "native")
+    other = run_here(*given, "--output", tmp_path / "labels", "--accept-precision", 0.95, command=label_dataset)
+    assert (other.code, "--accept-precision needs --calibration" in other.summary["error"]) == (2, True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.dataset.drift import chi_squared, find_drift
+from pipeline.dataset.drift import chi_squared, find_drift, find_drift_within_sizes
 
 
 def test_the_figure_is_that_of_the_formula():
@@ -56,3 +56,41 @@ def test_a_real_shift_is_found_from_few_images_on():
     earlier = {str(digit): 100 for digit in range(10)}
     assert find_drift(earlier, {"7": 30}, 0.25).is_over
     assert not find_drift(earlier, {"7": 2}, 0.25).is_over  # two images tell nothing
+
+
+def test_images_of_another_size_are_compared_with_images_of_that_size():
+    """Cats are photographed large and dogs small; now most photos are large."""
+    earlier = {2: {"cat": 10, "dog": 990}, 4: {"cat": 99, "dog": 1}}
+    new = {2: {"cat": 1, "dog": 99}, 4: {"cat": 891, "dog": 9}}
+    raw = find_drift({"cat": 109, "dog": 991}, {"cat": 892, "dog": 108}, 0.25)
+    assert raw.is_over
+    within = find_drift_within_sizes(earlier, new, 0.25)
+    assert (within.compared, within.shows_none) == (1.0, True)
+    assert within.drift.psi < 0.01
+
+
+def test_other_classes_at_the_same_sizes_are_drift():
+    within = find_drift_within_sizes({2: {"cat": 500, "dog": 500}}, {2: {"cat": 900, "dog": 100}}, 0.25)
+    assert within.drift.is_over
+    assert not within.shows_none
+    assert within.drift.psi == pytest.approx(
+        find_drift({"cat": 500, "dog": 500}, {"cat": 900, "dog": 100}, 0.25).psi, rel=1e-6
+    )
+
+
+def test_sizes_that_were_never_there_are_compared_with_nothing():
+    within = find_drift_within_sizes({2: {"cat": 500}}, {4: {"cat": 90, "dog": 10}, 2: {"cat": 20}}, 0.25)
+    assert within.compared == pytest.approx(1 / 6)
+    assert not within.shows_none
+    alone = find_drift_within_sizes({2: {"cat": 500}}, {4: {"cat": 90}}, 0.25)
+    assert (alone.drift, alone.compared, alone.shows_none) == (None, 0.0, False)
+    assert find_drift_within_sizes({}, {2: {"cat": 5}}, 0.25) is None
+    assert find_drift_within_sizes({2: {"cat": 5}}, {}, 0.25) is None
+
+
+def test_few_earlier_images_of_a_size_count_as_few():
+    """The noise is that of the earlier images that the comparison rests on."""
+    within = find_drift_within_sizes(
+        {2: {"a": 10_000, "b": 10_000}, 4: {"a": 3, "b": 3}}, {4: {"a": 70, "b": 30}}, 0.01
+    )
+    assert within.drift.noise > 1 / 6

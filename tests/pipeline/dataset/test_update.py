@@ -413,6 +413,26 @@ def test_drift_is_between_what_came_now_and_all_that_was_there(world):
     assert world.change_summary("run-3")["drift"]["labels"]["over"] is True
 
 
+def test_larger_images_of_the_same_classes_are_no_other_classes(world):
+    """Large photos get low scores; now most photos are large."""
+
+    def some(number, name, width, score, label="cat"):
+        return [row("files:x", i, label, score, key=f"{name}{i}", width=width, height=width) for i in range(number)]
+
+    rows = [*some(300, "small", 100, 0.9), *some(40, "large", 700, 0.3)]
+    world.publish("a" * 16, [{**one, "row": i} for i, one in enumerate(rows)], shard="files:x")
+    world.update()
+    world.publish("c" * 16, some(200, "new", 700, 0.3), shard="files:c")
+    changes = world.update().changes
+    assert changes.drift["scores"].is_over
+    assert (changes.over, set(changes.of_sizes_alone)) == ({}, {"scores"})
+    summary = world.change_summary("run-2")
+    assert summary["drift_within_sizes"]["scores"]["compared"] == 1.0
+    assert summary["drift_within_sizes"]["scores"]["psi"] < 0.1
+    world.publish("d" * 16, some(200, "dog", 700, 0.3, "dog"), shard="files:d")
+    assert set(world.update().changes.over) == {"labels"}
+
+
 def test_images_that_failed_at_first_are_compared_when_they_succeed(world):
     world.publish("a" * 16, [row("files:a", i, "cat") for i in range(60)], shard="files:a")
     world.publish("c" * 16, [row("files:c", i, None, key=f"c{i}") for i in range(40)], shard="files:c")

@@ -78,6 +78,24 @@ def test_a_part_of_the_work_drifts_without_an_error(drifted, keep_dataset, caplo
     assert "dataset.drifted in a part of the work: labels" in caplog.text
 
 
+def test_a_drift_of_sizes_alone_is_a_warning(world, run, keep_dataset, caplog):
+    def photos(hash16, number, name, side, score):
+        rows = [row("files:x", i, "cat", score, key=f"{name}{i}", width=side, height=side) for i in range(number)]
+        world.publish(hash16 * 16, rows, shard=f"files:{hash16}")
+
+    photos("a", 300, "small", 100, 0.9)
+    photos("b", 60, "large", 700, 0.3)
+    keep_dataset(run, DatasetConfig(), ExportConfig())
+    photos("c", 200, "new", 700, 0.3)
+    run.run_id = "run-2"
+    assert keep_dataset(run, DatasetConfig(), ExportConfig()).errors() == []
+    assert "dataset.sizes_drifted: scores have a stability index of" in caplog.text
+    photos("d", 200, "huge", 2000, 0.8)
+    run.run_id = "run-3"
+    (error,) = keep_dataset(run, DatasetConfig(), ExportConfig()).errors()
+    assert "and no earlier image is of the sizes of the new ones" in str(error)
+
+
 def test_what_is_wrong_is_found_before_the_work(world, run):
     check_dataset(run, DatasetConfig())
     with pytest.raises(ConfigError, match="no class 'cow'"):

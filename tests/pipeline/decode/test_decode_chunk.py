@@ -3,6 +3,7 @@
 import io
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,9 @@ from pipeline.chunks.chunk import Chunk, Header
 from pipeline.chunks.columns import BASE_COLUMNS, PAYLOAD_COLUMNS, record_schema
 from pipeline.chunks.failures import ErrorCode, Failure
 from pipeline.chunks.measures import NOTHING
-from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.size_policy import IMAGENET, Resize, SizePolicy
 from pipeline.decode import decode_chunk as decode_step
-from pipeline.decode.decode_chunk import decode_chunk
+from pipeline.decode.decode_chunk import decode_chunk, decode_chunk_at_sizes
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_at_sizes, decode_image
 from pipeline.decode.thumbnail import with_thumbnails
 
@@ -190,3 +191,40 @@ def test_an_image_that_crashes_careful_decoding_is_one_failed_row(read_chunk, en
     chunk = decode_chunk(read_chunk(*data), POLICY, careful=True)
     assert chunk.rows.column("error_code").to_pylist() == [None, "decode.crashed", None]
     np.testing.assert_array_equal(images_of(chunk)[2], decode_image(data[2], POLICY).pixels)
+
+
+POLICIES = (
+    SizePolicy(), SizePolicy(resize=IMAGENET), SizePolicy(max_image_pixels=1200),
+    SizePolicy(max_image_pixels=1200, large_images="reject"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_an_image_at_several_sizes_is_what_each_size_alone_gives(read_chunk, encode, careful):
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = io.BytesIO()
+    Image.fromarray(np.random.default_rng(5).integers(0, 256, (60, 90, 3), np.uint8)).save(turned, "JPEG", exif=exif)
+    odd = [encode_as(mode, image_format) for mode, image_format in ODD_MODES]
+    data = [encode(40, 36, 1), b"no image", turned.getvalue(), "source.missing", encode(20, 20, 2, "JPEG"), *odd]
+    chunk = decode_chunk_at_sizes(read_chunk(*data), POLICIES, careful=careful)
+    alone = [decode_chunk(read_chunk(*data), policy) for policy in POLICIES]
+    assert chunk.rows.num_rows == len(POLICIES) * len(data)
+    for index, policy in enumerate(POLICIES):
+        rows = chunk.rows.take(list(range(index, chunk.rows.num_rows, len(POLICIES))))
+        names = [name for name in rows.column_names if name != "payload_offset"]
+        assert rows.select(names).equals(alone[index].rows.select(names)), policy
+        for image, expected in zip(images_of(replace(chunk, rows=rows)), images_of(alone[index]), strict=True):
+            np.testing.assert_array_equal(image, expected)
+    if careful:
+        decode_step._isolated().close()
+
+
+def test_sizes_that_leave_an_image_as_it_is_have_pixels_of_their_own(read_chunk, encode):
+    same = (SizePolicy(), SizePolicy(), SizePolicy(resize=Resize(to="longer", width=64, height=64)))
+    data = encode(40, 36, 1, "JPEG")
+    chunk = decode_chunk_at_sizes(read_chunk(data, data), same)
+    expected = decode_image(data, SizePolicy()).pixels
+    assert len(chunk.payload) == 6 * expected.nbytes
+    for image in images_of(chunk):
+        np.testing.assert_array_equal(image, expected)

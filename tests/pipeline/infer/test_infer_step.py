@@ -17,7 +17,8 @@ from model.network.cost import count_macs
 from model.packed import PackedPVTv2
 from pipeline.chunks.columns import BASE_COLUMNS, CLASSIFY_COLUMNS, COST_COLUMNS
 from pipeline.chunks.measures import process_number
-from pipeline.chunks.task import Classify, ExtractFeatures
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.task import Classify, ClassifyAtSizes, ExtractFeatures, ScoreScaling
 from pipeline.infer import infer_step as infer
 from pipeline.infer.config import InferConfig
 from pipeline.infer.infer_step import InferStep
@@ -46,10 +47,10 @@ def checkpoint(tmp_path_factory):
 def classifier(checkpoint):
     """(labels, top_k, precision) -> the step that classifies."""
 
-    def make(labels=LABELS, top_k=3, precision="fp32"):
+    def make(labels=LABELS, top_k=3, precision="fp32", task=None):
         (weights, config_json, preprocessor_json), _ = checkpoint
         described = {"config_json": config_json.decode(), "preprocessor_json": preprocessor_json.decode()}
-        settings = {"device": "cpu", "precision": precision, "task": Classify(top_k=top_k)}
+        settings = {"device": "cpu", "precision": precision, "task": task or Classify(top_k=top_k)}
         return InferStep(weights, InferConfig(**described, **settings, variant=None, labels=labels))
 
     threads = torch.get_num_threads()
@@ -399,3 +400,69 @@ def test_a_pack_that_runs_out_of_memory_when_it_is_waited_for_is_halved(classifi
     assert (measured["packs"], measured["tokens"]) == (6, 6 * num_tokens(40, 36))  # those that ran
     assert done[:5] == [("submit", 3), ("submit", 3), ("wait", 3), ("submit", 1), ("submit", 2)]
     assert done.count(("submit", 1)) == done.count(("wait", 1)) == 6
+
+
+# Several sizes, and scores with a temperature.
+
+
+def scaled(temperature):
+    return ScoreScaling(temperature=temperature, weights_sha256="a" * 64, size="native", policy=SizePolicy())
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.7, 3.0])
+def test_a_temperature_changes_the_scores_and_nothing_else(classifier, checkpoint, temperature):
+    chunk = decoded_chunk(*(pixels(40 + 8 * index, 64, index) for index in range(6)))
+    plain = classifier(top_k=4).infer(chunk).rows
+    found = classifier(task=Classify(top_k=4, scaling=scaled(temperature))).infer(chunk).rows
+    others = [name for name in plain.column_names if "score" not in name]
+    assert found.select(others).equals(plain.select(others))
+    all_plain = classifier(top_k=10).infer(chunk).rows
+    for row, whole in zip(found.to_pylist(), all_plain.to_pylist(), strict=True):
+        logits = np.log(np.array(whole["topk_scores"]))
+        powers = np.exp((logits - logits.max()) / temperature)
+        np.testing.assert_allclose(row["topk_scores"], (powers / powers.sum())[:4], rtol=1e-3, atol=1e-6)
+        assert row["score"] == row["topk_scores"][0]
+
+
+def at_sizes(num):
+    return ClassifyAtSizes(top_k=3, policies=tuple(SizePolicy(max_image_pixels=2000 + size) for size in range(num)))
+
+
+def test_rows_of_several_sizes_are_one_row_with_the_answers_of_each(classifier, checkpoint):
+    images = [
+        pixels(40, 36, 0),
+        pixels(64, 32, 1),
+        "decode.corrupt",
+        "decode.corrupt",
+        pixels(33, 90, 2),
+        "image.too_large",
+    ]
+    chunk = decoded_chunk(*images)
+    alone = classifier(top_k=3).infer(chunk).rows.to_pylist()
+    rows = classifier(task=at_sizes(2)).infer(chunk).rows
+    assert rows.num_rows == 3
+    assert rows.column("image_id").to_pylist() == ["i0", "i2", "i4"]
+    assert rows.column("error_code").to_pylist() == [None, "decode.corrupt", "image.too_large"]
+    assert rows.column("macs").to_pylist() == [alone[0]["macs"] + alone[1]["macs"], 0, alone[4]["macs"]]
+    answers = [answer for of_record in rows.column("at_sizes").to_pylist() for answer in of_record]
+    for answer, row in zip(answers, alone, strict=True):
+        assert {name: answer[name] for name in ("status", "net_width", "label_id", "topk_ids", "error_code")} == {
+            name: row[name] for name in ("status", "net_width", "label_id", "topk_ids", "error_code")
+        }
+        if row["status"] == "ok":
+            logits = torch.tensor(answer["logits"])
+            np.testing.assert_allclose(logits.softmax(-1)[row["topk_ids"]], row["topk_scores"], atol=5e-6)
+            assert answer["compute_s"] > 0
+        else:
+            assert (answer["logits"], answer["score"], answer["compute_s"]) == (None, None, 0)
+
+
+def test_a_chunk_without_records_has_no_rows_at_any_size(classifier):
+    assert classifier(task=at_sizes(3)).infer(decoded_chunk()).rows.num_rows == 0
+
+
+def test_images_of_different_sizes_policies_are_in_packs_of_their_own(classifier):
+    step = classifier(task=at_sizes(2))
+    chunk = decoded_chunk(*(pixels(40, 36, index) for index in range(8)))
+    assert step.infer(chunk).measured["packs"] == 2
+    assert classifier().infer(chunk).measured["packs"] == 1

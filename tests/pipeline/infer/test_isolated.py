@@ -1,5 +1,7 @@
 """A real child hosts a tiny real network; where it must die, a `sitecustomize` of the test's makes it do so."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,8 @@ from model.checkpoints.random_weights import random_weights
 from model.network.config import PVTv2Config
 from pipeline.chunks.chunk import Chunk
 from pipeline.chunks.columns import CLASSIFY_COLUMNS
-from pipeline.chunks.task import Classify
+from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.task import Classify, ClassifyAtSizes
 from pipeline.decode.thumbnail import with_thumbnails
 from pipeline.infer.config import InferConfig
 from pipeline.infer.infer_step import InferStep
@@ -112,3 +115,29 @@ def test_a_record_travels_to_the_child_with_its_own_pixels_only(isolated, monkey
     assert [part.payload.size for part in parts] == [36 * 40 * 3, 0, 90 * 40 * 3]
     assert parts[2].payload.to_pybytes() == pixels(40, 90, 1).tobytes()
     assert [part.rows.column("payload_offset").to_pylist() for part in parts] == [[0], [0], [0]]
+
+
+def test_a_record_at_several_sizes_stays_one_record_in_a_child(weights):
+    task = ClassifyAtSizes(top_k=3, policies=(SizePolicy(), SizePolicy(max_image_pixels=2000)))
+    settings = (weights[0], replace(weights[1], task=task))
+    step = IsolatedInferStep(*settings, NETWORK)
+    images = [pixels(40, 36), pixels(33, 32), "decode.corrupt", "decode.corrupt", pixels(40, 90, 1), "image.too_small"]
+    for some in (images, []):
+        chunk = decoded_chunk(*some)
+        found, expected = step.infer(chunk).rows, InferStep(*settings).infer(chunk).rows
+        assert found.schema == expected.schema
+        for row, same in zip(found.to_pylist(), expected.to_pylist(), strict=True):
+            assert (row["status"], row["error_code"], row["macs"]) == (same["status"], same["error_code"], same["macs"])
+            assert [answer["topk_ids"] for answer in row["at_sizes"]] == [
+                answer["topk_ids"] for answer in same["at_sizes"]
+            ]
+    step.close()
+
+
+def test_a_record_of_several_sizes_that_kills_the_child_is_one_failed_record(misbehaving, weights):
+    task = ClassifyAtSizes(top_k=3, policies=(SizePolicy(), SizePolicy(max_image_pixels=2000)))
+    step = IsolatedInferStep(weights[0], replace(weights[1], task=task), NETWORK)
+    rows = step.infer(decoded_chunk(pixels(40, 36), pixels(33, 32), pixels(40, 41), pixels(33, 32))).rows
+    assert rows.column("error_code").to_pylist() == [None, "infer.crashed"]
+    assert [answer["status"] for answer in rows.column("at_sizes")[1].as_py()] == ["failed", "failed"]
+    step.close()

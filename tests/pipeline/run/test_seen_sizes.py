@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from model.checkpoints.input_size import SizeAdvice
-from pipeline.chunks.size_policy import SizePolicy
-from pipeline.chunks.task import ExtractFeatures
+from pipeline.chunks.size_policy import IMAGENET, SizePolicy
+from pipeline.chunks.task import Classify, ExtractFeatures, ScoreScaling
 from pipeline.config.size import parse_size
-from pipeline.run.seen_sizes import compare_sizes
+from pipeline.run.seen_sizes import compare_sizes, warn_if_fitted_for_another
 from tests.support.simulated import SimulatedRun
 
 
@@ -76,3 +76,39 @@ def test_weights_trained_at_varied_sizes_bring_advice_beyond_their_range_alone(c
     found = compared([800, 900], trained_range_px=(32, 512))
     assert "these weights were trained at 32 to 512 px" in found["advice"]
     assert "--size shorter:512" in found["advice"]
+
+
+def fitted(policy, weights_sha256="d" * 64):
+    scaling = ScoreScaling(temperature=1.5, weights_sha256=weights_sha256, size="square:224", policy=policy)
+    return Classify(scaling=scaling)
+
+
+def test_a_calibration_of_this_size_is_a_choice_and_one_of_another_size_is_not(compared):
+    assert compared([500], task=fitted(SizePolicy())) is None
+    assert compared([500], task=fitted(SizePolicy(resize=IMAGENET)))["advice"] is not None
+    assert compared([500], size_from="/evaluation") is None
+
+
+@pytest.fixture
+def warned(tmp_path, caplog):
+    """Task and size policy -> the warnings."""
+
+    def warn(task, sizes):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / "x.png").write_bytes(b"x")
+        config = replace(SimulatedRun(tmp_path / "in", tmp_path / "out", 1).config, task=task, sizes=sizes)
+        warn_if_fitted_for_another(config, "d" * 64)
+        return caplog.text
+
+    return warn
+
+
+def test_scores_of_another_size_or_other_weights_are_warned_of(warned):
+    square = SizePolicy(resize=IMAGENET)
+    assert warned(fitted(square), square) == ""
+    assert warned(Classify(), square) == ""
+    assert warned(ExtractFeatures(), square) == ""
+    assert "calibration.other_size fitted_at=square:224" in warned(fitted(square), SizePolicy())
+    assert "calibration.other_weights fitted_for=eeeeeeeeeeee these=dddddddddddd" in warned(
+        fitted(square, "e" * 64), square
+    )
