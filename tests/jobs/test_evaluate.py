@@ -220,7 +220,9 @@ def test_weights_that_say_nothing_have_no_size_of_their_own(photos, tiny_weights
 
 
 @pytest.mark.drill
-def test_a_sweep_compares_sizes_and_its_choice_and_calibration_serve_other_jobs(draw, tiny_weights, tmp_path, run_here):
+def test_a_sweep_compares_sizes_and_its_choice_and_calibration_serve_other_jobs(
+    draw, tiny_weights, tmp_path, run_here, caplog
+):
     folder = tmp_path / "in"
     for index in range(240):
         path = folder / f"class {index % 2 * 3}" / f"{index:03d}.png"
