@@ -13,7 +13,7 @@ IMAGE ?= localhost/pvtv2-batch
 PODMAN := podman --root $(CURDIR)/build/image/storage --runroot $(CURDIR)/build/image/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits test drills cluster-demo chaos soak audit check format lint types parity exact bench-env
+.PHONY: help setup demo demo-sizes digits test drills cluster-demo chaos soak audit check format lint types parity exact bench-env
 .PHONY: image-base image image-demo clean
 
 help:  ## list the targets
@@ -39,6 +39,12 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard model/cpu/c/*)
 
 demo: setup  ## make sample shards, classify them on a local Ray, show rows and throughput
 	$(BIN)/python examples/demo.py
+
+demo-sizes: setup  ## compare sizes on digits: the table, the page, and the size that is chosen
+	$(BIN)/python examples/sample_shards.py --out build/demo-sizes/shards
+	$(BIN)/python jobs/evaluate.py --input build/demo-sizes/shards --weights weights/digits \
+	  --output build/demo-sizes/output --sweep native,square:64,shorter:48,shorter:96,shorter:192
+	@echo "page: build/demo-sizes/output/sizes.html"
 
 digits: setup  ## train the weights of the demo again, into build/digits (minutes)
 	$(BIN)/python examples/train_digits.py --out build/digits

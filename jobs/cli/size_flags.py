@@ -17,6 +17,10 @@ _SIZE_HELP = (
     "square:N: the centre, as published; stretch:N: both sides; default: native, with a warning if that is "
     "far from the size in training"
 )
+_JPEG_HELP = (
+    "reduced: decode JPEGs that are resized to half of their size or less at a half, a quarter or an eighth, which is "
+    "quicker and changes pixels a little; default: %(default)s"
+)
 _SIZE_FROM_HELP = "the size that an evaluation chose: the --output of jobs/evaluate.py --sweep with these weights"
 _SMALL_HELP = "images with a side under 32 px; default: %(default)s"
 
@@ -33,6 +37,7 @@ def add_size_flags(group: Any, policies: Sequence[str]) -> None:
     add("--size-from", metavar="URI", help=_SIZE_FROM_HELP)
     add("--max-image-pixels", type=int, metavar="N", help=f"default: {SizePolicy.max_image_pixels}")
     add("--large-images", choices=("downscale", "reject"), help=f"default: {SizePolicy.large_images}")
+    add("--jpeg-decoding", choices=("whole", "reduced"), default=SizePolicy.jpeg_decoding, help=_JPEG_HELP)
     add("--small-images", choices=("upscale", "reject"), default=SizePolicy.small_images, help=_SMALL_HELP)
 
 
@@ -47,6 +52,7 @@ def size_policy(flags: argparse.Namespace) -> SizePolicy:
         return SizePolicy(
             preprocess=flags.preprocess,
             small_images=flags.small_images,
+            jpeg_decoding=flags.jpeg_decoding,
             **{name: value for name, value in limits.items() if value is not None},
         )
     except ValueError as error:

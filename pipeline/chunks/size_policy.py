@@ -82,6 +82,9 @@ class SizePolicy:
             side is `min_side_px`, `reject` makes the image a failed record.
         large_images: Rule for an image of more than `max_image_pixels`: `downscale` reduces the image to the largest
             size within the limit, `reject` makes the image a failed record.
+        jpeg_decoding: `whole` decodes a JPEG at its own size. `reduced` decodes a JPEG that is resized to half of its
+            size or less at a half, a quarter or an eighth of its size, which is quicker, and resizes the result; pixels
+            differ a little.
     """
 
     preprocess: Literal["native", "imagenet"] = "native"
@@ -90,6 +93,7 @@ class SizePolicy:
     max_image_pixels: int = 2048 * 2048
     small_images: Literal["upscale", "reject"] = "upscale"
     large_images: Literal["downscale", "reject"] = "downscale"
+    jpeg_decoding: Literal["whole", "reduced"] = "whole"
 
     def __post_init__(self) -> None:
         if not MIN_SIDE_PX**2 <= self.max_image_pixels <= MAX_SOURCE_PIXELS:

@@ -35,6 +35,8 @@ def job_identity(config: JobConfig, checkpoint: Checkpoint, precision: str) -> d
     policy = sizes.pop("preprocess")
     if config.sizes.resize is None:
         del sizes["resize"]
+    if config.sizes.jpeg_decoding == "whole":
+        del sizes["jpeg_decoding"]
     return {
         **config.task.identity(checkpoint.labels),
         "schema_version": SCHEMA_VERSION,

@@ -8,74 +8,26 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    IcoImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-    features,
-)
-from PIL.ImageFile import ImageFile
+from PIL import Image, features
 
 from pipeline.chunks.bugs import explain
 from pipeline.chunks.failures import ErrorCode, Failure
-from pipeline.chunks.size_policy import MAX_SOURCE_PIXELS, NetSize, SizePolicy, net_size
-from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header
-from pipeline.decode.jpeg2000 import open_jpeg2000
-from pipeline.decode.jpeg_segments import open_jpeg
-from pipeline.decode.png import open_png
-from pipeline.decode.tiff import open_tiff
+from pipeline.chunks.size_policy import NetSize, SizePolicy, net_size
+from pipeline.decode.jpeg import JpegHeader, decode_jpeg, read_header, reducing_factor
+from pipeline.decode.open_image import MENDED, check_whole, open_image, orientation_of, sniff
 from pipeline.decode.to_rgb import to_rgb
 from pipeline.decode.unsupported import UnsupportedError, unsupported_name
 
-# Pillow refuses images of more than twice this number of pixels. This guards sizes that only Pillow reads: those of
-# frames, tiles and icons.
-Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS // 2
-# A decode task has one core.
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # A Pillow that was built with another JPEG library rounds differently; then Pillow decodes every JPEG.
 _HAS_SAME_JPEG_LIBRARY = features.check_feature("libjpeg_turbo")
 
-_Plugin = Callable[[IO[bytes]], ImageFile]
-# Name of each format, its first bytes, and the plugin that opens it. `Image.open` is not used: it tries the plugins of
-# all formats, checks the size before this module can read it, and hides the reason why a plugin failed.
-_FORMATS: tuple[tuple[str, re.Pattern[bytes], _Plugin], ...] = (
-    # An MPO is a JPEG with more JPEGs behind it.
-    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    ("PNG", re.compile(rb"\x89PNG"), PngImagePlugin.PngImageFile),
-    ("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    ("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    ("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]|II\0\*|MM\*\0"), TiffImagePlugin.TiffImageFile),
-    ("AVIF", re.compile(rb"....ftyp(?:avi[fs]|m[is]f1.{0,64}avi[fs])", re.DOTALL), AvifImagePlugin.AvifImageFile),
-    ("JPEG 2000", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), Jpeg2KImagePlugin.Jpeg2KImageFile),
-    ("PNM", re.compile(rb"P(?:[1-6f]|0CMYK|yP|yRGBA|yCMYK)[ \t-\r]"), PpmImagePlugin.PpmImageFile),
-    ("ICO", re.compile(rb"\0\0\x01\0"), IcoImagePlugin.IcoImageFile),
-)
-# Formats in which the plugin refuses whole images or gives wrong pixels; other formats are opened by the plugin alone.
-_OPENERS: dict[str, Callable[[bytes], ImageFile]] = {
-    "JPEG": open_jpeg,
-    "PNG": open_png,
-    "TIFF": open_tiff,
-    "JPEG 2000": open_jpeg2000,
-}
 # Errors by which a plugin says that an image is whole and only its layout is not known.
 _NOT_KNOWN = re.compile(r"Unsupported BMP (?:pixel depth|bitfields layout|compression)")
-_TIFF_SPANS = ((273, 279), (324, 325))  # offsets and lengths of strips, and of tiles
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -132,7 +84,7 @@ def probe_size(data: bytes, *, pillow_only: bool = False) -> tuple[int, int] | N
     """
     if (header := read_header(data)) is not None:
         return header.width, header.height
-    image_format, plugin = _sniff(data)
+    image_format, plugin = sniff(data)
     if plugin is None:
         return None
     if image_format == "ICO":  # Pillow would decode the icon; its directory has one byte for each side, 0 for 256.
@@ -143,10 +95,10 @@ def probe_size(data: bytes, *, pillow_only: bool = False) -> tuple[int, int] | N
         try:
             return plugin(io.BytesIO(data)).size
         except Exception:  # Only Pillow's code runs here. Without a size, the decode step says what is wrong.
-            if pillow_only or image_format not in _OPENERS:
+            if pillow_only or image_format not in MENDED:
                 return None
         try:
-            return _open(data, image_format, plugin).size
+            return open_image(data, image_format, plugin).size
         except Exception:  # As above.
             return None
 
@@ -183,7 +135,7 @@ def decode_at_sizes(
     header = read_header(data) if _HAS_SAME_JPEG_LIBRARY else None
     if header is not None and header.is_bare and (quick := _past_pillow(data, header, 1, policies, into)) is not None:
         return quick
-    image_format, plugin = _sniff(data)
+    image_format, plugin = sniff(data)
     if plugin is None:
         name = unsupported_name(data)
         message = f"{name} is not decoded" if name else f"begins as no image that is decoded: {data[:12]!r}"
@@ -193,19 +145,19 @@ def decode_at_sizes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = _open(data, image_format, plugin)
+            image = open_image(data, image_format, plugin)
             if header is not None and not header.is_bare:
-                quick = _past_pillow(data, header, _orientation(image), policies, into)
+                quick = _past_pillow(data, header, orientation_of(image), policies, into)
                 if quick is not None:
                     return quick
-            native = _turned(image.size, _orientation(image) if "exif" in image.info else 1)
+            native = _turned(image.size, orientation_of(image) if "exif" in image.info else 1)
             refused = [_refused(native, policy) for policy in policies]
             if all(refused):
                 return [failed for failed in refused if failed]
-            _check_whole(image, data)
+            check_whole(image, data)
             rgb = to_rgb(image)
             # Read the orientation again after the whole file: the EXIF of a PNG may stand behind its pixels.
-            orientation = _orientation(image)
+            orientation = orientation_of(image)
             native = _turned(rgb.size, orientation)
             return [_at_size(rgb, orientation, native, policy) for policy in policies]
         except UnsupportedError as error:
@@ -230,13 +182,18 @@ def _past_pillow(
     if len(sizes) < len(policies):
         return None
     is_straight = orientation == 1 and all(native == size.resized == (size.width, size.height) for size in sizes)
-    pixels = decode_jpeg(data, header, into if is_straight else None)
+    factor = 1
+    if len(policies) == 1 and policies[0].jpeg_decoding == "reduced":
+        factor = reducing_factor(native, sizes[0].resized)
+    pixels = decode_jpeg(data, header, into if is_straight else None, factor)
     if pixels is None:
         return None
     if is_straight:
         return [_decoded(pixels, native, size) for size in sizes]
     rgb = Image.fromarray(pixels)
-    return [_decoded(np.asarray(_resize_and_turn(rgb, size, orientation)), native, size) for size in sizes]
+    # Sides of a reduced image are rounded up, so that its last pixels may reach beyond the image.
+    ends = (header.width / factor, header.height / factor)
+    return [_decoded(np.asarray(_resize_and_turn(rgb, size, orientation, ends)), native, size) for size in sizes]
 
 
 def _at_size(
@@ -277,53 +234,22 @@ def _failure(error: Exception, image_format: str) -> Failure:
     return Failure(ErrorCode.DECODE_CORRUPT, message if str(error) else f"{message} a part of the image is missing")
 
 
-def _open(data: bytes, image_format: str, plugin: _Plugin) -> ImageFile:
-    opener = _OPENERS.get(image_format)
-    return plugin(io.BytesIO(data)) if opener is None else opener(data)
-
-
-def _sniff(data: bytes) -> tuple[str, _Plugin | None]:
-    for image_format, magic, plugin in _FORMATS:
-        if magic.match(data):
-            return image_format, plugin
-    return "", None
-
-
 def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return size[::-1] if orientation >= 5 else size
 
 
-def _orientation(image: ImageFile) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 if it is missing or unreadable, since the pixels may be fine."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 1  # Pillow turns a TIFF itself, and its size is that of the turned image from the start.
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Only Pillow's code runs here; broken bytes make it raise anything.
-        return 1
-    return value if isinstance(value, int) and value in _TRANSPOSE else 1
+def _resize_and_turn(
+    rgb: Image.Image, size: NetSize, orientation: int, ends: tuple[float, float] | None = None
+) -> Image.Image:
+    """Returns the image at the size that the network sees: resized, then turned upright, then cropped.
 
-
-def _check_whole(image: ImageFile, data: bytes) -> None:
-    """Raises OSError for a truncated file that its codec would accept, with the rest of the image grey or black."""
-    if isinstance(
-        image, Jpeg2KImagePlugin.Jpeg2KImageFile
-    ):  # If the file is cut between two tiles, only the end marker is missing.
-        whole = data.rfind(b"\xff\xd9") > data.find(b"\xff\x4f\xff\x51")
-    elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.use_load_libtiff:
-        spans = (zip(image.tag_v2.get(at, ()), image.tag_v2.get(n, ()), strict=False) for at, n in _TIFF_SPANS)
-        whole = all(offset + num_bytes <= len(data) for span in spans for offset, num_bytes in span)
-    else:
-        return
-    if not whole:
-        raise OSError("image file is truncated")
-
-
-def _resize_and_turn(rgb: Image.Image, size: NetSize, orientation: int) -> Image.Image:
-    """Returns the image at the size that the network sees: resized, then turned upright, then cropped."""
+    Args:
+        ends: Width and height of the part of `rgb` that is the image; None for all of it.
+    """
     before_turn = _turned(size.resized, orientation)
     if rgb.size != before_turn:
-        rgb = rgb.resize(before_turn, Image.Resampling[size.filter.upper()])
+        box = None if ends is None else (0, 0, *ends)
+        rgb = rgb.resize(before_turn, Image.Resampling[size.filter.upper()], box)
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     if size.cropped_from is None:

@@ -73,21 +73,38 @@ def _frame_size(frame: bytes) -> tuple[int, int] | None:
 
 
 def decode_jpeg(
-    data: bytes, header: JpegHeader, into: npt.NDArray[np.uint8] | None = None
+    data: bytes, header: JpegHeader, into: npt.NDArray[np.uint8] | None = None, factor: int = 1
 ) -> npt.NDArray[np.uint8] | None:
     """Returns the RGB pixels, (height, width, 3) uint8, without EXIF orientation; None if the library warns or fails.
 
     Args:
         data: Encoded image.
         header: Header of `data`.
+        factor: 2, 4 or 8 decodes at this part of the size, each side rounded up, from the lower frequencies alone.
         into: One-dimensional uint8 buffer. If the image fits, the result is a view of the buffer's beginning. The
             beginning may be overwritten even if the result is None.
     """
-    num_bytes = 3 * header.width * header.height
+    width, height = -(-header.width // factor), -(-header.height // factor)
+    num_bytes = 3 * width * height
     buffer = into[:num_bytes] if into is not None and into.size >= num_bytes else np.empty(num_bytes, np.uint8)
     try:
         # With `strict`, each warning of the library raises an error, too.
-        pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=True)
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=height, min_width=width, min_factor=factor, buffer=buffer, strict=True
+        )
     except ValueError:
         return None
-    return pixels if pixels.shape == (header.height, header.width, 3) else None
+    return pixels if pixels.shape == (height, width, 3) else None
+
+
+def reducing_factor(native: tuple[int, int], resized: tuple[int, int]) -> int:
+    """Returns the largest of 8, 4, 2 and 1 by which a size can be reduced so that both sides stay at least `resized`.
+
+    Args:
+        native, resized: (width, height) in pixels.
+    """
+    return next(
+        factor
+        for factor in (8, 4, 2, 1)
+        if factor == 1 or all(side >= factor * to for side, to in zip(native, resized, strict=True))
+    )

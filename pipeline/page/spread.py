@@ -28,7 +28,8 @@ _SHOWN_LABELS = 20
 def sizes_section(report: Mapping[str, Any]) -> Section | None:
     """Returns the section of image sizes: images and seconds of the network in each band of sizes.
 
-    The size of an image is the square root of the number of pixels that the network saw.
+    The size of an image is the square root of the number of pixels that the network saw. If these sizes are far from
+    the size in training, the section begins with the advice of the run.
     """
     bands = [mapping(band) for band in sequence(at(report, "sizes"))]
     bands = [band for band in bands if number(at(band, "images")) is not None]
@@ -55,7 +56,14 @@ def sizes_section(report: Mapping[str, Any]) -> Section | None:
     ]
     head = ("Square root of the pixels", "Images", "Pixels", "MACs", "In the network")
     table = Table(caption="Sizes as numbers", head=head, rows=rows, folded=bool(charts))
-    return Section(anchor="sizes", title="Image sizes", charts=charts, tables=[table])
+    advice = at(report, "size_check.advice")
+    return Section(
+        anchor="sizes",
+        title="Image sizes",
+        advice=[] if advice is None else [text(advice)],
+        charts=charts,
+        tables=[table],
+    )
 
 
 def labels_section(report: Mapping[str, Any]) -> Section | None:

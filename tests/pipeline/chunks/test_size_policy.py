@@ -99,6 +99,7 @@ def test_the_policy_has_every_number_that_decides_rows():
         "max_image_pixels": 4_194_304,
         "small_images": "upscale",
         "large_images": "downscale",
+        "jpeg_decoding": "whole",
     }
 
 

@@ -9,10 +9,10 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.size_policy import Resize, SizePolicy
 from pipeline.decode import decode_image as decode
 from pipeline.decode.decode_image import DecodedImage, FailedImage, decode_image
-from pipeline.decode.jpeg import decode_jpeg, read_header
+from pipeline.decode.jpeg import decode_jpeg, read_header, reducing_factor
 
 POLICY = SizePolicy()
 ODD_SIZES = ((1, 1), (33, 47), (40, 36), (64, 64), (7, 90), (129, 65))
@@ -230,3 +230,52 @@ def test_the_head_of_a_buffer_becomes_the_image_where_it_has_room():
 def test_a_header_is_bare_if_nothing_in_it_could_turn_the_image(change: Callable[[bytes], bytes], is_bare):
     header = read_header(change(jpeg(40, 36)))
     assert (header.width, header.height, header.is_bare) == (40, 36, is_bare)
+
+
+def smooth(width, height, seed):
+    """A photo-like image: structures of eight pixels and more."""
+    small = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    body = io.BytesIO()
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(body, "JPEG", quality=92)
+    return body.getvalue()
+
+
+def at_shorter(side, jpeg_decoding="whole"):
+    return SizePolicy(resize=Resize(to="shorter", width=side, height=side), jpeg_decoding=jpeg_decoding)
+
+
+@pytest.mark.parametrize("side", [32, 60, 100, 150, 199, 200])
+def test_pixels_of_reduced_decoding_differ_by_less_than_four_levels_in_the_mean(side):
+    for seed in range(5):
+        data = smooth(401 + seed, 533, seed)
+        exact, reduced = (decode_image(data, at_shorter(side, how)) for how in ("whole", "reduced"))
+        assert (reduced.net_width, reduced.net_height) == (exact.net_width, exact.net_height)
+        assert reduced.scale == exact.scale
+        gap = np.abs(exact.pixels.astype(int) - reduced.pixels)
+        assert 0 < gap.mean() < 4
+        assert np.percentile(gap, 99) < 25
+
+
+@pytest.mark.parametrize("side", [201, 300, 401, 600])
+def test_a_jpeg_that_is_resized_to_more_than_half_is_decoded_whole(side):
+    data = smooth(401, 533, 1)
+    np.testing.assert_array_equal(
+        decode_image(data, at_shorter(side, "reduced")).pixels, decode_image(data, at_shorter(side)).pixels
+    )
+
+
+def test_a_turned_jpeg_is_reduced_and_turned():
+    exif = Image.Exif()
+    exif[274] = 6
+    body = io.BytesIO()
+    Image.open(io.BytesIO(smooth(400, 560, 2))).save(body, "JPEG", quality=92, exif=exif)
+    exact, reduced = (decode_image(body.getvalue(), at_shorter(100, how)) for how in ("whole", "reduced"))
+    assert reduced.pixels.shape == exact.pixels.shape == (100, 140, 3)
+    assert 0 < np.abs(exact.pixels.astype(int) - reduced.pixels).mean() < 4
+
+
+def test_the_factor_keeps_both_sides_at_least_as_large_as_wanted():
+    assert [reducing_factor((800, 400), size) for size in [(100, 50), (101, 50), (200, 100), (400, 201), (900, 9)]] == [
+        8, 4, 4, 1, 1,
+    ]  # fmt: skip
+    assert reducing_factor((401, 533), (201, 267)) == 1
