@@ -5,6 +5,7 @@ import argparse
 from jobs.cli.flags import input_store
 from pipeline.chunks.size_policy import policy_from
 from pipeline.chunks.task import Classify, ScoreScaling
+from pipeline.errors import ConfigError
 from pipeline.evaluation.calibration import Calibration, read_calibration
 from pipeline.store.store_path import StorePath
 from pipeline.store.uris import canonical_uri
@@ -35,13 +36,21 @@ def calibration_of(flags: argparse.Namespace) -> Calibration | None:
 
 
 def label_task(flags: argparse.Namespace, calibration: Calibration | None) -> Classify:
-    """Returns the task; its values are checked."""
+    """Returns the task; its values are checked.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
     scaling = None
     if calibration is not None:
+        try:
+            policy = policy_from(calibration.sizes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"--calibration {flags.calibration} names no size: {error}") from error
         scaling = ScoreScaling(
             temperature=calibration.temperature,
             weights_sha256=calibration.weights_sha256,
             size=calibration.size,
-            policy=policy_from(calibration.sizes),
+            policy=policy,
         )
     return Classify(labels=flags.labels, top_k=flags.top_k, scaling=scaling)

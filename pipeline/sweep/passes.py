@@ -97,7 +97,9 @@ def plan_sweep(base: JobConfig, named: Sequence[tuple[str, JobConfig]], output: 
             logger.info("size.same size=%s as=%s", name, sizes[policy].name)
             continue
         place = replace(config.output, uri=join_uri(output.uri, folder_name(name)))
-        own = replace(config, weights=weights, precision=cast(Precision, precision), output=place)
+        # The bounds of a run are for the work of the pass.
+        bounds = replace(config.bounds, max_images=None, max_hours=None)
+        own = replace(config, weights=weights, precision=cast(Precision, precision), output=place, bounds=bounds)
         sizes[policy] = SweptSize(name=name, config=own, policy=policy)
     places = _places(there)
     # An output without a pass was made before there were passes, or by `classify`. It goes on as it is.
@@ -109,7 +111,7 @@ def plan_sweep(base: JobConfig, named: Sequence[tuple[str, JobConfig]], output: 
         there = {**there, folder: new}
     swept = tuple(replace(size, place=places.get(policy)) for policy, size in sizes.items())
     used = {size.place.folder.uri for size in swept if size.place is not None}
-    config = swept[0].config
+    config = replace(swept[0].config, bounds=base.bounds)
     passes = [_pass_config(config, folder, policies) for folder, policies in there.items() if folder.uri in used]
     return Sweep(checkpoint=checkpoint, sizes=swept, passes=tuple(passes))
 
@@ -153,7 +155,16 @@ def _passes_in(output: StorePath) -> dict[StorePath, tuple[SizePolicy, ...]]:
         raise OutputError(f"output {output} cannot be read: {error}") from error
     start, end = f"{output.uri}/{_FOLDER}", f"/{JOB_FILE}"
     folders = [output.at(uri.removesuffix(end)) for uri in uris if uri.startswith(start) and uri.endswith(end)]
-    return {folder: tuple(map(policy_from, stored_setting(folder, "policies") or ())) for folder in folders}
+    return {folder: _policies(folder) for folder in folders}
+
+
+def _policies(folder: StorePath) -> tuple[SizePolicy, ...]:
+    try:
+        return tuple(map(policy_from, stored_setting(folder, "policies") or ()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(
+            f"{folder} holds no pass of this version; move it away, or choose another --output"
+        ) from error
 
 
 def _places(passes: dict[StorePath, tuple[SizePolicy, ...]]) -> dict[SizePolicy, Place]:

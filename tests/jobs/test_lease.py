@@ -84,7 +84,7 @@ def test_another_jobs_output_is_refused_before_its_lease_is_taken(run, output, t
 def test_the_lease_is_held_while_the_run_works_and_given_back_after_it(run, output, monkeypatch):
     seen = []
 
-    def work(prepared, ledger, on_progress, stopper):
+    def work(prepared, ledger, on_progress, stopper, fill):
         prepared.lease.fence.check()
         seen.append(record(output))
         raise PipelineError("enough")
@@ -96,7 +96,7 @@ def test_the_lease_is_held_while_the_run_works_and_given_back_after_it(run, outp
 
 
 def test_a_run_whose_lease_is_taken_ends_with_exit_9_and_says_who_has_it(run, output, monkeypatch, caplog):
-    def work(prepared, ledger, on_progress, stopper):
+    def work(prepared, ledger, on_progress, stopper, fill):
         write(output, foreign())
         time.sleep(30)
 

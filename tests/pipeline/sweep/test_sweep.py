@@ -22,7 +22,7 @@ from model.network.cost import count_macs
 from pipeline.chunks.columns import AT_SIZES
 from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify, ClassifyAtSizes
-from pipeline.config.job_config import JobConfig
+from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.config.size import parse_size
 from pipeline.errors import OutputError
 from pipeline.inputs.config import InputConfig
@@ -249,6 +249,21 @@ def test_a_longer_list_computes_the_new_sizes_alone(job):
     ]  # fmt: skip
     _, ledgers = swept(job, ("native", "shorter:48", "square:64"))
     assert [len(ledger.receipts) for ledger in ledgers][::2] == [0, 0]
+
+
+def test_bounds_are_for_the_pass_and_not_for_the_outputs_that_are_made_of_it(job):
+    bounds = BoundsConfig(max_images=5, since_s=1.0)
+    named = [(name, replace(job(name), bounds=bounds)) for name in ("native", "square:64")]
+    sweep = plan_sweep(replace(job(), bounds=bounds), named, job().output.folder)
+    assert [config.bounds for config in sweep.passes] == [bounds]
+    assert [size.config.bounds for size in sweep.sizes] == [BoundsConfig(since_s=1.0)] * 2
+
+
+def test_a_folder_that_only_looks_like_a_pass_is_named(job, tmp_path):
+    (tmp_path / "out" / "at-sizes-00000000").mkdir(parents=True)
+    (tmp_path / "out" / "at-sizes-00000000" / "_job.json").write_text('{"policies": [{"preprocess": 3, "x": 1}]}')
+    with pytest.raises(OutputError, match="at-sizes-00000000 holds no pass of this version"):
+        planned(job)
 
 
 def test_sizes_of_the_same_numbers_are_one_size(job):
