@@ -12,6 +12,7 @@ import pytest
 from model.network.config import VARIANTS
 from model.network.cost import count_macs
 from pipeline.chunks.size_policy import SizePolicy
+from pipeline.chunks.task import Classify
 from pipeline.estimate import estimate
 from pipeline.estimate.estimate import estimate_run as estimate_with_progress
 from pipeline.estimate.pace import Pace
@@ -46,6 +47,7 @@ def run(tmp_path):
                 input=InputConfig(uris=("x",)),
                 output=OutputConfig(uri=str(tmp_path / "out")),
                 compute=SimpleNamespace(price_per_hour=price),
+                task=Classify(),
                 sizes=SizePolicy(),
                 calibrate=calibrate,
             ),
