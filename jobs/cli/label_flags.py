@@ -2,7 +2,7 @@
 
 import argparse
 
-from jobs.cli.flags import input_store
+from jobs.cli.flags import output_store
 from pipeline.chunks.size_policy import policy_from
 from pipeline.chunks.task import Classify, ScoreScaling
 from pipeline.errors import ConfigError
@@ -25,14 +25,14 @@ def add_label_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def calibration_of(flags: argparse.Namespace) -> Calibration | None:
-    """Reads the calibration that the flags name, from the store of the inputs; returns None if they name none.
+    """Reads the calibration that the flags name, with the account of the output; returns None if they name none.
 
     Raises:
         ConfigError: The file cannot be read, or is no calibration.
     """
     if flags.calibration is None:
         return None
-    return read_calibration(StorePath(canonical_uri(flags.calibration), input_store(flags)))
+    return read_calibration(StorePath(canonical_uri(flags.calibration), output_store(flags)))
 
 
 def label_task(flags: argparse.Namespace, calibration: Calibration | None) -> Classify:

@@ -10,6 +10,8 @@ from pipeline.store.store_path import StorePath
 
 logger = logging.getLogger(__name__)
 
+_SAME = ("small_images", "large_images", "jpeg_decoding")
+
 SIZES_FILE = "sizes.json"
 """Name of the file of an evaluation that holds its choice."""
 
@@ -44,7 +46,7 @@ def evaluated_size(evaluation: StorePath, sizes: SizePolicy, weights_sha256: str
         raise ConfigError(f"--size-from {file.shown} chose no size, since it had no labelled image")
     # `pixels:N` is a limit, which the evaluation chose; a job that gives no limit of its own takes it.
     pixels = {policy.max_image_pixels, SizePolicy.max_image_pixels}
-    is_same = (sizes.small_images, sizes.large_images) == (policy.small_images, policy.large_images)
+    is_same = all(getattr(sizes, name) == getattr(policy, name) for name in _SAME)
     if not is_same or sizes.max_image_pixels not in pixels:
         raise ConfigError(
             f"--size-from {file.shown} had other limits: {_limits(policy)}; these are {_limits(sizes)}. Give the same"
@@ -56,5 +58,5 @@ def evaluated_size(evaluation: StorePath, sizes: SizePolicy, weights_sha256: str
 def _limits(policy: SizePolicy) -> str:
     return (
         f"--max-image-pixels {policy.max_image_pixels} --large-images {policy.large_images} "
-        f"--small-images {policy.small_images}"
+        f"--small-images {policy.small_images} --jpeg-decoding {policy.jpeg_decoding}"
     )

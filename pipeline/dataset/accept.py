@@ -1,7 +1,9 @@
 """`--accept-precision`: chooses the least scores of accepted labels so that enough of these labels are right.
 
 The labelled images of a calibration choose the scores, one for all labels and one of its own for each label that has
-images enough (`pipeline.evaluation.thresholds`). Images that did not choose say how good the choice is.
+images enough (`pipeline.evaluation.thresholds`). The common score is chosen by the images of the other labels alone, to
+which it applies: good labels would carry it, and hide the bad ones. If no score of these labels reaches the precision,
+they need a review. Images that did not choose say how good the choice is.
 """
 
 import logging
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dataset.policy import Policy
+from pipeline.dataset.policy import NEVER, Policy
 from pipeline.errors import ConfigError
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.intervals import binomial_cdf, lower_bound
@@ -44,14 +46,14 @@ class Accepting:
 
     Attributes:
         precision: The target.
-        common: Threshold of all labels without one of their own.
+        common: Threshold of all labels without one of their own; None if there are none, or if these need a review.
         own: Threshold of single labels.
         by_common: Labels that use the common threshold.
         judged: Number of images that judge; `accepted` of them have an accepted label, and `right` of these are right.
     """
 
     precision: float
-    common: Threshold
+    common: Threshold | None
     own: Mapping[str, Threshold]
     by_common: tuple[str, ...]
     judged: int
@@ -61,14 +63,15 @@ class Accepting:
     def applied_to(self, policy: Policy) -> Policy:
         """Returns the policy with these scores."""
         scores = {label: threshold.score for label, threshold in self.own.items()}
-        return replace(policy, accept_score=self.common.score, class_scores=scores)
+        common = NEVER if self.common is None else self.common.score
+        return replace(policy, accept_score=common, class_scores=scores)
 
     def summary(self) -> dict[str, Any]:
         """Returns the choice and its judgement as values for JSON."""
         return {
             "precision": self.precision,
-            "score": self.common.score,
-            "chosen_by": asdict(self.common),
+            "score": None if self.common is None else self.common.score,
+            "chosen_by": None if self.common is None else asdict(self.common),
             "labels_with_own_score": {label: asdict(threshold) for label, threshold in self.own.items()},
             "labels_by_common_score": list(self.by_common),
             "held_out": {
@@ -102,14 +105,6 @@ def choose_scores(config: AcceptConfig, policy: Policy, model_labels: Sequence[s
     score = rows.column("score").to_numpy()
     chooses = rows.column("chooses").to_numpy(zero_copy_only=False) & is_kept
     judges = ~rows.column("chooses").to_numpy(zero_copy_only=False) & is_kept
-    common = find_threshold(score[chooses], is_right[chooses], config.precision)
-    if common is None:
-        raise ConfigError(
-            f"--accept-precision {config.precision:g}: no score reaches it with 95 % confidence on the "
-            f"{int(chooses.sum())} images that choose, of which {_percent(is_right[chooses])} are right. It takes "
-            f"{least_answers(config.precision)} right labels without a wrong one, or more with some: evaluate more "
-            "images, ask for less, or use a better network or size"
-        )
     labels = policy.labels(model_labels)
     own = {}
     for label in labels:
@@ -117,7 +112,17 @@ def choose_scores(config: AcceptConfig, policy: Policy, model_labels: Sequence[s
         found = find_threshold(score[of_label], is_right[of_label], config.precision)
         if found is not None:
             own[label] = found
-    least = np.array([own[label].score if label in own else common.score for label in given], np.float32)
+    others = chooses & ~np.isin(given, list(own))
+    common = find_threshold(score[others], is_right[others], config.precision)
+    if common is None and not own:
+        raise ConfigError(
+            f"--accept-precision {config.precision:g}: no score reaches it with 95 % confidence on the "
+            f"{int(chooses.sum())} images that choose, of which {_percent(is_right[chooses])} are right. It takes "
+            f"{least_answers(config.precision)} right labels without a wrong one, or more with some: evaluate more "
+            "images, ask for less, or use a better network or size"
+        )
+    otherwise = NEVER if common is None else common.score
+    least = np.array([own[label].score if label in own else otherwise for label in given], np.float32)
     accepted = judges & (score >= least)
     chosen = Accepting(
         precision=config.precision,
@@ -135,9 +140,16 @@ def choose_scores(config: AcceptConfig, policy: Policy, model_labels: Sequence[s
 def _log(chosen: Accepting) -> None:
     held_out = chosen.summary()["held_out"]
     logger.info(
-        "accept.chosen precision=%g score=%.4f own_scores=%d by_common_score=%s held_out=%s",
-        *(chosen.precision, chosen.common.score, len(chosen.own), _few(chosen.by_common), held_out),
+        "accept.chosen precision=%g score=%s own_scores=%d by_common_score=%r held_out=%s",
+        *(chosen.precision, None if chosen.common is None else round(chosen.common.score, 4)),
+        *(len(chosen.own), _few(chosen.by_common), held_out),
     )
+    if chosen.common is None and chosen.by_common:
+        logger.warning(
+            "accept.review labels=%r: no score of these labels reaches the precision, so that all their images need a "
+            "review; evaluate more images of them",
+            _few(chosen.by_common),
+        )
     if chosen.accepted and binomial_cdf(chosen.right, chosen.accepted, chosen.precision) < 0.05:
         logger.warning(
             "accept.not_reached precision=%g held_out=%s: on images that did not choose, accepted labels are right "

@@ -23,7 +23,7 @@ SCORE_BINS = 10
 _CHANCE = 0.001
 _PRIOR = 0.5
 _MOST_MOVED = 3
-_ENOUGH_COMPARED = 0.5
+_ENOUGH_COMPARED = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +62,11 @@ class DriftWithinSizes:
 
     @property
     def shows_none(self) -> bool:
-        """True if at least half of the new images were compared, and there is no drift between these."""
-        return self.drift is not None and self.compared >= _ENOUGH_COMPARED and not self.drift.is_over
+        """True if nearly all new images were compared, by enough earlier ones to see drift, and there is none."""
+        if self.drift is None or self.compared < _ENOUGH_COMPARED:
+            return False
+        # With few images, chance alone exceeds the threshold, and a drift would not be seen.
+        return self.drift.noise < self.drift.limit and not self.drift.is_over
 
 
 def find_drift_within_sizes(

@@ -13,6 +13,8 @@ from pipeline.store.store_path import StorePath
 
 # The name in a file of classes that stands for all classes that the file does not list.
 OTHERS = "*"
+# The least score that no answer reaches.
+NEVER = float("inf")
 _NULL_TAG = "tag:yaml.org,2002:null"
 
 
@@ -34,7 +36,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name, score in {"--accept-score": self.accept_score, **self.class_scores}.items():
-            if not 0 <= score <= 1:
+            if not 0 <= score <= 1 and score != NEVER:
                 raise ConfigError(f"{name}: a score lies in 0..1, not {score:g}")
 
     def label_of(self, model_label: str) -> str | None:

@@ -7,7 +7,7 @@ labels are accepted. The other half judge: they say how good both are. No image 
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,7 +88,9 @@ class Calibration:
         values = {name: value for name, value in self.__dict__.items() if name != "rows"}
         text = json.dumps({**values, "figures": asdict(self.figures), "version": _VERSION}, sort_keys=True)
         sink = io.BytesIO()
-        pq.write_table(self.rows.replace_schema_metadata({_KEY: text.encode()}), sink, compression="zstd")
+        pq.write_table(
+            self.rows.replace_schema_metadata({_KEY: text.encode()}), sink, compression="zstd", write_page_checksum=True
+        )
         return sink.getvalue()
 
 
@@ -99,7 +101,7 @@ def read_calibration(file: StorePath) -> Calibration:
         ConfigError: The file is missing, cannot be read, or holds something else.
     """
     try:
-        table = pq.read_table(pa.BufferReader(file.read()))
+        table = pq.read_table(pa.BufferReader(file.read()), page_checksum_verification=True)
         values = json.loads((table.schema.metadata or {})[_KEY])
         if values.pop("version") != _VERSION:
             raise ConfigError(f"--calibration {file.shown} is of a newer version of this job")
@@ -110,7 +112,7 @@ def read_calibration(file: StorePath) -> Calibration:
             raise ValueError("its values are not those of a calibration")
     except StoreError as error:
         raise ConfigError(f"--calibration {file.shown} cannot be read: {error}") from error
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"--calibration {file.shown} is no calibration: give a file calibration/<size>.parquet of jobs/evaluate.py"
         ) from error
@@ -121,6 +123,7 @@ def calibrate(
     logits_NC: npt.NDArray[np.float32],
     found: Outcomes,
     *,
+    same: Sequence[int],
     weights_sha256: str,
     size: str,
     sizes: Mapping[str, Any],
@@ -131,17 +134,20 @@ def calibrate(
     Args:
         logits_NC: Logits of the images of `found`, in the same order.
         found: Answers to labelled images.
+        same: For each class, the first class that has the same name.
     """
     chooses_N = choosers(found.image_id)
     if min(chooses_N.sum(), (~chooses_N).sum()) < LEAST_IMAGES:
         return None
-    fitted = np.flatnonzero(chooses_N)[:MOST_FITTED]
-    temperature = fit_temperature(logits_NC[fitted], found.true_id[fitted])
+    choosing = np.flatnonzero(chooses_N)
+    fitted = choosing[sample(found.image_id[choosing], MOST_FITTED)]
+    class_N = _best_of_name(logits_NC, found.true_id, same)
+    temperature = fit_temperature(logits_NC[fitted], class_N[fitted])
     # The network's own class, before classes of one name were made one.
     best_N = logits_NC.argmax(axis=1)
     before_N, after_N = (np.concatenate(list(_best_scores(logits_NC, best_N, value))) for value in (1.0, temperature))
     judges = ~chooses_N
-    judged_NC, true_N = logits_NC[judges], found.true_id[judges]
+    judged_NC, true_N = logits_NC[judges], class_N[judges]
     figures = Figures(
         chose=int(chooses_N.sum()),
         judged=int(judges.sum()),
@@ -168,6 +174,28 @@ def calibrate(
 def choosers(image_ids: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
     """Returns which images choose: half of them, by a hash of the id, so that the choice is the same at every size."""
     return np.array([hashlib.sha256(image_id.encode()).digest()[0] & 1 == 0 for image_id in image_ids], bool)
+
+
+def sample(image_ids: npt.NDArray[np.str_], most: int) -> npt.NDArray[np.int64]:
+    """Returns the indexes of at most `most` images, rising; a hash of the ids chooses, apart from `choosers`."""
+    if len(image_ids) <= most:
+        return np.arange(len(image_ids))
+    ranks = np.array(
+        [int.from_bytes(hashlib.sha256(image_id.encode()).digest()[1:9], "big") for image_id in image_ids], np.uint64
+    )
+    return np.sort(np.argsort(ranks, kind="stable")[:most])
+
+
+def _best_of_name(
+    logits_NC: npt.NDArray[np.float32], true_N: npt.NDArray[np.int64], same: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Returns the true class of each image; of classes that share a name, the one with the highest logit."""
+    class_N, first_C = true_N.copy(), np.asarray(same)
+    for first, count in zip(*np.unique(first_C, return_counts=True), strict=True):
+        if count > 1:
+            rows, classes = np.flatnonzero(true_N == first), np.flatnonzero(first_C == first)
+            class_N[rows] = classes[logits_NC[np.ix_(rows, classes)].argmax(axis=1)]
+    return class_N
 
 
 def calibration_error(score_N: npt.NDArray[np.float32], is_right_N: npt.NDArray[np.bool_]) -> float:

@@ -47,10 +47,6 @@ class Outcomes:
         """Returns the outcomes of some images, sorted by the id; all of them must be among these outcomes."""
         return self.take(np.searchsorted(self.image_id, image_ids))
 
-    def first(self, num: int) -> "Outcomes":
-        """Returns the outcomes of the first images."""
-        return self.take(np.arange(min(num, len(self.image_id))))
-
     def take(self, rows: npt.NDArray[np.int64]) -> "Outcomes":
         """Returns the outcomes with some indexes, in the order of the indexes."""
         return Outcomes(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})

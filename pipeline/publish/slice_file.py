@@ -36,10 +36,15 @@ def macs_by_row(rows: pa.Table, network: PVTv2Config) -> list[int]:
 
     A row with answers at several sizes has the sum over the sizes.
     """
-    if AT_SIZES in rows.column_names:
-        return [sum(_macs(answer, network) for answer in answers) for answers in rows.column(AT_SIZES).to_pylist()]
-    columns = rows.select(["status", "net_height", "net_width"]).to_pylist()
-    return [_macs(row, network) for row in columns]
+    names = ("status", "net_height", "net_width")
+    if AT_SIZES not in rows.column_names:
+        return [_macs(row, network) for row in rows.select(names).to_pylist()]
+    # The logits stay in Arrow's memory.
+    answers = rows.column(AT_SIZES).combine_chunks().flatten()
+    columns = pa.table({name: answers.field(name) for name in names}).to_pylist()
+    num_sizes = len(columns) // max(1, rows.num_rows)
+    macs = [_macs(answer, network) for answer in columns]
+    return [sum(macs[first : first + num_sizes]) for first in range(0, rows.num_rows * num_sizes, num_sizes or 1)]
 
 
 def _macs(row: dict[str, Any], network: PVTv2Config) -> int:

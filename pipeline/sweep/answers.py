@@ -22,11 +22,13 @@ class Answers:
     """The answers of a pass at one size.
 
     Attributes:
-        logits: Logits of the images that were asked for, (images, classes), float32.
+        is_found: True for each image, of those that were asked for, that the pass has an answer for.
+        logits: Logits of the images that were found, (images, classes), float32.
         seconds: Seconds that the network took for an image, in the mean over all images of the pass that have an
             answer, in one actor; 0 if no image has one.
     """
 
+    is_found: npt.NDArray[np.bool_]
     logits: npt.NDArray[np.float32]
     seconds: float
 
@@ -35,10 +37,11 @@ def read_answers(place: Place, image_ids: npt.NDArray[np.str_], num_classes: int
     """Reads the answers of a pass at one size.
 
     Args:
-        image_ids: Ids of the images whose logits are returned, sorted; all of them have an answer in the pass.
+        image_ids: Ids of the images whose logits are returned, sorted. The output of a size may have images that the
+            pass lacks, since other jobs may continue such an output.
 
     Raises:
-        InputError: The pass cannot be read, or lacks an image.
+        InputError: The pass cannot be read.
     """
     logits_NC = np.full((len(image_ids), num_classes), np.nan, np.float32)
     seconds, num = 0.0, 0
@@ -56,9 +59,8 @@ def read_answers(place: Place, image_ids: npt.NDArray[np.str_], num_classes: int
         is_wanted[inside] = image_ids[places[inside]] == ids[inside]
         taken = at_size.take(pa.array(np.flatnonzero(is_wanted & is_ok))).field("logits")
         logits_NC[places[is_wanted & is_ok]] = taken.flatten().to_numpy().reshape(-1, num_classes)
-    if np.isnan(logits_NC).any():
-        raise InputError(f"{place.folder.shown} lacks images of the outputs beside it; start the command again")
-    return Answers(logits=logits_NC, seconds=seconds / num if num else 0.0)
+    is_found = np.asarray(~np.isnan(logits_NC).any(axis=1), bool)
+    return Answers(is_found=is_found, logits=logits_NC[is_found], seconds=seconds / num if num else 0.0)
 
 
 def _tables(place: Place) -> Iterator[pa.Table]:
@@ -69,5 +71,5 @@ def _tables(place: Place) -> Iterator[pa.Table]:
                 if file.rows:
                     body = place.folder.join(DATA, file.file).read(file.etag)
                     yield pq.ParquetFile(pa.BufferReader(body)).read(columns=["image_id", *names])
-    except (StoreError, pa.ArrowException) as error:
+    except (StoreError, pa.ArrowException, OSError) as error:
         raise InputError(f"{place.folder.shown} cannot be read: {error}") from error

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from pipeline.config.evaluated_size import SIZES_FILE
 from pipeline.errors import OutputError
-from pipeline.evaluation.calibration import LEAST_IMAGES, Calibration, calibrate
+from pipeline.evaluation.calibration import LEAST_IMAGES, Calibration, calibrate, sample
 from pipeline.evaluation.outcomes import COLUMNS, Outcomes, outcomes
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.true_labels import Truth
@@ -44,8 +46,9 @@ def judge_sizes(
     found = on_common_images([outcomes(each.tables(COLUMNS), truth) for each in predictions])
     measured = []
     for size, each, answer in zip(sweep.sizes, predictions, found, strict=True):
-        answers = _answers(size, answer, each.num_classes)
-        calibration = None if answers is None else _calibration(sweep, size, answer, answers)
+        some = answer.take(sample(answer.image_id, MOST_CALIBRATED))
+        answers = _answers(size, some, each.num_classes)
+        calibration = None if answers is None else _calibration(sweep, size, some, answers, truth)
         if calibration is not None and folder is not None:
             _put(folder.join(CALIBRATION, f"{folder_name(size.name)}.parquet"), calibration.to_parquet())
         seconds = answers.seconds if answers is not None and answers.seconds else None
@@ -55,30 +58,32 @@ def judge_sizes(
             )
         )
     comparison = compare(measured, sweep.checkpoint.network)
-    if folder is not None:
+    if folder is not None and len(measured) > 1:
         policies = {size.name: asdict(size.policy) for size in sweep.sizes}
         content = sizes_file(comparison, policies, sweep.checkpoint.info.digest)
         _put(folder.join(SIZES_FILE), json.dumps(content, indent=1).encode())
-        if len(measured) > 1:
-            _put(folder.join(PAGE_FILE), sizes_page(comparison, folder.shown).encode())
+        _put(folder.join(PAGE_FILE), sizes_page(comparison, folder.shown).encode())
     return comparison
 
 
 def _answers(size: SweptSize, found: Outcomes, num_classes: int) -> Answers | None:
-    """Returns the logits of the first images; None for a size without a pass."""
+    """Returns the logits of some images; None for a size without a pass."""
     if size.place is None:
         logger.info(
             "calibration.no_logits size=%s output=%s: the output was made without its logits; evaluate into another "
             "--output to calibrate its scores", size.name, size.config.output.folder.shown,
         )  # fmt: skip
         return None
-    return read_answers(size.place, found.image_id[:MOST_CALIBRATED], num_classes)
+    return read_answers(size.place, found.image_id, num_classes)
 
 
-def _calibration(sweep: Sweep, size: SweptSize, found: Outcomes, answers: Answers) -> Calibration | None:
+def _calibration(sweep: Sweep, size: SweptSize, found: Outcomes, answers: Answers, truth: Truth) -> Calibration | None:
+    if not answers.is_found.all():
+        logger.info("calibration.without size=%s images=%d: not in the pass", size.name, (~answers.is_found).sum())
     calibration = calibrate(
         answers.logits,
-        found.first(len(answers.logits)),
+        found.take(np.flatnonzero(answers.is_found)),
+        same=truth.same,
         weights_sha256=sweep.checkpoint.info.digest,
         size=size.name,
         sizes=asdict(size.policy),

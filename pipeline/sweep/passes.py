@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from model.checkpoints.hub import is_hub
 from model.checkpoints.input_size import SizeAdvice
+from pipeline.chunks.columns import CLASSIFY_COLUMNS
 from pipeline.chunks.size_policy import SizePolicy, policy_from
 from pipeline.chunks.task import Classify, ClassifyAtSizes
 from pipeline.config.checkpoint import Checkpoint, fetch_checkpoint
@@ -22,12 +23,12 @@ from pipeline.config.identity import stored_setting
 from pipeline.config.job_config import JobConfig
 from pipeline.config.precision import Precision, choose_precision
 from pipeline.config.size import SizeRequest, parse_size, resolve_size
-from pipeline.errors import OutputError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.output.layout import JOB_FILE
 from pipeline.run.seen_sizes import PUBLISHED_PX
 from pipeline.store.errors import NotFoundError, StoreError
 from pipeline.store.store_path import StorePath
-from pipeline.store.uris import join_uri
+from pipeline.store.uris import join_uri, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +81,8 @@ def plan_sweep(base: JobConfig, named: Sequence[tuple[str, JobConfig]], output: 
     Raises:
         PipelineError: The checkpoint cannot be used, a size cannot be resolved, or the output cannot be read.
     """
-    there = _passes_in(output)
-    outputs = [*there, *(output.join(folder_name(name)) for name, _ in named)]
+    outputs = _outputs_in(output)
+    there = {folder: _policies(folder) for folder in outputs if name_of(folder.uri).startswith(_FOLDER)}
     pinned = _first_setting(outputs, "weights_revision") if is_hub(base.weights) else None
     stored = _first_setting(outputs, "precision") if base.precision == "auto" else None
     precision, _ = choose_precision(base.precision, stored, base.compute.device)
@@ -97,23 +98,30 @@ def plan_sweep(base: JobConfig, named: Sequence[tuple[str, JobConfig]], output: 
             logger.info("size.same size=%s as=%s", name, sizes[policy].name)
             continue
         place = replace(config.output, uri=join_uri(output.uri, folder_name(name)))
-        # The bounds of a run are for the work of the pass.
-        bounds = replace(config.bounds, max_images=None, max_hours=None)
-        own = replace(config, weights=weights, precision=cast(Precision, precision), output=place, bounds=bounds)
+        own = replace(config, weights=weights, precision=cast(Precision, precision), output=place)
         sizes[policy] = SweptSize(name=name, config=own, policy=policy)
     places = _places(there)
     # An output without a pass was made before there were passes, or by `classify`. It goes on as it is.
     alone = [policy for policy in sizes if policy not in places and _is_begun(sizes[policy].config.output.folder)]
+    _check(base, list(sizes))
     new = tuple(policy for policy in sizes if policy not in places and policy not in alone)
     if new:
         folder = output.join(_FOLDER + _digest(new))
         places |= {policy: Place(folder=folder, index=index) for index, policy in enumerate(new)}
         there = {**there, folder: new}
-    swept = tuple(replace(size, place=places.get(policy)) for policy, size in sizes.items())
+    swept = tuple(_placed(size, places.get(policy)) for policy, size in sizes.items())
     used = {size.place.folder.uri for size in swept if size.place is not None}
     config = replace(swept[0].config, bounds=base.bounds)
     passes = [_pass_config(config, folder, policies) for folder, policies in there.items() if folder.uri in used]
     return Sweep(checkpoint=checkpoint, sizes=swept, passes=tuple(passes))
+
+
+def _placed(size: SweptSize, place: Place | None) -> SweptSize:
+    """Returns the size with its place; the bounds of a run are for the work of its pass, if it has one."""
+    if place is None:
+        return size
+    bounds = replace(size.config.bounds, max_images=None, max_hours=None)
+    return replace(size, place=place, config=replace(size.config, bounds=bounds))
 
 
 def default_sizes(advice: SizeAdvice) -> list[str]:
@@ -145,17 +153,31 @@ def _pass_config(config: JobConfig, folder: StorePath, policies: tuple[SizePolic
     )
 
 
-def _passes_in(output: StorePath) -> dict[StorePath, tuple[SizePolicy, ...]]:
-    """Returns the folders of the passes that were begun in a folder, each with its policies."""
+def _check(config: JobConfig, policies: Sequence[SizePolicy]) -> None:
+    """Checks that the sizes can share a pass, and that its rows can become rows of each size.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if len(policies) > 1 and any(policy.jpeg_decoding == "reduced" for policy in policies):
+        raise ConfigError(
+            "--jpeg-decoding reduced: several sizes are compared on images that are decoded once, whole; evaluate one "
+            "--size with it, into another --output"
+        )
+    if taken := sorted({*CLASSIFY_COLUMNS.names, "logits", "compute_s"}.intersection(config.input.keep_columns)):
+        raise ConfigError(f"--keep-columns {','.join(taken)}: an evaluation has a column of that name; leave it out")
+
+
+def _outputs_in(output: StorePath) -> list[StorePath]:
+    """Returns the folders directly in a folder that hold the output of a job."""
     try:
         uris = [info.uri for info in output.list()]
     except NotFoundError:
-        return {}
+        return []
     except StoreError as error:
         raise OutputError(f"output {output} cannot be read: {error}") from error
-    start, end = f"{output.uri}/{_FOLDER}", f"/{JOB_FILE}"
-    folders = [output.at(uri.removesuffix(end)) for uri in uris if uri.startswith(start) and uri.endswith(end)]
-    return {folder: _policies(folder) for folder in folders}
+    folders = [uri.removesuffix(f"/{JOB_FILE}") for uri in uris if uri.endswith(f"/{JOB_FILE}")]
+    return [output.at(folder) for folder in folders if folder.rpartition("/")[0] == output.uri]
 
 
 def _policies(folder: StorePath) -> tuple[SizePolicy, ...]:

@@ -48,7 +48,9 @@ def test_other_weights_are_refused(evaluation):
         evaluated_size(evaluation("native"), SizePolicy(), "b" * 64)
 
 
-@pytest.mark.parametrize("sizes", [SizePolicy(small_images="reject"), SizePolicy(max_image_pixels=2000)])
+@pytest.mark.parametrize(
+    "sizes", [SizePolicy(small_images="reject"), SizePolicy(max_image_pixels=2000), SizePolicy(jpeg_decoding="reduced")]
+)
 def test_other_limits_are_refused(evaluation, sizes):
     with pytest.raises(ConfigError, match="had other limits"):
         evaluated_size(evaluation("square:224"), sizes, WEIGHTS)

@@ -60,9 +60,9 @@ def test_a_real_shift_is_found_from_few_images_on():
 
 def test_images_of_another_size_are_compared_with_images_of_that_size():
     """Cats are photographed large and dogs small; now most photos are large."""
-    earlier = {2: {"cat": 10, "dog": 990}, 4: {"cat": 99, "dog": 1}}
+    earlier = {2: {"cat": 10, "dog": 990}, 4: {"cat": 396, "dog": 4}}
     new = {2: {"cat": 1, "dog": 99}, 4: {"cat": 891, "dog": 9}}
-    raw = find_drift({"cat": 109, "dog": 991}, {"cat": 892, "dog": 108}, 0.25)
+    raw = find_drift({"cat": 406, "dog": 994}, {"cat": 892, "dog": 108}, 0.25)
     assert raw.is_over
     within = find_drift_within_sizes(earlier, new, 0.25)
     assert (within.compared, within.shows_none) == (1.0, True)
@@ -94,3 +94,14 @@ def test_few_earlier_images_of_a_size_count_as_few():
         {2: {"a": 10_000, "b": 10_000}, 4: {"a": 3, "b": 3}}, {4: {"a": 70, "b": 30}}, 0.01
     )
     assert within.drift.noise > 1 / 6
+
+
+def test_one_earlier_image_of_a_size_explains_nothing():
+    earlier = {2: {"cat": 5000, "dog": 5000}, 5: {"cat": 1}}
+    within = find_drift_within_sizes(earlier, {5: {"car": 1000}}, 0.25)
+    assert (within.compared, within.shows_none) == (1.0, False)
+
+
+def test_half_of_the_new_images_say_nothing_of_the_other_half():
+    within = find_drift_within_sizes({2: {"cat": 5000}}, {2: {"cat": 1000}, 5: {"car": 1000}}, 0.25)
+    assert (within.compared, within.shows_none) == (0.5, False)

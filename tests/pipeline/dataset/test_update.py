@@ -419,7 +419,7 @@ def test_larger_images_of_the_same_classes_are_no_other_classes(world):
     def some(number, name, width, score, label="cat"):
         return [row("files:x", i, label, score, key=f"{name}{i}", width=width, height=width) for i in range(number)]
 
-    rows = [*some(300, "small", 100, 0.9), *some(40, "large", 700, 0.3)]
+    rows = [*some(900, "small", 100, 0.9), *some(300, "large", 700, 0.3)]
     world.publish("a" * 16, [{**one, "row": i} for i, one in enumerate(rows)], shard="files:x")
     world.update()
     world.publish("c" * 16, some(200, "new", 700, 0.3), shard="files:c")

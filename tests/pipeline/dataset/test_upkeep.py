@@ -83,8 +83,8 @@ def test_a_drift_of_sizes_alone_is_a_warning(world, run, keep_dataset, caplog):
         rows = [row("files:x", i, "cat", score, key=f"{name}{i}", width=side, height=side) for i in range(number)]
         world.publish(hash16 * 16, rows, shard=f"files:{hash16}")
 
-    photos("a", 300, "small", 100, 0.9)
-    photos("b", 60, "large", 700, 0.3)
+    photos("a", 900, "small", 100, 0.9)
+    photos("b", 300, "large", 700, 0.3)
     keep_dataset(run, DatasetConfig(), ExportConfig())
     photos("c", 200, "new", 700, 0.3)
     run.run_id = "run-2"

@@ -1,6 +1,7 @@
 """Temperatures of made-up networks whose right temperature is known, and files of calibrations."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation.calibration import LEAST_IMAGES, calibrate, calibration_error, choosers, read_calibration
+from pipeline.evaluation.calibration import (
+    LEAST_IMAGES,
+    calibrate,
+    calibration_error,
+    choosers,
+    read_calibration,
+    sample,
+)
 from pipeline.evaluation.outcomes import Outcomes
 from pipeline.evaluation.temperature import LEAST, MOST, fit_temperature, log_loss, scores_at
 from pipeline.store.config import StoreConfig
@@ -34,7 +42,8 @@ def outcomes_of(logits, true_id):
 
 
 def made(logits, true_id, **more):
-    values = {"weights_sha256": "a" * 64, "size": "square:224", "sizes": {"preprocess": "native"}, "precision": "fp32"}
+    values: dict = {"same": tuple(range(logits.shape[1]))}
+    values |= {"weights_sha256": "a" * 64, "size": "square:224", "sizes": {"preprocess": "native"}, "precision": "fp32"}
     return calibrate(logits, outcomes_of(logits, true_id), **{**values, **more})
 
 
@@ -89,6 +98,42 @@ def test_an_image_has_the_same_part_at_every_size_and_in_every_evaluation():
     assert (choosers(ids)[::7] == choosers(ids[::7])).all()
 
 
+def test_classes_of_one_name_are_right_for_each_other():
+    """Each name has two classes. The network gives either of them, and the truth knows the name alone."""
+    logits, true_id = drawn(4000, 1.0, num_classes=4)
+    same = (0, 0, 2, 2)
+    found = calibrate(
+        logits, replace(outcomes_of(logits, np.asarray(same)[true_id]), label_id=np.asarray(same)[logits.argmax(1)]),
+        same=same, weights_sha256="a" * 64, size="native", sizes={}, precision="fp32",
+    )  # fmt: skip
+    assert found.temperature < 1.05
+    apart = made(logits, np.asarray(same)[true_id])
+    assert apart.temperature > 1.5, "without the names, every second right answer is wrong"
+
+
+def test_a_sample_takes_images_of_all_folders():
+    ids = np.array([f"class {index // 100:02d}/{index:05d}" for index in range(2000)])
+    taken = sample(ids, 300)
+    assert len(taken) == 300
+    assert (np.diff(taken) > 0).all()
+    assert len({ids[index][:8] for index in taken}) == 20
+    assert 100 < choosers(ids[taken]).sum() < 200
+    assert (sample(ids, 5000) == np.arange(2000)).all()
+
+
+def test_a_damaged_calibration_is_refused_or_read_as_it_was(place):
+    body = made(*drawn(300, 1.4)).to_parquet()
+    whole = read_calibration(place(body))
+    for at in range(0, len(body), 37):
+        damaged = bytearray(body)
+        damaged[at] ^= 0xFF
+        try:
+            found = read_calibration(place(bytes(damaged)))
+        except ConfigError:
+            continue
+        assert found.rows.column("score").equals(whole.rows.column("score"))
+
+
 def test_too_few_images_calibrate_nothing():
     logits, true_id = drawn(LEAST_IMAGES, 1.0)
     assert made(logits, true_id) is None
@@ -124,8 +169,6 @@ def test_another_file_is_no_calibration(place, body):
 
 @pytest.mark.parametrize("temperature", [float("nan"), 0.0, -1.0, 1e9])
 def test_a_temperature_that_cannot_be_is_refused(place, temperature):
-    from dataclasses import replace
-
     broken = replace(made(*drawn(300, 1.4)), temperature=temperature)
     with pytest.raises(ConfigError, match="is no calibration"):
         read_calibration(place(broken.to_parquet()))

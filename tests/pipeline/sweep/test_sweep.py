@@ -24,7 +24,7 @@ from pipeline.chunks.size_policy import SizePolicy
 from pipeline.chunks.task import Classify, ClassifyAtSizes
 from pipeline.config.job_config import BoundsConfig, JobConfig
 from pipeline.config.size import parse_size
-from pipeline.errors import OutputError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.inputs.config import InputConfig
 from pipeline.output.config import OutputConfig
 from pipeline.store.config import StoreConfig
@@ -212,12 +212,13 @@ def test_a_pass_that_is_killed_goes_on_and_doubles_nothing(job, tmp_path, slices
             raise KilledError
         published += 1
 
+    two = ("native", "square:64")
     with pytest.raises(KilledError):
-        run_in_process(planned(job).passes[0], may_publish=may_publish)
-    sweep, ledgers = swept(job)
+        run_in_process(planned(job, two).passes[0], may_publish=may_publish)
+    sweep, ledgers = swept(job, two)
     assert len(sweep.passes) == 1
-    assert [ledger.num_passes for ledger in ledgers] == [0] * len(SIZES)
-    assert all(len(rows_of(tmp_path / "out" / name.replace(":", "-"))) == 3 * len(photos()) for name in SIZES)
+    assert [ledger.num_passes for ledger in ledgers] == [0, 0]
+    assert all(len(rows_of(tmp_path / "out" / name.replace(":", "-"))) == 3 * len(photos()) for name in two)
 
 
 def test_filling_that_is_killed_goes_on(job, tmp_path):
@@ -266,6 +267,40 @@ def test_a_folder_that_only_looks_like_a_pass_is_named(job, tmp_path):
         planned(job)
 
 
+def test_an_output_without_a_pass_keeps_the_bounds_of_its_run(job):
+    run_in_process(job("square:64", output="out/square-64"))
+    config = replace(job("square:64"), bounds=BoundsConfig(max_images=5))
+    sweep = plan_sweep(job(), [("square:64", config)], job().output.folder)
+    assert (sweep.passes, sweep.sizes[0].config.bounds) == ((), BoundsConfig(max_images=5))
+
+
+def test_a_sweep_without_a_list_keeps_the_precision_of_an_output_that_is_there(job, monkeypatch):
+    run_in_process(job(output="out/native"))
+    asked = []
+
+    def choose(asked_for, stored, device):
+        asked.append(stored)
+        return "fp32", ""
+
+    monkeypatch.setattr("pipeline.sweep.passes.choose_precision", choose)
+    plan_sweep(replace(job(), precision="auto"), [], job().output.folder)
+    assert asked == ["fp32"]
+
+
+def test_reduced_jpegs_are_not_compared_at_several_sizes(job):
+    reduced = SizePolicy(jpeg_decoding="reduced")
+    named = [(name, replace(job(name), sizes=reduced)) for name in ("native", "square:64")]
+    with pytest.raises(ConfigError, match="several sizes are compared on images that are decoded once, whole"):
+        plan_sweep(job(), named, job().output.folder)
+    assert len(plan_sweep(job(), named[:1], job().output.folder).passes) == 1
+
+
+def test_kept_columns_that_an_answer_has_are_refused(job):
+    config = replace(job(), input=replace(job().input, keep_columns=("label", "compute_s")))
+    with pytest.raises(ConfigError, match="--keep-columns compute_s,label"):
+        plan_sweep(config, [("native", config)], job().output.folder)
+
+
 def test_sizes_of_the_same_numbers_are_one_size(job):
     sweep = planned(job, ("native", "square:64", "native"))
     assert [size.name for size in sweep.sizes] == ["native", "square:64"]
@@ -307,7 +342,9 @@ def test_logits_give_the_scores_of_the_outputs(job, tmp_path):
     sweep, _ = swept(job, ("native", "square:64"))
     rows = rows_of(tmp_path / "out" / "square-64")
     ids = np.array(sorted(image_id for image_id, row in rows.items() if row["status"] == "ok"), np.str_)
-    answers = read_answers(sweep.sizes[1].place, ids, 10)
+    more = np.sort(np.append(ids, ["zzz"]))  # an image that only the output of the size has
+    answers = read_answers(sweep.sizes[1].place, more, 10)
+    assert list(more[~answers.is_found]) == ["zzz"]
     scores = torch.from_numpy(answers.logits).softmax(-1)
     assert [rows[image_id]["label_id"] for image_id in ids] == scores.argmax(-1).tolist()
     np.testing.assert_allclose([rows[image_id]["score"] for image_id in ids], scores.max(-1).values, atol=1e-6)
