@@ -1,12 +1,13 @@
 """`--accept-precision`: chooses the least scores of accepted labels so that enough of these labels are right.
 
-The labelled images of a calibration choose the scores, one for all labels and one of its own for each label that has
-images enough (`pipeline.evaluation.thresholds`). The common score is chosen by the images of the other labels alone, to
-which it applies: good labels would carry it, and hide the bad ones. If no score of these labels reaches the precision,
-they need a review. Images that did not choose say how good the choice is.
+The labelled images of a calibration choose the scores (`pipeline.evaluation.thresholds`). Each label that has images
+enough gets a score of its own. The other labels share one common score, which their images alone choose: good labels
+would carry it, and hide the bad ones. If no score of these labels reaches the precision, they need a review. Images
+that did not choose say how good the choice is.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dataset.policy import NEVER, Policy
+from pipeline.dataset.policy import Policy
 from pipeline.errors import ConfigError
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.intervals import binomial_cdf, lower_bound
@@ -63,8 +64,9 @@ class Accepting:
     def applied_to(self, policy: Policy) -> Policy:
         """Returns the policy with these scores."""
         scores = {label: threshold.score for label, threshold in self.own.items()}
-        common = NEVER if self.common is None else self.common.score
-        return replace(policy, accept_score=common, class_scores=scores)
+        if self.common is None:
+            return replace(policy, class_scores=scores, review_others=True)
+        return replace(policy, accept_score=self.common.score, class_scores=scores)
 
     def summary(self) -> dict[str, Any]:
         """Returns the choice and its judgement as values for JSON."""
@@ -121,7 +123,7 @@ def choose_scores(config: AcceptConfig, policy: Policy, model_labels: Sequence[s
             f"{least_answers(config.precision)} right labels without a wrong one, or more with some: evaluate more "
             "images, ask for less, or use a better network or size"
         )
-    otherwise = NEVER if common is None else common.score
+    otherwise = math.inf if common is None else common.score
     least = np.array([own[label].score if label in own else otherwise for label in given], np.float32)
     accepted = judges & (score >= least)
     chosen = Accepting(

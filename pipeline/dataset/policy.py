@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -13,8 +14,6 @@ from pipeline.store.store_path import StorePath
 
 # The name in a file of classes that stands for all classes that the file does not list.
 OTHERS = "*"
-# The least score that no answer reaches.
-NEVER = float("inf")
 _NULL_TAG = "tag:yaml.org,2002:null"
 
 
@@ -27,16 +26,18 @@ class Policy:
         class_scores: Least score for single labels of the data set, in place of `accept_score`.
         classes: Mapping from a label of the network to the label of the data set; None drops images with that label.
         drop_others: True drops labels that `classes` does not list; False keeps them unchanged.
+        review_others: True has every row reviewed whose label has no score in `class_scores`.
     """
 
     accept_score: float = 0.5
     class_scores: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, str | None] = field(default_factory=dict)
     drop_others: bool = False
+    review_others: bool = False
 
     def __post_init__(self) -> None:
         for name, score in {"--accept-score": self.accept_score, **self.class_scores}.items():
-            if not 0 <= score <= 1 and score != NEVER:
+            if not 0 <= score <= 1:
                 raise ConfigError(f"{name}: a score lies in 0..1, not {score:g}")
 
     def label_of(self, model_label: str) -> str | None:
@@ -49,8 +50,8 @@ class Policy:
         return list(dict.fromkeys(label for label in found if label is not None))
 
     def min_score(self, label: str) -> float:
-        """Returns the least score with which a label of the data set is accepted."""
-        return self.class_scores.get(label, self.accept_score)
+        """Returns the least score with which a label of the data set is accepted; infinite if it never is."""
+        return self.class_scores.get(label, math.inf if self.review_others else self.accept_score)
 
     def check(self, model_labels: Sequence[str]) -> None:
         """Checks that every name in the policy is a label of the network or of the data set.
@@ -68,7 +69,11 @@ class Policy:
 
     def digest(self) -> str:
         """Returns the SHA-256 of the policy as hex digits."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        values = asdict(self)
+        if not self.review_others:
+            # Data sets from before this field keep their versions.
+            del values["review_others"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read_class_scores(file: StorePath) -> dict[str, float]:

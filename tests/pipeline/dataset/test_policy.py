@@ -96,3 +96,22 @@ def test_another_policy_has_another_digest():
     policies = [Policy(), Policy(accept_score=0.6), Policy(class_scores={"a": 0.5}), Policy(classes={"a": None})]
     assert len({policy.digest() for policy in [*policies, Policy(drop_others=True)]}) == 5
     assert Policy().digest() == policies[0].digest()
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("nan"), -0.1, 1.1])
+def test_a_score_that_no_softmax_gives_is_refused(score):
+    with pytest.raises(ConfigError, match=r"a score lies in 0\.\.1"):
+        Policy(accept_score=score)
+    with pytest.raises(ConfigError, match=r"a score lies in 0\.\.1"):
+        Policy(class_scores={"cat": score})
+
+
+def test_labels_without_a_score_of_their_own_may_all_need_a_review():
+    policy = Policy(class_scores={"cat": 0.8}, review_others=True)
+    assert (policy.min_score("cat"), policy.min_score("dog")) == (0.8, float("inf"))
+    assert policy.digest() != Policy(class_scores={"cat": 0.8}).digest()
+
+
+def test_the_digest_of_a_policy_is_that_of_earlier_versions():
+    """Another digest would publish every data set again."""
+    assert Policy().digest() == "920666de9a476932c3c2eb0a14d44a4d656691c4e45636e93e68c52020f55022"
