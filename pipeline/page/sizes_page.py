@@ -5,11 +5,45 @@ from typing import Any
 
 from pipeline.page.charts import points_chart
 from pipeline.page.page import render
-from pipeline.page.parts import Caption, Cell, Chart, Figure, Section, Table, at, figure, number, sequence, text
+from pipeline.page.parts import (
+    Caption,
+    Cell,
+    Chart,
+    Figure,
+    Kind,
+    Section,
+    Table,
+    at,
+    figure,
+    mapping,
+    number,
+    sequence,
+    text,
+)
 
 _FLATTERED = (
     "The size was chosen on the images that judge it here, which flatters it: on other images of the same kind, expect "
     "a little less. The intervals cover 95 % for one size on its own."
+)
+_ACCURACY: tuple[tuple[str, str, Kind | None], ...] = (
+    ("Top 1", "top1", "share"),
+    ("95 % interval", "top1_interval", None),
+    ("Top 5", "top5", "share"),
+    ("Mean recall", "balanced", "share"),
+    ("GMAC", "gmac", "rate"),
+    ("Images/s of one actor", "images_per_s", "rate"),
+)
+_DIFFERENCE: tuple[tuple[str, str, Kind | None], ...] = (
+    ("Top 1 less the best", "difference_to_best", "share"),
+    ("95 % interval", "difference_interval", None),
+    ("p (McNemar)", "p_against_best", "rate"),
+)
+_CALIBRATION: tuple[tuple[str, str, Kind | None], ...] = (
+    ("Calibration error, all", "calibration_error", "share"),
+    ("Temperature", "temperature", "rate"),
+    ("Half: plain", "on_held_out_half.error_before", "share"),
+    ("Half: calibrated", "on_held_out_half.error_after", "share"),
+    ("Images of the half", "on_held_out_half.judged", "count"),
 )
 
 
@@ -35,14 +69,24 @@ def sizes_page(comparison: Mapping[str, Any], place: str) -> str:
             note=note,
             advice=[_FLATTERED],
             charts=_charts(rows, chosen),
-            tables=[_accuracy(rows), _difference(rows)],
+            tables=[
+                _table("Accuracy of each size", rows, _ACCURACY),
+                _table("Difference to the best size, on the same images", rows, _DIFFERENCE),
+            ],
         ),
         Section(
             anchor="scores",
             title="Scores",
             note="Calibration error: how far scores are from the share of right labels, in the mean; 0 is right. One "
             "temperature was fitted on half of the images, and judged on the others.",
-            tables=[_calibration(rows), _accepted(rows)],
+            tables=[
+                _table(
+                    "Calibration, and what a temperature does to it on the half that did not choose it",
+                    rows,
+                    _CALIBRATION,
+                ),
+                _accepted(rows),
+            ],
         ),
     ]
     return render(
@@ -98,10 +142,6 @@ def _charts(rows: Sequence[Any], chosen: Any) -> list[Chart]:
     return [Chart(caption=caption, svg=svg, legend=[("a size", 0), ("the chosen size", 1)])]
 
 
-def _named(index: int, row: Any) -> str:
-    return f"{index + 1}. {text(at(row, 'size'))}"
-
-
 def _interval(value: Any, digits: str = ".1f") -> str:
     bounds = [number(bound) for bound in sequence(value)]
     if len(bounds) != 2 or bounds[0] is None or bounds[1] is None:
@@ -109,63 +149,35 @@ def _interval(value: Any, digits: str = ".1f") -> str:
     return f"{100 * bounds[0]:{digits}} to {100 * bounds[1]:{digits}} %"
 
 
-def _accuracy(rows: Sequence[Any]) -> Table:
+def _table(caption: str, rows: Sequence[Any], columns: Sequence[tuple[str, str, Kind | None]]) -> Table:
+    """Returns a table with a line for each size.
+
+    Args:
+        columns: Head, field and kind of each column behind the size; an interval has no kind.
+    """
     cells: list[list[Cell]] = [
         [
-            _named(index, row),
-            figure(row, "top1", "share", prefix=f"sizes.{index}."),
-            _interval(at(row, "top1_interval")),
-            figure(row, "top5", "share", prefix=f"sizes.{index}."),
-            figure(row, "balanced", "share", prefix=f"sizes.{index}."),
-            figure(row, "gmac", "rate", prefix=f"sizes.{index}."),
-            figure(row, "images_per_s", "rate", prefix=f"sizes.{index}."),
+            f"{index + 1}. {text(at(row, 'size'))}",
+            *(
+                _interval(at(row, field)) if kind is None else figure(row, field, kind, prefix=f"sizes.{index}.")
+                for _, field, kind in columns
+            ),
         ]
         for index, row in enumerate(rows)
     ]
-    head = ("Size", "Top 1", "95 % interval", "Top 5", "Mean recall", "GMAC", "Images/s of one actor")
-    return Table(caption="Accuracy of each size", head=head, rows=cells)
-
-
-def _difference(rows: Sequence[Any]) -> Table:
-    cells: list[list[Cell]] = [
-        [
-            _named(index, row),
-            figure(row, "difference_to_best", "share", prefix=f"sizes.{index}."),
-            _interval(at(row, "difference_interval")),
-            figure(row, "p_against_best", "rate", prefix=f"sizes.{index}."),
-        ]
-        for index, row in enumerate(rows)
-    ]
-    head = ("Size", "Top 1 less the best", "95 % interval", "p (McNemar)")
-    return Table(caption="Difference to the best size, on the same images", head=head, rows=cells)
-
-
-def _calibration(rows: Sequence[Any]) -> Table:
-    cells: list[list[Cell]] = [
-        [
-            _named(index, row),
-            figure(row, "calibration_error", "share", prefix=f"sizes.{index}."),
-            figure(row, "temperature", "rate", prefix=f"sizes.{index}."),
-            figure(row, "on_held_out_half.error_before", "share", prefix=f"sizes.{index}."),
-            figure(row, "on_held_out_half.error_after", "share", prefix=f"sizes.{index}."),
-            figure(row, "on_held_out_half.judged", prefix=f"sizes.{index}."),
-        ]
-        for index, row in enumerate(rows)
-    ]
-    head = ("Size", "Calibration error, all", "Temperature", "Half: plain", "Half: calibrated", "Images of the half")
-    caption = "Calibration, and what a temperature does to it on the half that did not choose it"
-    return Table(caption=caption, head=head, rows=cells)
+    return Table(caption=caption, head=("Size", *(head for head, *_ in columns)), rows=cells)
 
 
 def _accepted(rows: Sequence[Any]) -> Table:
-    precisions = list(at(rows[0], "accepted_at_precision") or ()) if rows else []
+    precisions = list(mapping(at(rows[0], "accepted_at_precision"))) if rows else []
     cells: list[list[Cell]] = [
         [
-            _named(index, row),
+            f"{index + 1}. {text(at(row, 'size'))}",
             *(
+                # The name of a precision has a dot, which would part a path.
                 Figure(
                     f"sizes.{index}.accepted_at_precision.{name}",
-                    number((at(row, "accepted_at_precision") or {}).get(name)),
+                    number(mapping(at(row, "accepted_at_precision")).get(name)),
                     "share",
                 )
                 for name in precisions
