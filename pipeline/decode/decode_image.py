@@ -125,7 +125,7 @@ def decode_at_sizes(
 ) -> list[DecodedImage | FailedImage]:
     """Returns an image at the size of each policy, in the order of the policies: what `decode_image` returns for each.
 
-    The image is decoded once.
+    The image is decoded once. With several policies it is decoded whole, whatever their `jpeg_decoding` is.
 
     Args:
         into: As in `decode_image`; None if there are several policies.

@@ -62,9 +62,8 @@ def find_threshold(
     part = (1 - CONFIDENCE) / max(1, len(starts))
     error, found = 0.0, 0
     for at in _tried(ends, starts):
-        if starts and at >= starts[0]:
-            while starts and at >= starts[0]:
-                error, starts = error + part, starts[1:]
+        while starts and at >= starts[0]:
+            error, starts = error + part, starts[1:]
         if not error:
             continue
         if binomial_cdf(int(wrong_N[at - 1]), at, 1 - precision) <= error:
